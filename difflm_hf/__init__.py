@@ -1,0 +1,42 @@
+"""DiffLM in the Hugging Face ecosystem: learn the distribution of records, and generate new ones."""
+
+from .configuration_difflm import DiffLMConfig
+from .denoiser import DiffLMDenoiser
+from .modeling_difflm import DiffLMForCausalLM, DiffLMModel, DiffLMOutput
+from .pipeline_difflm import DiffLMPipeline, DiffLMPipelineOutput
+from .processing_difflm import DiffLMProcessor
+from .records import CompactCodec, Field, JSONCodec, RecordSchema
+from .scheduling_latent_edm import LatentEDMScheduler
+from .training import (
+    BetaSchedule,
+    DiffLMTrainer,
+    DiffLMTrainingArguments,
+    LatentDiffusionTrainer,
+    LatentDiffusionTrainingArguments,
+    train,
+)
+
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BetaSchedule",
+    "CompactCodec",
+    "DiffLMConfig",
+    "DiffLMDenoiser",
+    "DiffLMForCausalLM",
+    "DiffLMModel",
+    "DiffLMOutput",
+    "DiffLMPipeline",
+    "DiffLMPipelineOutput",
+    "DiffLMProcessor",
+    "DiffLMTrainer",
+    "DiffLMTrainingArguments",
+    "Field",
+    "JSONCodec",
+    "LatentDiffusionTrainer",
+    "LatentDiffusionTrainingArguments",
+    "LatentEDMScheduler",
+    "RecordSchema",
+    "train",
+]

@@ -1,0 +1,89 @@
+"""The command `difflm`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+
+
+app = typer.Typer(help="Learn the distribution of records, and generate new ones.", no_args_is_help=True)
+console = Console(stderr=True)
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(help="Records: a .csv, .parquet, .json or .jsonl file.")],
+    output_dir: Annotated[Path, typer.Option(help="A new or empty folder for the model.")],
+    validation: Annotated[Path | None, typer.Option(help="Records to select by; a tenth of DATA by default.")] = None,
+    config: Annotated[str, typer.Option(help="The recipe: small or base.")] = "small",
+    base_model: Annotated[str | None, typer.Option(help="A pretrained causal LM of the Hub, to write JSON.")] = None,
+    base_encoder: Annotated[str | None, typer.Option(help="A pretrained encoder of the Hub, with it.")] = None,
+    injection: Annotated[
+        str, typer.Option(help="soft_prompt, prefix_soft_prompt, kv_memory or input_embed.")
+    ] = "soft_prompt",
+    categorical: Annotated[list[str] | None, typer.Option(help="A column to take as categories; repeatable.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Time for training, in minutes.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on where a run into OUTPUT_DIR was cut off.")] = False,
+) -> None:
+    """Train a model on records."""
+    from .training import train
+
+    train(
+        data,
+        output_dir,
+        validation=validation,
+        categorical=categorical or (),
+        config=config,
+        base_model=base_model,
+        base_encoder=base_encoder,
+        injection=injection,
+        max_minutes=max_minutes,
+        seed=seed,
+        resume=resume,
+    )
+    console.print(f"saved in {output_dir}")
+
+
+@app.command()
+def generate(
+    model: Annotated[str, typer.Argument(help="Folder or Hub id of a trained model.")],
+    num_records: Annotated[int, typer.Option(help="Records to generate.")],
+    output: Annotated[Path, typer.Option(help="A .csv, .parquet or .jsonl file.")],
+    num_inference_steps: Annotated[int, typer.Option(help="Steps of the scheduler.")] = 20,
+    temperature: Annotated[float, typer.Option(help="Of the causal LM.")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="Nucleus of the causal LM.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same records.")] = 0,
+) -> None:
+    """Generate records with a trained model."""
+    from .pipeline_difflm import DiffLMPipeline
+    from .records import check_output, write_table
+
+    check_output(output)
+    pipe = DiffLMPipeline.from_pretrained(model)
+    if torch.cuda.is_available():
+        pipe.to("cuda")
+    generator = torch.Generator().manual_seed(seed)
+    table = pipe(
+        num_records,
+        num_inference_steps=num_inference_steps,
+        temperature=temperature,
+        top_p=top_p,
+        generator=generator,
+        output_type="pandas",
+    ).records
+    write_table(table, output)
+    console.print(f"{num_records} records in {output}")
+
+
+def main() -> None:
+    """Runs the command; what the user can mend is told in one line."""
+    try:
+        app()
+    except (ValueError, OSError, RuntimeError) as error:
+        console.print(f"[red]error:[/red] {error}", highlight=False)
+        raise SystemExit(1) from None

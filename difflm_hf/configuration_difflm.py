@@ -1,0 +1,87 @@
+"""DiffLM configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+
+class DiffLMConfig(PreTrainedConfig):
+    r"""
+    Configuration of a [`DiffLMModel`]: an encoder, a decoder, and how latents get from one to the other.
+
+    Args:
+        encoder_config (`PreTrainedConfig` or `dict`, *optional*):
+            Any configuration that `AutoModel` knows. Defaults to a small BERT.
+        decoder_config (`PreTrainedConfig` or `dict`, *optional*):
+            Any configuration that `AutoModelForCausalLM` knows. Defaults to a small Llama.
+        latent_size (`int`, defaults to 8): Dimension of the latent vector z, d_z in the paper.
+        injection (`str`, defaults to `"soft_prompt"`):
+            How z reaches the decoder: `"soft_prompt"`, `"prefix_soft_prompt"`, `"kv_memory"` or `"input_embed"`.
+        num_latent_tokens (`int`, defaults to 4):
+            Virtual tokens that z becomes: embeddings for the soft prompts, past keys and values for `"kv_memory"`.
+        num_prefix_tokens (`int`, defaults to 8): Learned vectors before those of z in `"prefix_soft_prompt"`.
+        freeze_decoder (`bool`, defaults to `False`): Leave the causal LM as it is and train encoder and injection only.
+        position_ranges (`list[tuple[int, int]]`, *optional*):
+            The ids `[start, end)` that the record format allows at each position after BOS; the last holds for every
+            further position if `num_texts` is not 0. Losses and samples are then computed over these ids alone.
+        num_texts (`int`, defaults to 0): Texts closed by EOS at the end of a record, with `position_ranges`.
+        max_record_length (`int`, *optional*): Tokens of the longest record, BOS included.
+        token_dropout (`float`, defaults to 0.0):
+            Share of the decoder's input tokens that training replaces by padding, with `position_ranges`: it keeps a
+            small decoder from learning records by heart, and makes it lean on z (arXiv 1511.06349, section 3.1).
+
+    Example:
+
+    ```python
+    >>> from transformers import AutoConfig
+    >>> from difflm_hf import DiffLMConfig, DiffLMModel
+
+    >>> config = DiffLMConfig(decoder_config=AutoConfig.for_model("gpt2", n_embd=64, n_layer=2, n_head=2))
+    >>> model = DiffLMModel(config)
+    ```
+    """
+
+    model_type = "difflm"
+    sub_configs = {"encoder_config": AutoConfig, "decoder_config": AutoConfig}
+    has_no_defaults_at_init = False
+
+    def __init__(
+        self,
+        encoder_config: PreTrainedConfig | dict[str, Any] | None = None,
+        decoder_config: PreTrainedConfig | dict[str, Any] | None = None,
+        latent_size: int = 8,
+        injection: str = "soft_prompt",
+        num_latent_tokens: int = 4,
+        num_prefix_tokens: int = 8,
+        freeze_decoder: bool = False,
+        position_ranges: list[tuple[int, int]] | None = None,
+        num_texts: int = 0,
+        max_record_length: int | None = None,
+        token_dropout: float = 0.0,
+        **kwargs,
+    ):
+        self.encoder_config = _to_config(encoder_config, "bert")
+        self.decoder_config = _to_config(decoder_config, "llama")
+        self.latent_size = latent_size
+        self.injection = injection
+        self.num_latent_tokens = num_latent_tokens
+        self.num_prefix_tokens = num_prefix_tokens
+        self.freeze_decoder = freeze_decoder
+        self.position_ranges = position_ranges
+        self.num_texts = num_texts
+        self.max_record_length = max_record_length
+        self.token_dropout = token_dropout
+        super().__init__(**kwargs)
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """The decoder's configuration, from which `generate` reads layers, heads and vocabulary."""
+        return self.decoder_config.get_text_config(decoder=True)
+
+
+def _to_config(config: PreTrainedConfig | dict[str, Any] | None, default: str) -> PreTrainedConfig:
+    if config is None:
+        small = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512}
+        return AutoConfig.for_model(default, **small)
+    return AutoConfig.for_model(**config) if isinstance(config, dict) else config

@@ -1,0 +1,113 @@
+"""
+The four ways in which latents reach a causal LM (arXiv 2411.03250, section 3.3).
+
+Each works on input embeddings and the key-value cache, which every causal LM of transformers has, and on nothing else.
+Latents become *virtual tokens*: positions that the LM attends to, but that no id stands for.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import Cache, DynamicCache, PreTrainedConfig
+
+
+class LatentInjection(nn.Module):
+    """Base of the four ways. `num_virtual_tokens` positions precede the first real token."""
+
+    num_virtual_tokens: int = 0
+    # Whether latents are needed for every token, or once, before the first.
+    every_token: bool = False
+
+    def forward(
+        self, latents: torch.Tensor, inputs_embeds: torch.Tensor, past_key_values: Cache | None
+    ) -> tuple[torch.Tensor, Cache | None]:
+        """
+        Args:
+            latents (`torch.Tensor` of shape `(batch_size, latent_size)`): Latents z.
+            inputs_embeds (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`): Real tokens.
+            past_key_values (`Cache`, *optional*): The cache of this generation; empty, or absent.
+
+        Returns:
+            What to hand to the LM in their place.
+        """
+        raise NotImplementedError
+
+
+class SoftPrompt(LatentInjection):
+    """A linear map of z to `num_latent_tokens` embeddings before the first token."""
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__()
+        self.hidden_size = config.get_text_config().hidden_size
+        self.num_virtual_tokens = config.num_latent_tokens
+        self.projection = nn.Linear(config.latent_size, config.num_latent_tokens * self.hidden_size)
+
+    def prompt(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.projection(latents).view(len(latents), -1, self.hidden_size)
+
+    def forward(self, latents, inputs_embeds, past_key_values):
+        prompt = self.prompt(latents).to(inputs_embeds.dtype)
+        return torch.cat([prompt, inputs_embeds], dim=1), past_key_values
+
+
+class PrefixSoftPrompt(SoftPrompt):
+    """Learned embeddings, the same for every record, and then the soft prompt of z."""
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__(config)
+        self.prefix = nn.Embedding(config.num_prefix_tokens, self.hidden_size)
+        self.num_virtual_tokens += config.num_prefix_tokens
+
+    def prompt(self, latents):
+        prefix = self.prefix.weight.expand(len(latents), -1, -1)
+        return torch.cat([prefix, super().prompt(latents)], dim=1)
+
+
+class KVMemory(LatentInjection):
+    """z as `num_latent_tokens` past keys and values of every layer, Optimus' "memory" (arXiv 2004.04092)."""
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__()
+        lm = config.get_text_config()
+        num_heads = getattr(lm, "num_key_value_heads", None) or lm.num_attention_heads
+        head_dim = getattr(lm, "head_dim", None) or lm.hidden_size // lm.num_attention_heads
+        self.num_virtual_tokens = config.num_latent_tokens
+        self.shape = (lm.num_hidden_layers, 2, num_heads, config.num_latent_tokens, head_dim)
+        self.projection = nn.Linear(config.latent_size, torch.Size(self.shape).numel())
+        self.lm_config = lm
+
+    def forward(self, latents, inputs_embeds, past_key_values):
+        memory = self.projection(latents).to(inputs_embeds.dtype).view(len(latents), *self.shape)
+        cache = DynamicCache(config=self.lm_config) if past_key_values is None else past_key_values
+        for layer, keys_and_values in enumerate(memory.unbind(1)):
+            cache.update(*keys_and_values.unbind(1), layer)
+        return inputs_embeds, cache
+
+
+class InputEmbed(LatentInjection):
+    """A linear map of z to a vector that is added to the embedding of every token."""
+
+    every_token = True
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__()
+        self.projection = nn.Linear(config.latent_size, config.get_text_config().hidden_size)
+
+    def forward(self, latents, inputs_embeds, past_key_values):
+        return inputs_embeds + self.projection(latents).to(inputs_embeds.dtype)[:, None], past_key_values
+
+
+INJECTIONS: dict[str, type[LatentInjection]] = {
+    "soft_prompt": SoftPrompt,
+    "prefix_soft_prompt": PrefixSoftPrompt,
+    "kv_memory": KVMemory,
+    "input_embed": InputEmbed,
+}
+
+
+def build_injection(config: PreTrainedConfig) -> LatentInjection:
+    """The injection that a [`DiffLMConfig`] names."""
+    if config.injection not in INJECTIONS:
+        raise ValueError(f"injection={config.injection!r} is not one of {', '.join(map(repr, INJECTIONS))}")
+    return INJECTIONS[config.injection](config)

@@ -1,0 +1,420 @@
+"""The compact codec: a record as a few tokens in a fixed order, for decoders trained from scratch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from .numbers import Grid, QuantileBins
+from .schema import Field, RecordSchema
+
+
+# Byte-level BPE never emits angle quotation marks, so no text contains one of these.
+PAD, BOS, NULL, EOS = "⟨pad⟩", "⟨s⟩", "⟨null⟩", "⟨/s⟩"
+PAD_ID, BOS_ID, NULL_ID, EOS_ID = range(4)
+
+
+@dataclass
+class FieldTokens:
+    """
+    The tokens of one field that is not text. Those of the coarse position stand in this order: null (if the field is
+    nullable), one for each of `values`, one for each bin, one for each field in `copies`. A binned field has a second
+    position, for the step inside the bin.
+
+    Args:
+        start (`int`): Id of the first coarse token.
+        values (`list`): Values with a token of their own: categories, or grid points of a number.
+        grid (`Grid`, *optional*): Of a numeric field.
+        bins (`QuantileBins`, *optional*): Of a number with more distinct values than tokens.
+        fine_start (`int`, *optional*): Id of the first fine token.
+        copies (`list[str]`): Earlier fields whose value this one often repeats.
+    """
+
+    start: int = 0
+    values: list = field(default_factory=list)
+    grid: Grid | None = None
+    bins: QuantileBins | None = None
+    fine_start: int | None = None
+    copies: list[str] = field(default_factory=list)
+
+    def num_coarse(self, f: Field) -> int:
+        return f.nullable + len(self.values) + (self.bins.num_bins if self.bins else 0) + len(self.copies)
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> FieldTokens:
+        grid = Grid(**state["grid"]) if state["grid"] else None
+        bins = QuantileBins(**state["bins"]) if state["bins"] else None
+        return cls(**{**state, "grid": grid, "bins": bins})
+
+
+class CompactCodec:
+    """
+    Turns tables into token ids and back, exactly.
+
+    A record is `⟨s⟩`, then one coarse token for each field, then one fine token for each number that has too many
+    values for a token each, then the texts, each closed by `⟨/s⟩`. Since coarse tokens come first, the joint structure
+    of a record is decided before its detail. Below the fine step a number is uniform: what is left of it, its
+    *remainder*, is encoded beside the ids and drawn at random in generation.
+
+    Use [`CompactCodec.fit`] to make one.
+
+    Args:
+        schema (`RecordSchema`): The fields.
+        tokens (`dict[str, FieldTokens]`): The tokens of every field that is neither text nor null.
+        num_text_ids (`int`): Ids of the byte-level BPE, which follow the four special ones.
+        max_text_tokens (`int`): Tokens that the texts of a record may take in all, closing `⟨/s⟩` included.
+    """
+
+    name = "compact"
+
+    def __init__(self, schema: RecordSchema, tokens: dict[str, FieldTokens], num_text_ids: int, max_text_tokens: int):
+        self.schema = schema
+        self.tokens = tokens
+        self.num_text_ids = num_text_ids
+        self.max_text_tokens = max_text_tokens
+        self.texts = [f for f in schema if f.type == "text"]
+        self.binned = [name for name, t in tokens.items() if t.bins]
+
+    @classmethod
+    def fit(
+        cls,
+        schema: RecordSchema,
+        table: pd.DataFrame,
+        max_values: int = 100,
+        num_bins: int = 64,
+        num_steps: int = 32,
+        min_records: int = 8,
+        min_copies: float = 0.02,
+        text_vocab_size: int = 2048,
+        max_text_tokens: int = 1024,
+    ) -> tuple[CompactCodec, PreTrainedTokenizerFast]:
+        """
+        Reads bins, values and the text vocabulary off a table.
+
+        Args:
+            schema (`RecordSchema`): Its schema.
+            table (`pandas.DataFrame`): The records.
+            max_values (`int`, defaults to 100): A number with at most so many distinct values has a token for each.
+            num_bins (`int`, defaults to 64):
+                Bins of any other number. Each value heavier than a bin has a token of its own besides.
+            num_steps (`int`, defaults to 32): Steps in each bin, at most.
+            min_records (`int`, defaults to 8): Records that a step holds at least.
+            min_copies (`float`, defaults to 0.02):
+                Share of records in which a number must equal an earlier one for a token that says so.
+            text_vocab_size (`int`, defaults to 2048): Ids of the byte-level BPE for texts.
+            max_text_tokens (`int`, defaults to 1024): Most tokens that the texts of one record may take.
+
+        Returns:
+            The codec and its tokenizer.
+
+        Raises:
+            `ValueError`: when the texts of a record are too long, naming the longest column.
+        """
+        table = schema.conform(table)
+        texts = [f.name for f in schema if f.type == "text"]
+        bpe = _train_bpe([t for name in texts for t in table[name].dropna()], text_vocab_size if texts else 0)
+        vocab = [PAD, BOS, NULL, EOS, *bpe["vocab"]]
+        tokens: dict[str, FieldTokens] = {}
+        points: dict[str, np.ndarray] = {}
+        for f in schema:
+            if f.type in ("text", "null"):
+                continue
+            values = table[f.name].dropna()
+            t = tokens[f.name] = FieldTokens()
+            if not f.is_numeric:
+                t.values = f.categories if f.type == "category" else [False, True]
+                continue
+            t.grid = Grid.fit(f, values)
+            points[f.name] = t.grid.encode(f, values)
+            distinct, counts = np.unique(points[f.name], return_counts=True)
+            if len(distinct) <= max_values:
+                t.values = distinct.tolist()
+                continue
+            t.values = distinct[counts > len(values) / num_bins].tolist()
+            light = points[f.name][~np.isin(points[f.name], np.array(t.values, np.uint64))]
+            t.copies = _find_copies(f, t, tokens, points, schema, min_copies)
+            t.bins = QuantileBins.fit(light, num_bins, num_steps, min_records)
+        for f in schema:
+            if t := tokens.get(f.name):
+                t.start = len(vocab)
+                vocab += [f"⟨{f.name}:{i}⟩" for i in range(t.num_coarse(f))]
+        for name, t in tokens.items():
+            if t.bins:
+                t.fine_start = len(vocab)
+                vocab += [f"⟨{name}.{i}⟩" for i in range(t.bins.num_steps)]
+
+        tokenizer = _to_tokenizer(vocab, bpe["merges"])
+        codec = cls(schema, tokens, len(bpe["vocab"]), max_text_tokens)
+        if texts:
+            lengths = {name: codec._text_ids(table[name], tokenizer) for name in texts}
+            lengths = pd.DataFrame({name: [len(ids) for ids in column] for name, column in lengths.items()})
+            codec.max_text_tokens = int(lengths.sum(axis=1).max())
+            if codec.max_text_tokens > max_text_tokens:
+                worst = lengths.max().idxmax()
+                raise ValueError(
+                    f"column {worst!r} has a text of {table[worst].str.len().max():.0f} characters "
+                    f"({lengths[worst].max()} tokens, row {lengths[worst].argmax()}), and a record may hold "
+                    f"{max_text_tokens} tokens of text; shorten or drop it, or raise max_text_tokens"
+                )
+        return codec, tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        ends = [max(end for _, end in self.position_ranges), 4 + self.num_text_ids]
+        return max(ends)
+
+    @property
+    def num_fixed(self) -> int:
+        """Tokens of a record without `⟨s⟩` and texts."""
+        return len(self.tokens) + len(self.binned)
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of the longest record, `⟨s⟩` included."""
+        return 1 + self.num_fixed + (self.max_text_tokens if self.texts else 0)
+
+    @property
+    def position_ranges(self) -> list[tuple[int, int]]:
+        """
+        The ids `[start, end)` that may stand at each position after `⟨s⟩`. Where there are texts, the last range is
+        that of every further position.
+        """
+        fields = [(t, self.schema[name]) for name, t in self.tokens.items()]
+        ranges = [(t.start, t.start + t.num_coarse(f)) for t, f in fields]
+        ranges += [(t.fine_start, t.fine_start + t.bins.num_steps) for t, _ in fields if t.bins]
+        if self.texts:
+            ranges.append((NULL_ID if any(f.nullable for f in self.texts) else EOS_ID, 4 + self.num_text_ids))
+        return ranges
+
+    def encode(self, data: Any, tokenizer: PreTrainedTokenizerFast) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Encodes records.
+
+        Args:
+            data (`pandas.DataFrame` or anything that [`RecordSchema.conform`] takes): The records.
+            tokenizer (`PreTrainedTokenizerFast`): The codec's tokenizer.
+
+        Returns:
+            `input_ids` (`int64` of shape `(num_records, sequence_length)`, right-padded with `⟨pad⟩`) and `remainders`
+            (`uint64` of shape `(num_records, num_binned_fields)`).
+
+        Raises:
+            `ValueError`: for a value that the codec has no token for, naming column and value.
+        """
+        table = self.schema.conform(data)
+        coarse, fine, remainders, points = [np.full((len(table), 1), BOS_ID)], [], [], {}
+        for name, t in self.tokens.items():
+            f, column = self.schema[name], table[name]
+            null = column.isna().to_numpy()
+            if null.any() and not f.nullable:
+                raise ValueError(f"column {name!r} has a null in row {int(null.argmax())}, but is not nullable")
+            ids = np.zeros(len(table), np.int64)
+            if t.grid is None:
+                ids[~null] = f.nullable + _index(f, t.values, column[~null])
+            else:
+                grid = np.zeros(len(table), np.uint64)
+                grid[~null] = t.grid.encode(f, column[~null])
+                points[name] = grid
+                own = np.array(t.values, np.uint64)
+                position = np.minimum(np.searchsorted(own, grid), max(len(own) - 1, 0))
+                has_own = own[position] == grid if len(own) else np.zeros(len(table), bool)
+                if t.bins is None and not (has_own | null).all():
+                    value = column.iloc[int((~has_own & ~null).argmax())]
+                    raise ValueError(f"column {name!r}: {value} is none of the values that the codec was fitted on")
+                ids = f.nullable + position
+                if t.bins is not None:
+                    bins, steps, rest = t.bins.encode(grid)
+                    copied, source = self._copied(name, points)
+                    binned = ~(has_own | copied | null)
+                    ids = np.where(
+                        has_own, ids, f.nullable + len(own) + np.where(copied, t.bins.num_bins + source, bins)
+                    )
+                    fine.append((t.fine_start + np.where(binned, steps, 0))[:, None])
+                    remainders.append(np.where(binned, rest, 0)[:, None])
+                ids[null] = 0
+            coarse.append((t.start + ids)[:, None])
+        texts = self._encode_texts(table, tokenizer)
+        no_remainders = np.zeros((len(table), 0), np.uint64)
+        return (
+            np.concatenate([*coarse, *fine, texts], axis=1),
+            np.concatenate([no_remainders, *remainders], axis=1),
+        )
+
+    def decode(
+        self, input_ids: np.ndarray, tokenizer: PreTrainedTokenizerFast, remainders: np.ndarray
+    ) -> pd.DataFrame:
+        """
+        Decodes records: the inverse of [`CompactCodec.encode`].
+
+        Args:
+            input_ids (`np.ndarray` of shape `(num_records, sequence_length)`): Token ids, `⟨s⟩` included.
+            tokenizer (`PreTrainedTokenizerFast`): The codec's tokenizer.
+            remainders (`np.ndarray` of shape `(num_records, num_binned_fields)`):
+                As from `encode`, or floats in [0, 1): how far into its step each number lies.
+
+        Returns:
+            `pandas.DataFrame` with the columns and dtypes of the schema.
+        """
+        columns, values, points = {}, {}, {}
+        for i, (name, t) in enumerate(self.tokens.items()):
+            f = self.schema[name]
+            ids = input_ids[:, 1 + i] - t.start - f.nullable
+            null = ids < 0
+            ids = np.maximum(ids, 0)
+            if t.grid is None:
+                values[name] = np.array(t.values, dtype=object)[ids]
+            else:
+                num_own = len(t.values)
+                own = np.array(t.values or [0], np.uint64)
+                grid = own[np.minimum(ids, len(own) - 1)]
+                if t.bins is not None:
+                    j = self.binned.index(name)
+                    fine = input_ids[:, 1 + len(self.tokens) + j] - t.fine_start
+                    bins = np.clip(ids - num_own, 0, t.bins.num_bins - 1)
+                    grid = np.where(ids < num_own, grid, t.bins.decode(bins, fine, remainders[:, j]))
+                    for k, source in enumerate(t.copies):
+                        copied = ids == num_own + t.bins.num_bins + k
+                        shifted = self._shift(source, name, points[source]).clip(0, t.grid.size - 1)
+                        grid = np.where(copied, shifted.astype(np.uint64), grid)
+                points[name] = grid
+                values[name] = t.grid.decode(f, grid)
+            columns[name] = f.to_series(values[name], null)
+        texts = self._decode_texts(input_ids[:, 1 + self.num_fixed :], tokenizer)
+        for f in self.schema:
+            if f.type == "text":
+                columns[f.name] = texts[f.name]
+            elif f.type == "null":
+                columns[f.name] = f.to_series(np.full(len(input_ids), None), np.ones(len(input_ids), bool))
+        return pd.DataFrame({name: columns[name] for name in self.schema.names})
+
+    def _shift(self, source: str, target: str, points: np.ndarray) -> np.ndarray:
+        """Grid points of one field as those of another that has the same step."""
+        origin = self.tokens[source].grid.origin - self.tokens[target].grid.origin
+        return points.astype(np.int64) + origin // self.tokens[target].grid.step
+
+    def _copied(self, name: str, points: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Which records repeat an earlier field, and the index of the first such field among `copies`."""
+        copies = self.tokens[name].copies
+        if not copies:
+            return np.zeros(len(points[name]), bool), np.zeros(len(points[name]), np.int64)
+        equal = np.stack([self._shift(s, name, points[s]) == points[name].astype(np.int64) for s in copies])
+        return equal.any(axis=0), equal.argmax(axis=0)
+
+    def _text_ids(self, column: pd.Series, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+        null = column.isna()
+        # What looks like a special token inside a text is text.
+        encodings = tokenizer(column.where(~null, "").tolist(), split_special_tokens=True, add_special_tokens=False)
+        return [[NULL_ID, EOS_ID] if n else [*ids, EOS_ID] for ids, n in zip(encodings["input_ids"], null)]
+
+    def _encode_texts(self, table: pd.DataFrame, tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
+        columns = [self._text_ids(table[f.name], tokenizer) for f in self.texts]
+        rows = [[i for ids in row for i in ids] for row in zip(*columns)]
+        length = max(map(len, rows), default=0)
+        if self.texts and length > self.max_text_tokens:
+            raise ValueError(
+                f"the texts of record {int(np.argmax([len(r) for r in rows]))} take {length} tokens; "
+                f"the codec was fitted for {self.max_text_tokens}"
+            )
+        out = np.full((len(table), length), PAD_ID)
+        for row, ids in zip(out, rows):
+            row[: len(ids)] = ids
+        return out
+
+    def _decode_texts(self, ids: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> dict[str, pd.Series]:
+        segments: dict[str, list[list[int]]] = {f.name: [] for f in self.texts}
+        for row in ids if self.texts else []:
+            ends = np.flatnonzero(row == EOS_ID)
+            starts = np.concatenate([[0], ends + 1])
+            for k, f in enumerate(self.texts):
+                end = ends[k] if k < len(ends) else len(row)
+                start = starts[k] if k < len(starts) else len(row)
+                segments[f.name].append(row[start:end].tolist())
+        texts = {}
+        for f in self.texts:
+            null = np.array([f.nullable and s[:1] == [NULL_ID] for s in segments[f.name]], bool)
+            clean = [[i for i in s if i > EOS_ID] for s in segments[f.name]]
+            decoded = tokenizer.batch_decode(clean, clean_up_tokenization_spaces=False)
+            texts[f.name] = f.to_series(np.array(decoded, dtype=object), null)
+        return texts
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "schema": self.schema.to_dict(),
+            # A list, since the order of fields is that of positions, and processors sort their keys.
+            "tokens": [[name, asdict(t)] for name, t in self.tokens.items()],
+            "num_text_ids": self.num_text_ids,
+            "max_text_tokens": self.max_text_tokens,
+        }
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> CompactCodec:
+        return cls(
+            RecordSchema.from_dict(state["schema"]),
+            {name: FieldTokens.from_dict(t) for name, t in state["tokens"]},
+            state["num_text_ids"],
+            state["max_text_tokens"],
+        )
+
+
+def _index(f: Field, values: list, column: pd.Series) -> np.ndarray:
+    """Positions of the column's values among `values`."""
+    index = pd.Index(values, dtype=object).get_indexer(column.astype(object))
+    if (index < 0).any():
+        value = column.iloc[int((index < 0).argmax())]
+        raise ValueError(
+            f"column {f.name!r}: {value!r} is not one of its {len(values)} categories; add it to the schema"
+        )
+    return index
+
+
+def _find_copies(
+    f: Field,
+    t: FieldTokens,
+    tokens: dict[str, FieldTokens],
+    points: dict[str, np.ndarray],
+    schema: RecordSchema,
+    min_copies: float,
+) -> list[str]:
+    """Earlier fields with the same grid that `f` equals in many records, though not at a value with its own token."""
+    if f.nullable:
+        return []
+    rates = {}
+    for name, other in points.items():
+        g, grid = schema[name], tokens[name].grid
+        if name == f.name or g.nullable or (g.type, g.decimals, grid.step) != (f.type, f.decimals, t.grid.step):
+            continue
+        shift = (grid.origin - t.grid.origin) // grid.step
+        equal = other.astype(np.int64) + shift == points[f.name].astype(np.int64)
+        rates[name] = (equal & ~np.isin(points[f.name], np.array(t.values, np.uint64))).mean()
+    return sorted((name for name, rate in rates.items() if rate >= min_copies), key=lambda name: -rates[name])
+
+
+def _train_bpe(texts: list[str], vocab_size: int) -> dict[str, Any]:
+    """A byte-level BPE: its vocabulary in order of id, and its merges."""
+    if not vocab_size:
+        return {"vocab": [], "merges": []}
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    merges = json.loads(tokenizer.to_str())["model"]["merges"]
+    vocab = tokenizer.get_vocab()
+    return {"vocab": sorted(vocab, key=vocab.get), "merges": [tuple(m) for m in merges]}
+
+
+def _to_tokenizer(vocab: list[str], merges: list[tuple[str, str]]) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(vocab)}, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, eos_token=EOS, padding_side="right"
+    )

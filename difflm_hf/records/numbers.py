@@ -1,0 +1,152 @@
+"""Numbers as whole steps on a grid, and the quantile bins that turn them into tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from .schema import Field
+
+
+@dataclass
+class Grid:
+    """
+    An exact, order-preserving map between the values of a numeric field and 0, 1, 2, ... (`uint64`).
+
+    The grid starts at the smallest value and has the coarsest step that every value fits: 1 for most integers, a day
+    for dates, 0.01 for prices. Floats without a short decimal form count the representable floats between them.
+
+    Args:
+        origin (`int`): The smallest value, in units of the data's precision.
+        step (`int`): Units from one grid point to the next.
+        size (`int`): Grid points up to and with the largest value.
+    """
+
+    origin: int
+    step: int
+    size: int
+
+    @classmethod
+    def fit(cls, field: Field, values: pd.Series) -> Grid:
+        units = _to_units(field, values)
+        offsets = units.view(np.uint64) - units.min().view(np.uint64)
+        step = int(np.gcd.reduce(np.unique(offsets))) or 1
+        return cls(int(units.min()), step, int(offsets.max()) // step + 1)
+
+    def encode(self, field: Field, values: pd.Series) -> np.ndarray:
+        """
+        Grid points of non-null values, `uint64`.
+
+        Raises:
+            `ValueError`: for a value outside the bounds or between two grid points, naming column and value.
+        """
+        units = _to_units(field, values)
+        offsets = units.view(np.uint64) - np.int64(self.origin).view(np.uint64)
+        points, rest = np.divmod(offsets, np.uint64(self.step))
+        wrong = (units < self.origin) | (points >= self.size) | (rest > 0)
+        if wrong.any():
+            value = values.iloc[int(np.argmax(wrong))]
+            raise ValueError(
+                f"column {field.name!r}: {value} is not a value between {field.minimum} and {field.maximum} at the "
+                "precision of the data that the codec was fitted on; fit it on data that has such values"
+            )
+        return points
+
+    def decode(self, field: Field, points: np.ndarray) -> np.ndarray:
+        """Values at grid points, in the field's own kind: int64, float64 or datetime64[ns]."""
+        offsets = points.astype(np.uint64) * np.uint64(self.step)
+        units = (offsets + np.int64(self.origin).view(np.uint64)).view(np.int64)
+        if field.type == "datetime":
+            return units.view("datetime64[ns]")
+        if field.type == "integer":
+            return units
+        return _from_ordinal(units) if field.decimals is None else units / 10.0**field.decimals
+
+
+def _to_units(field: Field, values: pd.Series) -> np.ndarray:
+    if field.type == "datetime":
+        moments = pd.to_datetime(values, format=field.format)
+        if moments.dt.tz is not None:
+            moments = moments.dt.tz_convert("UTC").dt.tz_localize(None)
+        return moments.to_numpy("datetime64[ns]").view(np.int64)
+    if field.type == "integer":
+        return values.to_numpy(np.int64)
+    numbers = values.to_numpy(np.float64)
+    return _to_ordinal(numbers) if field.decimals is None else np.rint(numbers * 10.0**field.decimals).astype(np.int64)
+
+
+def _to_ordinal(numbers: np.ndarray) -> np.ndarray:
+    """Floats to the int64s that sort like them: IEEE 754 is sign and magnitude, so negative ones turn round."""
+    bits = numbers.view(np.int64)
+    return np.where(bits < 0, bits ^ np.int64(2**63 - 1), bits)
+
+
+def _from_ordinal(ordinals: np.ndarray) -> np.ndarray:
+    return np.where(ordinals < 0, ordinals ^ np.int64(2**63 - 1), ordinals).view(np.float64)
+
+
+@dataclass
+class QuantileBins:
+    """
+    Two levels of quantiles over grid points: coarse bins, and fine steps inside each of them.
+
+    Both levels hold about equally many records per bin, so that a token carries as much information as it can, and no
+    step holds fewer than `min_records` of the records that it was fitted on.
+
+    Args:
+        starts (`list[int]`): First grid point of each step, ascending. A step ends where the next one starts.
+        end (`int`): One past the last grid point.
+        first_steps (`list[int]`): The step at which each bin starts, ascending.
+    """
+
+    starts: list[int]
+    end: int
+    first_steps: list[int]
+
+    @classmethod
+    def fit(cls, points: np.ndarray, num_bins: int, num_steps: int, min_records: int) -> QuantileBins:
+        points = np.sort(points)
+        starts, first_steps = [], []
+        edges = np.searchsorted(points, _quantiles(points, min(num_bins, max(1, len(points) // min_records))))
+        for low, high in zip(edges, [*edges[1:], len(points)]):
+            first_steps.append(len(starts))
+            inside = points[low:high]
+            starts += _quantiles(inside, min(num_steps, max(1, len(inside) // min_records))).tolist()
+        return cls(starts, int(points[-1]) + 1, first_steps)
+
+    def __post_init__(self):
+        self._starts = np.array(self.starts, dtype=np.uint64)
+        self._widths = np.diff(self._starts, append=np.uint64(self.end))
+        self._first_steps = np.array(self.first_steps)
+        self._num_steps = np.diff(self._first_steps, append=len(self.starts))
+
+    @property
+    def num_bins(self) -> int:
+        return len(self.first_steps)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the bin that has most."""
+        return int(self._num_steps.max())
+
+    def encode(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Grid points to bins, steps inside the bin, and remainders (grid points above the start of the step)."""
+        # Points of no bin (they have a token of their own) may lie below the first start.
+        steps = np.maximum(np.searchsorted(self._starts, points, side="right") - 1, 0)
+        bins = np.searchsorted(self._first_steps, steps, side="right") - 1
+        return bins, steps - self._first_steps[bins], points - self._starts[steps]
+
+    def decode(self, bins: np.ndarray, steps: np.ndarray, remainders: np.ndarray) -> np.ndarray:
+        """The inverse of `encode`. Remainders that are floats in [0, 1) are shares of the step's width."""
+        steps = self._first_steps[bins] + np.minimum(steps, self._num_steps[bins] - 1)
+        if remainders.dtype.kind == "f":
+            widths = self._widths[steps]
+            remainders = np.minimum((remainders * widths).astype(np.uint64), widths - np.uint64(1))
+        return self._starts[steps] + remainders
+
+
+def _quantiles(ordered: np.ndarray, num: int) -> np.ndarray:
+    """Distinct starts of at most `num` intervals that hold equally many of the ordered points."""
+    return np.unique(ordered[np.arange(num) * len(ordered) // num])

@@ -1,0 +1,94 @@
+"""Reading and writing tables of records."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from datasets import Dataset
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    # pandas renames the second of two equal names to "name.1"; the header itself tells the truth.
+    with open(path, newline="", encoding="utf-8") as file:
+        names = next(csv.reader(file), [])
+    if len(set(names)) < len(names):
+        double = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{path}: column name {double!r} stands more than once; rename or drop one of them")
+    return pd.read_csv(path)
+
+
+READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    ".csv": _read_csv,
+    ".parquet": pd.read_parquet,
+    ".json": lambda path: pd.DataFrame(json.loads(path.read_text(encoding="utf-8"))),
+    ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False, convert_dates=False, encoding="utf-8"),
+}
+WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
+    ".csv": lambda table, path: table.to_csv(path, index=False),
+    ".parquet": lambda table, path: table.to_parquet(path, index=False),
+    ".jsonl": lambda table, path: table.to_json(
+        path, orient="records", lines=True, force_ascii=False, date_format="iso"
+    ),
+}
+
+
+def _by_suffix(functions: Mapping[str, Callable], path: Path) -> Callable:
+    if path.suffix not in functions:
+        raise ValueError(f"{path}: {path.suffix or 'no ending'} is not one of {', '.join(functions)}")
+    return functions[path.suffix]
+
+
+def read_table(data: Any) -> pd.DataFrame:
+    """
+    Brings records in any of the usual forms into a DataFrame.
+
+    Args:
+        data (`pandas.DataFrame`, `datasets.Dataset`, `list[dict]`, `str` or `Path`):
+            The records, or the path of a `.csv`, `.parquet`, `.json` (a list of objects) or `.jsonl` file.
+
+    Raises:
+        `FileNotFoundError`: when there is no such file.
+        `ValueError`: when it cannot be read as its ending says. The message names the file.
+        `TypeError`: for anything else than the above.
+    """
+    if isinstance(data, pd.DataFrame):
+        return data
+    if isinstance(data, Dataset):
+        return data.to_pandas()
+    if isinstance(data, list) and all(isinstance(record, Mapping) for record in data):
+        return pd.DataFrame(data)
+    if not isinstance(data, (str, os.PathLike)):
+        raise TypeError(
+            f"cannot read records from a {type(data).__name__}; give a DataFrame, a Dataset, dicts or a path"
+        )
+    path = Path(data)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    read = _by_suffix(READERS, path)
+    try:
+        return read(path)
+    except Exception as error:  # every reader has exceptions of its own
+        raise ValueError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from error
+
+
+def write_table(table: pd.DataFrame, path: str | os.PathLike) -> None:
+    """
+    Writes a table as the ending of `path` says: `.csv`, `.parquet` or `.jsonl`.
+
+    The file appears only when it is complete: it is written beside its place and then renamed.
+    """
+    path = Path(path)
+    write = _by_suffix(WRITERS, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(table, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

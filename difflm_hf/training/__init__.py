@@ -1,0 +1,22 @@
+from .beta_schedule import BetaSchedule
+from .train import RECIPES, Recipe, train
+from .trainers import (
+    DiffLMTrainer,
+    DiffLMTrainingArguments,
+    LatentDiffusionTrainer,
+    LatentDiffusionTrainingArguments,
+    TensorDataset,
+)
+
+
+__all__ = [
+    "RECIPES",
+    "BetaSchedule",
+    "DiffLMTrainer",
+    "DiffLMTrainingArguments",
+    "LatentDiffusionTrainer",
+    "LatentDiffusionTrainingArguments",
+    "Recipe",
+    "TensorDataset",
+    "train",
+]

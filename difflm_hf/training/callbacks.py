@@ -1,0 +1,73 @@
+"""What the user sees of training, and how it keeps to its time."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from torch.utils.tensorboard import SummaryWriter
+from transformers import ProgressCallback, TrainerCallback
+
+
+class LossProgressCallback(ProgressCallback):
+    """A progress bar that shows the latest losses."""
+
+    SHOWN = ("loss", "kl_loss", "beta", "eval_loss", "eval_bound")
+
+    def __init__(self, description: str):
+        super().__init__()
+        self.description = description
+        self.losses: dict[str, str] = {}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.training_bar is not None:
+            self.training_bar.set_description(self.description)
+
+    def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):
+        """No bar of its own for the few batches of a validation."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.losses |= {name: f"{logs[name]:.3f}" for name in self.SHOWN if name in (logs or {})}
+        if self.training_bar is not None:
+            self.training_bar.set_postfix(self.losses)
+
+
+class TensorBoardLog(TrainerCallback):
+    """
+    Writes losses for TensorBoard. (That of transformers needs models whose configuration is one of transformers.)
+
+    Args:
+        folder (`str` or `Path`): Where to.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.writer = SummaryWriter(folder)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        for name, value in (logs or {}).items():
+            if isinstance(value, (int, float)):
+                self.writer.add_scalar(name, value, state.global_step)
+        self.writer.flush()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.writer.close()
+
+
+class TimeLimit(TrainerCallback):
+    """
+    Ends training, after one more validation, when its time is up.
+
+    Args:
+        seconds (`float`): The time.
+    """
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.end = time.monotonic() + self.seconds
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if time.monotonic() > self.end and state.global_step < state.max_steps:
+            control.should_evaluate = control.should_save = control.should_training_stop = True

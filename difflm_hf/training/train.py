@@ -1,0 +1,331 @@
+"""Both phases of training in one call."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    EarlyStoppingCallback,
+    ProgressCallback,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from ..denoiser import DiffLMDenoiser
+from ..modeling_difflm import DiffLMModel
+from ..pipeline_difflm import DiffLMPipeline
+from ..processing_difflm import DiffLMProcessor
+from ..records import RecordSchema, read_table
+from ..scheduling_latent_edm import LatentEDMScheduler
+from .callbacks import LossProgressCallback, TensorBoardLog, TimeLimit
+from .trainers import (
+    DiffLMTrainer,
+    DiffLMTrainingArguments,
+    LatentDiffusionTrainer,
+    LatentDiffusionTrainingArguments,
+    TensorDataset,
+)
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Recipe:
+    """
+    Sizes and hyper-parameters that work together.
+
+    Args:
+        hidden_size, num_layers, num_heads (`int`): Of encoder and decoder, where they are trained from scratch.
+        latent_size, num_latent_tokens (`int`): Of the latents.
+        vae (`dict`): Fields of [`DiffLMTrainingArguments`].
+        denoiser_config (`dict`): Fields of [`DiffLMDenoiser`].
+        denoiser (`dict`): Fields of [`LatentDiffusionTrainingArguments`].
+    """
+
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    latent_size: int
+    num_latent_tokens: int
+    vae: dict[str, Any]
+    denoiser_config: dict[str, Any]
+    denoiser: dict[str, Any] = field(default_factory=dict)
+
+
+RECIPES = {
+    "small": Recipe(
+        hidden_size=128,
+        num_layers=2,
+        num_heads=4,
+        latent_size=8,
+        num_latent_tokens=4,
+        vae={"learning_rate": 2e-3, "max_steps": 1600, "per_device_train_batch_size": 256},
+        denoiser_config={"width": 256, "num_layers": 4},
+        denoiser={"learning_rate": 2e-3, "max_steps": 5000, "per_device_train_batch_size": 512},
+    ),
+    "base": Recipe(
+        hidden_size=256,
+        num_layers=4,
+        num_heads=8,
+        latent_size=16,
+        num_latent_tokens=4,
+        vae={"learning_rate": 1e-3, "max_steps": 6000, "per_device_train_batch_size": 512},
+        denoiser_config={"width": 512, "num_layers": 6},
+        denoiser={"learning_rate": 1e-3, "max_steps": 20000, "per_device_train_batch_size": 1024},
+    ),
+}
+COMMON_ARGUMENTS = {
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 50,
+    "weight_decay": 0.05,
+    "adam_beta2": 0.99,
+    "optim": "adamw_torch_fused",
+    "per_device_eval_batch_size": 1024,
+    "eval_strategy": "steps",
+    "save_strategy": "steps",
+    "save_total_limit": 1,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "eval_loss",
+    "restore_callback_states_from_checkpoint": True,
+    "remove_unused_columns": False,
+    "report_to": "none",
+    "disable_tqdm": False,
+}
+NUM_EVALUATIONS = 16
+EARLY_STOPPING_PATIENCE = 5  # evaluations
+VAE_SHARE = 0.75  # of `max_minutes`
+
+
+def train(
+    data: Any,
+    output_dir: str | os.PathLike,
+    validation: Any = None,
+    schema: RecordSchema | None = None,
+    categorical: Sequence[str] = (),
+    config: str = "small",
+    base_model: str | None = None,
+    base_encoder: str | None = None,
+    injection: str = "soft_prompt",
+    max_minutes: float | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    training_arguments: dict[str, Any] | None = None,
+) -> DiffLMPipeline:
+    """
+    Trains DiffLM on records: first the VAE, then the latent diffusion.
+
+    `output_dir` then holds the pipeline, with TensorBoard logs under `logs/` and the checkpoints under `checkpoints/`.
+
+    Args:
+        data (`pandas.DataFrame`, `datasets.Dataset`, `list[dict]`, `str` or `Path`): The records, or their file.
+        output_dir (`str` or `Path`): A new or empty folder.
+        validation (the same types, *optional*):
+            Records to select the best checkpoint by. Not given, a tenth of the data, at most 2,000 records.
+        schema (`RecordSchema`, *optional*): Inferred when not given.
+        categorical (`Sequence[str]`, defaults to none): Columns that inference is to take as categories.
+        config (`str`, defaults to `"small"`): The recipe: `"small"` or `"base"`.
+        base_model (`str`, *optional*):
+            Hub id or folder of a pretrained causal LM, which then writes records as JSON and is not trained itself.
+            Not given, a small decoder is trained from scratch on the compact format.
+        base_encoder (`str`, *optional*): Hub id or folder of a pretrained encoder, with `base_model`.
+        injection (`str`, defaults to `"soft_prompt"`): One of the four ways of [`DiffLMConfig`].
+        max_minutes (`float`, *optional*): Time that training may take, both phases together.
+        seed (`int`, defaults to 0): Seed of everything.
+        resume (`bool`, defaults to `False`): Go on where a run into the same folder was cut off.
+        training_arguments (`dict`, *optional*): Fields of [`DiffLMTrainingArguments`] in place of the recipe's.
+
+    Returns:
+        [`DiffLMPipeline`], which is also saved in `output_dir`.
+
+    Raises:
+        `ValueError`: for data that cannot be learnt from, unknown names, and a folder that is not empty.
+    """
+    if config not in RECIPES:
+        raise ValueError(f"config={config!r} is not one of {', '.join(map(repr, RECIPES))}")
+    output_dir = Path(output_dir)
+    if output_dir.exists() and any(output_dir.iterdir()) and not resume:
+        raise ValueError(f"{output_dir} is not empty; choose another folder, delete it, or resume the run in it")
+    deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+    recipe = RECIPES[config]
+    train_table, validation_table = _split(read_table(data), validation, seed)
+    both = pd.concat([train_table, validation_table])
+    set_seed(seed)
+
+    if base_model is None:
+        processor = DiffLMProcessor.from_records(both, schema or RecordSchema.infer(both, categorical))
+        vae = build_model(processor, recipe, injection)
+    else:
+        encoder = base_encoder or base_model
+        processor = DiffLMProcessor.from_records(
+            both,
+            schema or RecordSchema.infer(both, categorical),
+            tokenizer=AutoTokenizer.from_pretrained(base_model),
+            encoder_tokenizer=AutoTokenizer.from_pretrained(encoder),
+        )
+        vae = DiffLMModel.from_encoder_decoder_pretrained(
+            encoder,
+            base_model,
+            latent_size=recipe.latent_size,
+            num_latent_tokens=recipe.num_latent_tokens,
+            injection=injection,
+            max_record_length=processor.max_length,
+        )
+    train_set, validation_set = (_to_dataset(processor, table) for table in (train_table, validation_table))
+
+    vae_trainer = DiffLMTrainer(
+        vae,
+        _arguments(DiffLMTrainingArguments, output_dir, "vae", seed, {**recipe.vae, **(training_arguments or {})}),
+        train_dataset=train_set,
+        eval_dataset=validation_set,
+    )
+    _run(vae_trainer, "autoencoder", deadline, VAE_SHARE, resume)
+
+    latents = [encode_latents(vae, dataset) for dataset in (train_set, validation_set)]
+    denoiser = DiffLMDenoiser(latent_size=vae.config.latent_size, **recipe.denoiser_config)
+    scheduler = LatentEDMScheduler()
+    mean, std = latents[0].tensors["mean"], latents[0].tensors["std"]
+    denoiser.latent_mean.copy_(mean.mean(0))
+    # Of μ + σε over all records: its variance is that of μ plus the mean of σ².
+    denoiser.latent_std.copy_((mean.var(0) + std.square().mean(0)).sqrt() / scheduler.config.sigma_data)
+    denoiser_trainer = LatentDiffusionTrainer(
+        denoiser,
+        _arguments(LatentDiffusionTrainingArguments, output_dir, "denoiser", seed, recipe.denoiser),
+        scheduler,
+        train_dataset=latents[0],
+        eval_dataset=latents[1],
+    )
+    _run(denoiser_trainer, "latent diffusion", deadline, 1.0, resume)
+
+    pipeline = DiffLMPipeline(vae.eval(), denoiser.eval(), scheduler, processor)
+    save_pipeline(pipeline, output_dir)
+    return pipeline
+
+
+def build_model(processor: DiffLMProcessor, recipe: Recipe, injection: str = "soft_prompt") -> DiffLMModel:
+    """
+    A DiffLM from scratch for the records of a processor with the compact codec.
+
+    The embeddings of numbers' tokens start as smooth functions of their rank: that neighbouring bins are alike is
+    something that a few thousand records are too few to teach.
+    """
+    sizes = {
+        "hidden_size": recipe.hidden_size,
+        "num_hidden_layers": recipe.num_layers,
+        "num_attention_heads": recipe.num_heads,
+        "intermediate_size": 4 * recipe.hidden_size,
+        "vocab_size": processor.codec.vocab_size,
+        "max_position_embeddings": processor.codec.max_length + 64,  # room for virtual tokens
+        "bos_token_id": processor.tokenizer.bos_token_id,
+        "eos_token_id": processor.tokenizer.eos_token_id,
+        "pad_token_id": processor.tokenizer.pad_token_id,
+    }
+    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model_config = processor.model_config(
+        encoder_config=AutoConfig.for_model("bert", **sizes, **no_dropout),
+        decoder_config=AutoConfig.for_model("llama", **sizes),
+        latent_size=recipe.latent_size,
+        num_latent_tokens=recipe.num_latent_tokens,
+        injection=injection,
+    )
+    return DiffLMModel(model_config)
+
+
+@torch.no_grad()
+def encode_latents(model: DiffLMModel, dataset: TensorDataset, batch_size: int = 1024) -> TensorDataset:
+    """
+    The posteriors of all records, as a dataset for [`LatentDiffusionTrainer`].
+
+    Returns:
+        `TensorDataset` of `mean` and `std`, both of shape `(num_records, latent_size)`.
+    """
+    model.eval()
+    means, stds = [], []
+    for start in range(0, len(dataset), batch_size):
+        batch = dataset[slice(start, start + batch_size)]
+        mask = batch["attention_mask"].to(model.device) if "attention_mask" in batch else None
+        mean, logvar = model.encode(batch["input_ids"].to(model.device), mask)
+        means.append(mean.cpu())
+        stds.append((0.5 * logvar).exp().cpu())
+    return TensorDataset(mean=torch.cat(means), std=torch.cat(stds))
+
+
+def save_pipeline(pipeline: DiffLMPipeline, output_dir: Path) -> None:
+    """Saves beside the final place first, and model_index.json last, so that what can be loaded is complete."""
+    temporary = output_dir / ".saving"
+    shutil.rmtree(temporary, ignore_errors=True)
+    pipeline.save_pretrained(temporary)
+    for path in sorted(temporary.iterdir(), key=lambda path: path.name == "model_index.json"):
+        target = output_dir / path.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        os.replace(path, target)
+    temporary.rmdir()
+
+
+def supports_bf16() -> bool:
+    """Whether bfloat16 is fast here."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def _split(table: pd.DataFrame, validation: Any, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    if validation is not None:
+        return table, read_table(validation)
+    if len(table) < 2:
+        return table, table  # nothing to hold out
+    order = np.random.default_rng(seed).permutation(len(table))
+    size = min(2000, max(1, len(table) // 10))
+    return table.iloc[order[size:]], table.iloc[order[:size]]
+
+
+def _to_dataset(processor: DiffLMProcessor, table: pd.DataFrame) -> TensorDataset:
+    batch = processor(table)
+    batch.pop("remainders", None)
+    return TensorDataset(**batch)
+
+
+def _arguments(
+    cls: type[TrainingArguments], output_dir: Path, phase: str, seed: int, recipe: dict
+) -> TrainingArguments:
+    steps = max(1, recipe["max_steps"] // NUM_EVALUATIONS)
+    return cls(
+        output_dir=str(output_dir / "checkpoints" / phase),
+        seed=seed,
+        data_seed=seed,
+        bf16=supports_bf16(),
+        use_cpu=not torch.cuda.is_available(),
+        eval_steps=steps,
+        save_steps=steps,
+        logging_steps=max(1, steps // 4),
+        **{**COMMON_ARGUMENTS, **recipe},
+    )
+
+
+def _run(trainer: Trainer, description: str, deadline: float | None, share: float, resume: bool) -> None:
+    """Trains to the end, the deadline, or where validation no longer improves."""
+    checkpoints = Path(trainer.args.output_dir)
+    logs = checkpoints.parents[1] / "logs" / checkpoints.name
+    trainer.pop_callback(ProgressCallback)
+    trainer.add_callback(LossProgressCallback(description))
+    trainer.add_callback(TensorBoardLog(logs))
+    trainer.add_callback(EarlyStoppingCallback(EARLY_STOPPING_PATIENCE))
+    if deadline is not None:
+        trainer.add_callback(TimeLimit(share * (deadline - time.monotonic())))
+    checkpoint = get_last_checkpoint(checkpoints) if resume and checkpoints.is_dir() else None
+    trainer.train(resume_from_checkpoint=checkpoint)

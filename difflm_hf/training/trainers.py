@@ -1,0 +1,237 @@
+"""The two phases of training, each a `transformers.Trainer`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.training_utils import EMAModel
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from ..denoiser import DiffLMDenoiser
+from ..modeling_difflm import DiffLMModel
+from ..scheduling_latent_edm import LatentEDMScheduler
+from .beta_schedule import BetaSchedule
+
+
+EVAL_SEED = 0  # validation draws the same noise each time, so that its losses compare
+
+
+class TensorDataset(Dataset):
+    """Tensors with one row for each record, indexed a batch at a time."""
+
+    def __init__(self, **tensors: torch.Tensor):
+        self.tensors = tensors
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {name: tensor[index] for name, tensor in self.tensors.items()}
+
+    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        return self[torch.tensor(indices)]
+
+
+class _Trainer(Trainer):
+    """A Trainer of whole batches of tensors, whose evaluations draw the same random numbers each time."""
+
+    def __init__(self, model: torch.nn.Module, args: TrainingArguments, **kwargs):
+        # What TensorDataset returns is a batch already.
+        super().__init__(model, args, data_collator=lambda batch: batch, **kwargs)
+        self.model_accepts_loss_kwargs = False
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        with torch.no_grad(), self.compute_loss_context_manager():
+            return self.compute_loss(model, self._prepare_inputs(inputs)), None, None
+
+    def evaluation_loop(self, *args, **kwargs):
+        with torch.random.fork_rng():
+            torch.manual_seed(EVAL_SEED)
+            return super().evaluation_loop(*args, **kwargs)
+
+
+@dataclass
+class DiffLMTrainingArguments(TrainingArguments):
+    """
+    `TrainingArguments`, and how β goes.
+
+    Args:
+        beta_schedule (`str`, defaults to `"constant"`): `"constant"`, `"decreasing"` or `"cyclical"`.
+        beta_max, beta_min (`float`, defaults to 0.5 and 0.001): Bounds of β.
+        beta_decay (`float`, defaults to 0.7): Factor of `"decreasing"`.
+        beta_patience (`int`, defaults to 2): Evaluations without improvement before `"decreasing"` takes a step.
+        beta_cycles (`int`, defaults to 4): Cycles of `"cyclical"`.
+        free_bits (`float`, defaults to 0.0): Nats of each latent dimension that the KL term leaves free.
+    """
+
+    beta_schedule: str = field(default="constant", metadata={"help": "constant, decreasing or cyclical."})
+    beta_max: float = field(default=0.5, metadata={"help": "Largest weight of the KL term."})
+    beta_min: float = field(default=0.001, metadata={"help": "Smallest weight of the KL term."})
+    beta_decay: float = field(default=0.7, metadata={"help": "Factor of the decreasing schedule."})
+    beta_patience: int = field(default=2, metadata={"help": "Stalled evaluations before beta decreases."})
+    beta_cycles: int = field(default=4, metadata={"help": "Cycles of the cyclical schedule."})
+    free_bits: float = field(default=0.0, metadata={"help": "Nats per latent dimension that cost nothing."})
+
+
+class DiffLMTrainer(_Trainer):
+    """
+    Trains a [`DiffLMModel`], the first phase.
+
+    Evaluations report `eval_reconstruction_loss`, `eval_kl_loss` and `eval_bound`, their sum: an upper bound of
+    −log p(x) in nats per record, comparable across β, and what to select checkpoints by.
+
+    Args:
+        model (`DiffLMModel`): The model.
+        args (`DiffLMTrainingArguments`): The arguments.
+        kwargs (*optional*):
+            Those of `transformers.Trainer`. Datasets yield what [`DiffLMProcessor`] returns, without `remainders`.
+    """
+
+    args: DiffLMTrainingArguments
+
+    def __init__(self, model: DiffLMModel, args: DiffLMTrainingArguments, **kwargs):
+        super().__init__(model, args, **kwargs)
+        self._totals: dict[str, float] = {}
+        self._num_records = 0
+        a = args
+        self.add_callback(
+            BetaSchedule(a.beta_schedule, a.beta_max, a.beta_min, a.beta_decay, a.beta_patience, a.beta_cycles)
+        )
+
+    @property
+    def beta(self) -> float:
+        # Resuming puts a new schedule in the place of the first one.
+        return next(cb.beta for cb in self.callback_handler.callbacks if isinstance(cb, BetaSchedule))
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        outputs = model(**inputs, beta=self.beta, free_bits=self.args.free_bits)
+        num_records = len(inputs["input_ids"])
+        for name in ("reconstruction_loss", "kl_loss"):
+            self._totals[name] = self._totals.get(name, 0) + getattr(outputs, name).detach() * num_records
+        self._num_records += num_records
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def _pop_means(self) -> dict[str, float]:
+        means = {name: float(total) / self._num_records for name, total in self._totals.items()}
+        self._totals, self._num_records = {}, 0
+        return means
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        if "loss" in logs:
+            logs = {**logs, **self._pop_means(), "beta": self.beta}
+        super().log(logs, *args, **kwargs)
+
+    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
+        in_training = self._totals, self._num_records
+        self._totals, self._num_records = {}, 0
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        means = self._pop_means()
+        means["bound"] = sum(means.values())
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
+        self._totals, self._num_records = in_training
+        return output
+
+
+@dataclass
+class LatentDiffusionTrainingArguments(TrainingArguments):
+    """
+    `TrainingArguments`, and the exponential moving average of the weights.
+
+    Args:
+        ema_decay (`float`, defaults to 0.999): Largest decay; it warms up from 0.
+    """
+
+    ema_decay: float = field(default=0.999, metadata={"help": "Largest decay of the weights' moving average."})
+
+
+class LatentDiffusionTrainer(_Trainer):
+    """
+    Trains a [`DiffLMDenoiser`] on latents with the EDM loss (arXiv 2206.00364, eq. 8), the second phase.
+
+    It evaluates, selects and ends with the moving average of the weights.
+
+    Args:
+        model (`DiffLMDenoiser`): The denoiser, whose `latent_mean` and `latent_std` fit the latents.
+        args (`LatentDiffusionTrainingArguments`): The arguments.
+        scheduler (`LatentEDMScheduler`): Noise levels, preconditioning and loss weights.
+        kwargs (*optional*):
+            Those of `transformers.Trainer`. Datasets yield `mean` and `std`, both of shape `(batch_size, latent_size)`:
+            a latent is drawn from N(mean, std²) each time, and is the mean itself where std is 0.
+    """
+
+    args: LatentDiffusionTrainingArguments
+    EMA_FOLDER = "ema"
+
+    def __init__(
+        self,
+        model: DiffLMDenoiser,
+        args: LatentDiffusionTrainingArguments,
+        scheduler: LatentEDMScheduler,
+        **kwargs,
+    ):
+        super().__init__(model, args, **kwargs)
+        self.noise_scheduler = scheduler
+        self.ema = EMAModel(
+            model.parameters(),
+            decay=args.ema_decay,
+            use_ema_warmup=True,
+            power=3 / 4,
+            model_cls=type(model),
+            model_config=model.config,
+        )
+        self.add_callback(_EMAStep(self))
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        scheduler, mean, std = self.noise_scheduler, inputs["mean"], inputs["std"]
+        denoiser = self.accelerator.unwrap_model(model)
+        latents = denoiser.normalize_latents(mean + std * torch.randn_like(mean))
+        sigmas = scheduler.sample_sigmas(len(latents), device=latents.device)
+        noisy = latents + sigmas[:, None] * torch.randn_like(latents)
+        output = model(scheduler.precondition_inputs(noisy, sigmas), scheduler.precondition_noise(sigmas))
+        denoised = scheduler.precondition_outputs(noisy, output.float(), sigmas)
+        loss = (scheduler.loss_weight(sigmas) * (denoised - latents).square().mean(1)).mean()
+        return (loss, {"denoised": denoised}) if return_outputs else loss
+
+    @contextmanager
+    def _averaged_weights(self) -> Iterator[None]:
+        parameters = list(self.model.parameters())
+        self.ema.store(parameters)
+        self.ema.copy_to(parameters)
+        try:
+            yield
+        finally:
+            self.ema.restore(parameters)
+
+    def evaluation_loop(self, *args, **kwargs):
+        with self._averaged_weights():
+            return super().evaluation_loop(*args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        self.ema.save_pretrained(Path(output_dir or self.args.output_dir) / self.EMA_FOLDER)
+
+    def _load_ema(self, checkpoint: str) -> None:
+        self.ema = EMAModel.from_pretrained(Path(checkpoint) / self.EMA_FOLDER, type(self.model))
+        self.ema.to(self.args.device)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._load_ema(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        self._load_ema(self.state.best_model_checkpoint)
+        self.ema.copy_to(self.model.parameters())
+
+
+class _EMAStep(TrainerCallback):
+    def __init__(self, trainer: LatentDiffusionTrainer):
+        self.trainer = trainer
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.trainer.ema.step(self.trainer.model.parameters())

@@ -1,0 +1,41 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+
+setup(
+    name="difflm_hf",
+    version="0.1.0",
+    description="DiffLM in the Hugging Face ecosystem: learn the distribution of records, and generate new ones",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=["synthetic data", "tabular", "diffusion", "language model", "variational autoencoder", "transformers"],
+    packages=find_packages(include=["difflm_hf", "difflm_hf.*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "torch>=2.8",
+        "transformers>=5.20",
+        "diffusers>=0.40",
+        "accelerate>=1.10",
+        "datasets>=4.0",
+        "tokenizers>=0.22",
+        "huggingface_hub>=2.0",
+        "safetensors>=0.6",
+        "numpy>=2.0",
+        "pandas>=2.2",
+        "pyarrow>=18",
+        "scikit-learn>=1.6",
+        "xgboost>=3.0",
+        "sdmetrics>=0.20",
+        "tensorboard>=2.18",
+        "typer>=0.15",
+        "rich>=13",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "hypothesis>=6.100", "jsonschema>=4.20", "ruff>=0.12"],
+        "benchmarks": ["matplotlib>=3.9"],
+    },
+    entry_points={"console_scripts": ["difflm=difflm_hf.cli:main"]},
+)
