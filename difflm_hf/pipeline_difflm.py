@@ -200,11 +200,12 @@ class DiffLMPipeline(DiffusionPipeline):
         shape = (num_latents, self.denoiser.config.latent_size)
         latents = randn_tensor(shape, generator=generator, device=self.device) * scheduler.init_noise_sigma
         for step, timestep in enumerate(scheduler.timesteps):
-            output = self.denoiser(scheduler.scale_model_input(latents, timestep), timestep)
+            inputs = scheduler.scale_model_input(latents, timestep).to(self.denoiser.dtype)
+            output = self.denoiser(inputs, timestep).float()
             latents = scheduler.step(output, timestep, latents, generator=generator).prev_sample
             if callback_on_step_end is not None:
                 latents = callback_on_step_end(self, step, timestep, {"latents": latents}).get("latents", latents)
-        return self.denoiser.denormalize_latents(latents)
+        return self.denoiser.denormalize_latents(latents).to(self.vae.dtype)
 
     def decode_latents(
         self,

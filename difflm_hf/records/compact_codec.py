@@ -192,6 +192,19 @@ class CompactCodec:
             ranges.append((NULL_ID if any(f.nullable for f in self.texts) else EOS_ID, 4 + self.num_text_ids))
         return ranges
 
+    @property
+    def ordered_ranges(self) -> list[tuple[int, int]]:
+        """The ids `[start, end)` of numbers' tokens that stand in order of value."""
+        ranges = []
+        for name, t in self.tokens.items():
+            if t.grid is not None:
+                start = t.start + self.schema[name].nullable
+                ranges.append((start, start + len(t.values)))
+            if t.bins is not None:
+                ranges.append((start + len(t.values), start + len(t.values) + t.bins.num_bins))
+                ranges.append((t.fine_start, t.fine_start + t.bins.num_steps))
+        return ranges
+
     def encode(self, data: Any, tokenizer: PreTrainedTokenizerFast) -> tuple[np.ndarray, np.ndarray]:
         """
         Encodes records.

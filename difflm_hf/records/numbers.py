@@ -30,7 +30,7 @@ class Grid:
 
     @classmethod
     def fit(cls, field: Field, values: pd.Series) -> Grid:
-        units = _to_units(field, values)
+        units = _to_units(field, field.to_numpy(values))
         offsets = units.view(np.uint64) - units.min().view(np.uint64)
         step = int(np.gcd.reduce(np.unique(offsets))) or 1
         return cls(int(units.min()), step, int(offsets.max()) // step + 1)
@@ -40,40 +40,40 @@ class Grid:
         Grid points of non-null values, `uint64`.
 
         Raises:
-            `ValueError`: for a value outside the bounds or between two grid points, naming column and value.
+            `ValueError`: for a value outside the grid or between two of its points, naming column and value.
         """
-        units = _to_units(field, values)
-        offsets = units.view(np.uint64) - np.int64(self.origin).view(np.uint64)
-        points, rest = np.divmod(offsets, np.uint64(self.step))
-        wrong = (units < self.origin) | (points >= self.size) | (rest > 0)
-        if wrong.any():
-            value = values.iloc[int(np.argmax(wrong))]
+        numbers = field.to_numpy(values)
+        points = self.floor(_to_units(field, numbers))
+        if (wrong := self.decode(field, points) != numbers).any():
+            ends = self.decode(field, np.array([0, self.size - 1], np.uint64))
             raise ValueError(
-                f"column {field.name!r}: {value} is not a value between {field.minimum} and {field.maximum} at the "
-                "precision of the data that the codec was fitted on; fit it on data that has such values"
+                f"column {field.name!r}: {values.iloc[int(wrong.argmax())]!r} is not between {ends[0]} and {ends[1]} at "
+                "the precision of the data; round or drop it, or fit the codec on data that has such values"
             )
         return points
 
     def decode(self, field: Field, points: np.ndarray) -> np.ndarray:
         """Values at grid points, in the field's own kind: int64, float64 or datetime64[ns]."""
-        offsets = points.astype(np.uint64) * np.uint64(self.step)
-        units = (offsets + np.int64(self.origin).view(np.uint64)).view(np.int64)
+        units = self.to_units(points)
         if field.type == "datetime":
             return units.view("datetime64[ns]")
         if field.type == "integer":
             return units
         return _from_ordinal(units) if field.decimals is None else units / 10.0**field.decimals
 
+    def to_units(self, points: np.ndarray) -> np.ndarray:
+        """Grid points as int64 units of the data's precision, which other fields have too."""
+        return (points * np.uint64(self.step) + np.int64(self.origin).view(np.uint64)).view(np.int64)
 
-def _to_units(field: Field, values: pd.Series) -> np.ndarray:
-    if field.type == "datetime":
-        moments = pd.to_datetime(values, format=field.format)
-        if moments.dt.tz is not None:
-            moments = moments.dt.tz_convert("UTC").dt.tz_localize(None)
-        return moments.to_numpy("datetime64[ns]").view(np.int64)
-    if field.type == "integer":
-        return values.to_numpy(np.int64)
-    numbers = values.to_numpy(np.float64)
+    def floor(self, units: np.ndarray) -> np.ndarray:
+        """The grid points at units, or the last ones before them, or else the nearest."""
+        units = units.clip(self.origin, self.origin + (self.size - 1) * self.step)
+        return (units.view(np.uint64) - np.int64(self.origin).view(np.uint64)) // np.uint64(self.step)
+
+
+def _to_units(field: Field, numbers: np.ndarray) -> np.ndarray:
+    if field.type != "number":
+        return numbers.view(np.int64)
     return _to_ordinal(numbers) if field.decimals is None else np.rint(numbers * 10.0**field.decimals).astype(np.int64)
 
 
@@ -97,7 +97,7 @@ class QuantileBins:
 
     Args:
         starts (`list[int]`): First grid point of each step, ascending. A step ends where the next one starts.
-        end (`int`): One past the last grid point.
+        end (`int`): The last grid point.
         first_steps (`list[int]`): The step at which each bin starts, ascending.
     """
 
@@ -114,11 +114,12 @@ class QuantileBins:
             first_steps.append(len(starts))
             inside = points[low:high]
             starts += _quantiles(inside, min(num_steps, max(1, len(inside) // min_records))).tolist()
-        return cls(starts, int(points[-1]) + 1, first_steps)
+        return cls(starts, int(points[-1]), first_steps)
 
     def __post_init__(self):
         self._starts = np.array(self.starts, dtype=np.uint64)
-        self._widths = np.diff(self._starts, append=np.uint64(self.end))
+        # The last point of a step, counted from its start: a step may be as wide as all uint64s, whose number is none.
+        self._last = np.append(self._starts[1:] - np.uint64(1), np.uint64(self.end)) - self._starts
         self._first_steps = np.array(self.first_steps)
         self._num_steps = np.diff(self._first_steps, append=len(self.starts))
 
@@ -142,8 +143,8 @@ class QuantileBins:
         """The inverse of `encode`. Remainders that are floats in [0, 1) are shares of the step's width."""
         steps = self._first_steps[bins] + np.minimum(steps, self._num_steps[bins] - 1)
         if remainders.dtype.kind == "f":
-            widths = self._widths[steps]
-            remainders = np.minimum((remainders * widths).astype(np.uint64), widths - np.uint64(1))
+            last = self._last[steps]
+            remainders = np.minimum((remainders * (last + 1.0)).astype(np.uint64), last)
         return self._starts[steps] + remainders
 
 

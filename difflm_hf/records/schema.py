@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,15 @@ from .table import read_table
 
 FieldType = Literal["integer", "number", "category", "boolean", "datetime", "text", "null"]
 
+# What `pandas.api.types.infer_dtype` calls the types that a field may have.
+KINDS: dict[str, FieldType] = {
+    "boolean": "boolean",
+    "integer": "integer",
+    "floating": "number",
+    "mixed-integer-float": "number",
+    "datetime64": "datetime",
+    "string": "text",
+}
 # Strings in one of these formats are dates or times; each writes back exactly what it read.
 DATETIME_FORMATS = (
     "%Y-%m-%d",
@@ -28,6 +39,9 @@ DATETIME_FORMATS = (
     "%H:%M:%S",
     "%H:%M",
 )
+ISO_PATTERN = r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?"
+OFFSET_PATTERN = r"(Z|[+-]\d{2}:\d{2}(:\d{2})?)"
+SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can hold and UTF-8 cannot
 MAX_DECIMALS = 15  # a float64 has at most 15 digits that decimal notation can rely on
 MAX_EXACT_INTEGER = 2**53  # above it, neighbouring integers share one float64
 
@@ -45,11 +59,12 @@ class Field:
         nullable (`bool`, defaults to `False`): Whether it may be null.
         dtype (`str`, defaults to `"object"`): The pandas dtype of the column, which generated tables have too.
         categories (`list`, *optional*): The values of a category, in order.
+        ordered (`bool`, *optional*): Whether a column of dtype `category` is ordered.
         minimum, maximum (`int`, `float` or `str`, *optional*):
             Bounds of an integer, number or datetime (ISO 8601 for the last), both inclusive.
         decimals (`int`, *optional*):
-            Digits after the decimal point of a number; `None` for floats that have no short decimal form, which are
-            kept bit by bit.
+            Digits after the decimal point of a number, which do not tell -0.0 from 0.0; `None` for floats that have no
+            short decimal form, which are kept bit by bit.
         format (`str`, *optional*): `strftime` format of datetimes that came as strings.
         max_length (`int`, *optional*): Characters in the longest text.
     """
@@ -59,15 +74,103 @@ class Field:
     nullable: bool = False
     dtype: str = "object"
     categories: list | None = None
+    ordered: bool | None = None
     minimum: int | float | str | None = None
     maximum: int | float | str | None = None
     decimals: int | None = None
     format: str | None = None
     max_length: int | None = None
 
+    def __post_init__(self):
+        if self.type not in get_args(FieldType):
+            raise ValueError(f"field {self.name!r}: type {self.type!r} is not one of {', '.join(get_args(FieldType))}")
+        if self.type == "category" and not self.categories:
+            raise ValueError(f"field {self.name!r} is a category; give its categories")
+
     @property
     def is_numeric(self) -> bool:
         return self.type in ("integer", "number", "datetime")
+
+    @property
+    def time_zone(self) -> Any:
+        return getattr(pd_types.pandas_dtype(self.dtype), "tz", None)
+
+    @property
+    def bounds(self) -> tuple[Any, Any]:
+        """`minimum` and `maximum` as [`Field.to_numpy`] has values; all finite ones lie between bounds not given."""
+        if self.type == "datetime":
+            bounds = (self.minimum or pd.Timestamp.min, self.maximum or pd.Timestamp.max)
+            return tuple(pd.to_datetime(bound, utc=True).tz_localize(None).to_datetime64() for bound in bounds)
+        widest = np.iinfo(np.int64) if self.type == "integer" else np.finfo(np.float64)
+        return (
+            widest.min if self.minimum is None else self.minimum,
+            widest.max if self.maximum is None else self.maximum,
+        )
+
+    def check(self, column: pd.Series) -> None:
+        """Raises a `ValueError` for the first value that this field does not allow, naming value, row and way out."""
+        null = column.isna().to_numpy()
+        if null.any() and not self.nullable:
+            raise ValueError(
+                f"null in row {null.argmax()}, but the field is not nullable; fill it, drop the record, or set "
+                "nullable=True in the schema"
+            )
+        values = column[~null]
+        if self.type == "null":
+            wrong, why = np.ones(len(values), bool), "is a value, but the field was always null; infer the schema anew"
+        elif self.type == "text":
+            wrong, why = ~values.map(is_text).to_numpy(bool), "is not a text that UTF-8 can hold; convert or drop it"
+        elif self.is_numeric:
+            numbers, (minimum, maximum) = self.to_numpy(values), self.bounds
+            wrong = (numbers < minimum) | (numbers > maximum)
+            why = f"is not between {self.minimum} and {self.maximum}; drop the record, or widen the schema"
+        else:
+            wrong, why = self.index(values) < 0, "is not one of its categories; drop the record, or add it to the schema"
+        if wrong.any():
+            row = np.flatnonzero(~null)[wrong.argmax()]
+            raise ValueError(f"{column.iloc[row]!r} in row {row} {why}")
+
+    def index(self, values: pd.Series) -> np.ndarray:
+        """Positions of values among the categories, or among `[False, True]`; -1 for any other."""
+        categories = [False, True] if self.type == "boolean" else self.categories
+        return pd.Index(categories, dtype=object).get_indexer(values.astype(object))
+
+    def to_numpy(self, values: pd.Series) -> np.ndarray:
+        """
+        The non-null values of an integer, number or datetime as int64, float64 or datetime64[ns] (in UTC).
+
+        Raises:
+            `ValueError`: for a value that is none of these, or not exactly.
+        """
+        if self.type == "number":
+            if pd_types.is_float_dtype(values.dtype) and values.dtype.itemsize < 8:
+                # The digits of the data: a float32 0.1 is 0.1, and not 0.10000000149011612.
+                values = pd.Series(values.to_numpy(f"f{values.dtype.itemsize}").astype(str))
+            return values.to_numpy(np.float64)
+        if self.type == "integer":
+            try:
+                numbers = values.to_numpy(np.int64)
+                wrong = numbers != values.to_numpy()
+            except OverflowError:
+                wrong = ~values.between(-(2**63), 2**63 - 1).to_numpy()
+            why = "is not an integer of 64 bits; convert the column, for example with astype(str)"
+        else:
+            in_utc = self.time_zone is not None
+            moments = pd.to_datetime(values, format=self.format or "ISO8601", errors="coerce", utc=in_utc)
+            if not in_utc and moments.dt.tz is not None:
+                raise ValueError(f"has the time zone {moments.dt.tz}, but the field has none; drop it with tz_localize")
+            try:
+                numbers = moments.dt.tz_localize(None).dt.as_unit("ns").to_numpy()
+            except pd.errors.OutOfBoundsDatetime as error:
+                raise ValueError(f"{error}, which spans the years 1678 to 2261; convert it to strings") from error
+            wrong = moments.isna().to_numpy()
+            why = "is not a datetime"
+            if self.format:
+                wrong |= (moments.dt.strftime(self.format) != values).to_numpy()
+                why += f" in the format {self.format!r}"
+        if wrong.any():
+            raise ValueError(f"{values.iloc[wrong.argmax()]!r} {why}")
+        return numbers
 
     def to_series(self, values: np.ndarray, null: np.ndarray) -> pd.Series:
         """
@@ -78,36 +181,30 @@ class Field:
             null (`np.ndarray` of shape `(num_records,)`, bool): Which records have none.
         """
         series = pd.Series(values)
+        if self.dtype == "category" and self.type == "category":
+            return pd.Series(pd.Categorical(series.mask(null), self.categories, ordered=bool(self.ordered)))
         if self.type == "datetime" and self.format is not None:
             series = series.dt.strftime(self.format)
         elif self.type == "datetime":
-            zone = getattr(pd.api.types.pandas_dtype(self.dtype), "tz", None)
-            series = series.dt.tz_localize("UTC").dt.tz_convert(zone) if zone else series
-        elif self.type == "category" and self.dtype == "category":
-            return pd.Series(pd.Categorical(series.mask(null), categories=self.categories))
+            series = series.dt.tz_localize("UTC").dt.tz_convert(self.time_zone)
         if null.any():
             series = series.astype(object).mask(null, None)
         return series.astype(self.dtype)
 
     def to_json_schema(self) -> dict[str, Any]:
         """The field as a JSON Schema (draft 2020-12)."""
-        schema: dict[str, Any] = {}
         if self.type == "category":
-            schema["enum"] = [*self.categories, None] if self.nullable else list(self.categories)
-            return schema
+            return {"enum": [*self.categories, None] if self.nullable else list(self.categories)}
         json_type = {"datetime": "string", "text": "string"}.get(self.type, self.type)
-        schema["type"] = [json_type, "null"] if self.nullable and json_type != "null" else json_type
+        schema: dict[str, Any] = {"type": [json_type, "null"] if self.nullable and json_type != "null" else json_type}
+        # No "multipleOf": validators divide floats, and find that 0.3 is not a multiple of 0.1.
         if self.type in ("integer", "number"):
             schema |= {"minimum": self.minimum, "maximum": self.maximum}
-            if self.decimals:
-                schema["multipleOf"] = 10**-self.decimals
-        elif self.type == "datetime" and self.format in (None, "%Y-%m-%dT%H:%M:%S"):
-            schema["format"] = "date-time"
-        elif self.type == "datetime" and self.format == "%Y-%m-%d":
-            schema["format"] = "date"
+        elif self.type == "datetime":
+            schema["pattern"] = _datetime_pattern(self)
         elif self.type == "text":
             schema["maxLength"] = self.max_length
-        return schema
+        return {key: value for key, value in schema.items() if value is not None}
 
 
 @dataclass
@@ -174,18 +271,27 @@ class RecordSchema:
         check_columns(table)
         if unknown := set(categorical) - set(table.columns):
             raise ValueError(f"no column {sorted(unknown)[0]!r} to take as a category; columns: {list(table.columns)}")
-        return cls([_infer_field(name, table[name], name in categorical, max_categories) for name in table.columns])
+        schema = cls()
+        for name in table.columns:
+            with _naming(name):
+                schema.fields.append(_infer_field(name, table[name], name in categorical, max_categories))
+        return schema
 
     def conform(self, data: Any) -> pd.DataFrame:
         """
         The data as a table with exactly the columns of this schema, in its order.
 
         Raises:
-            `ValueError`: when a column is missing.
+            `ValueError`: when a column is missing or stands twice, or has a value that its field does not allow. The
+                message names column, row and value.
         """
         table = read_table(data)
-        if missing := [name for name in self.names if name not in table.columns]:
-            raise ValueError(f"column {missing[0]!r} is missing; the schema has {self.names}")
+        for f in self:
+            if (count := list(table.columns).count(f.name)) != 1:
+                problem = "stands more than once" if count else "is missing"
+                raise ValueError(f"column {f.name!r} {problem}; the schema has {self.names}")
+            with _naming(f.name):
+                f.check(table[f.name])
         return table[self.names]
 
     def to_json_schema(self) -> dict[str, Any]:
@@ -211,7 +317,10 @@ class RecordSchema:
 
     @classmethod
     def load(cls, path: str | Path) -> RecordSchema:
-        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: not a record schema ({error})") from error
 
 
 def check_columns(table: pd.DataFrame) -> None:
@@ -228,81 +337,83 @@ def check_columns(table: pd.DataFrame) -> None:
         raise ValueError(f"column name {double!r} stands more than once; rename or drop one of them")
 
 
+def is_text(value: Any) -> bool:
+    return isinstance(value, str) and not SURROGATE.search(value)
+
+
+@contextmanager
+def _naming(column: str) -> Iterator[None]:
+    """Puts the column's name before whatever is said about its values."""
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"column {column!r}: {error}") from error
+
+
 def _infer_field(name: str, column: pd.Series, categorical: bool, max_categories: int) -> Field:
     values = column.dropna()
-    base = Field(name, "null", nullable=len(values) < len(column), dtype=str(column.dtype))
+    f = Field(name, "null", nullable=len(values) < len(column), dtype=str(column.dtype))
+    if isinstance(column.dtype, pd.CategoricalDtype) and len(categories := column.cat.categories):
+        _kind_of(categories.to_series(), categorical=True)
+        return replace(f, type="category", categories=categories.tolist(), ordered=column.cat.ordered or None)
     if len(values) == 0:
-        return base
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        # The dtype is that of the categories; `pd.Categorical` itself is restored from them.
-        used = values.cat.remove_unused_categories().cat.categories
-        return replace(base, type="category", categories=used.tolist(), dtype="category")
-    kind = _kind_of(name, values)
-    if categorical:
-        return replace(base, type="category", categories=sorted(values.unique().tolist()))
-    if kind == "boolean":
-        return replace(base, type="boolean")
-    if kind == "integer":
-        return replace(base, type="integer", minimum=int(values.min()), maximum=int(values.max()), decimals=0)
-    if kind == "number":
-        numbers = values.to_numpy(np.float64)
-        if not np.isfinite(numbers).all():
-            raise ValueError(f"column {name!r} holds an infinite number; replace it by a null or a finite number")
-        decimals = _decimals(numbers)
-        return replace(
-            base, type="number", minimum=float(numbers.min()), maximum=float(numbers.max()), decimals=decimals
-        )
+        return f
+    kind = _kind_of(values, categorical)
+    if kind == "text" and not categorical and (format := _datetime_format(values)) is not None:
+        kind, f.format = "datetime", format
+    if kind == "text" or categorical:
+        distinct = values.unique()
+        if categorical or (len(distinct) <= max_categories and 2 * len(distinct) <= len(values)):
+            return replace(f, type="category", categories=sorted(distinct.tolist()))
+        return replace(f, type="text", max_length=int(values.str.len().max()))
+    f = replace(f, type=kind)
+    if not f.is_numeric:
+        return f
+    numbers = f.to_numpy(values)
+    bounds = numbers.min(), numbers.max()
     if kind == "datetime":
-        return replace(base, type="datetime", minimum=values.min().isoformat(), maximum=values.max().isoformat())
-    if (fmt := _datetime_format(values)) is not None:
-        moments = pd.to_datetime(values, format=fmt)
-        return replace(
-            base,
-            type="datetime",
-            minimum=moments.min().isoformat(),
-            maximum=moments.max().isoformat(),
-            format=fmt,
-        )
-    distinct = values.unique()
-    if len(distinct) <= max_categories and 2 * len(distinct) <= len(values):
-        return replace(base, type="category", categories=sorted(distinct.tolist()))
-    return replace(base, type="text", max_length=int(values.str.len().max()))
+        f.minimum, f.maximum = (pd.Timestamp(m, tz="UTC").tz_convert(f.time_zone).isoformat() for m in bounds)
+    else:
+        f.minimum, f.maximum = (bound.item() for bound in bounds)
+        f.decimals = 0 if kind == "integer" else _decimals(numbers)
+    return f
 
 
-def _kind_of(name: str, values: pd.Series) -> str:
-    if pd_types.is_bool_dtype(values.dtype):
-        return "boolean"
-    if pd_types.is_integer_dtype(values.dtype):
-        return "integer"
-    if pd_types.is_float_dtype(values.dtype):
-        return "number"
-    if pd_types.is_datetime64_any_dtype(values.dtype):
-        return "datetime"
-    kind = pd_types.infer_dtype(values, skipna=True)
-    if kind in ("string", "boolean", "integer"):
-        return "text" if kind == "string" else kind
-    if kind in ("floating", "mixed-integer-float", "decimal"):
-        return "number"
-    types = {t: v for v in values for t in [type(v).__name__]}
-    examples = ", ".join(f"{t} ({str(v)[:40]!r})" for t, v in types.items())
-    if set(types) <= {"dict", "list", "ndarray"}:
-        raise ValueError(f"column {name!r} holds nested values ({examples}); flatten it or write it as JSON text")
-    raise ValueError(
-        f"column {name!r} mixes or holds unsupported types: {examples}; convert it to one, e.g. astype(str)"
-    )
+def _kind_of(values: pd.Series, categorical: bool = False) -> FieldType:
+    """The type of non-null values; a `ValueError` where they have none, or none that can be written as `categorical`."""
+    kind = KINDS.get(pd_types.infer_dtype(values))
+    if kind is None or (categorical and kind == "datetime"):
+        types = {type(v).__name__: v for v in values}
+        examples = ", ".join(f"{t} ({str(v)[:40]!r})" for t, v in types.items())
+        if set(types) <= {"dict", "list", "ndarray"}:
+            raise ValueError(f"nested values ({examples}); flatten them, or write them as JSON text")
+        raise ValueError(f"mixed or unsupported types: {examples}; convert the column, e.g. with astype(str)")
+    if kind == "number" and not np.isfinite(values.to_numpy(np.float64)).all():
+        raise ValueError("an infinite number; replace it by a null or a finite number")
+    if kind == "text" and not values.map(is_text).all():
+        raise ValueError("half a character (a lone surrogate), which UTF-8 cannot hold; replace or drop it")
+    return kind
 
 
 def _datetime_format(values: pd.Series) -> str | None:
     """The first format in which every value reads and writes back to itself."""
-    sample = values.iloc[:100]
-    for fmt in DATETIME_FORMATS:
-        for part in (sample, values):
-            moments = pd.to_datetime(part, format=fmt, errors="coerce")
-            if moments.isna().any() or not (moments.dt.strftime(fmt) == part).all():
-                break
-        else:
-            return fmt
+    for format in DATETIME_FORMATS:
+        f = Field("", "datetime", format=format)
+        try:
+            f.to_numpy(values.iloc[:100])
+            f.to_numpy(values)
+            return format
+        except ValueError:
+            continue
     return None
+
+
+def _datetime_pattern(f: Field) -> str:
+    """A regular expression of the field's datetimes as JSON has them."""
+    if f.format is None:
+        return f"^{ISO_PATTERN}{OFFSET_PATTERN if f.time_zone else ''}$"
+    pattern = f.format.replace(".", r"\.").replace("%Y", r"\d{4}")
+    return "^" + re.sub("%[a-zA-Z]", r"\\d{2}", pattern) + "$"
 
 
 def _decimals(numbers: np.ndarray) -> int | None:

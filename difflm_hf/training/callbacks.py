@@ -59,15 +59,12 @@ class TimeLimit(TrainerCallback):
     Ends training, after one more validation, when its time is up.
 
     Args:
-        seconds (`float`): The time.
+        deadline (`float`): When, by `time.monotonic()`.
     """
 
-    def __init__(self, seconds: float):
-        self.seconds = seconds
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.end = time.monotonic() + self.seconds
+    def __init__(self, deadline: float):
+        self.deadline = deadline
 
     def on_step_end(self, args, state, control, **kwargs):
-        if time.monotonic() > self.end and state.global_step < state.max_steps:
+        if time.monotonic() > self.deadline and state.global_step < state.max_steps:
             control.should_evaluate = control.should_save = control.should_training_stop = True

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,11 @@ from transformers import (
     EarlyStoppingCallback,
     ProgressCallback,
     Trainer,
+    TrainerState,
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..denoiser import DiffLMDenoiser
@@ -41,9 +42,6 @@ from .trainers import (
 )
 
 
-logger = logging.getLogger(__name__)
-
-
 @dataclass
 class Recipe:
     """
@@ -51,42 +49,41 @@ class Recipe:
 
     Args:
         hidden_size, num_layers, num_heads (`int`): Of encoder and decoder, where they are trained from scratch.
-        latent_size, num_latent_tokens (`int`): Of the latents.
         vae (`dict`): Fields of [`DiffLMTrainingArguments`].
         denoiser_config (`dict`): Fields of [`DiffLMDenoiser`].
         denoiser (`dict`): Fields of [`LatentDiffusionTrainingArguments`].
+        latent_size, num_latent_tokens (`int`, defaults to 8 and 4): Of the latents.
+        min_steps (`int`, defaults to 600): Steps of the VAE where `num_train_epochs` are fewer.
     """
 
     hidden_size: int
     num_layers: int
     num_heads: int
-    latent_size: int
-    num_latent_tokens: int
     vae: dict[str, Any]
     denoiser_config: dict[str, Any]
-    denoiser: dict[str, Any] = field(default_factory=dict)
+    denoiser: dict[str, Any]
+    latent_size: int = 8
+    num_latent_tokens: int = 4
+    min_steps: int = 600
 
 
 RECIPES = {
     "small": Recipe(
-        hidden_size=128,
+        hidden_size=96,
         num_layers=2,
-        num_heads=4,
-        latent_size=8,
-        num_latent_tokens=4,
-        vae={"learning_rate": 2e-3, "max_steps": 1600, "per_device_train_batch_size": 256},
-        denoiser_config={"width": 256, "num_layers": 4},
-        denoiser={"learning_rate": 2e-3, "max_steps": 5000, "per_device_train_batch_size": 512},
+        num_heads=3,
+        vae={"learning_rate": 2e-3, "num_train_epochs": 12, "per_device_train_batch_size": 256},
+        denoiser_config={"width": 128, "num_layers": 3},
+        denoiser={"learning_rate": 2e-3, "max_steps": 4000, "per_device_train_batch_size": 512},
     ),
     "base": Recipe(
         hidden_size=256,
         num_layers=4,
         num_heads=8,
-        latent_size=16,
-        num_latent_tokens=4,
-        vae={"learning_rate": 1e-3, "max_steps": 6000, "per_device_train_batch_size": 512},
-        denoiser_config={"width": 512, "num_layers": 6},
+        vae={"learning_rate": 1e-3, "num_train_epochs": 20, "per_device_train_batch_size": 256},
+        denoiser_config={"width": 512, "num_layers": 4},
         denoiser={"learning_rate": 1e-3, "max_steps": 20000, "per_device_train_batch_size": 1024},
+        latent_size=16,
     ),
 }
 COMMON_ARGUMENTS = {
@@ -108,7 +105,9 @@ COMMON_ARGUMENTS = {
 }
 NUM_EVALUATIONS = 16
 EARLY_STOPPING_PATIENCE = 5  # evaluations
-VAE_SHARE = 0.75  # of `max_minutes`
+VAE_SHARE = 0.8  # of `max_minutes`
+# Without free bits small tables leave most dimensions unused: z would then steer little.
+VAE_ARGUMENTS = {"beta_schedule": "constant", "beta_max": 0.5, "free_bits": 0.5}
 
 
 def train(
@@ -124,7 +123,6 @@ def train(
     max_minutes: float | None = None,
     seed: int = 0,
     resume: bool = False,
-    training_arguments: dict[str, Any] | None = None,
 ) -> DiffLMPipeline:
     """
     Trains DiffLM on records: first the VAE, then the latent diffusion.
@@ -147,7 +145,6 @@ def train(
         max_minutes (`float`, *optional*): Time that training may take, both phases together.
         seed (`int`, defaults to 0): Seed of everything.
         resume (`bool`, defaults to `False`): Go on where a run into the same folder was cut off.
-        training_arguments (`dict`, *optional*): Fields of [`DiffLMTrainingArguments`] in place of the recipe's.
 
     Returns:
         [`DiffLMPipeline`], which is also saved in `output_dir`.
@@ -187,33 +184,32 @@ def train(
         )
     train_set, validation_set = (_to_dataset(processor, table) for table in (train_table, validation_table))
 
-    vae_trainer = DiffLMTrainer(
-        vae,
-        _arguments(DiffLMTrainingArguments, output_dir, "vae", seed, {**recipe.vae, **(training_arguments or {})}),
-        train_dataset=train_set,
-        eval_dataset=validation_set,
+    arguments = _arguments(
+        DiffLMTrainingArguments, output_dir / "checkpoints" / "vae", seed, VAE_ARGUMENTS | recipe.vae
     )
-    _run(vae_trainer, "autoencoder", deadline, VAE_SHARE, resume)
+    steps_per_epoch = -(-len(train_set) // arguments.per_device_train_batch_size)
+    arguments.max_steps = max(recipe.min_steps, int(arguments.num_train_epochs * steps_per_epoch))
+    vae_trainer = DiffLMTrainer(vae, arguments, train_dataset=train_set, eval_dataset=validation_set)
+    vae = _run(vae_trainer, "autoencoder", deadline and time.monotonic() + VAE_SHARE * (deadline - time.monotonic()))
 
-    latents = [encode_latents(vae, dataset) for dataset in (train_set, validation_set)]
-    denoiser = DiffLMDenoiser(latent_size=vae.config.latent_size, **recipe.denoiser_config)
+    train_set, validation_set = encode_latents(vae, train_set), encode_latents(vae, validation_set)
     scheduler = LatentEDMScheduler()
-    mean, std = latents[0].tensors["mean"], latents[0].tensors["std"]
+    denoiser = DiffLMDenoiser(latent_size=vae.config.latent_size, **recipe.denoiser_config)
+    mean, std = train_set.tensors["mean"], train_set.tensors["std"]
     denoiser.latent_mean.copy_(mean.mean(0))
     # Of μ + σε over all records: its variance is that of μ plus the mean of σ².
     denoiser.latent_std.copy_((mean.var(0) + std.square().mean(0)).sqrt() / scheduler.config.sigma_data)
     denoiser_trainer = LatentDiffusionTrainer(
         denoiser,
-        _arguments(LatentDiffusionTrainingArguments, output_dir, "denoiser", seed, recipe.denoiser),
+        _arguments(LatentDiffusionTrainingArguments, output_dir / "checkpoints" / "denoiser", seed, recipe.denoiser),
         scheduler,
-        train_dataset=latents[0],
-        eval_dataset=latents[1],
+        train_dataset=train_set,
+        eval_dataset=validation_set,
     )
-    _run(denoiser_trainer, "latent diffusion", deadline, 1.0, resume)
+    denoiser = _run(denoiser_trainer, "latent diffusion", deadline)
 
-    pipeline = DiffLMPipeline(vae.eval(), denoiser.eval(), scheduler, processor)
-    save_pipeline(pipeline, output_dir)
-    return pipeline
+    save_pipeline(DiffLMPipeline(vae, denoiser, scheduler, processor), output_dir)
+    return DiffLMPipeline.from_pretrained(output_dir)
 
 
 def build_model(processor: DiffLMProcessor, recipe: Recipe, injection: str = "soft_prompt") -> DiffLMModel:
@@ -227,7 +223,7 @@ def build_model(processor: DiffLMProcessor, recipe: Recipe, injection: str = "so
         "hidden_size": recipe.hidden_size,
         "num_hidden_layers": recipe.num_layers,
         "num_attention_heads": recipe.num_heads,
-        "intermediate_size": 4 * recipe.hidden_size,
+        "intermediate_size": 3 * recipe.hidden_size,
         "vocab_size": processor.codec.vocab_size,
         "max_position_embeddings": processor.codec.max_length + 64,  # room for virtual tokens
         "bos_token_id": processor.tokenizer.bos_token_id,
@@ -242,7 +238,35 @@ def build_model(processor: DiffLMProcessor, recipe: Recipe, injection: str = "so
         num_latent_tokens=recipe.num_latent_tokens,
         injection=injection,
     )
-    return DiffLMModel(model_config)
+    model = DiffLMModel(model_config)
+    for embeddings, scale in (
+        (model.encoder.get_input_embeddings(), 0.5),
+        (model.decoder.get_input_embeddings(), 0.5),
+        (model.decoder.get_output_embeddings(), 0.1),
+    ):
+        smooth_embeddings(embeddings.weight, processor.codec.ordered_ranges, scale)
+    return model
+
+
+@torch.no_grad()
+def smooth_embeddings(
+    embeddings: torch.Tensor, ranges: list[tuple[int, int]], scale: float, num_waves: int = 8
+) -> None:
+    """
+    Draws the embeddings of ordered ids as smooth random functions of their rank, in place.
+
+    Args:
+        embeddings (`torch.Tensor` of shape `(vocab_size, hidden_size)`): Input embeddings, or the rows of a head.
+        ranges (`list[tuple[int, int]]`): The ids `[start, end)` of each ordered vocabulary.
+        scale (`float`): Standard deviation of the result.
+        num_waves (`int`, defaults to 8): Cosines, of 0 to `num_waves − 1` half periods, that each function is made of.
+    """
+    waves = torch.arange(num_waves)
+    for start, end in ranges:
+        ranks = torch.linspace(0, 1, end - start)[:, None]
+        basis = torch.cos(torch.pi * waves * ranks) / (1 + waves)
+        basis = basis / basis.square().sum(1).mean().sqrt()
+        embeddings[start:end] = scale * basis @ torch.randn(num_waves, embeddings.shape[1])
 
 
 @torch.no_grad()
@@ -266,9 +290,9 @@ def encode_latents(model: DiffLMModel, dataset: TensorDataset, batch_size: int =
 
 def save_pipeline(pipeline: DiffLMPipeline, output_dir: Path) -> None:
     """Saves beside the final place first, and model_index.json last, so that what can be loaded is complete."""
-    temporary = output_dir / ".saving"
+    temporary = output_dir / "complete"
     shutil.rmtree(temporary, ignore_errors=True)
-    pipeline.save_pretrained(temporary)
+    _save_whole(pipeline, temporary)
     for path in sorted(temporary.iterdir(), key=lambda path: path.name == "model_index.json"):
         target = output_dir / path.name
         if target.is_dir():
@@ -300,32 +324,65 @@ def _to_dataset(processor: DiffLMProcessor, table: pd.DataFrame) -> TensorDatase
     return TensorDataset(**batch)
 
 
-def _arguments(
-    cls: type[TrainingArguments], output_dir: Path, phase: str, seed: int, recipe: dict
-) -> TrainingArguments:
-    steps = max(1, recipe["max_steps"] // NUM_EVALUATIONS)
+def _arguments(cls: type[TrainingArguments], folder: Path, seed: int, fields: dict[str, Any]) -> TrainingArguments:
     return cls(
-        output_dir=str(output_dir / "checkpoints" / phase),
+        output_dir=str(folder),
         seed=seed,
         data_seed=seed,
         bf16=supports_bf16(),
         use_cpu=not torch.cuda.is_available(),
-        eval_steps=steps,
-        save_steps=steps,
-        logging_steps=max(1, steps // 4),
-        **{**COMMON_ARGUMENTS, **recipe},
+        **{**COMMON_ARGUMENTS, **fields},
     )
 
 
-def _run(trainer: Trainer, description: str, deadline: float | None, share: float, resume: bool) -> None:
-    """Trains to the end, the deadline, or where validation no longer improves."""
-    checkpoints = Path(trainer.args.output_dir)
-    logs = checkpoints.parents[1] / "logs" / checkpoints.name
+def _run(trainer: Trainer, description: str, deadline: float | None) -> torch.nn.Module:
+    """
+    Trains to the end, the deadline, or where validation no longer improves, from the last checkpoint if there is one.
+
+    Returns:
+        The best model, which is also saved in the folder `best`: there, the phase is complete.
+    """
+    args = trainer.args
+    folder = Path(args.output_dir)
+    best = folder / "best"
+    if best.is_dir():
+        return type(trainer.model).from_pretrained(best).eval()
+    checkpoint = get_last_checkpoint(folder) if folder.is_dir() else None
+    if checkpoint is not None:
+        args.max_steps = TrainerState.load_from_json(Path(checkpoint) / TRAINER_STATE_NAME).max_steps
+    elif deadline is not None:
+        args.max_steps = max(1, min(args.max_steps, int((deadline - time.monotonic()) / _seconds_per_step(trainer))))
+    args.eval_steps = args.save_steps = max(1, args.max_steps // NUM_EVALUATIONS)
+    args.logging_steps = max(1, args.eval_steps // 4)
     trainer.pop_callback(ProgressCallback)
     trainer.add_callback(LossProgressCallback(description))
-    trainer.add_callback(TensorBoardLog(logs))
+    trainer.add_callback(TensorBoardLog(folder.parents[1] / "logs" / folder.name))
     trainer.add_callback(EarlyStoppingCallback(EARLY_STOPPING_PATIENCE))
     if deadline is not None:
-        trainer.add_callback(TimeLimit(share * (deadline - time.monotonic())))
-    checkpoint = get_last_checkpoint(checkpoints) if resume and checkpoints.is_dir() else None
+        trainer.add_callback(TimeLimit(deadline))
     trainer.train(resume_from_checkpoint=checkpoint)
+    _save_whole(trainer.model, best)
+    return trainer.model.eval()
+
+
+def _seconds_per_step(trainer: Trainer, num_warmup: int = 3, num_steps: int = 10) -> float:
+    """Measures training, validations included, without changing anything."""
+    loader = iter(trainer.get_train_dataloader())
+    batch = trainer._prepare_inputs(next(loader))
+    with torch.random.fork_rng():
+        for step in range(num_warmup + num_steps):
+            if step == num_warmup:
+                start = time.monotonic()
+            with trainer.compute_loss_context_manager():
+                loss = trainer.compute_loss(trainer.model, batch)
+            loss.backward()
+    trainer.model.zero_grad()
+    return 1.25 * (time.monotonic() - start) / num_steps
+
+
+def _save_whole(component: Any, folder: Path) -> None:
+    """Saves a component so that its folder appears only when it is complete."""
+    temporary = folder.with_name(f".{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    component.save_pretrained(temporary)
+    os.replace(temporary, folder)
