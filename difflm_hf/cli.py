@@ -8,6 +8,7 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 
 app = typer.Typer(help="Learn the distribution of records, and generate new ones.", no_args_is_help=True)
@@ -46,7 +47,7 @@ def train(
         seed=seed,
         resume=resume,
     )
-    console.print(f"saved in {output_dir}")
+    console.print(f"saved in {output_dir}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -61,7 +62,7 @@ def generate(
 ) -> None:
     """Generate records with a trained model."""
     from .pipeline_difflm import DiffLMPipeline
-    from .records import check_output, write_table
+    from .records import write_table
 
     check_output(output)
     pipe = DiffLMPipeline.from_pretrained(model)
@@ -77,7 +78,15 @@ def generate(
         output_type="pandas",
     ).records
     write_table(table, output)
-    console.print(f"{num_records} records in {output}")
+    console.print(f"{num_records} records in {output}", markup=False, highlight=False, soft_wrap=True)
+
+
+def check_output(path: Path) -> None:
+    """Raises a `ValueError` for a file that records cannot be written to, before the work rather than after it."""
+    from .records.table import WRITERS
+
+    if path.suffix not in WRITERS:
+        raise ValueError(f"{path}: {path.suffix or 'no ending'} is not one of {', '.join(WRITERS)}")
 
 
 def main() -> None:
@@ -85,5 +94,6 @@ def main() -> None:
     try:
         app()
     except (ValueError, OSError, RuntimeError) as error:
-        console.print(f"[red]error:[/red] {error}", highlight=False)
+        message = escape(" ".join(str(error).split()))
+        console.print(f"[red]error:[/red] {message}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None

@@ -22,7 +22,7 @@ class DiffLMConfig(PreTrainedConfig):
         num_latent_tokens (`int`, defaults to 4):
             Virtual tokens that z becomes: embeddings for the soft prompts, past keys and values for `"kv_memory"`.
         num_prefix_tokens (`int`, defaults to 8): Learned vectors before those of z in `"prefix_soft_prompt"`.
-        freeze_decoder (`bool`, defaults to `False`): Leave the causal LM as it is and train encoder and injection only.
+        freeze_decoder (`bool`, defaults to `False`): Leave the causal LM as it is; train encoder and injection only.
         position_ranges (`list[tuple[int, int]]`, *optional*):
             The ids `[start, end)` that the record format allows at each position after BOS; the last holds for every
             further position if `num_texts` is not 0. Losses and samples are then computed over these ids alone.
@@ -69,7 +69,7 @@ class DiffLMConfig(PreTrainedConfig):
         self.num_latent_tokens = num_latent_tokens
         self.num_prefix_tokens = num_prefix_tokens
         self.freeze_decoder = freeze_decoder
-        self.position_ranges = position_ranges
+        self.position_ranges = position_ranges and [(start, end) for start, end in position_ranges]
         self.num_texts = num_texts
         self.max_record_length = max_record_length
         self.token_dropout = token_dropout

@@ -98,13 +98,14 @@ class DiffLMDenoiser(ModelMixin, ConfigMixin):
             `torch.Tensor` of shape `(batch_size, latent_size)`, in the dtype of `sample`.
         """
         timestep = torch.as_tensor(timestep, device=sample.device).reshape(-1)
+        hidden = sample.to(self.dtype)
         # One timestep for all needs one embedding only: it broadcasts.
-        temb = self.time_embedding(self.time_proj(timestep).to(self.dtype))
+        temb = self.time_embedding(self.time_proj(timestep).to(hidden.dtype))
         temb = nn.functional.silu(temb)
         if self.config.architecture == "mlp":
-            hidden = self.proj_in(sample)
+            hidden = self.proj_in(hidden)
         else:
-            hidden = self.proj_in(sample[..., None]) + self.position_embedding
+            hidden = self.proj_in(hidden[..., None]) + self.position_embedding
             temb = temb[:, None]
         for block in self.blocks:
             hidden = block(hidden, temb)

@@ -18,6 +18,7 @@ class LatentInjection(nn.Module):
     num_virtual_tokens: int = 0
     # Whether latents are needed for every token, or once, before the first.
     every_token: bool = False
+    projection: nn.Linear
 
     def forward(
         self, latents: torch.Tensor, inputs_embeds: torch.Tensor, past_key_values: Cache | None
@@ -33,6 +34,10 @@ class LatentInjection(nn.Module):
         """
         raise NotImplementedError
 
+    def project(self, latents: torch.Tensor) -> torch.Tensor:
+        """A linear map of the latents, which may be more precise than the model."""
+        return self.projection(latents.to(self.projection.weight.dtype))
+
 
 class SoftPrompt(LatentInjection):
     """A linear map of z to `num_latent_tokens` embeddings before the first token."""
@@ -44,7 +49,7 @@ class SoftPrompt(LatentInjection):
         self.projection = nn.Linear(config.latent_size, config.num_latent_tokens * self.hidden_size)
 
     def prompt(self, latents: torch.Tensor) -> torch.Tensor:
-        return self.projection(latents).view(len(latents), -1, self.hidden_size)
+        return self.project(latents).view(len(latents), -1, self.hidden_size)
 
     def forward(self, latents, inputs_embeds, past_key_values):
         prompt = self.prompt(latents).to(inputs_embeds.dtype)
@@ -78,7 +83,7 @@ class KVMemory(LatentInjection):
         self.lm_config = lm
 
     def forward(self, latents, inputs_embeds, past_key_values):
-        memory = self.projection(latents).to(inputs_embeds.dtype).view(len(latents), *self.shape)
+        memory = self.project(latents).to(inputs_embeds.dtype).view(len(latents), *self.shape)
         cache = DynamicCache(config=self.lm_config) if past_key_values is None else past_key_values
         for layer, keys_and_values in enumerate(memory.unbind(1)):
             cache.update(*keys_and_values.unbind(1), layer)
@@ -95,7 +100,7 @@ class InputEmbed(LatentInjection):
         self.projection = nn.Linear(config.latent_size, config.get_text_config().hidden_size)
 
     def forward(self, latents, inputs_embeds, past_key_values):
-        return inputs_embeds + self.projection(latents).to(inputs_embeds.dtype)[:, None], past_key_values
+        return inputs_embeds + self.project(latents).to(inputs_embeds.dtype)[:, None], past_key_values
 
 
 INJECTIONS: dict[str, type[LatentInjection]] = {

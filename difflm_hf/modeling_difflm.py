@@ -13,12 +13,14 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     Cache,
+    GenerationConfig,
     GenerationMixin,
     LogitsProcessor,
     PreTrainedModel,
 )
+from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_difflm import DiffLMConfig
 from .injection import build_injection
@@ -49,33 +51,59 @@ class DiffLMOutput(ModelOutput):
 class DiffLMPreTrainedModel(PreTrainedModel):
     config_class = DiffLMConfig
     base_model_prefix = "difflm"
-    supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+
+    @property
+    def supports_gradient_checkpointing(self) -> bool:
+        # Checkpointed layers ignore the cache, and with it the memory.
+        return self.config.injection != "kv_memory"
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        loaded = super().from_pretrained(*args, **kwargs)
+        # Loading makes new parameters, which are not frozen.
+        (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze()
+        return loaded
 
 
 class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
     """
     Any causal LM, with latents injected: p(x|z).
 
-    It does all that `generate` does (sampling, beam search, static caches, left padding); `latents` are one more input.
+    It does all that `generate` does: sampling, beam search, static caches, left padding. `latents` are one more input.
+
+    Args:
+        config ([`DiffLMConfig`]): The configuration.
+        lm (`PreTrainedModel`, *optional*): A causal LM of `config.decoder_config`; a new one when not given.
     """
 
-    def __init__(self, config: DiffLMConfig):
+    def __init__(self, config: DiffLMConfig, lm: PreTrainedModel | None = None):
         super().__init__(config)
-        self.lm = AutoModelForCausalLM.from_config(config.decoder_config)
+        self.lm = AutoModelForCausalLM.from_config(config.decoder_config) if lm is None else lm
         self.injection = build_injection(config)
-        self.generation_config = self.lm.generation_config
-        self.lm.requires_grad_(not config.freeze_decoder)
+        # Not the LM's own, whose temperature and penalties are for chat: p(x|z) has none.
+        self.generation_config = GenerationConfig.from_model_config(self.lm.config)
+        self._freeze()
         self.post_init()
+
+    def _freeze(self) -> None:
+        if self.config.freeze_decoder:
+            self.lm.requires_grad_(False)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.lm.get_input_embeddings()
 
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.lm.set_input_embeddings(value)
+
     def get_output_embeddings(self) -> nn.Module:
         return self.lm.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.lm.set_output_embeddings(new_embeddings)
 
     def _inject(
         self,
@@ -87,20 +115,24 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         past_key_values: Cache | None,
     ) -> dict[str, Any]:
         """The LM's inputs, with virtual tokens before the real ones in embeddings, mask and positions."""
-        if latents is None and (past_key_values is None or self.injection.every_token):
+        is_started = past_key_values is not None and past_key_values.is_initialized
+        if latents is None and (self.injection.every_token or not is_started):
             raise ValueError("`latents` are missing: pass a tensor of shape (batch_size, latent_size)")
         num_virtual = self.injection.num_virtual_tokens
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         sequence_length = inputs_embeds.shape[1]
         if latents is not None:
-            if latents.shape[-1] != self.config.latent_size or len(latents) != len(inputs_embeds):
+            if latents.shape != (len(inputs_embeds), self.config.latent_size):
                 raise ValueError(
                     f"`latents` of shape {tuple(latents.shape)} do not fit {len(inputs_embeds)} sequences and "
                     f"latent_size={self.config.latent_size}"
                 )
             inputs_embeds, past_key_values = self.injection(latents, inputs_embeds, past_key_values)
-        if attention_mask is not None:
+        if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
+            if position_ids is None:
+                # Where padding is on the left, it lies between the virtual tokens and the real ones.
+                position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -sequence_length:]
             attention_mask = F.pad(attention_mask, (num_virtual, 0), value=1)
         if position_ids is not None:
             position_ids = position_ids + num_virtual
@@ -114,6 +146,7 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
             "past_key_values": past_key_values,
         }
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -153,27 +186,52 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
             `ValueError`: when latents are missing or of another shape.
         """
         inputs = self._inject(input_ids, inputs_embeds, latents, attention_mask, position_ids, past_key_values)
-        outputs = self.lm(**inputs, use_cache=use_cache, logits_to_keep=logits_to_keep, return_dict=True, **kwargs)
         num_tokens = (inputs_embeds if inputs_embeds is not None else input_ids).shape[1]
-        outputs.logits = outputs.logits[:, -num_tokens:]
-        if labels is not None:
-            outputs.loss = self.loss_function(
-                logits=outputs.logits, labels=labels, vocab_size=outputs.logits.shape[-1]
-            )
-        return outputs
+        if isinstance(logits_to_keep, torch.Tensor):
+            logits_to_keep = logits_to_keep + inputs["inputs_embeds"].shape[1] - num_tokens
+        else:
+            logits_to_keep = min(logits_to_keep or num_tokens, num_tokens)
+        outputs = self.lm(**inputs, use_cache=use_cache, logits_to_keep=logits_to_keep, **kwargs)
+        logits = outputs.logits
+        return CausalLMOutputWithPast(
+            loss=None if labels is None else self.loss_function(logits, labels, logits.shape[-1], **kwargs),
+            logits=logits,
+            # A memory is in a cache even where the caller wants none.
+            past_key_values=None if use_cache is False else outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
 
     # generate()
 
-    def prepare_inputs_for_generation(self, input_ids, is_first_iteration=False, **kwargs):
-        inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
-        if not is_first_iteration and inputs.get("use_cache", True) and not self.injection.every_token:
-            inputs["latents"] = None
-        return inputs
+    def prepare_inputs_for_generation(
+        self, input_ids, next_sequence_length=None, past_key_values=None, is_first_iteration=False, **kwargs
+    ):
+        is_started = past_key_values is not None and (not is_first_iteration or past_key_values.get_seq_length() > 0)
+        if is_started and is_first_iteration and next_sequence_length is not None:
+            # `generate` goes on from a cache of the caller's, and took its virtual tokens for real ones.
+            next_sequence_length += self.injection.num_virtual_tokens
+        if is_started and not self.injection.every_token:
+            kwargs["latents"] = None
+        return super().prepare_inputs_for_generation(
+            input_ids,
+            next_sequence_length=next_sequence_length,
+            past_key_values=past_key_values,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
+        )
 
-    @staticmethod
-    def create_masks_for_generate(attention_mask: torch.Tensor | None, **kwargs) -> torch.Tensor | None:
-        # For static caches `generate` would make the 4D mask here, without virtual tokens. The LM makes it itself.
-        return attention_mask
+    def create_masks_for_generate(
+        self, config, attention_mask: torch.Tensor | None, is_first_iteration: bool = False, **kwargs
+    ) -> torch.Tensor | dict[str, torch.Tensor] | None:
+        # For static caches `generate` makes 4D masks in advance. As long as the cache may lack the virtual tokens,
+        # only the LM itself can.
+        if is_first_iteration:
+            return attention_mask
+        if attention_mask is not None:
+            attention_mask = F.pad(attention_mask, (self.injection.num_virtual_tokens, 0), value=1)
+        create = getattr(self.lm, "create_masks_for_generate", create_masks_for_generate)
+        return create(self.lm.config, attention_mask=attention_mask, is_first_iteration=False, **kwargs)
 
     def _prepare_cache_for_generation(
         self, generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
@@ -185,11 +243,22 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
 
     # Records
 
-    def _hidden_states(self, input_ids, latents, attention_mask=None, past_key_values=None, use_cache=False):
+    @property
+    def _fixed_ranges(self) -> list[tuple[int, int]]:
+        """The ranges of all positions before the texts."""
+        ranges = self.config.position_ranges
+        return ranges[:-1] if self.config.num_texts else ranges
+
+    def _hidden_states(self, input_ids, latents, past_key_values=None, use_cache=False):
         """Last hidden states of real tokens, before the head, and the cache."""
-        inputs = self._inject(input_ids, None, latents, attention_mask, None, past_key_values)
-        outputs = self.lm.base_model(**inputs, use_cache=use_cache, return_dict=True)
+        inputs = self._inject(input_ids, None, latents, None, None, past_key_values)
+        outputs = self.lm.base_model(**inputs, use_cache=use_cache)
         return outputs.last_hidden_state[:, -input_ids.shape[1] :], outputs.past_key_values
+
+    def _range_logits(self, hidden: torch.Tensor, start: int, end: int) -> torch.Tensor:
+        """Logits of the ids `[start, end)` alone."""
+        head = self.get_output_embeddings()
+        return F.linear(hidden, head.weight[start:end], None if head.bias is None else head.bias[start:end]).float()
 
     def negative_log_likelihood(
         self, input_ids: torch.LongTensor, latents: torch.FloatTensor, attention_mask: torch.Tensor | None = None
@@ -206,31 +275,33 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
             `torch.FloatTensor` of shape `(batch_size,)`: nats per record. With `config.position_ranges`,
             probabilities are over the ids that the format allows at each position.
         """
-        targets = input_ids[:, 1:]
+        # The LM needs no mask: padding is on the right, where causal attention never looks back at it.
+        inputs, targets = input_ids[:, :-1], input_ids[:, 1:]
         if attention_mask is not None:
             targets = targets.masked_fill(attention_mask[:, 1:] == 0, -100)
         if self.config.position_ranges is None:
-            logits = self(input_ids, latents=latents, attention_mask=attention_mask, use_cache=False).logits
-            return _token_nll(logits[:, :-1], targets).sum(1)
-        # Padding is on the right, where causal attention never looks back at it.
-        inputs = input_ids[:, :-1]
+            return _token_nll(self(inputs, latents=latents, use_cache=False).logits, targets).sum(1)
         if self.training and self.config.token_dropout:
             dropped = torch.rand(inputs.shape, device=inputs.device) < self.config.token_dropout
             dropped[:, 0] = False
             inputs = inputs.masked_fill(dropped, self.lm.config.pad_token_id)
         hidden, _ = self._hidden_states(inputs, latents)
-        num_fixed = len(self.config.position_ranges) - (self.config.num_texts > 0)
-        starts, ends = torch.tensor(self.config.position_ranges, device=input_ids.device).T[:, :num_fixed]
-        ids = starts[:, None] + torch.arange((ends - starts).max(), device=input_ids.device)
-        head = self.get_output_embeddings().weight
-        # One batched product over positions, each with the head's rows for its own range.
-        logits = torch.einsum("bph,pkh->bpk", hidden[:, :num_fixed], F.embedding(ids.clamp(max=len(head) - 1), head))
-        logits = logits.float().masked_fill(ids >= ends[:, None], -torch.inf)
-        nll = _token_nll(logits, targets[:, :num_fixed] - starts).sum(1)
+        nll, ranges = hidden.new_zeros(len(hidden), dtype=torch.float32), self._fixed_ranges
+        if num_fixed := len(ranges):
+            starts, ends = torch.tensor(ranges, device=input_ids.device).T
+            ids = starts[:, None] + torch.arange(max(end - start for start, end in ranges), device=input_ids.device)
+            head = self.get_output_embeddings()
+            known = ids.clamp(max=len(head.weight) - 1)
+            # One batched product over positions, each with the head's rows for its own range.
+            logits = torch.einsum("bph,pkh->bpk", hidden[:, :num_fixed], F.embedding(known, head.weight))
+            if head.bias is not None:
+                logits = logits + head.bias[known]
+            logits = logits.float().masked_fill(ids >= ends[:, None], -torch.inf)
+            nll = _token_nll(logits, targets[:, :num_fixed] - starts).sum(1)
         if self.config.num_texts:
             start, end = self.config.position_ranges[-1]
             texts = targets[:, num_fixed:]
-            logits = F.linear(hidden[:, num_fixed:], head[start:end])
+            logits = self._range_logits(hidden[:, num_fixed:], start, end)
             nll = nll + _token_nll(logits, texts.where(texts < 0, texts - start)).sum(1)
         return nll
 
@@ -265,9 +336,8 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
             return self.generate(
                 latents=latents, max_new_tokens=uniforms.shape[1], do_sample=False, logits_processor=[sampler]
             )
-        config, head = self.config, self.get_output_embeddings().weight
+        config, num_fixed = self.config, len(self._fixed_ranges)
         bos, eos, pad = (getattr(self.lm.config, f"{name}_token_id") for name in ("bos", "eos", "pad"))
-        num_fixed = len(config.position_ranges) - (config.num_texts > 0)
         num_open = torch.full((len(latents),), config.num_texts, device=latents.device)
         ids = [torch.full((len(latents), 1), bos, device=latents.device)]
         cache = None
@@ -277,7 +347,7 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
                 ids[-1], latents if first else None, past_key_values=cache, use_cache=True
             )
             start, end = config.position_ranges[min(position, len(config.position_ranges) - 1)]
-            logits = F.linear(hidden[:, -1], head[start:end]).float()
+            logits = self._range_logits(hidden[:, -1], start, end)
             next_ids = start + _sample(logits, uniforms[:, position], temperature, top_p)
             if position >= num_fixed:
                 next_ids = next_ids.where(num_open > 0, pad)
@@ -292,44 +362,69 @@ class DiffLMModel(DiffLMPreTrainedModel):
     """
     The variational autoencoder of DiffLM (arXiv 2411.03250, section 3.2): q(z|x) from a transformer's mean-pooled
     state, p(x|z) by a [`DiffLMForCausalLM`].
+
+    Args:
+        config ([`DiffLMConfig`]): The configuration.
+        encoder (`PreTrainedModel`, *optional*):
+            A model of `config.encoder_config`; a new one when not given. Of an encoder-decoder, the encoder is used.
+        lm (`PreTrainedModel`, *optional*): A causal LM of `config.decoder_config`; a new one when not given.
     """
 
-    def __init__(self, config: DiffLMConfig):
+    def __init__(
+        self, config: DiffLMConfig, encoder: PreTrainedModel | None = None, lm: PreTrainedModel | None = None
+    ):
         super().__init__(config)
-        self.encoder = AutoModel.from_config(config.encoder_config)
-        self.to_posterior = nn.Linear(config.encoder_config.hidden_size, 2 * config.latent_size)
-        self.decoder = DiffLMForCausalLM(config)
+        encoder = AutoModel.from_config(config.encoder_config) if encoder is None else encoder
+        self.encoder = encoder.get_encoder() if hasattr(encoder, "decoder") else encoder
+        self.to_posterior = nn.Linear(self.encoder.config.get_text_config().hidden_size, 2 * config.latent_size)
+        self.decoder = DiffLMForCausalLM(config, lm)
         self.post_init()
+
+    def _freeze(self) -> None:
+        self.decoder._freeze()
 
     def get_input_embeddings(self) -> nn.Module:
         return self.encoder.get_input_embeddings()
 
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.encoder.set_input_embeddings(value)
+
     @classmethod
     def from_encoder_decoder_pretrained(
-        cls, encoder: str, decoder: str, freeze_decoder: bool = True, revision: str = "main", **kwargs
+        cls,
+        encoder: str,
+        decoder: str,
+        freeze_decoder: bool = True,
+        revision: str = "main",
+        bos_token_id: int | None = None,
+        eos_token_id: int | None = None,
+        **kwargs,
     ) -> DiffLMModel:
         """
         Puts two pretrained models together; what lies between them starts from scratch.
+
+        What will be trained is loaded in float32, in which small updates do not get lost; a frozen causal LM in the
+        dtype that it was saved in.
 
         Args:
             encoder (`str`): Hub id or folder of a model that `AutoModel` loads.
             decoder (`str`): Hub id or folder of a model that `AutoModelForCausalLM` loads.
             freeze_decoder (`bool`, defaults to `True`): Leave the causal LM as it is, as the paper does.
             revision (`str`, defaults to `"main"`): Revision of the decoder.
+            bos_token_id, eos_token_id (`int`, *optional*):
+                Ids that records start and end with, where they are not those of the decoder's configuration.
             kwargs (*optional*): Further fields of [`DiffLMConfig`].
         """
+        encoder = AutoModel.from_pretrained(encoder, dtype=torch.float32)
+        dtype = "auto" if freeze_decoder else torch.float32
+        lm = AutoModelForCausalLM.from_pretrained(decoder, revision=revision, dtype=dtype)
+        for name, token_id in (("bos_token_id", bos_token_id), ("eos_token_id", eos_token_id)):
+            if token_id is not None:
+                setattr(lm.config, name, token_id)
         config = DiffLMConfig(
-            encoder_config=AutoConfig.from_pretrained(encoder),
-            decoder_config=AutoConfig.from_pretrained(decoder, revision=revision),
-            freeze_decoder=freeze_decoder,
-            **kwargs,
+            encoder_config=encoder.config, decoder_config=lm.config, freeze_decoder=freeze_decoder, **kwargs
         )
-        model = cls(config)
-        model.encoder = AutoModel.from_pretrained(encoder)
-        model.decoder.lm = AutoModelForCausalLM.from_pretrained(decoder, revision=revision)
-        model.decoder.generation_config = model.decoder.lm.generation_config
-        model.decoder.lm.requires_grad_(not freeze_decoder)
-        return model
+        return cls(config, encoder, lm).eval()
 
     def encode(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
@@ -344,12 +439,13 @@ class DiffLMModel(DiffLMPreTrainedModel):
         Returns:
             μ(x) and log σ²(x), each `torch.FloatTensor` of shape `(batch_size, latent_size)`.
         """
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        weights = attention_mask[..., None].to(hidden.dtype)
-        pooled = (hidden * weights).sum(1) / weights.sum(1)
-        mean, logvar = self.to_posterior(pooled).float().chunk(2, dim=-1)
+        if attention_mask is None:
+            pooled = hidden.mean(1)
+        else:
+            weights = attention_mask[..., None].to(hidden.dtype)
+            pooled = (hidden * weights).sum(1) / weights.sum(1)
+        mean, logvar = self.to_posterior(pooled.to(self.to_posterior.weight.dtype)).float().chunk(2, dim=-1)
         return mean, logvar
 
     def forward(

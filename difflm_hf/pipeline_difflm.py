@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Container
 from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import diffusers
@@ -16,6 +19,7 @@ from datasets import Dataset
 from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
+from safetensors import SafetensorError, safe_open
 
 from .denoiser import DiffLMDenoiser
 from .modeling_difflm import DiffLMModel
@@ -24,6 +28,19 @@ from .records import JSONCodec
 
 
 OutputType = Literal["dict", "pandas", "dataset", "text"]
+FILES = (  # of a saved pipeline
+    "model_index.json",
+    "vae/config.json",
+    "vae/model*.safetensors",
+    "denoiser/config.json",
+    "denoiser/diffusion_pytorch_model*.safetensors",
+    "scheduler/scheduler_config.json",
+    "processor/processor_config.json",
+    "processor/tokenizer_config.json",
+    "processor/tokenizer.*",
+    "processor/encoder_tokenizer/tokenizer_config.json",
+    "processor/encoder_tokenizer/tokenizer.*",
+)
 MAX_ATTEMPTS = 20  # rounds of sampling for JSON records before giving up
 
 
@@ -66,6 +83,25 @@ class DiffLMPipeline(DiffusionPipeline):
         self.register_modules(vae=vae, denoiser=denoiser, scheduler=scheduler, processor=processor)
         self.register_to_config(block_size=block_size)
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> DiffLMPipeline:
+        """
+        Loads a pipeline from a folder or the Hub: `DiffusionPipeline.from_pretrained`, which says what `kwargs` may
+        be, with a look at the files of a folder first.
+
+        Raises:
+            `OSError`: when there is no such pipeline, or a file of it is missing or damaged. The message names it.
+        """
+        folder = Path(pretrained_model_name_or_path)
+        if folder.is_dir():
+            _check_files(folder, given=kwargs)
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **{"use_safetensors": True, **kwargs})
+        except (OSError, ValueError) as error:
+            if folder.is_dir():
+                raise
+            raise OSError(f"{folder} is neither a folder nor a model that the Hub gives: {error}") from error
+
     @torch.no_grad()
     def __call__(
         self,
@@ -84,7 +120,7 @@ class DiffLMPipeline(DiffusionPipeline):
             num_records (`int`, defaults to 1): Records to generate. There are never fewer.
             num_inference_steps (`int`, defaults to 20): Steps of the scheduler.
             temperature (`float`, defaults to 1.0): Of the causal LM; 0 is greedy.
-            top_p (`float`, defaults to 1.0): The causal LM samples from the likeliest tokens of this total probability.
+            top_p (`float`, defaults to 1.0): Share of the probability, likeliest tokens first, to sample from.
             batch_size (`int`, *optional*):
                 Records that the causal LM writes at once; a whole block (`pipe.config.block_size`) when not given.
                 Records do not depend on it.
@@ -113,14 +149,23 @@ class DiffLMPipeline(DiffusionPipeline):
         """
         self.check_inputs(num_records, num_inference_steps, temperature, top_p, batch_size, output_type)
         # One number of the generator stands for all records: each block then has a generator of its own.
-        seed = int(torch.randint(2**62, (), generator=generator))
+        device = None if generator is None else generator.device
+        seed = int(torch.randint(2**62, (), generator=generator, device=device))
         tables = []
         with self.progress_bar(total=num_records) as progress_bar:
             while (num_done := sum(map(len, tables))) < num_records:
-                block = self.generate_block(
-                    seed, len(tables), num_inference_steps, temperature, top_p, batch_size, callback_on_step_end
+                tables.append(
+                    self.generate_block(
+                        seed,
+                        len(tables),
+                        num_inference_steps,
+                        temperature,
+                        top_p,
+                        batch_size,
+                        callback_on_step_end,
+                        num_records=min(num_records - num_done, self.config.block_size),
+                    )
                 )
-                tables.append(block.iloc[: num_records - num_done])
                 progress_bar.update(len(tables[-1]))
         records = self.format_records(pd.concat(tables, ignore_index=True), output_type)
         self.maybe_free_model_hooks()
@@ -141,7 +186,7 @@ class DiffLMPipeline(DiffusionPipeline):
             ("num_inference_steps", num_inference_steps),
             ("batch_size", batch_size if batch_size is not None else 1),
         ):
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, Integral) or value < 1:
                 raise ValueError(f"{name}={value!r} is not a positive integer")
         if temperature < 0:
             raise ValueError(f"temperature={temperature} is negative; 0 is greedy, 1 the model's own distribution")
@@ -159,14 +204,17 @@ class DiffLMPipeline(DiffusionPipeline):
         top_p: float = 1.0,
         batch_size: int | None = None,
         callback_on_step_end: Callable | None = None,
+        num_records: int | None = None,
     ) -> pd.DataFrame:
         """
-        Generates block number `block` of a seed: `block_size` records that depend on nothing else.
+        Generates block number `block` of a seed: `block_size` records, or the first `num_records` of them. Batches of
+        `batch_size` that are not needed for these are not decoded.
 
         Returns:
-            `pandas.DataFrame` of `block_size` records.
+            `pandas.DataFrame` of the records.
         """
         size = self.config.block_size
+        num_records = size if num_records is None else num_records
         tables: list[pd.DataFrame] = []
         for attempt in range(MAX_ATTEMPTS):
             generator = torch.Generator().manual_seed(_mix(seed, block, attempt))
@@ -174,12 +222,13 @@ class DiffLMPipeline(DiffusionPipeline):
             length = self.vae.config.max_record_length - 1
             uniforms = torch.rand(size, length, generator=generator)
             remainders = torch.rand(size, self.processor.num_remainders, generator=generator, dtype=torch.float64)
-            table, _ = self.decode_latents(latents, uniforms, remainders, temperature, top_p, batch_size)
-            tables.append(table)
-            if (num_valid := sum(map(len, tables))) >= size:
-                return pd.concat(tables, ignore_index=True).iloc[:size]
+            for batch in zip(*(t.split(batch_size or size) for t in (latents, uniforms, remainders))):
+                tables.append(self.decode_latents(*batch, temperature, top_p)[0])
+                if (num_valid := sum(map(len, tables))) >= num_records:
+                    return pd.concat(tables, ignore_index=True).iloc[:num_records]
         raise RuntimeError(
-            f"only {num_valid} of {MAX_ATTEMPTS * size} texts were valid records; train longer, or lower the temperature"
+            f"only {num_valid} of {MAX_ATTEMPTS * size} texts were valid records; train longer, or lower the "
+            "temperature"
         )
 
     def generate_latents(
@@ -222,7 +271,7 @@ class DiffLMPipeline(DiffusionPipeline):
         Args:
             latents (`torch.Tensor` of shape `(num_latents, latent_size)`): Latents z.
             uniforms (`torch.Tensor` of shape `(num_latents, max_record_length - 1)`): Random numbers that choose ids.
-            remainders (`torch.Tensor` of shape `(num_latents, num_remainders)`): And those that place numbers in steps.
+            remainders (`torch.Tensor` of shape `(num_latents, num_remainders)`): And those inside the steps.
             temperature, top_p, batch_size: As in the call.
 
         Returns:
@@ -245,6 +294,28 @@ class DiffLMPipeline(DiffusionPipeline):
             return Dataset.from_pandas(table, preserve_index=False)
         texts = JSONCodec(self.processor.schema).encode(table)
         return texts if output_type == "text" else [json.loads(text) for text in texts]
+
+
+def _check_files(folder: Path, given: Container[str]) -> None:
+    """Raises an `OSError` for the first file that is missing or cut short, but for components that are given."""
+    if not (folder / "model_index.json").is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no pipeline: model_index.json is missing; if its training was cut off, resume it"
+        )
+    for pattern in FILES:
+        if pattern.split("/")[0] in given:
+            continue
+        paths = sorted(folder.glob(pattern))
+        if not paths:
+            raise FileNotFoundError(f"{folder / pattern} is missing; copy the model anew, or train it again")
+        for path in paths:
+            try:
+                if path.suffix == ".json":
+                    json.loads(path.read_text(encoding="utf-8"))
+                elif path.suffix == ".safetensors":
+                    safe_open(path, "pt")
+            except (ValueError, SafetensorError) as error:
+                raise OSError(f"{path} is damaged ({error}); copy the model anew, or train it again") from error
 
 
 def _mix(*numbers: int) -> int:

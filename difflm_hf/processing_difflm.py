@@ -57,8 +57,8 @@ class DiffLMProcessor(ProcessorMixin):
             data (`pandas.DataFrame` or anything that [`RecordSchema.infer`] takes): The records.
             schema (`RecordSchema`, *optional*): Their schema; inferred when not given.
             tokenizer (`PreTrainedTokenizerBase`, *optional*):
-                A pretrained decoder's tokenizer: records are then written as JSON in it. Without one, the compact codec
-                makes its own.
+                A pretrained decoder's tokenizer: records are then written as JSON in it. Without one, the compact
+                codec makes its own.
             encoder_tokenizer (`PreTrainedTokenizerBase`, *optional*):
                 A pretrained encoder's tokenizer, with `tokenizer`. Defaults to `tokenizer`.
             max_length (`int`, defaults to 1024): Most tokens that a record may take beside its fixed ones.

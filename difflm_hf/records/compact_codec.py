@@ -114,32 +114,37 @@ class CompactCodec:
             The codec and its tokenizer.
 
         Raises:
-            `ValueError`: when the texts of a record are too long, naming the longest column.
+            `ValueError`: for an empty table, for a value outside the schema, and when the texts of a record are too
+                long. The message names the column.
         """
         table = schema.conform(table)
+        if len(table) == 0:
+            raise ValueError("the table has no rows to fit a codec on")
         texts = [f.name for f in schema if f.type == "text"]
         bpe = _train_bpe([t for name in texts for t in table[name].dropna()], text_vocab_size if texts else 0)
         vocab = [PAD, BOS, NULL, EOS, *bpe["vocab"]]
         tokens: dict[str, FieldTokens] = {}
-        points: dict[str, np.ndarray] = {}
+        units: dict[str, np.ndarray] = {}
         for f in schema:
             if f.type in ("text", "null"):
                 continue
-            values = table[f.name].dropna()
             t = tokens[f.name] = FieldTokens()
             if not f.is_numeric:
                 t.values = f.categories if f.type == "category" else [False, True]
                 continue
+            values = table[f.name].dropna()
+            if len(values) == 0:
+                raise ValueError(f"column {f.name!r} has no values to fit on; drop it, or make its type 'null'")
             t.grid = Grid.fit(f, values)
-            points[f.name] = t.grid.encode(f, values)
-            distinct, counts = np.unique(points[f.name], return_counts=True)
-            if len(distinct) <= max_values:
-                t.values = distinct.tolist()
-                continue
-            t.values = distinct[counts > len(values) / num_bins].tolist()
-            light = points[f.name][~np.isin(points[f.name], np.array(t.values, np.uint64))]
-            t.copies = _find_copies(f, t, tokens, points, schema, min_copies)
-            t.bins = QuantileBins.fit(light, num_bins, num_steps, min_records)
+            points = t.grid.encode(f, values)
+            distinct, counts = np.unique(points, return_counts=True)
+            own = (counts > len(values) / num_bins) | (len(distinct) <= max_values)
+            t.values = distinct[own].tolist()
+            binned = ~np.isin(points, distinct[own])
+            units[f.name] = t.grid.to_units(points)
+            if binned.any():
+                t.bins = QuantileBins.fit(points[binned], num_bins, num_steps, min_records)
+                t.copies = _find_copies(f, units, binned, schema, min_copies)
         for f in schema:
             if t := tokens.get(f.name):
                 t.start = len(vocab)
@@ -151,23 +156,12 @@ class CompactCodec:
 
         tokenizer = _to_tokenizer(vocab, bpe["merges"])
         codec = cls(schema, tokens, len(bpe["vocab"]), max_text_tokens)
-        if texts:
-            lengths = {name: codec._text_ids(table[name], tokenizer) for name in texts}
-            lengths = pd.DataFrame({name: [len(ids) for ids in column] for name, column in lengths.items()})
-            codec.max_text_tokens = int(lengths.sum(axis=1).max())
-            if codec.max_text_tokens > max_text_tokens:
-                worst = lengths.max().idxmax()
-                raise ValueError(
-                    f"column {worst!r} has a text of {table[worst].str.len().max():.0f} characters "
-                    f"({lengths[worst].max()} tokens, row {lengths[worst].argmax()}), and a record may hold "
-                    f"{max_text_tokens} tokens of text; shorten or drop it, or raise max_text_tokens"
-                )
+        codec.max_text_tokens = max(map(len, codec._text_rows(table, tokenizer)))
         return codec, tokenizer
 
     @property
     def vocab_size(self) -> int:
-        ends = [max(end for _, end in self.position_ranges), 4 + self.num_text_ids]
-        return max(ends)
+        return max([4 + self.num_text_ids, *(end for _, end in self.position_ranges)])
 
     @property
     def num_fixed(self) -> int:
@@ -177,7 +171,7 @@ class CompactCodec:
     @property
     def max_length(self) -> int:
         """Tokens of the longest record, `⟨s⟩` included."""
-        return 1 + self.num_fixed + (self.max_text_tokens if self.texts else 0)
+        return 1 + self.num_fixed + self.max_text_tokens
 
     @property
     def position_ranges(self) -> list[tuple[int, int]]:
@@ -221,37 +215,36 @@ class CompactCodec:
             `ValueError`: for a value that the codec has no token for, naming column and value.
         """
         table = self.schema.conform(data)
-        coarse, fine, remainders, points = [np.full((len(table), 1), BOS_ID)], [], [], {}
+        coarse, fine, remainders, units = [np.full((len(table), 1), BOS_ID)], [], [], {}
         for name, t in self.tokens.items():
             f, column = self.schema[name], table[name]
             null = column.isna().to_numpy()
-            if null.any() and not f.nullable:
-                raise ValueError(f"column {name!r} has a null in row {int(null.argmax())}, but is not nullable")
             ids = np.zeros(len(table), np.int64)
             if t.grid is None:
-                ids[~null] = f.nullable + _index(f, t.values, column[~null])
+                ids[~null] = f.index(column[~null])
             else:
-                grid = np.zeros(len(table), np.uint64)
-                grid[~null] = t.grid.encode(f, column[~null])
-                points[name] = grid
+                points = np.zeros(len(table), np.uint64)
+                points[~null] = t.grid.encode(f, column[~null])
+                units[name] = t.grid.to_units(points)
                 own = np.array(t.values, np.uint64)
-                position = np.minimum(np.searchsorted(own, grid), max(len(own) - 1, 0))
-                has_own = own[position] == grid if len(own) else np.zeros(len(table), bool)
-                if t.bins is None and not (has_own | null).all():
-                    value = column.iloc[int((~has_own & ~null).argmax())]
-                    raise ValueError(f"column {name!r}: {value} is none of the values that the codec was fitted on")
-                ids = f.nullable + position
-                if t.bins is not None:
-                    bins, steps, rest = t.bins.encode(grid)
-                    copied, source = self._copied(name, points)
-                    binned = ~(has_own | copied | null)
-                    ids = np.where(
-                        has_own, ids, f.nullable + len(own) + np.where(copied, t.bins.num_bins + source, bins)
+                ids = np.searchsorted(own, points)
+                rest = ~(np.isin(points, own) | null)
+                if t.bins is None and rest.any():
+                    value = column.iloc[int(rest.argmax())]
+                    raise ValueError(
+                        f"column {name!r}: {value!r} is not one of the {len(own)} values that the codec was fitted "
+                        "on; drop the record, or fit the codec on data that has it"
                     )
-                    fine.append((t.fine_start + np.where(binned, steps, 0))[:, None])
-                    remainders.append(np.where(binned, rest, 0)[:, None])
-                ids[null] = 0
-            coarse.append((t.start + ids)[:, None])
+                if t.bins is not None:
+                    bins, steps, above = t.bins.encode(points)
+                    for k, source in enumerate(t.copies):
+                        copied = rest & (units[source] == units[name])
+                        ids[copied] = len(own) + t.bins.num_bins + k
+                        rest &= ~copied
+                    ids[rest] = len(own) + bins[rest]
+                    fine.append((t.fine_start + np.where(rest, steps, 0))[:, None])
+                    remainders.append(np.where(rest, above, 0)[:, None])
+            coarse.append((t.start + np.where(null, 0, ids + f.nullable))[:, None])
         texts = self._encode_texts(table, tokenizer)
         no_remainders = np.zeros((len(table), 0), np.uint64)
         return (
@@ -274,30 +267,29 @@ class CompactCodec:
         Returns:
             `pandas.DataFrame` with the columns and dtypes of the schema.
         """
-        columns, values, points = {}, {}, {}
+        columns, units = {}, {}
         for i, (name, t) in enumerate(self.tokens.items()):
             f = self.schema[name]
             ids = input_ids[:, 1 + i] - t.start - f.nullable
             null = ids < 0
             ids = np.maximum(ids, 0)
             if t.grid is None:
-                values[name] = np.array(t.values, dtype=object)[ids]
+                values = np.array(t.values, dtype=object)[ids]
             else:
                 num_own = len(t.values)
-                own = np.array(t.values or [0], np.uint64)
-                grid = own[np.minimum(ids, len(own) - 1)]
+                points = np.array(t.values or [0], np.uint64)[np.minimum(ids, max(num_own - 1, 0))]
                 if t.bins is not None:
                     j = self.binned.index(name)
-                    fine = input_ids[:, 1 + len(self.tokens) + j] - t.fine_start
+                    steps = input_ids[:, 1 + len(self.tokens) + j] - t.fine_start
                     bins = np.clip(ids - num_own, 0, t.bins.num_bins - 1)
-                    grid = np.where(ids < num_own, grid, t.bins.decode(bins, fine, remainders[:, j]))
+                    points = np.where(ids < num_own, points, t.bins.decode(bins, steps, remainders[:, j]))
                     for k, source in enumerate(t.copies):
+                        # Where the source lies outside, the nearest value is as near to a copy as can be.
                         copied = ids == num_own + t.bins.num_bins + k
-                        shifted = self._shift(source, name, points[source]).clip(0, t.grid.size - 1)
-                        grid = np.where(copied, shifted.astype(np.uint64), grid)
-                points[name] = grid
-                values[name] = t.grid.decode(f, grid)
-            columns[name] = f.to_series(values[name], null)
+                        points = np.where(copied, t.grid.floor(units[source]), points)
+                units[name] = t.grid.to_units(points)
+                values = t.grid.decode(f, points)
+            columns[name] = f.to_series(values, null)
         texts = self._decode_texts(input_ids[:, 1 + self.num_fixed :], tokenizer)
         for f in self.schema:
             if f.type == "text":
@@ -306,35 +298,30 @@ class CompactCodec:
                 columns[f.name] = f.to_series(np.full(len(input_ids), None), np.ones(len(input_ids), bool))
         return pd.DataFrame({name: columns[name] for name in self.schema.names})
 
-    def _shift(self, source: str, target: str, points: np.ndarray) -> np.ndarray:
-        """Grid points of one field as those of another that has the same step."""
-        origin = self.tokens[source].grid.origin - self.tokens[target].grid.origin
-        return points.astype(np.int64) + origin // self.tokens[target].grid.step
-
-    def _copied(self, name: str, points: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Which records repeat an earlier field, and the index of the first such field among `copies`."""
-        copies = self.tokens[name].copies
-        if not copies:
-            return np.zeros(len(points[name]), bool), np.zeros(len(points[name]), np.int64)
-        equal = np.stack([self._shift(s, name, points[s]) == points[name].astype(np.int64) for s in copies])
-        return equal.any(axis=0), equal.argmax(axis=0)
-
     def _text_ids(self, column: pd.Series, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
         null = column.isna()
         # What looks like a special token inside a text is text.
         encodings = tokenizer(column.where(~null, "").tolist(), split_special_tokens=True, add_special_tokens=False)
         return [[NULL_ID, EOS_ID] if n else [*ids, EOS_ID] for ids, n in zip(encodings["input_ids"], null)]
 
-    def _encode_texts(self, table: pd.DataFrame, tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
+    def _text_rows(self, table: pd.DataFrame, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+        """The ids of each record's texts, one text after the other."""
         columns = [self._text_ids(table[f.name], tokenizer) for f in self.texts]
-        rows = [[i for ids in row for i in ids] for row in zip(*columns)]
-        length = max(map(len, rows), default=0)
-        if self.texts and length > self.max_text_tokens:
+        rows = [[i for ids in texts for i in ids] for texts in zip(*columns)] or [[] for _ in range(len(table))]
+        worst = max(range(len(rows)), key=lambda row: len(rows[row]), default=0)
+        if rows and len(rows[worst]) > self.max_text_tokens:
+            lengths = [len(column[worst]) for column in columns]
+            name = self.texts[int(np.argmax(lengths))].name
             raise ValueError(
-                f"the texts of record {int(np.argmax([len(r) for r in rows]))} take {length} tokens; "
-                f"the codec was fitted for {self.max_text_tokens}"
+                f"column {name!r} has a text of {len(table[name].iloc[worst])} characters in row {worst} "
+                f"({max(lengths)} tokens), and the texts of a record may take {self.max_text_tokens} tokens; shorten "
+                "or drop it, or fit the codec on texts as long with a higher max_text_tokens"
             )
-        out = np.full((len(table), length), PAD_ID)
+        return rows
+
+    def _encode_texts(self, table: pd.DataFrame, tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
+        rows = self._text_rows(table, tokenizer)
+        out = np.full((len(table), max(map(len, rows), default=0)), PAD_ID)
         for row, ids in zip(out, rows):
             row[: len(ids)] = ids
         return out
@@ -353,7 +340,7 @@ class CompactCodec:
             null = np.array([f.nullable and s[:1] == [NULL_ID] for s in segments[f.name]], bool)
             clean = [[i for i in s if i > EOS_ID] for s in segments[f.name]]
             decoded = tokenizer.batch_decode(clean, clean_up_tokenization_spaces=False)
-            texts[f.name] = f.to_series(np.array(decoded, dtype=object), null)
+            texts[f.name] = f.to_series(np.array([text[: f.max_length] for text in decoded], dtype=object), null)
         return texts
 
     def to_dict(self) -> dict[str, Any]:
@@ -376,36 +363,15 @@ class CompactCodec:
         )
 
 
-def _index(f: Field, values: list, column: pd.Series) -> np.ndarray:
-    """Positions of the column's values among `values`."""
-    index = pd.Index(values, dtype=object).get_indexer(column.astype(object))
-    if (index < 0).any():
-        value = column.iloc[int((index < 0).argmax())]
-        raise ValueError(
-            f"column {f.name!r}: {value!r} is not one of its {len(values)} categories; add it to the schema"
-        )
-    return index
-
-
 def _find_copies(
-    f: Field,
-    t: FieldTokens,
-    tokens: dict[str, FieldTokens],
-    points: dict[str, np.ndarray],
-    schema: RecordSchema,
-    min_copies: float,
+    f: Field, units: dict[str, np.ndarray], binned: np.ndarray, schema: RecordSchema, min_copies: float
 ) -> list[str]:
-    """Earlier fields with the same grid that `f` equals in many records, though not at a value with its own token."""
-    if f.nullable:
-        return []
+    """Earlier fields that `f` equals in many of the records in which its value has no token of its own, best first."""
     rates = {}
-    for name, other in points.items():
-        g, grid = schema[name], tokens[name].grid
-        if name == f.name or g.nullable or (g.type, g.decimals, grid.step) != (f.type, f.decimals, t.grid.step):
-            continue
-        shift = (grid.origin - t.grid.origin) // grid.step
-        equal = other.astype(np.int64) + shift == points[f.name].astype(np.int64)
-        rates[name] = (equal & ~np.isin(points[f.name], np.array(t.values, np.uint64))).mean()
+    for name in units:
+        g = schema[name]
+        if name != f.name and not (f.nullable or g.nullable) and (g.type, g.decimals) == (f.type, f.decimals):
+            rates[name] = (binned & (units[name] == units[f.name])).mean()
     return sorted((name for name, rate in rates.items() if rate >= min_copies), key=lambda name: -rates[name])
 
 

@@ -11,6 +11,18 @@ import pandas as pd
 from .schema import Field, RecordSchema
 
 
+# The types that JSON's values may have in Python.
+JSON_TYPES = {
+    "integer": (int,),
+    "number": (int, float),
+    "category": (str, int, float, bool),
+    "boolean": (bool,),
+    "datetime": (str,),
+    "text": (str,),
+    "null": (),
+}
+
+
 class JSONCodec:
     """
     Turns tables into lines of JSON and back.
@@ -27,7 +39,12 @@ class JSONCodec:
         self.schema = schema
 
     def encode(self, data: Any) -> list[str]:
-        """One JSON object for each record of `data` (anything that [`RecordSchema.conform`] takes)."""
+        """
+        One JSON object for each record of `data` (anything that [`RecordSchema.conform`] takes).
+
+        Raises:
+            `ValueError`: for a value outside the schema, naming column and value.
+        """
         table = self.schema.conform(data)
         columns = [_to_json_values(f, table[f.name]) for f in self.schema]
         names = self.schema.names
@@ -47,18 +64,23 @@ class JSONCodec:
         """
         records = [self._parse(text) for text in texts]
         valid = np.array([record is not None for record in records], bool)
-        rows = [record for record in records if record is not None]
-        columns = {f.name: _from_json_values(f, [row[f.name] for row in rows]) for f in self.schema}
+        parsed = [record for record in records if record is not None]
+        columns = {f.name: pd.Series([record[f.name] for record in parsed], dtype=object) for f in self.schema}
+        allowed = np.all([f.allows(columns[f.name]) for f in self.schema], axis=0)
+        valid[valid] = allowed
+        columns = {f.name: _from_json_values(f, columns[f.name][allowed]) for f in self.schema}
         return pd.DataFrame(columns, columns=self.schema.names), valid
 
     def _parse(self, text: str) -> dict[str, Any] | None:
+        """A record of the right fields and JSON types, or `None`."""
         try:
-            record = json.loads(text)
-        except ValueError:
+            record = json.loads(text, parse_constant=_reject)
+        except (ValueError, RecursionError):  # the latter from "[[[[[..."
             return None
         if not isinstance(record, dict) or set(record) != set(self.schema.names):
             return None
-        return record if all(_is_valid(f, record[f.name]) for f in self.schema) else None
+        values = ((f, record[f.name]) for f in self.schema)
+        return record if all(value is None or type(value) in JSON_TYPES[f.type] for f, value in values) else None
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.name, "schema": self.schema.to_dict()}
@@ -68,52 +90,27 @@ class JSONCodec:
         return cls(RecordSchema.from_dict(state["schema"]))
 
 
+def _reject(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
 def _to_json_values(f: Field, column: pd.Series) -> list:
-    null = column.isna()
-    if f.type == "datetime" and f.format is None:
-        column = column.map(lambda moment: moment.isoformat(), na_action="ignore")
-    elif f.type == "integer":
-        column = column.map(int, na_action="ignore")
-    elif f.type == "number":
-        # 10.0 stays a float: 0 decimals does not make it an integer.
-        column = column.map(float, na_action="ignore")
+    null = column.isna().to_numpy()
+    values = column[~null]
+    if f.type in ("integer", "number"):
+        values = f.to_numpy(values)
     elif f.type == "boolean":
-        column = column.map(bool, na_action="ignore")
-    column = column.astype(object)
-    return column.where(~null, None).tolist()
+        values = values.astype(bool)
+    elif f.type == "datetime" and f.format is None:
+        values = values.map(lambda moment: moment.isoformat())
+    filled = np.full(len(column), None)
+    filled[~null] = np.array(values.tolist(), dtype=object)
+    return filled.tolist()
 
 
-def _from_json_values(f: Field, values: list) -> pd.Series:
-    null = np.array([value is None for value in values], bool)
-    if f.type == "datetime":
-        filled = [f.minimum if value is None else value for value in values]
-        moments = pd.to_datetime(pd.Series(filled, dtype=object), format=f.format if f.format else "ISO8601", utc=True)
-        return f.to_series(moments.dt.tz_localize(None).to_numpy("datetime64[ns]"), null)
-    if f.is_numeric:
-        kind = np.int64 if f.type == "integer" else np.float64
-        return f.to_series(np.array([0 if value is None else value for value in values], kind), null)
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return f.to_series(array, null)
-
-
-def _is_valid(f: Field, value: Any) -> bool:
-    if value is None:
-        return f.nullable
-    if f.type == "category":
-        return value in f.categories
-    if f.type == "boolean":
-        return isinstance(value, bool)
-    if f.type == "text":
-        return isinstance(value, str)
-    if f.type == "datetime":
-        if not isinstance(value, str):
-            return False
-        try:
-            moment = pd.to_datetime(value, format=f.format)
-        except ValueError:
-            return False
-        return pd.Timestamp(f.minimum) <= moment <= pd.Timestamp(f.maximum)
-    if isinstance(value, bool) or not isinstance(value, int if f.type == "integer" else (int, float)):
-        return False
-    return f.minimum <= value <= f.maximum
+def _from_json_values(f: Field, column: pd.Series) -> pd.Series:
+    null = column.isna().to_numpy()
+    values = f.to_numpy(column[~null]) if f.is_numeric else column[~null].to_numpy()
+    filled = np.zeros(len(column), values.dtype)
+    filled[~null] = values
+    return f.to_series(filled, null)

@@ -45,10 +45,11 @@ class Grid:
         numbers = field.to_numpy(values)
         points = self.floor(_to_units(field, numbers))
         if (wrong := self.decode(field, points) != numbers).any():
-            ends = self.decode(field, np.array([0, self.size - 1], np.uint64))
+            value = values.iloc[int(wrong.argmax())]
+            minimum, maximum = self.decode(field, np.array([0, self.size - 1], np.uint64))
             raise ValueError(
-                f"column {field.name!r}: {values.iloc[int(wrong.argmax())]!r} is not between {ends[0]} and {ends[1]} at "
-                "the precision of the data; round or drop it, or fit the codec on data that has such values"
+                f"column {field.name!r}: {value!r} is not between {minimum} and {maximum} at the precision of the "
+                "data; round or drop it, or fit the codec on data that has such values"
             )
         return points
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -41,6 +43,12 @@ DATETIME_FORMATS = (
 )
 ISO_PATTERN = r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?"
 OFFSET_PATTERN = r"(Z|[+-]\d{2}:\d{2}(:\d{2})?)"
+# The most that 64 bits hold.
+WIDEST: dict[str, tuple[Any, Any]] = {
+    "integer": (-(2**63), 2**63 - 1),
+    "number": (-sys.float_info.max, sys.float_info.max),
+    "datetime": (pd.Timestamp.min, pd.Timestamp.max),
+}
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can hold and UTF-8 cannot
 MAX_DECIMALS = 15  # a float64 has at most 15 digits that decimal notation can rely on
 MAX_EXACT_INTEGER = 2**53  # above it, neighbouring integers share one float64
@@ -97,38 +105,62 @@ class Field:
 
     @property
     def bounds(self) -> tuple[Any, Any]:
-        """`minimum` and `maximum` as [`Field.to_numpy`] has values; all finite ones lie between bounds not given."""
-        if self.type == "datetime":
-            bounds = (self.minimum or pd.Timestamp.min, self.maximum or pd.Timestamp.max)
-            return tuple(pd.to_datetime(bound, utc=True).tz_localize(None).to_datetime64() for bound in bounds)
-        widest = np.iinfo(np.int64) if self.type == "integer" else np.finfo(np.float64)
-        return (
-            widest.min if self.minimum is None else self.minimum,
-            widest.max if self.maximum is None else self.maximum,
-        )
+        """`minimum` and `maximum` as [`Field.to_numpy`] has values; where not given, those of 64 bits."""
+        given = (self.minimum, self.maximum)
+        bounds = tuple(widest if bound is None else bound for widest, bound in zip(WIDEST[self.type], given))
+        if self.type != "datetime":
+            return bounds
+        return tuple(pd.to_datetime(bound, utc=True).tz_localize(None).to_datetime64() for bound in bounds)
+
+    @property
+    def description(self) -> str:
+        """What a value must be, in words."""
+        if self.type == "null":
+            return "null, as in all the data that the schema comes from"
+        if self.type == "boolean":
+            return "true or false"
+        if self.type == "category":
+            return f"one of its {len(self.categories)} categories"
+        if self.type == "text":
+            limit = "" if self.max_length is None else f" of at most {self.max_length} characters"
+            return f"a UTF-8 text{limit}"
+        kind = "an integer" if self.type == "integer" else f"a {self.type}"
+        if self.type == "datetime" and self.format is not None:
+            kind += f" in the format {self.format!r}"
+        elif self.type == "datetime":
+            kind += " with a time zone" if self.time_zone else " without a time zone"
+        minimum, maximum = map(pd.Timestamp, self.bounds) if self.type == "datetime" else self.bounds
+        return f"{kind} between {minimum} and {maximum}"
 
     def check(self, column: pd.Series) -> None:
         """Raises a `ValueError` for the first value that this field does not allow, naming value, row and way out."""
-        null = column.isna().to_numpy()
-        if null.any() and not self.nullable:
-            raise ValueError(
-                f"null in row {null.argmax()}, but the field is not nullable; fill it, drop the record, or set "
-                "nullable=True in the schema"
-            )
-        values = column[~null]
+        allowed = self.allows(column)
+        if allowed.all():
+            return
+        row = allowed.argmin()
+        if column.isna().iloc[row]:
+            raise ValueError(f"null in row {row}; fill it, drop the record, or set nullable=True in the schema")
+        raise ValueError(
+            f"{column.iloc[row]!r} in row {row} is not {self.description}; drop the record, or change the schema"
+        )
+
+    def allows(self, column: pd.Series) -> np.ndarray:
+        """Which values this field may have."""
+        given = column.notna().to_numpy()
+        values = column[given]
+        allowed = np.full(len(column), self.nullable)
         if self.type == "null":
-            wrong, why = np.ones(len(values), bool), "is a value, but the field was always null; infer the schema anew"
+            allowed[given] = False
         elif self.type == "text":
-            wrong, why = ~values.map(is_text).to_numpy(bool), "is not a text that UTF-8 can hold; convert or drop it"
+            limit = np.inf if self.max_length is None else self.max_length
+            allowed[given] = [is_text(value) and len(value) <= limit for value in values]
         elif self.is_numeric:
-            numbers, (minimum, maximum) = self.to_numpy(values), self.bounds
-            wrong = (numbers < minimum) | (numbers > maximum)
-            why = f"is not between {self.minimum} and {self.maximum}; drop the record, or widen the schema"
+            numbers, exact = self._read(values)
+            minimum, maximum = self.bounds
+            allowed[given] = exact & (numbers >= minimum) & (numbers <= maximum)
         else:
-            wrong, why = self.index(values) < 0, "is not one of its categories; drop the record, or add it to the schema"
-        if wrong.any():
-            row = np.flatnonzero(~null)[wrong.argmax()]
-            raise ValueError(f"{column.iloc[row]!r} in row {row} {why}")
+            allowed[given] = self.index(values) >= 0
+        return allowed
 
     def index(self, values: pd.Series) -> np.ndarray:
         """Positions of values among the categories, or among `[False, True]`; -1 for any other."""
@@ -142,35 +174,34 @@ class Field:
         Raises:
             `ValueError`: for a value that is none of these, or not exactly.
         """
-        if self.type == "number":
-            if pd_types.is_float_dtype(values.dtype) and values.dtype.itemsize < 8:
-                # The digits of the data: a float32 0.1 is 0.1, and not 0.10000000149011612.
-                values = pd.Series(values.to_numpy(f"f{values.dtype.itemsize}").astype(str))
-            return values.to_numpy(np.float64)
-        if self.type == "integer":
-            try:
-                numbers = values.to_numpy(np.int64)
-                wrong = numbers != values.to_numpy()
-            except OverflowError:
-                wrong = ~values.between(-(2**63), 2**63 - 1).to_numpy()
-            why = "is not an integer of 64 bits; convert the column, for example with astype(str)"
-        else:
+        numbers, exact = self._read(values)
+        if not exact.all():
+            raise ValueError(
+                f"{values.iloc[exact.argmin()]!r} is not {self.description}; convert the column, e.g. with astype(str)"
+            )
+        return numbers
+
+    def _read(self, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+        """Values as [`Field.to_numpy`] gives them, and which of them are exact."""
+        if self.type == "datetime":
             in_utc = self.time_zone is not None
             moments = pd.to_datetime(values, format=self.format or "ISO8601", errors="coerce", utc=in_utc)
             if not in_utc and moments.dt.tz is not None:
-                raise ValueError(f"has the time zone {moments.dt.tz}, but the field has none; drop it with tz_localize")
-            try:
-                numbers = moments.dt.tz_localize(None).dt.as_unit("ns").to_numpy()
-            except pd.errors.OutOfBoundsDatetime as error:
-                raise ValueError(f"{error}, which spans the years 1678 to 2261; convert it to strings") from error
-            wrong = moments.isna().to_numpy()
-            why = "is not a datetime"
-            if self.format:
-                wrong |= (moments.dt.strftime(self.format) != values).to_numpy()
-                why += f" in the format {self.format!r}"
-        if wrong.any():
-            raise ValueError(f"{values.iloc[wrong.argmax()]!r} {why}")
-        return numbers
+                moments[:] = pd.NaT
+            moments = moments.dt.tz_localize(None)
+            exact = moments.between(*WIDEST["datetime"])
+            if self.format is not None:
+                exact &= moments.dt.strftime(self.format) == values
+            return moments.where(exact).dt.as_unit("ns").to_numpy(), exact.to_numpy(bool)
+        if not pd_types.is_numeric_dtype(values.dtype):
+            values = values.astype(object).where(np.array([isinstance(v, Real) for v in values], bool), np.nan)
+        elif pd_types.is_float_dtype(values.dtype) and values.dtype.itemsize < 8:
+            # The digits of the data: a float32 0.1 is 0.1, and not 0.10000000149011612.
+            values = pd.Series(values.to_numpy(f"f{values.dtype.itemsize}").astype(str).astype(np.float64))
+        exact = values.between(*WIDEST[self.type]).to_numpy(bool)
+        inside = values.where(exact, 0)
+        numbers = inside.to_numpy(np.int64 if self.type == "integer" else np.float64)
+        return numbers, exact & (numbers == inside.to_numpy())
 
     def to_series(self, values: np.ndarray, null: np.ndarray) -> pd.Series:
         """
@@ -380,7 +411,7 @@ def _infer_field(name: str, column: pd.Series, categorical: bool, max_categories
 
 
 def _kind_of(values: pd.Series, categorical: bool = False) -> FieldType:
-    """The type of non-null values; a `ValueError` where they have none, or none that can be written as `categorical`."""
+    """The type of non-null values; a `ValueError` where there is none, or none that `categorical` fields may have."""
     kind = KINDS.get(pd_types.infer_dtype(values))
     if kind is None or (categorical and kind == "datetime"):
         types = {type(v).__name__: v for v in values}
@@ -399,12 +430,8 @@ def _datetime_format(values: pd.Series) -> str | None:
     """The first format in which every value reads and writes back to itself."""
     for format in DATETIME_FORMATS:
         f = Field("", "datetime", format=format)
-        try:
-            f.to_numpy(values.iloc[:100])
-            f.to_numpy(values)
+        if re.match(_datetime_pattern(f), values.iloc[0]) and f._read(values)[1].all():
             return format
-        except ValueError:
-            continue
     return None
 
 

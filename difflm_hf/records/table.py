@@ -15,26 +15,57 @@ from datasets import Dataset
 
 def _read_csv(path: Path) -> pd.DataFrame:
     # pandas renames the second of two equal names to "name.1"; the header itself tells the truth.
-    with open(path, newline="", encoding="utf-8") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file:
         names = next(csv.reader(file), [])
     if len(set(names)) < len(names):
         double = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{path}: column name {double!r} stands more than once; rename or drop one of them")
-    return pd.read_csv(path)
+        raise ValueError(f"column name {double!r} stands more than once; rename or drop one of them")
+    # By default pandas may be off by the last bit of a float, and may see other types in other parts of a column.
+    table = pd.read_csv(path, encoding="utf-8-sig", float_precision="round_trip", low_memory=False)
+    if not isinstance(table.index, pd.RangeIndex):
+        raise ValueError(f"rows have more values than the header has names ({len(names)})")
+    return table
+
+
+def _read_json(path: Path) -> pd.DataFrame:
+    return _from_records(json.loads(path.read_text(encoding="utf-8-sig")))
+
+
+def _read_json_lines(path: Path) -> pd.DataFrame:
+    # Not `pandas.read_json`, which rounds floats.
+    records = []
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                records += [json.loads(line)] if line.strip() else []
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from error
+    return _from_records(records)
+
+
+def _from_records(records: Any) -> pd.DataFrame:
+    if not isinstance(records, list) or not all(isinstance(record, Mapping) for record in records):
+        raise ValueError("not a list of objects, one for each record")
+    return pd.DataFrame(records)
+
+
+def _write_json_lines(table: pd.DataFrame, path: Path) -> None:
+    # Not `DataFrame.to_json`, which rounds floats.
+    with open(path, "w", encoding="utf-8") as file:
+        for record in table.astype(object).where(table.notna(), None).to_dict("records"):
+            file.write(json.dumps(record, ensure_ascii=False, default=lambda moment: moment.isoformat()) + "\n")
 
 
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".csv": _read_csv,
     ".parquet": pd.read_parquet,
-    ".json": lambda path: pd.DataFrame(json.loads(path.read_text(encoding="utf-8"))),
-    ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False, convert_dates=False, encoding="utf-8"),
+    ".json": _read_json,
+    ".jsonl": _read_json_lines,
 }
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     ".csv": lambda table, path: table.to_csv(path, index=False),
     ".parquet": lambda table, path: table.to_parquet(path, index=False),
-    ".jsonl": lambda table, path: table.to_json(
-        path, orient="records", lines=True, force_ascii=False, date_format="iso"
-    ),
+    ".jsonl": _write_json_lines,
 }
 
 
@@ -65,7 +96,7 @@ def read_table(data: Any) -> pd.DataFrame:
         return pd.DataFrame(data)
     if not isinstance(data, (str, os.PathLike)):
         raise TypeError(
-            f"cannot read records from a {type(data).__name__}; give a DataFrame, a Dataset, dicts or a path"
+            f"cannot read records from a {type(data).__name__}; give a DataFrame, a Dataset, a list of dicts or a path"
         )
     path = Path(data)
     if not path.is_file():

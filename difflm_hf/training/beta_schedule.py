@@ -54,7 +54,9 @@ class BetaSchedule(TrainerCallback, ExportableState):
             self.beta = self.beta_min + (self.beta_max - self.beta_min) * min(1.0, 2 * phase)
 
     def on_evaluate(self, args, state, control, metrics, **kwargs):
-        reconstruction = metrics["eval_reconstruction_loss"]
+        reconstruction = metrics.get("eval_reconstruction_loss")
+        if reconstruction is None:  # an evaluation under another name
+            return
         self.num_stalled = 0 if reconstruction < self.best_reconstruction else self.num_stalled + 1
         self.best_reconstruction = min(reconstruction, self.best_reconstruction)
         if self.schedule == "decreasing" and self.num_stalled >= self.patience:

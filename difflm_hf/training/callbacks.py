@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch.utils.tensorboard import SummaryWriter
 from transformers import ProgressCallback, TrainerCallback
+from transformers.utils import logging
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Keeps saving and loading, which each checkpoint does, from drawing bars across that of training."""
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()
 
 
 class LossProgressCallback(ProgressCallback):
@@ -42,16 +57,25 @@ class TensorBoardLog(TrainerCallback):
     """
 
     def __init__(self, folder: str | os.PathLike):
-        self.writer = SummaryWriter(folder)
+        self.folder = folder
+        self.writer = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            # What a killed run logged after its last checkpoint comes once more.
+            self.writer = SummaryWriter(self.folder, purge_step=state.global_step + 1)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
+        if self.writer is None:
+            return
         for name, value in (logs or {}).items():
             if isinstance(value, (int, float)):
                 self.writer.add_scalar(name, value, state.global_step)
         self.writer.flush()
 
     def on_train_end(self, args, state, control, **kwargs):
-        self.writer.close()
+        if self.writer is not None:
+            self.writer.close()
 
 
 class TimeLimit(TrainerCallback):

@@ -17,6 +17,7 @@ from transformers import (
     AutoConfig,
     AutoTokenizer,
     EarlyStoppingCallback,
+    PreTrainedConfig,
     ProgressCallback,
     Trainer,
     TrainerState,
@@ -24,7 +25,6 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import get_last_checkpoint
 
 from ..denoiser import DiffLMDenoiser
 from ..modeling_difflm import DiffLMModel
@@ -32,7 +32,7 @@ from ..pipeline_difflm import DiffLMPipeline
 from ..processing_difflm import DiffLMProcessor
 from ..records import RecordSchema, read_table
 from ..scheduling_latent_edm import LatentEDMScheduler
-from .callbacks import LossProgressCallback, TensorBoardLog, TimeLimit
+from .callbacks import LossProgressCallback, TensorBoardLog, TimeLimit, no_progress_bars
 from .trainers import (
     DiffLMTrainer,
     DiffLMTrainingArguments,
@@ -154,6 +154,8 @@ def train(
     """
     if config not in RECIPES:
         raise ValueError(f"config={config!r} is not one of {', '.join(map(repr, RECIPES))}")
+    if base_encoder is not None and base_model is None:
+        raise ValueError("base_encoder goes with base_model; give both, or neither")
     output_dir = Path(output_dir)
     if output_dir.exists() and any(output_dir.iterdir()) and not resume:
         raise ValueError(f"{output_dir} is not empty; choose another folder, delete it, or resume the run in it")
@@ -161,28 +163,27 @@ def train(
     recipe = RECIPES[config]
     train_table, validation_table = _split(read_table(data), validation, seed)
     both = pd.concat([train_table, validation_table])
-    set_seed(seed)
+    schema = schema or RecordSchema.infer(both, categorical)
+    base_encoder = base_encoder or base_model
+    tokenizers = [base and AutoTokenizer.from_pretrained(base) for base in (base_model, base_encoder)]
+    processor = DiffLMProcessor.from_records(both, schema, *tokenizers)
+    train_set, validation_set = (_to_dataset(processor, table) for table in (train_table, validation_table))
 
+    set_seed(seed)
     if base_model is None:
-        processor = DiffLMProcessor.from_records(both, schema or RecordSchema.infer(both, categorical))
         vae = build_model(processor, recipe, injection)
     else:
-        encoder = base_encoder or base_model
-        processor = DiffLMProcessor.from_records(
-            both,
-            schema or RecordSchema.infer(both, categorical),
-            tokenizer=AutoTokenizer.from_pretrained(base_model),
-            encoder_tokenizer=AutoTokenizer.from_pretrained(encoder),
-        )
         vae = DiffLMModel.from_encoder_decoder_pretrained(
-            encoder,
+            base_encoder,
             base_model,
             latent_size=recipe.latent_size,
             num_latent_tokens=recipe.num_latent_tokens,
             injection=injection,
-            max_record_length=processor.max_length,
+            max_record_length=_max_length("decoder_input_ids", train_set, validation_set),
         )
-    train_set, validation_set = (_to_dataset(processor, table) for table in (train_table, validation_table))
+        num_virtual = vae.decoder.injection.num_virtual_tokens
+        _check_length(vae.encoder.config, _max_length("input_ids", train_set, validation_set))
+        _check_length(vae.decoder.lm.config, vae.config.max_record_length + num_virtual)
 
     arguments = _arguments(
         DiffLMTrainingArguments, output_dir / "checkpoints" / "vae", seed, VAE_ARGUMENTS | recipe.vae
@@ -194,11 +195,12 @@ def train(
 
     train_set, validation_set = encode_latents(vae, train_set), encode_latents(vae, validation_set)
     scheduler = LatentEDMScheduler()
+    set_seed(seed)  # a run that resumes from here has drawn no random numbers
     denoiser = DiffLMDenoiser(latent_size=vae.config.latent_size, **recipe.denoiser_config)
     mean, std = train_set.tensors["mean"], train_set.tensors["std"]
     denoiser.latent_mean.copy_(mean.mean(0))
     # Of μ + σε over all records: its variance is that of μ plus the mean of σ².
-    denoiser.latent_std.copy_((mean.var(0) + std.square().mean(0)).sqrt() / scheduler.config.sigma_data)
+    denoiser.latent_std.copy_((mean.var(0, correction=0) + std.square().mean(0)).sqrt() / scheduler.config.sigma_data)
     denoiser_trainer = LatentDiffusionTrainer(
         denoiser,
         _arguments(LatentDiffusionTrainingArguments, output_dir / "checkpoints" / "denoiser", seed, recipe.denoiser),
@@ -208,7 +210,8 @@ def train(
     )
     denoiser = _run(denoiser_trainer, "latent diffusion", deadline)
 
-    save_pipeline(DiffLMPipeline(vae, denoiser, scheduler, processor), output_dir)
+    block_size = 1024 if base_model is None else 64
+    save_pipeline(DiffLMPipeline(vae, denoiser, scheduler, processor, block_size), output_dir)
     return DiffLMPipeline.from_pretrained(output_dir)
 
 
@@ -293,6 +296,7 @@ def save_pipeline(pipeline: DiffLMPipeline, output_dir: Path) -> None:
     temporary = output_dir / "complete"
     shutil.rmtree(temporary, ignore_errors=True)
     _save_whole(pipeline, temporary)
+    (output_dir / "model_index.json").unlink(missing_ok=True)
     for path in sorted(temporary.iterdir(), key=lambda path: path.name == "model_index.json"):
         target = output_dir / path.name
         if target.is_dir():
@@ -310,7 +314,12 @@ def supports_bf16() -> bool:
 
 def _split(table: pd.DataFrame, validation: Any, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     if validation is not None:
-        return table, read_table(validation)
+        validation = read_table(validation)
+        if len(validation) == 0:
+            raise ValueError("the validation table has no rows")
+        if odd := sorted(map(str, set(table.columns) ^ set(validation.columns))):
+            raise ValueError(f"column {odd[0]!r} is in only one of data and validation; both need the same columns")
+        return table, validation
     if len(table) < 2:
         return table, table  # nothing to hold out
     order = np.random.default_rng(seed).permutation(len(table))
@@ -322,6 +331,19 @@ def _to_dataset(processor: DiffLMProcessor, table: pd.DataFrame) -> TensorDatase
     batch = processor(table)
     batch.pop("remainders", None)
     return TensorDataset(**batch)
+
+
+def _max_length(name: str, *datasets: TensorDataset) -> int:
+    return max(dataset.tensors[name].shape[1] for dataset in datasets)
+
+
+def _check_length(config: PreTrainedConfig, length: int) -> None:
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is not None and length > limit:
+        raise ValueError(
+            f"the longest record takes {length} tokens and {config.name_or_path} reads at most {limit}; shorten or "
+            "drop long records, or choose another model"
+        )
 
 
 def _arguments(cls: type[TrainingArguments], folder: Path, seed: int, fields: dict[str, Any]) -> TrainingArguments:
@@ -340,36 +362,46 @@ def _run(trainer: Trainer, description: str, deadline: float | None) -> torch.nn
     Trains to the end, the deadline, or where validation no longer improves, from the last checkpoint if there is one.
 
     Returns:
-        The best model, which is also saved in the folder `best`: there, the phase is complete.
+        The best model, which is also saved in the folder `best`: once that is there, the phase is complete.
     """
-    args = trainer.args
-    folder = Path(args.output_dir)
+    folder = Path(trainer.args.output_dir)
     best = folder / "best"
-    if best.is_dir():
-        return type(trainer.model).from_pretrained(best).eval()
-    checkpoint = get_last_checkpoint(folder) if folder.is_dir() else None
+    if not best.is_dir():
+        with no_progress_bars():
+            _train(trainer, description, deadline, folder)
+            _save_whole(trainer.model, best)
+    return type(trainer.model).from_pretrained(best).eval()
+
+
+def _train(trainer: Trainer, description: str, deadline: float | None, folder: Path) -> None:
+    args = trainer.args
+    # The Trainer writes its state after all else: a checkpoint that lacks it is one that was cut off.
+    states = {p.parent: TrainerState.load_from_json(p) for p in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}")}
+    checkpoint = max(states, key=lambda path: states[path].global_step, default=None)
     if checkpoint is not None:
-        args.max_steps = TrainerState.load_from_json(Path(checkpoint) / TRAINER_STATE_NAME).max_steps
+        state = states[checkpoint]
+        if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
+            trainer.state = state
+            return trainer._load_best_model()
+        args.max_steps = state.max_steps
     elif deadline is not None:
         args.max_steps = max(1, min(args.max_steps, int((deadline - time.monotonic()) / _seconds_per_step(trainer))))
-    args.eval_steps = args.save_steps = max(1, args.max_steps // NUM_EVALUATIONS)
-    args.logging_steps = max(1, args.eval_steps // 4)
+    # Evaluations, which checkpoints follow, fall on steps that log: no sums of losses are left over then.
+    args.logging_steps = max(1, args.max_steps // (4 * NUM_EVALUATIONS))
+    args.eval_steps = args.save_steps = 4 * args.logging_steps
     trainer.pop_callback(ProgressCallback)
     trainer.add_callback(LossProgressCallback(description))
     trainer.add_callback(TensorBoardLog(folder.parents[1] / "logs" / folder.name))
     trainer.add_callback(EarlyStoppingCallback(EARLY_STOPPING_PATIENCE))
     if deadline is not None:
         trainer.add_callback(TimeLimit(deadline))
-    trainer.train(resume_from_checkpoint=checkpoint)
-    _save_whole(trainer.model, best)
-    return trainer.model.eval()
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
 
 
 def _seconds_per_step(trainer: Trainer, num_warmup: int = 3, num_steps: int = 10) -> float:
     """Measures training, validations included, without changing anything."""
-    loader = iter(trainer.get_train_dataloader())
-    batch = trainer._prepare_inputs(next(loader))
     with torch.random.fork_rng():
+        batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
         for step in range(num_warmup + num_steps):
             if step == num_warmup:
                 start = time.monotonic()

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from diffusers.training_utils import EMAModel
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -112,6 +114,10 @@ class DiffLMTrainer(_Trainer):
         # Resuming puts a new schedule in the place of the first one.
         return next(cb.beta for cb in self.callback_handler.callbacks if isinstance(cb, BetaSchedule))
 
+    def train(self, *args, **kwargs):
+        self._totals, self._num_records = {}, 0
+        return super().train(*args, **kwargs)
+
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         outputs = model(**inputs, beta=self.beta, free_bits=self.args.free_bits)
         num_records = len(inputs["input_ids"])
@@ -164,12 +170,13 @@ class LatentDiffusionTrainer(_Trainer):
         args (`LatentDiffusionTrainingArguments`): The arguments.
         scheduler (`LatentEDMScheduler`): Noise levels, preconditioning and loss weights.
         kwargs (*optional*):
-            Those of `transformers.Trainer`. Datasets yield `mean` and `std`, both of shape `(batch_size, latent_size)`:
-            a latent is drawn from N(mean, std²) each time, and is the mean itself where std is 0.
+            Those of `transformers.Trainer`. Datasets yield `mean` and `std`, both of shape
+            `(batch_size, latent_size)`: a latent is drawn from N(mean, std²) each time, and is the mean itself where
+            std is 0.
     """
 
     args: LatentDiffusionTrainingArguments
-    EMA_FOLDER = "ema"
+    EMA_FILE = "ema.safetensors"
 
     def __init__(
         self,
@@ -185,8 +192,6 @@ class LatentDiffusionTrainer(_Trainer):
             decay=args.ema_decay,
             use_ema_warmup=True,
             power=3 / 4,
-            model_cls=type(model),
-            model_config=model.config,
         )
         self.add_callback(_EMAStep(self))
 
@@ -217,11 +222,17 @@ class LatentDiffusionTrainer(_Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)
-        self.ema.save_pretrained(Path(output_dir or self.args.output_dir) / self.EMA_FOLDER)
+        names = (name for name, _ in self.model.named_parameters())
+        save_file(
+            dict(zip(names, self.ema.shadow_params)),
+            Path(output_dir or self.args.output_dir) / self.EMA_FILE,
+            metadata={"optimization_step": str(self.ema.optimization_step)},
+        )
 
     def _load_ema(self, checkpoint: str) -> None:
-        self.ema = EMAModel.from_pretrained(Path(checkpoint) / self.EMA_FOLDER, type(self.model))
-        self.ema.to(self.args.device)
+        with safe_open(Path(checkpoint) / self.EMA_FILE, "pt", device=str(self.args.device)) as file:
+            self.ema.shadow_params = [file.get_tensor(name) for name, _ in self.model.named_parameters()]
+            self.ema.optimization_step = int(file.metadata()["optimization_step"])
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -233,8 +244,13 @@ class LatentDiffusionTrainer(_Trainer):
 
 
 class _EMAStep(TrainerCallback):
+    """Updates the average after each step, and leaves it in the model at the end."""
+
     def __init__(self, trainer: LatentDiffusionTrainer):
         self.trainer = trainer
 
     def on_step_end(self, args, state, control, **kwargs):
         self.trainer.ema.step(self.trainer.model.parameters())
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.trainer.ema.copy_to(self.trainer.model.parameters())

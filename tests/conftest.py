@@ -1,0 +1,86 @@
+"""Models small enough to run anywhere, all from configurations."""
+
+import pytest
+import torch
+from transformers import AutoConfig
+from transformers.utils import logging
+
+from difflm_hf.configuration_difflm import DiffLMConfig
+from difflm_hf.modeling_difflm import DiffLMModel
+
+
+logging.disable_progress_bar()
+
+VOCABULARY = {"vocab_size": 50, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+# Weights are large, so that latents and tokens matter without training.
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 80,
+    "initializer_range": 0.2,
+    **VOCABULARY,
+}
+LLAMA = {**SIZES, "num_key_value_heads": 2}
+GEMMA = {**LLAMA, "head_dim": 16, "sliding_window": 64}
+GPT2 = {
+    **{"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 80, "initializer_range": 0.2},
+    **{"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+    **VOCABULARY,
+}
+BERT = {**SIZES, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+CONFIGS = {
+    "llama": LLAMA,
+    "mistral": {**LLAMA, "sliding_window": 64},
+    "qwen2": LLAMA,
+    "qwen3": {**LLAMA, "head_dim": 16},
+    "gpt2": GPT2,
+    "gemma": {**LLAMA, "head_dim": 16},
+    "gemma2": GEMMA,
+    "gemma3_text": {**GEMMA, "layer_types": ["sliding_attention", "full_attention"]},
+    "bert": BERT,
+    "roberta": BERT,
+    "distilbert": {
+        **{"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": 80},
+        **{"dropout": 0.0, "attention_dropout": 0.0, "initializer_range": 0.2},
+        **VOCABULARY,
+    },
+    "t5": {
+        **{"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0},
+        **VOCABULARY,
+    },
+}
+
+
+@pytest.fixture
+def tiny_config():
+    """`tiny_config("gpt2")`: a small configuration of a model type in `CONFIGS`."""
+
+    def make(model_type="llama", **fields):
+        return AutoConfig.for_model(model_type, **{**CONFIGS[model_type], **fields})
+
+    return make
+
+
+@pytest.fixture
+def tiny_difflm_config(tiny_config):
+    """`tiny_difflm_config("gpt2", injection="kv_memory")`: a small DiffLM with that decoder."""
+
+    def make(decoder="llama", encoder="bert", **fields):
+        sizes = {"latent_size": 3, "num_latent_tokens": 2, "num_prefix_tokens": 3}
+        return DiffLMConfig(tiny_config(encoder), tiny_config(decoder), **{**sizes, **fields})
+
+    return make
+
+
+@pytest.fixture
+def tiny_model(tiny_difflm_config):
+    """As `tiny_difflm_config`, but the model, in evaluation mode and the same each time."""
+
+    def make(*args, **fields):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return DiffLMModel(tiny_difflm_config(*args, **fields)).eval()
+
+    return make

@@ -1,0 +1,779 @@
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Normal, kl_divergence
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    CompileConfig,
+    DynamicCache,
+    StaticCache,
+    T5EncoderModel,
+)
+
+from difflm_hf.configuration_difflm import DiffLMConfig
+from difflm_hf.modeling_difflm import DiffLMForCausalLM, DiffLMModel
+
+
+DECODERS = ["llama", "mistral", "qwen2", "qwen3", "gpt2", "gemma", "gemma2", "gemma3_text"]
+INJECTIONS = ["soft_prompt", "prefix_soft_prompt", "kv_memory", "input_embed"]
+ENCODERS = {"bert": "BertModel", "distilbert": "DistilBertModel", "roberta": "RobertaModel"} | {
+    "llama": "LlamaModel",
+    "t5": "T5Stack",
+}
+PAD, BOS, EOS = 0, 1, 2
+# Three fields, one of which has a single value, and two texts.
+RANGES = [(20, 25), (25, 40), (40, 41), (2, 18)]
+EXACT = {"rtol": 0, "atol": 1e-4}
+
+every_decoder = pytest.mark.parametrize("decoder", DECODERS)
+every_injection = pytest.mark.parametrize("injection", INJECTIONS)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def ids():
+    return torch.cat([torch.full((3, 1), BOS), torch.randint(3, 50, (3, 8))], dim=1)
+
+
+@pytest.fixture
+def latents():
+    return torch.randn(3, 3)
+
+
+@pytest.fixture
+def record_model(tiny_model):
+    """A model of records with `RANGES`."""
+
+    def make(**fields):
+        fields = {"position_ranges": RANGES, "num_texts": 2, "max_record_length": 14, **fields}
+        return tiny_model(**fields)
+
+    return make
+
+
+def pad_left(ids, lengths):
+    """The rows of `ids`, cut to `lengths` and padded on the left, and their mask."""
+    rows = [row[:length] for row, length in zip(ids, lengths)]
+    padded = torch.stack([nn.functional.pad(row, (ids.shape[1] - len(row), 0), value=PAD) for row in rows])
+    return padded, (padded != PAD).long()
+
+
+def greedy(decoder, latents, num_tokens=8, **kwargs):
+    return decoder.generate(
+        latents=latents, do_sample=False, min_new_tokens=num_tokens, max_new_tokens=num_tokens, **kwargs
+    )
+
+
+def assert_same_weights(model, other):
+    weights, others = model.state_dict(), other.state_dict()
+    assert weights.keys() == others.keys()
+    for name, weight in weights.items():
+        assert weight.dtype == others[name].dtype and torch.equal(weight, others[name]), name
+
+
+class TestArchitectures:
+    """Every causal LM, with every injection."""
+
+    @every_injection
+    @every_decoder
+    def test_training(self, tiny_model, ids, decoder, injection):
+        model = tiny_model(decoder, injection=injection).train()
+
+        def loss():
+            torch.manual_seed(1)
+            return model(ids).loss
+
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        before = loss()
+        before.backward()
+        for name, parameter in model.named_parameters():
+            if "pooler" not in name:  # a part of BERT that nothing reads
+                assert parameter.grad is not None and parameter.grad.any(), name
+        optimizer.step()
+        assert loss() < before
+
+    @every_injection
+    @every_decoder
+    def test_logits(self, tiny_model, ids, latents, decoder, injection):
+        model = tiny_model(decoder, injection=injection).decoder
+        logits = model(ids, latents=latents).logits
+        assert logits.shape == (3, 9, 50)
+        assert (logits - model(ids, latents=-latents).logits).abs().max() > 0.01
+
+        # one row at a time
+        rows = [model(ids[i : i + 1], latents=latents[i : i + 1]).logits for i in range(3)]
+        torch.testing.assert_close(torch.cat(rows), logits, **EXACT)
+
+        # one token at a time, after the first three
+        outputs = model(ids[:, :3], latents=latents, use_cache=True)
+        steps = [outputs.logits]
+        for i in range(3, 9):
+            outputs = model(
+                ids[:, i : i + 1],
+                latents=latents if injection == "input_embed" else None,
+                past_key_values=outputs.past_key_values,
+                use_cache=True,
+            )
+            steps.append(outputs.logits)
+        torch.testing.assert_close(torch.cat(steps, dim=1), logits, **EXACT)
+
+    @every_injection
+    @every_decoder
+    def test_left_padding(self, tiny_model, ids, latents, decoder, injection):
+        model = tiny_model(decoder, injection=injection).decoder
+        lengths = [5, 9, 2]
+        padded, mask = pad_left(ids, lengths)
+        logits = model(padded, attention_mask=mask, latents=latents).logits
+        generated = greedy(model, latents, inputs=padded, attention_mask=mask)
+        static = greedy(model, latents, inputs=padded, attention_mask=mask, cache_implementation="static")
+        for i, length in enumerate(lengths):
+            row, z = ids[i : i + 1, :length], latents[i : i + 1]
+            torch.testing.assert_close(logits[i : i + 1, -length:], model(row, latents=z).logits, **EXACT)
+            assert torch.equal(generated[i, 9 - length :], greedy(model, z, inputs=row)[0])
+        assert torch.equal(generated, static)
+
+    @every_injection
+    @every_decoder
+    def test_generate(self, tiny_model, latents, decoder, injection):
+        model = tiny_model(decoder, injection=injection).decoder
+        generated = greedy(model, latents)
+        assert generated.shape == (3, 9)
+        assert (generated[:, 0] == BOS).all()
+        assert torch.equal(generated, greedy(model, latents, use_cache=False))
+        assert torch.equal(generated, greedy(model, latents, cache_implementation="static"))
+        assert not torch.equal(generated, greedy(model, 5 * latents.flip(0)))
+
+        # what is most likely under the model's own logits
+        logits = model(generated, latents=latents).logits[:, :-1]
+        logits[..., EOS] = -math.inf
+        assert torch.equal(logits.argmax(-1), generated[:, 1:])
+
+    @every_injection
+    @every_decoder
+    def test_sampling_and_beam_search(self, tiny_model, latents, decoder, injection):
+        model = tiny_model(decoder, injection=injection).decoder
+        lengths = {"min_new_tokens": 5, "max_new_tokens": 5}
+        sampled = model.generate(latents=latents, do_sample=True, num_return_sequences=4, **lengths)
+        assert sampled.shape == (12, 6) and len(sampled.unique(dim=0)) > 6
+        beams = model.generate(latents=latents, num_beams=3, num_return_sequences=2, **lengths)
+        assert beams.shape == (6, 6)
+        alone = model.generate(latents=latents[1:2], num_beams=3, num_return_sequences=2, **lengths)
+        assert torch.equal(beams[2:4], alone)
+        assert torch.equal(beams, model.generate(latents=latents, num_beams=3, num_return_sequences=2, **lengths))
+
+    @every_injection
+    @every_decoder
+    def test_negative_log_likelihood(self, tiny_model, ids, latents, decoder, injection):
+        model = tiny_model(decoder, injection=injection).decoder
+        nll = model.negative_log_likelihood(ids, latents)
+        log_probs = model(ids, latents=latents).logits[:, :-1].log_softmax(-1)
+        expected = -log_probs.gather(-1, ids[:, 1:, None]).sum((1, 2))
+        torch.testing.assert_close(nll, expected, **EXACT)
+
+        padded = nn.functional.pad(ids, (0, 4), value=PAD)
+        mask = (padded != PAD).long()
+        torch.testing.assert_close(model.negative_log_likelihood(padded, latents, mask), nll, **EXACT)
+
+    @every_injection
+    @every_decoder
+    def test_save_and_load(self, tiny_model, tmp_path, ids, latents, decoder, injection):
+        model = tiny_model(decoder, injection=injection, position_ranges=[(3, 50)], num_texts=1)
+        model.save_pretrained(tmp_path / "model")
+        model.decoder.save_pretrained(tmp_path / "decoder")
+        assert (tmp_path / "model" / "model.safetensors").is_file()
+
+        config = AutoConfig.from_pretrained(tmp_path / "model")
+        assert isinstance(config, DiffLMConfig)
+        assert (config.injection, config.position_ranges) == (injection, [(3, 50)])
+        assert config.decoder_config.model_type == model.config.decoder_config.model_type
+        for loaded in DiffLMModel.from_pretrained(tmp_path / "model"), AutoModel.from_pretrained(tmp_path / "model"):
+            assert type(loaded) is DiffLMModel
+            assert_same_weights(loaded, model)
+            assert torch.equal(loaded.encode(ids)[0], model.encode(ids)[0])
+
+        logits = model.decoder(ids, latents=latents).logits
+        is_tied = model.decoder.get_output_embeddings().weight is model.decoder.get_input_embeddings().weight
+        assert is_tied == (decoder in ("gpt2", "gemma", "gemma2", "gemma3_text"))
+        for cls in DiffLMForCausalLM, AutoModelForCausalLM:
+            loaded = cls.from_pretrained(tmp_path / "decoder")
+            assert type(loaded) is DiffLMForCausalLM
+            assert_same_weights(loaded, model.decoder)
+            assert torch.equal(loaded(ids, latents=latents).logits, logits)
+            assert (loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight) == is_tied
+
+
+class TestForCausalLM:
+    @every_injection
+    @pytest.mark.parametrize("decoder", ["mistral", "gemma2", "gemma3_text"])
+    def test_sliding_window_shorter_than_a_record(self, tiny_difflm_config, ids, latents, decoder, injection):
+        config = tiny_difflm_config(decoder, injection=injection)
+        config.decoder_config.sliding_window = 6
+        model = DiffLMForCausalLM(config).eval()
+        logits = model(ids, latents=latents).logits
+        start = model(ids[:, :4], latents=latents, use_cache=True)
+        rest = model(
+            ids[:, 4:],
+            latents=latents if injection == "input_embed" else None,
+            past_key_values=start.past_key_values,
+        )
+        torch.testing.assert_close(torch.cat([start.logits, rest.logits], dim=1), logits, **EXACT)
+        generated = greedy(model, latents, inputs=ids)
+        assert torch.equal(generated, greedy(model, latents, inputs=ids, use_cache=False))
+        assert torch.equal(generated, greedy(model, latents, inputs=ids, cache_implementation="static"))
+
+    @every_injection
+    def test_chunked_prefill_and_prompt_lookup(self, tiny_model, ids, latents, injection):
+        model = tiny_model(injection=injection).decoder
+        generated = greedy(model, latents, inputs=ids)
+        for cache in None, "static":
+            chunked = greedy(model, latents, inputs=ids, prefill_chunk_size=4, cache_implementation=cache)
+            assert torch.equal(chunked, generated)
+        looked_up = greedy(model, latents[:1], inputs=ids[:1], prompt_lookup_num_tokens=2)
+        assert torch.equal(looked_up, generated[:1])
+
+    @every_injection
+    def test_going_on_from_a_cache(self, tiny_model, ids, latents, injection):
+        model = tiny_model(injection=injection).decoder
+        for cache in DynamicCache(config=model.lm.config), StaticCache(config=model.lm.config, max_cache_len=32):
+            begun = greedy(model, latents, 3, inputs=ids[:, :4], past_key_values=cache)
+            prompt = torch.cat([begun, ids[:, 4:]], dim=1)
+            continued = greedy(model, latents, inputs=prompt, past_key_values=cache)
+            assert torch.equal(continued, greedy(model, latents, inputs=prompt))
+
+    @every_injection
+    def test_logits_to_keep(self, tiny_model, ids, latents, injection):
+        model = tiny_model(injection=injection).decoder
+        logits = model(ids, latents=latents).logits
+        for keep, kept in (1, slice(-1, None)), (9, slice(None)), (20, slice(None)), (torch.tensor([0, 4]), [0, 4]):
+            part = model(ids, latents=latents, logits_to_keep=keep).logits
+            torch.testing.assert_close(part, logits[:, kept], **EXACT)
+
+    @every_injection
+    def test_embeddings_in_place_of_ids(self, tiny_model, ids, latents, injection):
+        model = tiny_model(injection=injection).decoder
+        embeddings = model.get_input_embeddings()(ids)
+        logits = model(inputs_embeds=embeddings, latents=latents).logits
+        assert torch.equal(logits, model(ids, latents=latents).logits)
+        generated = greedy(model, latents, inputs_embeds=embeddings)
+        assert torch.equal(generated, greedy(model, latents, inputs=ids)[:, 9:])
+
+    @every_injection
+    def test_attention_implementations_agree(self, tiny_model, ids, latents, injection):
+        model = tiny_model(injection=injection).decoder
+        padded, mask = pad_left(ids, [5, 9, 2])
+        logits = model(padded, attention_mask=mask, latents=latents).logits[mask == 1]
+        model.set_attn_implementation("eager")
+        assert model.lm.config._attn_implementation == "eager"
+        eager = model(padded, attention_mask=mask, latents=latents).logits[mask == 1]
+        torch.testing.assert_close(eager, logits, **EXACT)
+
+    def test_outputs(self, tiny_model, ids, latents):
+        model = tiny_model().decoder
+        labels = ids.masked_fill(ids == ids[0, 3], -100)
+        outputs = model(ids, latents=latents, labels=labels, output_hidden_states=True)
+        expected = nn.functional.cross_entropy(outputs.logits[:, :-1].transpose(1, 2), labels[:, 1:])
+        torch.testing.assert_close(outputs.loss, expected)
+        torch.testing.assert_close(
+            model(ids, latents=latents, labels=labels, num_items_in_batch=4).loss,
+            expected * (labels[:, 1:] >= 0).sum() / 4,
+        )
+        assert outputs.hidden_states[-1].shape == (3, 2 + 9, 32)
+        assert outputs.past_key_values.get_seq_length() == 2 + 9
+        loss, logits = model(ids, latents=latents, labels=labels, use_cache=False, return_dict=False)
+        assert torch.equal(loss, outputs.loss) and torch.equal(logits, outputs.logits)
+        assert list(outputs)[0] == "loss"
+
+    @every_injection
+    def test_compile(self, tiny_model, ids, latents, injection):
+        model = tiny_model(injection=injection).decoder
+        # Without a C++ compiler, but traced as ever: one graph, or an error.
+        compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+        outputs = compiled(ids, latents=latents, use_cache=False)
+        torch.testing.assert_close(outputs.logits, model(ids, latents=latents).logits, **EXACT)
+
+    @every_injection
+    def test_compile_in_generate(self, tiny_model, ids, latents, injection):
+        model = tiny_model(injection=injection).decoder
+        graphs = []
+
+        def backend(graph, inputs):
+            graphs.append(graph)
+            return graph
+
+        compile_config = CompileConfig(backend=backend, fullgraph=True, mode=None)
+        compile_config._compile_all_devices = True
+        padded, mask = pad_left(ids, [5, 9, 2])
+        inputs = {"inputs": padded, "attention_mask": mask}
+        static = greedy(model, latents, **inputs, cache_implementation="static", compile_config=compile_config)
+        assert torch.equal(static, greedy(model, latents, **inputs))
+        assert len(graphs) == 1  # for all steps
+
+    def test_resized_vocabulary(self, tiny_model, tmp_path, ids, latents):
+        model = tiny_model("gpt2").decoder
+        model.resize_token_embeddings(60)
+        model.save_pretrained(tmp_path)
+        loaded = DiffLMForCausalLM.from_pretrained(tmp_path)
+        assert loaded.config.decoder_config.vocab_size == 60
+        assert loaded(ids, latents=latents).logits.shape == (3, 9, 60)
+        assert_same_weights(loaded, model)
+
+    def test_bfloat16(self, tiny_model, tmp_path, ids, latents):
+        tiny_model().decoder.to(torch.bfloat16).save_pretrained(tmp_path)
+        model = DiffLMForCausalLM.from_pretrained(tmp_path)
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+        assert latents.dtype == torch.float32
+        assert model(ids, latents=latents).logits.dtype == torch.bfloat16
+        assert model.sample_records(latents, torch.rand(3, 5)).shape[0] == 3
+
+    @every_injection
+    def test_missing_latents(self, tiny_model, ids, injection):
+        model = tiny_model(injection=injection).decoder
+        for call in (
+            lambda: model(ids),
+            lambda: model(ids, past_key_values=DynamicCache(config=model.lm.config)),
+            lambda: model.generate(ids, max_new_tokens=3),
+            lambda: model.generate(ids, max_new_tokens=3, cache_implementation="static"),
+            lambda: model.generate(ids, max_new_tokens=3, use_cache=False),
+        ):
+            with pytest.raises(ValueError, match="`latents` are missing"):
+                call()
+
+    @pytest.mark.parametrize("shape", [(3, 4), (2, 3), (1, 3), (3,), (3, 1, 3)])
+    def test_latents_of_another_shape(self, tiny_model, ids, shape):
+        with pytest.raises(ValueError, match="do not fit 3 sequences and latent_size=3"):
+            tiny_model().decoder(ids, latents=torch.zeros(shape))
+
+    def test_unknown_injection(self, tiny_model):
+        with pytest.raises(ValueError, match="injection='telepathy' is not one of 'soft_prompt', 'prefix"):
+            tiny_model(injection="telepathy")
+
+
+class TestModel:
+    @pytest.mark.parametrize("encoder", ENCODERS)
+    def test_encoders(self, tiny_model, tmp_path, ids, encoder):
+        model = tiny_model(encoder=encoder)
+        assert type(model.encoder).__name__ == ENCODERS[encoder]
+        mean, logvar = model.encode(ids)
+        assert mean.shape == logvar.shape == (3, 3)
+        assert mean.dtype == torch.float32
+        assert (mean[0] - mean[1]).abs().max() > 0.01
+
+        outputs = model(ids)
+        outputs.loss.backward()
+        for name, parameter in model.encoder.named_parameters():
+            assert "pooler" in name or parameter.grad.any(), name
+
+        model.save_pretrained(tmp_path)
+        loaded, info = DiffLMModel.from_pretrained(tmp_path, output_loading_info=True)
+        assert not any(info.values())
+        assert_same_weights(loaded, model)
+        assert torch.equal(loaded.encode(ids)[0], mean)
+
+    @pytest.mark.parametrize("encoder", ENCODERS)
+    def test_padding_does_not_change_the_posterior(self, tiny_model, ids, encoder):
+        model = tiny_model(encoder=encoder)
+        without = torch.cat(model.encode(ids))
+        padded = nn.functional.pad(ids, (0, 4), value=PAD)
+        torch.testing.assert_close(torch.cat(model.encode(padded, (padded != PAD).long())), without, **EXACT)
+        torch.testing.assert_close(torch.cat(model.encode(ids, torch.ones_like(ids))), without, **EXACT)
+
+    def test_no_padding_needs_no_mask(self, tiny_model, ids):
+        model, masks = tiny_model(), []
+        model.encoder.register_forward_pre_hook(
+            lambda module, args, kwargs: masks.append(kwargs["attention_mask"]), with_kwargs=True
+        )
+        model.encode(ids)
+        model.encode(ids, torch.ones_like(ids))
+        assert masks[0] is None and masks[1] is not None
+
+    def test_other_ids_for_the_decoder(self, tiny_model, ids):
+        model = tiny_model()
+        decoder_ids = nn.functional.pad(ids.flip(1), (0, 2), value=PAD)
+        mask = (decoder_ids != PAD).long()
+        outputs = model(ids, decoder_input_ids=decoder_ids, decoder_attention_mask=mask)
+        nll = model.decoder.negative_log_likelihood(decoder_ids, outputs.latents, mask)
+        torch.testing.assert_close(outputs.reconstruction_loss, nll.mean())
+        torch.testing.assert_close(outputs.posterior_mean, model.encode(ids)[0])
+
+    def test_loss(self, tiny_model, ids):
+        model = tiny_model()
+        torch.manual_seed(3)
+        outputs = model(ids, beta=0.3)
+        torch.manual_seed(3)
+        mean, std = outputs.posterior_mean, (outputs.posterior_logvar / 2).exp()
+        torch.testing.assert_close(outputs.latents, mean + std * torch.randn(3, 3))
+
+        kl = kl_divergence(Normal(mean, std), Normal(0, 1))
+        torch.testing.assert_close(outputs.kl_loss, kl.sum(1).mean())
+        nll = model.decoder.negative_log_likelihood(ids, outputs.latents)
+        torch.testing.assert_close(outputs.reconstruction_loss, nll.mean())
+        torch.testing.assert_close(outputs.loss, nll.mean() + 0.3 * outputs.kl_loss)
+
+        # half of the dimensions are above the threshold
+        free_bits = kl.mean(0).median().item()
+        torch.manual_seed(3)
+        freed = model(ids, beta=0.3, free_bits=free_bits)
+        expected = nll.mean() + 0.3 * sum(max(value, free_bits) for value in kl.mean(0).tolist())
+        torch.testing.assert_close(freed.loss, expected)
+        torch.testing.assert_close(freed.kl_loss, outputs.kl_loss)
+
+    def test_free_bits_cost_and_teach_nothing(self, tiny_model, ids):
+        model = tiny_model()
+        loss = model(ids, beta=7.0, free_bits=100.0).loss
+        torch.manual_seed(0)
+        model.zero_grad()
+        outputs = model(ids, beta=7.0, free_bits=100.0)
+        (with_kl,) = torch.autograd.grad(outputs.loss, model.to_posterior.weight, retain_graph=True)
+        (without,) = torch.autograd.grad(outputs.reconstruction_loss, model.to_posterior.weight)
+        assert loss > 7 * 3 * 100
+        torch.testing.assert_close(with_kl, without)
+
+    @every_injection
+    def test_autocast(self, tiny_model, ids, injection):
+        model = tiny_model(injection=injection)
+        torch.manual_seed(0)
+        exact = model(ids)
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = model(ids)
+        outputs.loss.backward()
+        assert outputs.loss.dtype == outputs.latents.dtype == torch.float32
+        torch.testing.assert_close(outputs.loss, exact.loss, rtol=0.02, atol=0.0)
+        assert model.decoder.injection.projection.weight.grad.any()
+
+    @every_injection
+    def test_bfloat16(self, tiny_model, ids, injection):
+        outputs = tiny_model(injection=injection).to(torch.bfloat16)(ids)
+        outputs.loss.backward()
+        assert outputs.loss.dtype == torch.float32
+
+    @pytest.mark.parametrize("injection", set(INJECTIONS) - {"kv_memory"})
+    def test_gradient_checkpointing(self, tiny_model, ids, injection):
+        def gradients(model):
+            torch.manual_seed(0)
+            model.train()(ids).loss.backward()
+            return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+        plain, checkpointed = tiny_model(injection=injection), tiny_model(injection=injection)
+        checkpointed.activation_checkpointing_enable()
+        torch.testing.assert_close(gradients(checkpointed), gradients(plain))
+
+    def test_gradient_checkpointing_would_drop_a_memory(self, tiny_model):
+        with pytest.raises(ValueError, match="does not support activation checkpointing"):
+            tiny_model(injection="kv_memory").activation_checkpointing_enable()
+
+    def test_copies(self, tiny_model, ids):
+        model = tiny_model()
+        assert torch.equal(copy.deepcopy(model).encode(ids)[0], model.encode(ids)[0])
+
+    def test_default_config(self):
+        config = DiffLMConfig()
+        assert (config.encoder_config.model_type, config.decoder_config.model_type) == ("bert", "llama")
+        assert config.get_text_config() is config.decoder_config
+        again = DiffLMConfig.from_dict(config.to_dict())
+        assert again.to_dict() == config.to_dict()
+
+
+class TestPretrained:
+    @pytest.fixture
+    def save(self, tiny_config, tmp_path):
+        """Saves a new model of that type; returns it and its folder."""
+
+        def make(model_type, auto_class=AutoModel, dtype=torch.float32, **fields):
+            model = auto_class.from_config(tiny_config(model_type, **fields)).to(dtype).eval()
+            model.save_pretrained(tmp_path / f"{model_type}-{auto_class.__name__}")
+            return model, tmp_path / f"{model_type}-{auto_class.__name__}"
+
+        return make
+
+    @pytest.mark.parametrize("decoder_type", ["llama", "gpt2"])
+    @pytest.mark.parametrize("encoder_type", ["bert", "t5", "llama"])
+    def test_weights(self, save, encoder_type, decoder_type):
+        encoder, encoder_folder = save(encoder_type)
+        decoder, decoder_folder = save(decoder_type, AutoModelForCausalLM)
+        model = DiffLMModel.from_encoder_decoder_pretrained(encoder_folder, decoder_folder, latent_size=5)
+        assert_same_weights(model.encoder, encoder.encoder if encoder_type == "t5" else encoder)
+        assert_same_weights(model.decoder.lm, decoder)
+        assert not model.training
+        assert (model.config.latent_size, model.config.freeze_decoder) == (5, True)
+        assert model.config.decoder_config.model_type == decoder_type
+
+    def test_weights_of_an_encoder_without_its_decoder(self, tiny_config, save, tmp_path):
+        encoder = T5EncoderModel(tiny_config("t5"))
+        encoder.save_pretrained(tmp_path / "encoder")
+        model = DiffLMModel.from_encoder_decoder_pretrained(
+            tmp_path / "encoder", save("llama", AutoModelForCausalLM)[1]
+        )
+        assert_same_weights(model.encoder, encoder.encoder)
+
+    def test_frozen_decoder(self, save, tmp_path, ids):
+        model = DiffLMModel.from_encoder_decoder_pretrained(save("bert")[1], save("llama", AutoModelForCausalLM)[1])
+        model.save_pretrained(tmp_path / "model")
+        for trained in model, DiffLMModel.from_pretrained(tmp_path / "model"):
+            before = copy.deepcopy(trained.state_dict())
+            optimizer = torch.optim.AdamW(trained.parameters(), lr=0.01, weight_decay=0.1)
+            for _ in range(2):
+                trained.train()(ids).loss.backward()
+                optimizer.step()
+            for name, parameter in trained.named_parameters():
+                if name.startswith("decoder.lm."):
+                    assert not parameter.requires_grad and parameter.grad is None, name
+                    assert torch.equal(parameter, before[name]), name
+                elif "pooler" not in name:
+                    assert not torch.equal(parameter, before[name]), name
+
+    def test_decoder_that_is_trained(self, save, ids):
+        model = DiffLMModel.from_encoder_decoder_pretrained(
+            save("bert")[1], save("gpt2", AutoModelForCausalLM)[1], freeze_decoder=False
+        )
+        model(ids).loss.backward()
+        assert all(parameter.grad.any() for parameter in model.decoder.lm.parameters())
+
+    @pytest.mark.parametrize("freeze_decoder", [True, False])
+    def test_dtypes(self, save, tmp_path, ids, freeze_decoder):
+        model = DiffLMModel.from_encoder_decoder_pretrained(
+            save("bert", dtype=torch.bfloat16)[1],
+            save("llama", AutoModelForCausalLM, dtype=torch.bfloat16)[1],
+            freeze_decoder=freeze_decoder,
+        )
+        lm_dtype = torch.bfloat16 if freeze_decoder else torch.float32
+        for name, parameter in model.named_parameters():
+            assert parameter.dtype == (lm_dtype if name.startswith("decoder.lm.") else torch.float32), name
+        model(ids).loss.backward()
+        model.save_pretrained(tmp_path / "model")
+        assert_same_weights(DiffLMModel.from_pretrained(tmp_path / "model"), model.float())
+
+    def test_special_ids(self, save, tmp_path):
+        encoder, decoder = save("bert")[1], save("llama", AutoModelForCausalLM)[1]
+        model = DiffLMModel.from_encoder_decoder_pretrained(encoder, decoder, bos_token_id=7, eos_token_id=9)
+        model.save_pretrained(tmp_path / "model")
+        for m in model, DiffLMModel.from_pretrained(tmp_path / "model"):
+            generated = m.decoder.sample_records(torch.randn(64, 8), torch.rand(64, 20))
+            assert (generated[:, 0] == 7).all()
+            after_eos = ((generated == 9).cumsum(1) - (generated == 9).long()) > 0
+            assert after_eos.any() and (generated[after_eos] == PAD).all()
+
+    def test_sampling_habits_of_a_chat_model_are_left_behind(self, save):
+        lm, folder = save("llama", AutoModelForCausalLM)
+        lm.generation_config.update(do_sample=True, temperature=0.1, top_k=1, repetition_penalty=5.0)
+        lm.save_pretrained(folder)
+        model = DiffLMModel.from_encoder_decoder_pretrained(save("bert")[1], folder).decoder
+        latents, uniforms = torch.randn(32, 8), torch.rand(32, 6)
+        records = model.sample_records(latents, uniforms)
+        plain = DiffLMForCausalLM(model.config)
+        plain.load_state_dict(model.state_dict())
+        assert torch.equal(records, plain.eval().sample_records(latents, uniforms))
+
+
+class TestRecords:
+    """`position_ranges`, and sampling from given random numbers."""
+
+    @staticmethod
+    def restricted_log_probs(model, ids, latents, ranges):
+        """Of every position, over the full vocabulary, with the ids outside its range masked."""
+        logits = model(ids, latents=latents, use_cache=False).logits[:, :-1].double()
+        for position in range(logits.shape[1]):
+            start, end = ranges[min(position, len(ranges) - 1)]
+            logits[:, position, :start] = logits[:, position, end:] = -math.inf
+        return logits.log_softmax(-1)
+
+    def sample_without_cache(self, model, latents, uniforms):
+        """One record at a time, one full forward pass a token."""
+        config = model.config
+        num_fixed = len(config.position_ranges) - (config.num_texts > 0)
+        records = []
+        for z, row in zip(latents, uniforms):
+            ids, num_open = [BOS], config.num_texts
+            for position, uniform in enumerate(row.double()):
+                if position >= num_fixed and not num_open:
+                    break
+                # the last id only makes room for one more position
+                inputs = torch.tensor([[*ids, PAD]])
+                log_probs = self.restricted_log_probs(model, inputs, z[None], config.position_ranges)[0, position]
+                ids.append(int((log_probs.exp().cumsum(0) <= uniform).sum()))
+                num_open -= position >= num_fixed and ids[-1] == EOS
+            records.append(ids)
+        length = max(map(len, records))
+        return torch.tensor([ids + [PAD] * (length - len(ids)) for ids in records])
+
+    @every_injection
+    def test_loss(self, record_model, latents, injection):
+        model = record_model(injection=injection).decoder
+        # texts of 2 and 0, 1 and 3, 0 and 0 tokens
+        ids = torch.tensor(
+            [
+                [BOS, 20, 39, 40, 5, 6, EOS, EOS, PAD, PAD],
+                [BOS, 24, 25, 40, 7, EOS, 3, 17, 4, EOS],
+                [BOS, 22, 30, 40, EOS, EOS, PAD, PAD, PAD, PAD],
+            ]
+        )
+        mask = (ids != PAD).long()
+        log_probs = self.restricted_log_probs(model, ids, latents, RANGES)
+        nll = -log_probs.gather(-1, ids[:, 1:, None])[..., 0].masked_fill(mask[:, 1:] == 0, 0.0).sum(1)
+        torch.testing.assert_close(model.negative_log_likelihood(ids, latents, mask), nll.float(), **EXACT)
+        assert nll.isfinite().all()
+        # a record on its own, without padding
+        alone = model.negative_log_likelihood(ids[2:, :6], latents[2:])
+        torch.testing.assert_close(alone, nll[2:].float(), **EXACT)
+
+    def test_loss_without_texts(self, record_model, latents):
+        model = record_model(position_ranges=RANGES[:3], num_texts=0, max_record_length=4).decoder
+        ids = torch.tensor([[BOS, 20, 39, 40], [BOS, 24, 25, 40], [BOS, 22, 30, 40]])
+        log_probs = self.restricted_log_probs(model, ids, latents, RANGES[:3])
+        nll = -log_probs.gather(-1, ids[:, 1:, None]).sum((1, 2)).float()
+        torch.testing.assert_close(model.negative_log_likelihood(ids, latents), nll, **EXACT)
+
+    def test_loss_of_texts_alone(self, record_model, latents):
+        model = record_model(position_ranges=RANGES[3:], num_texts=1).decoder
+        ids = torch.tensor([[BOS, 5, 6, EOS], [BOS, 7, EOS, PAD], [BOS, EOS, PAD, PAD]])
+        mask = (ids != PAD).long()
+        log_probs = self.restricted_log_probs(model, ids, latents, RANGES[3:])
+        nll = -log_probs.gather(-1, ids[:, 1:, None])[..., 0].masked_fill(mask[:, 1:] == 0, 0.0).sum(1).float()
+        torch.testing.assert_close(model.negative_log_likelihood(ids, latents, mask), nll, **EXACT)
+        assert torch.equal(model.sample_records(latents, torch.full((3, 13), 0.0)), ids.new_tensor([[BOS, EOS]] * 3))
+
+    def test_head_with_bias(self, record_model, latents):
+        model = record_model().decoder
+        head = model.get_output_embeddings()
+        head.bias = nn.Parameter(3 * torch.randn(50))
+        ids = torch.tensor([[BOS, 20, 39, 40, 5, 6, EOS, EOS]] * 3)
+        log_probs = self.restricted_log_probs(model, ids, latents, RANGES)
+        nll = -log_probs.gather(-1, ids[:, 1:, None]).sum((1, 2)).float()
+        torch.testing.assert_close(model.negative_log_likelihood(ids, latents), nll, **EXACT)
+        uniforms = torch.rand(3, 13)
+        assert torch.equal(
+            model.sample_records(latents, uniforms), self.sample_without_cache(model, latents, uniforms)
+        )
+
+    def test_token_dropout(self, record_model, latents):
+        model = record_model(token_dropout=0.5).decoder
+        ids = torch.tensor([[BOS, 20, 39, 40, 5, 6, EOS, EOS]] * 3)
+        exact = model.negative_log_likelihood(ids, latents)
+        assert torch.equal(exact, model.negative_log_likelihood(ids, latents))
+        model.train()
+        dropped = [model.negative_log_likelihood(ids, latents) for _ in range(2)]
+        assert not torch.equal(*dropped) and not torch.equal(dropped[0], exact)
+        # the first position has BOS alone before it, which is never dropped
+        torch.testing.assert_close(
+            model.negative_log_likelihood(ids[:, :2], latents),
+            model.eval().negative_log_likelihood(ids[:, :2], latents),
+        )
+
+    @every_injection
+    @pytest.mark.parametrize("num_texts", [0, 1, 2])
+    def test_sampling_is_that_of_an_independent_implementation(self, record_model, injection, num_texts):
+        ranges = RANGES if num_texts else RANGES[:3]
+        length = 14 if num_texts else 4
+        model = record_model(
+            injection=injection, position_ranges=ranges, num_texts=num_texts, max_record_length=length
+        ).decoder
+        latents, uniforms = torch.randn(12, 3), torch.rand(12, length - 1)
+        records = model.sample_records(latents, uniforms)
+        assert torch.equal(records, self.sample_without_cache(model, latents, uniforms))
+        assert torch.equal(records, model.sample_records(latents, uniforms))
+
+    @every_injection
+    def test_sampling(self, record_model, injection):
+        model = record_model(injection=injection).decoder
+        latents, uniforms = torch.randn(200, 3), torch.rand(200, 13)
+        records = model.sample_records(latents, uniforms)
+        assert (records[:, 0] == BOS).all()
+        for position, (start, end) in enumerate(RANGES[:3], start=1):
+            assert ((records[:, position] >= start) & (records[:, position] < end)).all()
+        num_ended = (records[:, 4:] == EOS).cumsum(1)
+        is_open = nn.functional.pad(num_ended, (1, 0))[:, :-1] < 2
+        texts = records[:, 4:]
+        assert ((texts[is_open] >= 2) & (texts[is_open] < 18)).all()
+        assert (texts[~is_open] == PAD).all()
+        assert (num_ended[:, -1] == 2).any()
+        assert len(records.unique(dim=0)) > 150
+
+        # the same in any batch
+        for size in 1, 7, 150:
+            for batch in zip(records.split(size), latents.split(size), uniforms.split(size)):
+                expected, *arguments = (part[:10] for part in batch)
+                part = model.sample_records(*arguments)
+                assert torch.equal(nn.functional.pad(part, (0, records.shape[1] - part.shape[1])), expected)
+
+    def test_temperature(self, record_model):
+        model = record_model().decoder
+        latents, uniforms = torch.randn(20, 3), torch.rand(20, 13)
+        greedy_records = model.sample_records(latents, uniforms, temperature=0)
+        assert torch.equal(greedy_records, model.sample_records(latents, 1 - uniforms, temperature=0))
+        assert torch.equal(greedy_records, model.sample_records(latents, uniforms, temperature=1e-6))
+        assert torch.equal(greedy_records, model.sample_records(latents, uniforms, top_p=1e-6))
+        log_probs = self.restricted_log_probs(model, greedy_records, latents, RANGES)
+        open_ids = greedy_records[:, 1:] != PAD
+        assert torch.equal(log_probs.argmax(-1)[open_ids], greedy_records[:, 1:][open_ids])
+        assert not torch.equal(greedy_records[:, :5], model.sample_records(latents, uniforms, temperature=3.0)[:, :5])
+
+    @pytest.mark.parametrize("temperature, top_p", [(1.0, 1.0), (0.5, 1.0), (1.0, 0.6), (2.0, 0.8)])
+    @pytest.mark.parametrize("position_ranges", [None, [(3, 50)]])
+    def test_distribution(self, tiny_model, temperature, top_p, position_ranges):
+        model = tiny_model(position_ranges=position_ranges, max_record_length=2).decoder
+        z = torch.randn(1, 3)
+        logits = model(torch.tensor([[BOS]]), latents=z).logits[0, -1].double()
+        if position_ranges:
+            logits[:3] = -math.inf
+        probs = (logits / temperature).softmax(-1)
+        ordered = probs.sort(descending=True)
+        num_kept = int((ordered.values.cumsum(0) < top_p).sum()) + 1
+        nucleus = torch.zeros_like(probs)
+        nucleus[ordered.indices[:num_kept]] = ordered.values[:num_kept]
+        nucleus /= nucleus.sum()
+
+        # Uniforms on a grid: every share is then within a step of its probability.
+        num_records = 2000
+        uniforms = ((torch.randperm(num_records) + 0.5) / num_records)[:, None]
+        records = model.sample_records(z.expand(num_records, -1), uniforms, temperature, top_p)
+        shares = records[:, 1].bincount(minlength=50) / num_records
+        assert (shares - nucleus).abs().max() <= 1.01 / num_records
+
+    @every_injection
+    def test_distribution_of_a_continuation(self, tiny_model, injection):
+        model = tiny_model(injection=injection).decoder
+        z, num_records = torch.randn(1, 3), 4000
+        first = torch.cat([torch.full((50, 1), BOS), torch.arange(50)[:, None]], dim=1)
+        probs = model(first, latents=z.expand(50, -1)).logits.softmax(-1)
+        # EOS is followed by padding only
+        probs[EOS, 1] = nn.functional.one_hot(torch.tensor(PAD), 50)
+        joint = probs[0, 0][:, None] * probs[:, 1]
+        records = model.sample_records(z.expand(num_records, -1), torch.rand(num_records, 2))
+        shares = (50 * records[:, 1] + records[:, 2]).bincount(minlength=2500) / num_records
+        # χ² of the cells that are expected often enough, whose mean is their number
+        often = joint.flatten() * num_records > 5
+        chi2 = (num_records * (shares - joint.flatten()).square() / joint.flatten())[often].sum()
+        assert often.sum() > 50
+        assert chi2 < often.sum() + 4 * (2 * often.sum()).sqrt()
+
+    def test_sampling_without_ranges_stops_at_eos(self, tiny_model):
+        model = tiny_model().decoder
+        latents, uniforms = torch.randn(100, 3), torch.rand(100, 30)
+        records = model.sample_records(latents, uniforms)
+        assert (records[:, 0] == BOS).all() and records.shape[1] <= 31
+        is_eos = (records == EOS).long()
+        after_eos = is_eos.cumsum(1) - is_eos > 0
+        assert after_eos.any() and (records[after_eos] == PAD).all()
+        for size in 1, 30:
+            for batch in zip(records.split(size), latents.split(size), uniforms.split(size)):
+                expected, *arguments = (part[:10] for part in batch)
+                part = model.sample_records(*arguments)
+                assert torch.equal(nn.functional.pad(part, (0, records.shape[1] - part.shape[1])), expected)
+        greedy_records = model.sample_records(latents[:5], uniforms[:5], temperature=0)
+        expected = model.generate(latents=latents[:5], do_sample=False, max_new_tokens=30)
+        assert torch.equal(greedy_records, expected)
+
+    def test_uniforms_at_the_edges(self, tiny_model):
+        model = tiny_model(position_ranges=[(3, 50)], max_record_length=2).decoder
+        almost_one = 1 - 2**-24
+        uniforms = torch.tensor([[0.0], [almost_one]])
+        assert model.sample_records(torch.zeros(2, 3), uniforms)[:, 1].tolist() == [3, 49]
