@@ -28,8 +28,8 @@ generate as many records as they were trained on, by `difflm generate`. Versions
 
 {scores}
 
-*Shapes* and *trends* are SDMetrics' Column Shapes and Column Pair Trends against the training split (1 is best). *C2ST*
-is the AUC of an XGBoost that tells generated rows from real ones (0.5 is best): against the test split, and against
+*Shapes* and *trends* are SDMetrics' Column Shapes and Column Pair Trends against the training split (1 is best).
+*C2ST* is the AUC of an XGBoost that tells generated rows from real ones (0.5 is best): against the test split, and against
 the training split, which has more rows to learn from, but where copied rows would flatter. *MLE* is the AUC of an
 XGBoost trained on generated rows and tested on the test split; for beijing it is the RMSE of log(1 + PM2.5), where
 less is better. In brackets: the same trained on the real training split. *DCR* is the share of generated rows that lie
@@ -52,7 +52,7 @@ latents drawn from its own posterior and from another record's: turning the late
 {speed}
 
 *Train* is the whole command, both phases and loading included. *Rows/s* is `pipe(num_records,
-output_type="pandas")` in bf16: latents by 20 Heun steps (39 evaluations of the denoiser), decoding, and conversion.
+output_type="pandas")` in bf16: latents by 16 Heun steps (31 evaluations of the denoiser), decoding, and conversion.
 
 ## Information in the latents against fidelity
 

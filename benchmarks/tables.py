@@ -24,6 +24,7 @@ import torch
 from difflm_hf import DiffLMPipeline
 from difflm_hf.evaluation import classifier_two_sample_test, evaluate_table
 from difflm_hf.training.train import encode_latents, to_dataset
+from difflm_hf.utils import default_dtype
 
 from .results import save_result
 
@@ -60,7 +61,7 @@ def benchmark(folder: Path, work_dir: Path) -> dict[str, Any]:
         "tokens": pipe.vae.config.max_record_length,
         "parameters": sum(p.numel() for part in (pipe.vae, pipe.denoiser) for p in part.parameters()),
         "train_seconds": train_seconds,
-        "rows_per_second": time_generation(pipe, len(train)),
+        "rows_per_second": time_generation(model_dir, len(train)),
         "num_threads": torch.get_num_threads(),
     }
 
@@ -89,9 +90,9 @@ def score_latents(pipe: DiffLMPipeline, table: pd.DataFrame) -> dict[str, float]
     return {"kl": kl.sum().item(), "active": int((kl > 0.1).sum()), "own": own, "other": other}
 
 
-def time_generation(pipe: DiffLMPipeline, num_records: int) -> float:
+def time_generation(model_dir: Path, num_records: int) -> float:
     """Records per second, latents and DataFrame included, after one block to warm up."""
-    pipe = DiffLMPipeline(**pipe.components, block_size=pipe.config.block_size).to(torch.bfloat16)
+    pipe = DiffLMPipeline.from_pretrained(model_dir, torch_dtype=default_dtype())
     pipe(1)
     start = time.monotonic()
     pipe(num_records, generator=torch.Generator().manual_seed(SEED), output_type="pandas")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import torch
 
 from difflm_hf import train
 from difflm_hf.evaluation import evaluate_table
-from difflm_hf.training.train import VAE_ARGUMENTS
+from difflm_hf.training import RECIPES
 
 from .results import load_result, save_result
 from .tables import score_latents
@@ -28,7 +29,7 @@ from .tables import score_latents
 
 PLOT = Path("docs/images/tradeoff.png")
 # β and free bits per dimension (nats), from latents that carry nothing to latents that carry most of a record.
-SETTINGS = ((1.0, 0.0), (0.5, 0.0), (0.5, 0.25), (0.5, 0.5), (0.5, 1.0), (0.5, 2.0))
+SETTINGS = ((1.0, 0.0), (1.0, 0.25), (1.0, 0.5), (1.0, 1.0), (1.0, 2.0), (0.1, 0.5))
 
 
 def measure(folder: Path, work_dir: Path, beta: float, free_bits: float) -> dict[str, Any]:
@@ -37,8 +38,9 @@ def measure(folder: Path, work_dir: Path, beta: float, free_bits: float) -> dict
     tables = {split: pd.read_csv(folder / f"{split}.csv") for split in ("train", "valid", "test")}
     output_dir = work_dir / f"{folder.name}-beta{beta}-free{free_bits}"
     shutil.rmtree(output_dir, ignore_errors=True)
-    VAE_ARGUMENTS.update(beta_max=beta, free_bits=free_bits)
-    pipe = train(tables["train"], output_dir, validation=tables["valid"])
+    small = RECIPES["small"]
+    RECIPES["tradeoff"] = replace(small, vae={**small.vae, "beta_max": beta, "free_bits": free_bits})
+    pipe = train(tables["train"], output_dir, validation=tables["valid"], config="tradeoff")
     generator = torch.Generator().manual_seed(0)
     synthetic = pipe(len(tables["train"]), generator=generator, output_type="pandas").records
     kinds = {"target": info["target"], "categorical": info["categorical"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -28,9 +29,6 @@ class DiffLMConfig(PreTrainedConfig):
             further position if `num_texts` is not 0. Losses and samples are then computed over these ids alone.
         num_texts (`int`, defaults to 0): Texts closed by EOS at the end of a record, with `position_ranges`.
         max_record_length (`int`, *optional*): Tokens of the longest record, BOS included.
-        token_dropout (`float`, defaults to 0.0):
-            Share of the decoder's input tokens that training replaces by padding, with `position_ranges`: it keeps a
-            small decoder from learning records by heart, and makes it lean on z (arXiv 1511.06349, section 3.1).
 
     Example:
 
@@ -59,7 +57,6 @@ class DiffLMConfig(PreTrainedConfig):
         position_ranges: list[tuple[int, int]] | None = None,
         num_texts: int = 0,
         max_record_length: int | None = None,
-        token_dropout: float = 0.0,
         **kwargs,
     ):
         self.encoder_config = _to_config(encoder_config, "bert")
@@ -72,7 +69,6 @@ class DiffLMConfig(PreTrainedConfig):
         self.position_ranges = position_ranges and [(start, end) for start, end in position_ranges]
         self.num_texts = num_texts
         self.max_record_length = max_record_length
-        self.token_dropout = token_dropout
         super().__init__(**kwargs)
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
@@ -84,4 +80,5 @@ def _to_config(config: PreTrainedConfig | dict[str, Any] | None, default: str) -
     if config is None:
         small = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512}
         return AutoConfig.for_model(default, **small)
-    return AutoConfig.for_model(**config) if isinstance(config, dict) else config
+    # A copy, since what is set here, such as the attention implementation, is not meant for the model it came with.
+    return AutoConfig.for_model(**config) if isinstance(config, dict) else copy.deepcopy(config)

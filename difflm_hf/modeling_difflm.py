@@ -83,6 +83,7 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
     def __init__(self, config: DiffLMConfig, lm: PreTrainedModel | None = None):
         super().__init__(config)
         self.lm = AutoModelForCausalLM.from_config(config.decoder_config) if lm is None else lm
+        config.decoder_config = self.lm.config  # one object, which cannot get out of step
         self.injection = build_injection(config)
         # Not the LM's own, whose temperature and penalties are for chat: p(x|z) has none.
         self.generation_config = GenerationConfig.from_model_config(self.lm.config)
@@ -205,7 +206,13 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
     # generate()
 
     def prepare_inputs_for_generation(
-        self, input_ids, next_sequence_length=None, past_key_values=None, is_first_iteration=False, **kwargs
+        self,
+        input_ids,
+        next_sequence_length=None,
+        past_key_values=None,
+        inputs_embeds=None,
+        is_first_iteration=False,
+        **kwargs,
     ):
         is_started = past_key_values is not None and (not is_first_iteration or past_key_values.get_seq_length() > 0)
         if is_started and is_first_iteration and next_sequence_length is not None:
@@ -217,6 +224,7 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
             input_ids,
             next_sequence_length=next_sequence_length,
             past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
             is_first_iteration=is_first_iteration,
             **kwargs,
         )
@@ -281,10 +289,6 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
             targets = targets.masked_fill(attention_mask[:, 1:] == 0, -100)
         if self.config.position_ranges is None:
             return _token_nll(self(inputs, latents=latents, use_cache=False).logits, targets).sum(1)
-        if self.training and self.config.token_dropout:
-            dropped = torch.rand(inputs.shape, device=inputs.device) < self.config.token_dropout
-            dropped[:, 0] = False
-            inputs = inputs.masked_fill(dropped, self.lm.config.pad_token_id)
         hidden, _ = self._hidden_states(inputs, latents)
         nll, ranges = hidden.new_zeros(len(hidden), dtype=torch.float32), self._fixed_ranges
         if num_fixed := len(ranges):
@@ -351,7 +355,7 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
             next_ids = start + _sample(logits, uniforms[:, position], temperature, top_p)
             if position >= num_fixed:
                 next_ids = next_ids.where(num_open > 0, pad)
-                num_open = num_open - (next_ids == eos)
+                num_open = num_open - (next_ids == eos).long()
             ids.append(next_ids[:, None])
             if position >= num_fixed - 1 and not (num_open > 0).any():
                 break
@@ -375,6 +379,7 @@ class DiffLMModel(DiffLMPreTrainedModel):
     ):
         super().__init__(config)
         encoder = AutoModel.from_config(config.encoder_config) if encoder is None else encoder
+        config.encoder_config = encoder.config
         self.encoder = encoder.get_encoder() if hasattr(encoder, "decoder") else encoder
         self.to_posterior = nn.Linear(self.encoder.config.get_text_config().hidden_size, 2 * config.latent_size)
         self.decoder = DiffLMForCausalLM(config, lm)

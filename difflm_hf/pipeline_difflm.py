@@ -106,7 +106,7 @@ class DiffLMPipeline(DiffusionPipeline):
     def __call__(
         self,
         num_records: int = 1,
-        num_inference_steps: int = 20,
+        num_inference_steps: int = 16,
         temperature: float = 1.0,
         top_p: float = 1.0,
         batch_size: int | None = None,
@@ -118,7 +118,7 @@ class DiffLMPipeline(DiffusionPipeline):
         """
         Args:
             num_records (`int`, defaults to 1): Records to generate. There are never fewer.
-            num_inference_steps (`int`, defaults to 20): Steps of the scheduler.
+            num_inference_steps (`int`, defaults to 16): Steps of the scheduler.
             temperature (`float`, defaults to 1.0): Of the causal LM; 0 is greedy.
             top_p (`float`, defaults to 1.0): Share of the probability, likeliest tokens first, to sample from.
             batch_size (`int`, *optional*):
@@ -199,7 +199,7 @@ class DiffLMPipeline(DiffusionPipeline):
         self,
         seed: int,
         block: int,
-        num_inference_steps: int = 20,
+        num_inference_steps: int = 16,
         temperature: float = 1.0,
         top_p: float = 1.0,
         batch_size: int | None = None,
@@ -234,7 +234,7 @@ class DiffLMPipeline(DiffusionPipeline):
     def generate_latents(
         self,
         num_latents: int,
-        num_inference_steps: int = 20,
+        num_inference_steps: int = 16,
         generator: torch.Generator | None = None,
         callback_on_step_end: Callable | None = None,
     ) -> torch.Tensor:

@@ -654,20 +654,6 @@ class TestRecords:
             model.sample_records(latents, uniforms), self.sample_without_cache(model, latents, uniforms)
         )
 
-    def test_token_dropout(self, record_model, latents):
-        model = record_model(token_dropout=0.5).decoder
-        ids = torch.tensor([[BOS, 20, 39, 40, 5, 6, EOS, EOS]] * 3)
-        exact = model.negative_log_likelihood(ids, latents)
-        assert torch.equal(exact, model.negative_log_likelihood(ids, latents))
-        model.train()
-        dropped = [model.negative_log_likelihood(ids, latents) for _ in range(2)]
-        assert not torch.equal(*dropped) and not torch.equal(dropped[0], exact)
-        # the first position has BOS alone before it, which is never dropped
-        torch.testing.assert_close(
-            model.negative_log_likelihood(ids[:, :2], latents),
-            model.eval().negative_log_likelihood(ids[:, :2], latents),
-        )
-
     @every_injection
     @pytest.mark.parametrize("num_texts", [0, 1, 2])
     def test_sampling_is_that_of_an_independent_implementation(self, record_model, injection, num_texts):

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import jsonschema
 import numpy as np
@@ -17,8 +18,7 @@ from difflm_hf.records import CompactCodec, Field, JSONCodec, RecordSchema, read
 from difflm_hf.records.schema import DATETIME_FORMATS
 
 
-settings.register_profile("records", deadline=None, max_examples=25)
-settings.load_profile("records")
+thorough = settings(deadline=None, max_examples=100)
 
 LOOKALIKES = [
     "",
@@ -165,16 +165,19 @@ def decode_any(codec: CompactCodec, tokenizer, seed: int, num_records: int = 50)
     return codec.decode(ids, tokenizer, remainders)
 
 
+@thorough
 @given(tables())
 def test_tables_come_back_exactly(table):
     assert_round_trip(table)
 
 
+@thorough
 @given(tables())
 def test_tables_come_back_exactly_with_few_tokens(table):
     assert_round_trip(table, max_values=2, num_bins=3, num_steps=2, min_records=1, min_copies=0.1)
 
 
+@thorough
 @given(tables(), st.integers(0, 2**32 - 1))
 def test_any_ids_make_valid_records(table, seed):
     schema = RecordSchema.infer(table)
@@ -370,6 +373,8 @@ def test_json_decodes_valid_records():
         {"day": "today"},
         {"day": 20200101},
         {"at": "now"},
+        {"at": "2020-05-05T00:00:00"},
+        {"at": "2020-05-05"},
         {"at": "2021-01-01T00:00:01Z"},
         {"at": "9999-01-01T00:00:00Z"},
         {"note": "123456"},
@@ -390,6 +395,20 @@ def test_json_drops_invalid_records(changes):
 def test_json_drops_what_does_not_parse(text):
     table, valid = JSONCodec(JSON_SCHEMA).decode([text])
     assert valid.tolist() == [False] and table.columns.tolist() == JSON_SCHEMA.names and len(table) == 0
+
+
+def test_json_of_datetimes_with_and_without_time_zones():
+    schema = RecordSchema([Field("local", "datetime", dtype="datetime64[ns]")])
+    offsets = ["", "+01:00", "+02:00", "Z", "-05:30"]
+    table, valid = JSONCodec(schema).decode([json.dumps({"local": f"2020-01-01T12:00:00{end}"}) for end in offsets])
+    assert valid.tolist() == [True, False, False, False, False]
+    assert table["local"].tolist() == [pd.Timestamp("2020-01-01T12:00:00")]
+
+    # Local mean time, with an offset of 53 minutes and 28 seconds.
+    old = pd.to_datetime(["1890-01-01T12:00", "2020-01-01T12:00"]).tz_localize(ZoneInfo("Europe/Berlin"))
+    assert_round_trip(pd.DataFrame({"old": old.tz_convert("Europe/Berlin")}))
+    texts = JSONCodec(RecordSchema.infer(pd.DataFrame({"old": old}))).encode(pd.DataFrame({"old": old}))
+    assert texts == ['{"old": "1890-01-01T11:06:32+00:00"}', '{"old": "2020-01-01T12:00:00+01:00"}']
 
 
 # Schemas
@@ -469,6 +488,7 @@ def test_infer_max_categories():
     assert RecordSchema.infer(table, max_categories=9)["x"].type == "text"
 
 
+@thorough
 @given(table=tables())
 def test_schemas_save_and_load(tmp_path_factory, table):
     path = tmp_path_factory.mktemp("schema") / "schema.json"

@@ -102,7 +102,8 @@ class CompactCodec:
             table (`pandas.DataFrame`): The records.
             max_values (`int`, defaults to 100): A number with at most so many distinct values has a token for each.
             num_bins (`int`, defaults to 64):
-                Bins of any other number. Each value heavier than a bin has a token of its own besides.
+                Bins of any other number. Each value heavier than a bin of what is left has a token of its own besides:
+                a price list stays one, however many zeros there are.
             num_steps (`int`, defaults to 32): Steps in each bin, at most.
             min_records (`int`, defaults to 8): Records that a step holds at least.
             min_copies (`float`, defaults to 0.02):
@@ -138,7 +139,7 @@ class CompactCodec:
             t.grid = Grid.fit(f, values)
             points = t.grid.encode(f, values)
             distinct, counts = np.unique(points, return_counts=True)
-            own = (counts > len(values) / num_bins) | (len(distinct) <= max_values)
+            own = _own_tokens(counts, max_values, num_bins, min_records)
             t.values = distinct[own].tolist()
             binned = ~np.isin(points, distinct[own])
             units[f.name] = t.grid.to_units(points)
@@ -230,7 +231,7 @@ class CompactCodec:
                 ids = np.searchsorted(own, points)
                 rest = ~(np.isin(points, own) | null)
                 if t.bins is None and rest.any():
-                    value = column.iloc[int(rest.argmax())]
+                    value = column.tolist()[rest.argmax()]
                     raise ValueError(
                         f"column {name!r}: {value!r} is not one of the {len(own)} values that the codec was fitted "
                         "on; drop the record, or fit the codec on data that has it"
@@ -299,6 +300,8 @@ class CompactCodec:
         return pd.DataFrame({name: columns[name] for name in self.schema.names})
 
     def _text_ids(self, column: pd.Series, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+        if len(column) == 0:  # which tokenizers do not take
+            return []
         null = column.isna()
         # What looks like a special token inside a text is text.
         encodings = tokenizer(column.where(~null, "").tolist(), split_special_tokens=True, add_special_tokens=False)
@@ -339,7 +342,7 @@ class CompactCodec:
         for f in self.texts:
             null = np.array([f.nullable and s[:1] == [NULL_ID] for s in segments[f.name]], bool)
             clean = [[i for i in s if i > EOS_ID] for s in segments[f.name]]
-            decoded = tokenizer.batch_decode(clean, clean_up_tokenization_spaces=False)
+            decoded = tokenizer.batch_decode(clean, clean_up_tokenization_spaces=False) if clean else []
             texts[f.name] = f.to_series(np.array([text[: f.max_length] for text in decoded], dtype=object), null)
         return texts
 
@@ -361,6 +364,15 @@ class CompactCodec:
             state["num_text_ids"],
             state["max_text_tokens"],
         )
+
+
+def _own_tokens(counts: np.ndarray, max_values: int, num_bins: int, min_records: int) -> np.ndarray:
+    """Which distinct values have a token of their own, given how often each occurs."""
+    own = np.full(len(counts), len(counts) <= max_values)
+    # Once heavy values are out, bins are smaller, and further values may be heavier than those.
+    while (heavy := ~own & (counts > max(counts[~own].sum() / num_bins, min_records))).any():
+        own |= heavy
+    return own
 
 
 def _find_copies(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .schema import Field, RecordSchema
+from .schema import Field, RecordSchema, isoformat
 
 
 # The types that JSON's values may have in Python.
@@ -102,7 +102,7 @@ def _to_json_values(f: Field, column: pd.Series) -> list:
     elif f.type == "boolean":
         values = values.astype(bool)
     elif f.type == "datetime" and f.format is None:
-        values = values.map(lambda moment: moment.isoformat())
+        values = values.map(isoformat)
     filled = np.full(len(column), None)
     filled[~null] = np.array(values.tolist(), dtype=object)
     return filled.tolist()

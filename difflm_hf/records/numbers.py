@@ -45,7 +45,7 @@ class Grid:
         numbers = field.to_numpy(values)
         points = self.floor(_to_units(field, numbers))
         if (wrong := self.decode(field, points) != numbers).any():
-            value = values.iloc[int(wrong.argmax())]
+            value = values.tolist()[wrong.argmax()]
             minimum, maximum = self.decode(field, np.array([0, self.size - 1], np.uint64))
             raise ValueError(
                 f"column {field.name!r}: {value!r} is not between {minimum} and {maximum} at the precision of the "

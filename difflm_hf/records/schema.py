@@ -42,7 +42,8 @@ DATETIME_FORMATS = (
     "%H:%M",
 )
 ISO_PATTERN = r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?"
-OFFSET_PATTERN = r"(Z|[+-]\d{2}:\d{2}(:\d{2})?)"
+OFFSET_PATTERN = r"(Z|[+-]\d{2}:\d{2})"
+OFFSET = re.compile(r":[\d.]+\s*[Zz+-]")  # after a time; a date has signs too
 # The most that 64 bits hold.
 WIDEST: dict[str, tuple[Any, Any]] = {
     "integer": (-(2**63), 2**63 - 1),
@@ -141,7 +142,7 @@ class Field:
         if column.isna().iloc[row]:
             raise ValueError(f"null in row {row}; fill it, drop the record, or set nullable=True in the schema")
         raise ValueError(
-            f"{column.iloc[row]!r} in row {row} is not {self.description}; drop the record, or change the schema"
+            f"{column.tolist()[row]!r} in row {row} is not {self.description}; drop the record, or change the schema"
         )
 
     def allows(self, column: pd.Series) -> np.ndarray:
@@ -176,23 +177,16 @@ class Field:
         """
         numbers, exact = self._read(values)
         if not exact.all():
+            value = values.tolist()[exact.argmin()]
             raise ValueError(
-                f"{values.iloc[exact.argmin()]!r} is not {self.description}; convert the column, e.g. with astype(str)"
+                f"{value!r} cannot be kept as {self.description}; convert the column, e.g. by astype(str)"
             )
         return numbers
 
     def _read(self, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         """Values as [`Field.to_numpy`] gives them, and which of them are exact."""
         if self.type == "datetime":
-            in_utc = self.time_zone is not None
-            moments = pd.to_datetime(values, format=self.format or "ISO8601", errors="coerce", utc=in_utc)
-            if not in_utc and moments.dt.tz is not None:
-                moments[:] = pd.NaT
-            moments = moments.dt.tz_localize(None)
-            exact = moments.between(*WIDEST["datetime"])
-            if self.format is not None:
-                exact &= moments.dt.strftime(self.format) == values
-            return moments.where(exact).dt.as_unit("ns").to_numpy(), exact.to_numpy(bool)
+            return self._read_moments(values)
         if not pd_types.is_numeric_dtype(values.dtype):
             values = values.astype(object).where(np.array([isinstance(v, Real) for v in values], bool), np.nan)
         elif pd_types.is_float_dtype(values.dtype) and values.dtype.itemsize < 8:
@@ -202,6 +196,18 @@ class Field:
         inside = values.where(exact, 0)
         numbers = inside.to_numpy(np.int64 if self.type == "integer" else np.float64)
         return numbers, exact & (numbers == inside.to_numpy())
+
+    def _read_moments(self, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+        moments = pd.to_datetime(values, format=self.format or "ISO8601", errors="coerce", utc=True)
+        moments = moments.dt.tz_localize(None)
+        exact = moments.between(*WIDEST["datetime"])
+        if self.format is not None:
+            exact &= moments.dt.strftime(self.format) == values
+        elif pd_types.is_datetime64_any_dtype(values.dtype):
+            exact &= (values.dt.tz is None) == (self.time_zone is None)
+        else:
+            exact &= values.astype(str).str.contains(OFFSET) == (self.time_zone is not None)
+        return moments.where(exact).dt.as_unit("ns").to_numpy(), exact.to_numpy(bool)
 
     def to_series(self, values: np.ndarray, null: np.ndarray) -> pd.Series:
         """
@@ -299,7 +305,7 @@ class RecordSchema:
                 nested types, and infinite numbers. The message names the column and the way out.
         """
         table = read_table(data)
-        check_columns(table)
+        check_columns(table, str(data) if isinstance(data, (str, Path)) else "the table")
         if unknown := set(categorical) - set(table.columns):
             raise ValueError(f"no column {sorted(unknown)[0]!r} to take as a category; columns: {list(table.columns)}")
         schema = cls()
@@ -354,18 +360,24 @@ class RecordSchema:
             raise ValueError(f"{path}: not a record schema ({error})") from error
 
 
-def check_columns(table: pd.DataFrame) -> None:
+def check_columns(table: pd.DataFrame, source: str) -> None:
     """Raises a `ValueError` unless the table has rows, and columns with distinct, non-empty string names."""
     if table.shape[1] == 0:
-        raise ValueError("the table has no columns")
+        raise ValueError(f"{source} has no columns")
     if len(table) == 0:
-        raise ValueError(f"the table has no rows (columns: {list(table.columns)})")
+        raise ValueError(f"{source} has no rows (columns: {list(table.columns)})")
     for name in table.columns:
         if not isinstance(name, str) or not name:
             raise ValueError(f"column name {name!r} is not a non-empty string; rename it, e.g. table.columns.map(str)")
     if not table.columns.is_unique:
         double = table.columns[table.columns.duplicated()][0]
         raise ValueError(f"column name {double!r} stands more than once; rename or drop one of them")
+
+
+def isoformat(moment: pd.Timestamp) -> str:
+    # Local times before about 1900 have offsets with seconds, which pandas writes but does not read.
+    has_seconds = moment.tz is not None and moment.utcoffset().total_seconds() % 60
+    return (moment.tz_convert("UTC") if has_seconds else moment).isoformat()
 
 
 def is_text(value: Any) -> bool:
@@ -403,7 +415,7 @@ def _infer_field(name: str, column: pd.Series, categorical: bool, max_categories
     numbers = f.to_numpy(values)
     bounds = numbers.min(), numbers.max()
     if kind == "datetime":
-        f.minimum, f.maximum = (pd.Timestamp(m, tz="UTC").tz_convert(f.time_zone).isoformat() for m in bounds)
+        f.minimum, f.maximum = (isoformat(pd.Timestamp(m, tz="UTC").tz_convert(f.time_zone)) for m in bounds)
     else:
         f.minimum, f.maximum = (bound.item() for bound in bounds)
         f.decimals = 0 if kind == "integer" else _decimals(numbers)
@@ -418,7 +430,7 @@ def _kind_of(values: pd.Series, categorical: bool = False) -> FieldType:
         examples = ", ".join(f"{t} ({str(v)[:40]!r})" for t, v in types.items())
         if set(types) <= {"dict", "list", "ndarray"}:
             raise ValueError(f"nested values ({examples}); flatten them, or write them as JSON text")
-        raise ValueError(f"mixed or unsupported types: {examples}; convert the column, e.g. with astype(str)")
+        raise ValueError(f"mixed or unsupported types: {examples}; convert the column, e.g. by astype(str)")
     if kind == "number" and not np.isfinite(values.to_numpy(np.float64)).all():
         raise ValueError("an infinite number; replace it by a null or a finite number")
     if kind == "text" and not values.map(is_text).all():

@@ -32,6 +32,7 @@ from ..pipeline_difflm import DiffLMPipeline
 from ..processing_difflm import DiffLMProcessor
 from ..records import RecordSchema, read_table
 from ..scheduling_latent_edm import LatentEDMScheduler
+from ..utils import supports_bf16
 from .callbacks import LossProgressCallback, TensorBoardLog, TimeLimit, no_progress_bars
 from .trainers import (
     DiffLMTrainer,
@@ -69,12 +70,12 @@ class Recipe:
 
 RECIPES = {
     "small": Recipe(
-        hidden_size=96,
+        hidden_size=128,
         num_layers=2,
-        num_heads=3,
-        vae={"learning_rate": 2e-3, "num_train_epochs": 12, "per_device_train_batch_size": 256},
-        denoiser_config={"width": 128, "num_layers": 3},
-        denoiser={"learning_rate": 2e-3, "max_steps": 4000, "per_device_train_batch_size": 512},
+        num_heads=4,
+        vae={"learning_rate": 2e-3, "num_train_epochs": 14, "per_device_train_batch_size": 256},
+        denoiser_config={"width": 192, "num_layers": 3},
+        denoiser={"learning_rate": 2e-3, "max_steps": 6000, "per_device_train_batch_size": 512},
     ),
     "base": Recipe(
         hidden_size=256,
@@ -103,11 +104,14 @@ COMMON_ARGUMENTS = {
     "report_to": "none",
     "disable_tqdm": False,
 }
+# 98 % of the noise levels that training draws. EDM's own range, made for images, spends most steps where latents are
+# either all noise or none: 20 of them widen the latents' distribution by 5 %, against 0.3 % here.
+NOISE_LEVELS = {"sigma_min": 0.02, "sigma_max": 5.0}
 NUM_EVALUATIONS = 16
 EARLY_STOPPING_PATIENCE = 5  # evaluations
 VAE_SHARE = 0.8  # of `max_minutes`
-# Without free bits small tables leave most dimensions unused: z would then steer little.
-VAE_ARGUMENTS = {"beta_schedule": "constant", "beta_max": 0.5, "free_bits": 0.5}
+# Free bits keep every dimension of z in use; with β = 1 beyond them, it carries no more than the denoiser can learn.
+VAE_ARGUMENTS = {"beta_schedule": "constant", "beta_max": 1.0, "free_bits": 0.5}
 
 
 def train(
@@ -167,7 +171,7 @@ def train(
     base_encoder = base_encoder or base_model
     tokenizers = [base and AutoTokenizer.from_pretrained(base) for base in (base_model, base_encoder)]
     processor = DiffLMProcessor.from_records(both, schema, *tokenizers)
-    train_set, validation_set = (_to_dataset(processor, table) for table in (train_table, validation_table))
+    train_set, validation_set = (to_dataset(processor, table) for table in (train_table, validation_table))
 
     set_seed(seed)
     if base_model is None:
@@ -194,7 +198,7 @@ def train(
     vae = _run(vae_trainer, "autoencoder", deadline and time.monotonic() + VAE_SHARE * (deadline - time.monotonic()))
 
     train_set, validation_set = encode_latents(vae, train_set), encode_latents(vae, validation_set)
-    scheduler = LatentEDMScheduler()
+    scheduler = LatentEDMScheduler(**NOISE_LEVELS)
     set_seed(seed)  # a run that resumes from here has drawn no random numbers
     denoiser = DiffLMDenoiser(latent_size=vae.config.latent_size, **recipe.denoiser_config)
     mean, std = train_set.tensors["mean"], train_set.tensors["std"]
@@ -210,7 +214,7 @@ def train(
     )
     denoiser = _run(denoiser_trainer, "latent diffusion", deadline)
 
-    block_size = 1024 if base_model is None else 64
+    block_size = 2048 if base_model is None else 64
     save_pipeline(DiffLMPipeline(vae, denoiser, scheduler, processor, block_size), output_dir)
     return DiffLMPipeline.from_pretrained(output_dir)
 
@@ -305,13 +309,6 @@ def save_pipeline(pipeline: DiffLMPipeline, output_dir: Path) -> None:
     temporary.rmdir()
 
 
-def supports_bf16() -> bool:
-    """Whether bfloat16 is fast here."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
 def _split(table: pd.DataFrame, validation: Any, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     if validation is not None:
         validation = read_table(validation)
@@ -327,7 +324,8 @@ def _split(table: pd.DataFrame, validation: Any, seed: int) -> tuple[pd.DataFram
     return table.iloc[order[size:]], table.iloc[order[:size]]
 
 
-def _to_dataset(processor: DiffLMProcessor, table: pd.DataFrame) -> TensorDataset:
+def to_dataset(processor: DiffLMProcessor, table: pd.DataFrame) -> TensorDataset:
+    """Records as a dataset for [`DiffLMTrainer`]."""
     batch = processor(table)
     batch.pop("remainders", None)
     return TensorDataset(**batch)

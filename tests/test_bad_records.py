@@ -1,0 +1,308 @@
+"""Data that is odd works, and data that is wrong gets one error that names it and the way out."""
+
+import json
+import re
+from datetime import date
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from difflm_hf.records import CompactCodec, Field, JSONCodec, RecordSchema, read_table, write_table
+
+
+TABLE = pd.DataFrame(
+    {
+        "age": range(20, 30),
+        "income": np.arange(10) * 1000.5,
+        "color": ["red", "green"] * 5,
+        "member": [True, False] * 5,
+        "day": [f"2020-01-{day:02}" for day in range(1, 11)],
+        "joined": pd.date_range("2020-01-01", periods=10, tz="UTC"),
+        "note": [f"note {i}" for i in range(10)],
+        "gap": [None, 1.5] * 5,
+        "nothing": None,
+    }
+)
+
+
+def fit_and_restore(table: pd.DataFrame, **kwargs) -> CompactCodec:
+    schema = RecordSchema.infer(table)
+    codec, tokenizer = CompactCodec.fit(schema, table, **kwargs)
+    ids, remainders = codec.encode(table, tokenizer)
+    decoded, valid = JSONCodec(schema).decode(JSONCodec(schema).encode(table))
+    for one in (codec.decode(ids, tokenizer, remainders), decoded):
+        pd.testing.assert_frame_equal(one, table, check_exact=True)
+    assert codec.vocab_size == len(tokenizer)
+    return codec
+
+
+# Tables that are odd, and work
+
+
+ODD_TABLES = {
+    "all types": TABLE,
+    "one row": TABLE.iloc[:1],
+    "nothing but nulls": TABLE[["nothing"]],
+    "nothing but nan": pd.DataFrame({"nothing": [np.nan, np.nan]}),
+    "300 columns": pd.DataFrame({f"column {i}": np.arange(5) * i for i in range(300)}),
+    "odd names": pd.DataFrame({"\n": [0, 1], "a": [0, 1], "a:0": [1, 0], "⟨s⟩": [1, 1]}),
+    "not ASCII": pd.DataFrame({"größe": ["ß", "ẞ"] * 2, "名前": ["山田", "鈴木", "", "👍🏽"]}),
+    "constants": pd.DataFrame({"x": [5, 5, 5], "y": ["same"] * 3, "z": [0.1] * 3}),
+    "extreme floats": pd.DataFrame({"x": [-0.0, 0.0, 1e300, 5e-324]}),
+    "extreme integers": pd.DataFrame({"x": [-(2**63), 2**63 - 1]}),
+}
+
+
+@pytest.mark.parametrize("table", ODD_TABLES.values(), ids=ODD_TABLES)
+def test_odd_tables_work(table):
+    fit_and_restore(table)
+
+
+def test_long_texts_work_where_they_are_allowed():
+    rng = np.random.default_rng(0)
+    long = "".join(rng.choice(list("abcdefghij klmno🙂"), 10_000))
+    table = TABLE.iloc[:2].assign(essay=["short", long])
+    with pytest.raises(ValueError, match=r"column 'essay' has a text of 10000 characters in row 1 .* max_text_tokens"):
+        fit_and_restore(table)
+    assert fit_and_restore(table, max_text_tokens=20_000).max_text_tokens > 1024
+
+
+def test_texts_longer_than_those_fitted_are_named():
+    codec, tokenizer = CompactCodec.fit(
+        RecordSchema([Field("a", "text"), Field("b", "text")]), [{"a": "x", "b": "yy"}]
+    )
+    with pytest.raises(ValueError, match="column 'b' has a text of 500 characters in row 1"):
+        codec.encode([{"a": "x", "b": ""}, {"a": "xyz", "b": "y" * 500}], tokenizer)
+
+
+# Tables that no schema can be inferred from
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (pd.DataFrame(), "the table has no columns"),
+        ([], "the table has no columns"),
+        (pd.DataFrame({"a": []}), "the table has no rows (columns: ['a'])"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "column name 'a' stands more than once; rename or drop"),
+        (pd.DataFrame([[1]]), "column name 0 is not a non-empty string; rename it"),
+        (pd.DataFrame({"": [1]}), "column name '' is not a non-empty string; rename it"),
+        (pd.DataFrame({("a", "b"): [1]}), "column name ('a', 'b') is not a non-empty string; rename it"),
+    ],
+    ids=str,
+)
+def test_infer_names_what_is_wrong_with_a_table(data, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        RecordSchema.infer(data)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ([1, "a"], "mixed or unsupported types: int ('1'), str ('a'); convert the column, e.g. by astype(str)"),
+        (pd.Series([True, 1], dtype=object), "mixed or unsupported types: bool ('True'), int ('1'); convert"),
+        ([Decimal("1.5")], "mixed or unsupported types: Decimal ('1.5'); convert"),
+        (pd.to_timedelta([1]), "mixed or unsupported types: Timedelta"),
+        ([date(2020, 1, 1)], "mixed or unsupported types: date ('2020-01-01'); convert"),
+        ([b"bytes"], "mixed or unsupported types: bytes"),
+        ([1j], "mixed or unsupported types: complex"),
+        (pd.cut([1, 2], 2), "mixed or unsupported types: Interval"),
+        (pd.Categorical(pd.to_datetime(["2020-01-01"])), "mixed or unsupported types: Timestamp"),
+        ([[1, 2]], "nested values (list ('[1, 2]')); flatten them, or write them as JSON text"),
+        ([{"y": 1}], "nested values (dict"),
+        ([np.ones(2)], "nested values (ndarray"),
+        ([1.0, np.inf], "an infinite number; replace it by a null or a finite number"),
+        (pd.Series([-np.inf, np.nan], dtype="float32"), "an infinite number; replace it"),
+        ([2**63], f"{2**63} cannot be kept as an integer between {-(2**63)} and {2**63 - 1}; convert the column"),
+        ([2**70, 1], f"{2**70} cannot be kept as an integer between"),
+        (pd.Series([2**60 + 1, 0.5], dtype=object), f"{2**60 + 1} cannot be kept as a number between"),
+        (
+            np.array(["3000-01-01"], "datetime64[s]"),
+            "Timestamp('3000-01-01 00:00:00') cannot be kept as a datetime without a time zone between 1677",
+        ),
+        (["\ud83d"], "half a character (a lone surrogate), which UTF-8 cannot hold; replace or drop it"),
+    ],
+    ids=lambda value: value[:50] if isinstance(value, str) else "",
+)
+def test_infer_names_what_is_wrong_with_a_column(values, message):
+    with pytest.raises(ValueError, match="^" + re.escape(f"column 'x': {message}")):
+        RecordSchema.infer(pd.DataFrame({"x": values}))
+
+
+def test_infer_names_columns_that_are_no_categories():
+    with pytest.raises(ValueError, match="no column 'size' to take as a category; columns: "):
+        RecordSchema.infer(TABLE, categorical=["age", "size"])
+    with pytest.raises(ValueError, match="column 'joined': mixed or unsupported types: Timestamp"):
+        RecordSchema.infer(TABLE, categorical=["joined"])
+
+
+# Records that do not fit the schema
+
+
+@pytest.mark.parametrize(
+    "column, value, message",
+    [
+        ("age", 30, "30 in row 1 is not an integer between 20 and 29; drop the record, or change the schema"),
+        ("age", 19, "19 in row 1 is not an integer between 20 and 29"),
+        ("age", 20.5, "20.5 in row 1 is not an integer"),
+        ("age", "20", "'20' in row 1 is not an integer"),
+        ("age", 2**64, "18446744073709551616 in row 1 is not an integer"),
+        ("age", None, "null in row 1; fill it, drop the record, or set nullable=True"),
+        ("income", 1e300, "1e+300 in row 1 is not a number between 0.0 and 9004.5"),
+        ("income", -np.inf, "-inf in row 1 is not a number"),
+        ("income", np.nan, "null in row 1"),
+        ("income", "?", "'?' in row 1 is not a number"),
+        ("color", "blue", "'blue' in row 1 is not one of its 2 categories; drop the record, or change the schema"),
+        ("color", 1, "1 in row 1 is not one of its 2 categories"),
+        ("color", ["red"], "unhashable type"),
+        ("color", None, "null in row 1"),
+        ("member", "yes", "'yes' in row 1 is not true or false"),
+        ("member", None, "null in row 1"),
+        ("day", "2020-01-11", "'2020-01-11' in row 1 is not a datetime in the format '%Y-%m-%d' between 2020-01-01"),
+        ("day", "01.01.2020", "'01.01.2020' in row 1 is not a datetime in the format '%Y-%m-%d' between 2020-01-01"),
+        ("day", None, "null in row 1"),
+        (
+            "joined",
+            pd.Timestamp("2021-01-01", tz="UTC"),
+            "Timestamp('2021-01-01 00:00:00+0000', tz='UTC') in row 1 is",
+        ),
+        ("joined", pd.NaT, "null in row 1"),
+        ("note", 5, "5 in row 1 is not a UTF-8 text of at most 6 characters"),
+        ("note", "note 12", "'note 12' in row 1 is not a UTF-8 text of at most 6 characters"),
+        ("note", "\ud83d", "'\\ud83d' in row 1 is not a UTF-8 text"),
+        ("note", None, "null in row 1"),
+        ("gap", "1.5", "'1.5' in row 1 is not a number between 1.5 and 1.5"),
+        ("nothing", 0, "0 in row 1 is not null, as in all the data that the schema comes from"),
+    ],
+    ids=str,
+)
+def test_encode_names_what_the_schema_does_not_allow(column, value, message):
+    schema = RecordSchema.infer(TABLE)
+    codec, tokenizer = CompactCodec.fit(schema, TABLE)
+    table = TABLE.astype(object)
+    table[column] = pd.Series([table[column][0], value, *table[column][2:]], dtype=object)
+    for encode in (lambda: codec.encode(table, tokenizer), lambda: JSONCodec(schema).encode(table)):
+        with pytest.raises(ValueError, match="^" + re.escape(f"column {column!r}: {message}")):
+            encode()
+    with pytest.raises(ValueError, match="^" + re.escape(f"column {column!r}: {message}")):
+        CompactCodec.fit(schema, table)
+
+
+def test_encode_names_a_column_that_is_missing_or_double():
+    codec, tokenizer = CompactCodec.fit(RecordSchema.infer(TABLE), TABLE)
+    with pytest.raises(ValueError, match="column 'color' is missing; the schema has"):
+        codec.encode(TABLE.drop(columns="color"), tokenizer)
+    with pytest.raises(ValueError, match="column 'age' stands more than once; the schema has"):
+        codec.encode(pd.concat([TABLE, TABLE[["age"]]], axis=1), tokenizer)
+
+
+@pytest.mark.parametrize(
+    "values, unseen, message",
+    [
+        (range(0, 2000, 2), 3, "3 is not between 0 and 1998 at the precision of the data; round or drop it"),
+        (np.arange(1000) / 100, 1.234, "1.234 is not between 0.0 and 9.99 at the precision of the data; round"),
+        ([1, 2, 4], 3, "3 is not one of the 3 values that the codec was fitted on; drop the record, or fit"),
+        ([1.5, 2.5], 1.75, "1.75 is not between 1.5 and 2.5 at the precision of the data; round or drop it"),
+    ],
+    ids=["step", "decimals", "gap", "decimals of few values"],
+)
+def test_encode_names_numbers_that_have_no_tokens(values, unseen, message):
+    table = pd.DataFrame({"x": values})
+    codec, tokenizer = CompactCodec.fit(RecordSchema.infer(table), table)
+    with pytest.raises(ValueError, match=re.escape("column 'x': ") + r".*" + re.escape(message)):
+        codec.encode([{"x": unseen}], tokenizer)
+
+
+def test_numbers_with_more_decimals_than_the_schema_are_named():
+    schema = RecordSchema([Field("price", "number", dtype="float64", decimals=2)])
+    with pytest.raises(ValueError, match=r"column 'price': .*0\.125.* at the precision of the data; round"):
+        CompactCodec.fit(schema, [{"price": 0.5}, {"price": 0.125}])
+
+
+def test_fit_needs_rows_and_values():
+    schema = RecordSchema.infer(TABLE)
+    with pytest.raises(ValueError, match="the table has no rows"):
+        CompactCodec.fit(schema, TABLE.iloc[:0])
+    with pytest.raises(ValueError, match="column 'gap' has no values to fit on; drop it, or make its type 'null'"):
+        CompactCodec.fit(schema, TABLE.iloc[:1])
+
+
+# Schemas that are wrong
+
+
+def test_fields_of_an_unknown_type_are_named():
+    with pytest.raises(ValueError, match="field 'x': type 'int' is not one of integer, number"):
+        Field("x", "int")
+    with pytest.raises(ValueError, match="field 'x' is a category; give its categories"):
+        Field("x", "category")
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", '[{"name": "x", "type": "integer", "min": 1}]', '[{"name": "x"}]', "[1]"]
+)
+def test_unreadable_schemas_are_named(content, tmp_path):
+    path = tmp_path / "schema.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"schema\.json: not a record schema \("):
+        RecordSchema.load(path)
+
+
+# Files
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "json", "jsonl"])
+@pytest.mark.parametrize("content", [b"", bytes(range(256)), b"\x00\x01\x02\x03" * 100, b"PAR1 and then nothing"])
+def test_unreadable_files_are_named(suffix, content, tmp_path):
+    path = tmp_path / f"table.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"table\.{suffix}(: cannot be read as {suffix} \(| has no (rows|columns))"):
+        RecordSchema.infer(path)
+
+
+NO_LIST = "not a list of objects, one for each record)"
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("a.csv", "x,y,x\n1,2,3\n", "cannot be read as csv (column name 'x' stands more than once; rename or drop"),
+        ("a.csv", "x,y\n1,2,3\n", "cannot be read as csv (rows have more values than the header has names (2))"),
+        ("a.csv", "x,y\n1,2\n1,2,3\n", "cannot be read as csv (Error tokenizing data. C error: Expected 2 fields"),
+        ("a.json", '{"x": 1}', f"cannot be read as json ({NO_LIST}"),
+        ("a.json", "[1, 2]", f"cannot be read as json ({NO_LIST}"),
+        ("a.jsonl", '{"x": 1}\n\n{"x": 2\n', "cannot be read as jsonl (line 3: "),
+        ("a.jsonl", "1\n", f"cannot be read as jsonl ({NO_LIST}"),
+        ("a.xlsx", "", ".xlsx is not one of .csv, .parquet, .json, .jsonl"),
+        ("a", "", "no ending is not one of .csv, .parquet, .json, .jsonl"),
+    ],
+    ids=str,
+)
+def test_read_names_file_and_fault(name, content, message, tmp_path):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(ValueError, match="^" + re.escape(f"{path}: {message}")):
+        read_table(path)
+
+
+def test_missing_files_and_other_things_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.csv: no such file"):
+        read_table(tmp_path / "none.csv")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_table(tmp_path)
+    for data, name in ((5, "int"), ([1], "list"), ({"a": [1]}, "dict"), (None, "NoneType")):
+        with pytest.raises(TypeError, match=f"cannot read records from a {name}; give a DataFrame, a Dataset"):
+            read_table(data)
+
+
+def test_write_names_an_unknown_ending(tmp_path):
+    with pytest.raises(ValueError, match=r"table\.xlsx: \.xlsx is not one of \.csv, \.parquet, \.jsonl"):
+        write_table(TABLE, tmp_path / "table.xlsx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_json_lines_may_hold_blank_lines(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"x": 1}) + "\n\n" + json.dumps({"x": 2}))
+    assert read_table(path)["x"].tolist() == [1, 2]

@@ -1,0 +1,613 @@
+"""Training in both phases: what it takes, what it leaves, and that a killed run ends like any other."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from datasets import Dataset
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny import make_table, seeded, weights
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    PreTrainedTokenizerFast,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
+
+from difflm_hf import (
+    BetaSchedule,
+    DiffLMDenoiser,
+    DiffLMModel,
+    DiffLMPipeline,
+    DiffLMProcessor,
+    DiffLMTrainer,
+    DiffLMTrainingArguments,
+    JSONCodec,
+    LatentDiffusionTrainer,
+    LatentDiffusionTrainingArguments,
+    LatentEDMScheduler,
+    train,
+)
+from difflm_hf.training import RECIPES, TensorDataset
+from difflm_hf.training.callbacks import LossProgressCallback
+
+
+TIMES = ("runtime", "per_second", "total_flos", "train_loss")  # of a call, not of a run
+
+
+def scalars(log: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows of a phase."""
+    events = EventAccumulator(str(log)).Reload()
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+        if not tag.endswith(TIMES)
+    }
+
+
+def values(log: Path, tag: str) -> list[float]:
+    return [value for _, value in scalars(log)[tag]]
+
+
+def edited(name: str, vae: dict | None = None, denoiser: dict | None = None, **fields) -> str:
+    """A variant of the tiny recipe, which is then `config=name`."""
+    tiny = RECIPES["tiny"]
+    fields |= {"vae": tiny.vae | (vae or {}), "denoiser": tiny.denoiser | (denoiser or {})}
+    RECIPES[name] = dataclasses.replace(tiny, **fields)
+    return name
+
+
+@pytest.fixture(scope="module")
+def brief() -> str:
+    """A recipe of two steps a phase."""
+    return edited("brief", min_steps=2, denoiser={"max_steps": 2})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """The folder of a run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("run") / "model"
+    train(make_table(), folder, config="tiny")
+    return folder
+
+
+# One call
+
+
+def test_output_folder(run):
+    for name in ("model_index.json", "processor/processor_config.json", "scheduler/scheduler_config.json"):
+        assert (run / name).is_file()
+    assert set(weights(run)) == {"vae/model.safetensors", "denoiser/diffusion_pytorch_model.safetensors"}
+    assert not (run / "complete").exists()
+
+
+def test_losses_fall(run):
+    for phase, tags in {"vae": ("loss", "eval_loss", "eval_bound"), "denoiser": ("loss",)}.items():
+        for tag in tags:
+            curve = values(run / "logs" / phase, tag)
+            assert np.mean(curve[-3:]) < np.mean(curve[:3])
+
+
+def test_logs(run):
+    log = scalars(run / "logs" / "vae")
+    assert {"loss", "kl_loss", "reconstruction_loss", "beta", "learning_rate", "eval_bound", "eval_kl_loss"} <= set(log)
+    steps = [step for step, _ in log["loss"]]
+    assert steps == sorted(set(steps))
+    for step, bound in log["eval_bound"]:
+        parts = (dict(log[f"eval_{name}"])[step] for name in ("reconstruction_loss", "kl_loss"))
+        assert bound == pytest.approx(sum(parts), rel=1e-5)
+    assert {"loss", "eval_loss"} <= set(scalars(run / "logs" / "denoiser"))
+
+
+def test_latents_are_standardised(run):
+    pipe = DiffLMPipeline.from_pretrained(run)
+    batch = pipe.processor(make_table())
+    mean, logvar = pipe.vae.encode(batch["input_ids"], batch["attention_mask"]).__iter__()
+    latents = mean + torch.randn(mean.shape, generator=seeded()) * (0.5 * logvar).exp()
+    normal = pipe.denoiser.normalize_latents(latents)
+    assert normal.mean(0).abs().max() < 0.1
+    assert normal.std(0).sub(0.5).abs().max() < 0.1
+
+
+def test_same_seed_same_weights(run, brief, tmp_path):
+    table = make_table(60)
+    for name, seed in {"a": 0, "b": 0, "c": 1}.items():
+        train(table, tmp_path / name, config=brief, seed=seed)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    assert all(a != c for a, c in zip(weights(tmp_path / "a").values(), weights(tmp_path / "c").values()))
+
+
+@pytest.mark.parametrize("kind", ["dataset", "csv", "parquet", "jsonl"])
+def test_kinds_of_data(kind, brief, tmp_path):
+    table = make_table(60)
+    if kind == "dataset":
+        data = Dataset.from_pandas(table)
+    else:
+        data = tmp_path / f"data.{kind}"
+        if kind == "csv":
+            table.to_csv(data, index=False)
+        elif kind == "parquet":
+            table.to_parquet(data)
+        else:
+            table.to_json(data, orient="records", lines=True, date_format="iso")
+    pipe = train(data, tmp_path / "model", config=brief)
+    types = {field.name: field.type for field in pipe.processor.schema}
+    assert list(types) == list(table.columns)
+    assert types == types | {
+        **{"age": "integer", "price": "number", "score": "number", "color": "category", "member": "boolean"},
+        **{"joined": "datetime", "birthday": "datetime", "size": "category", "note": "text", "nothing": "null"},
+    }
+    assert len(pipe(3).records) == 3
+
+
+def test_given_validation(brief, tmp_path):
+    pipe = train(make_table(60), tmp_path / "a", validation=make_table(20, seed=1), config=brief)
+    # The schema covers both.
+    assert pipe.processor.schema["age"].minimum <= min(make_table(60)["age"].min(), make_table(20, 1)["age"].min())
+    with pytest.raises(ValueError, match="'age' is in only one of data and validation"):
+        train(make_table(60), tmp_path / "b", validation=make_table(20).drop(columns="age"), config=brief)
+    with pytest.raises(ValueError, match="validation table has no rows"):
+        train(make_table(60), tmp_path / "b", validation=make_table(20).iloc[:0], config=brief)
+    assert not (tmp_path / "b").exists()
+
+
+def test_validation_is_split_off(run):
+    # A tenth of the rows is held out: 216 rows in batches of 64 are four steps an epoch.
+    assert dict(scalars(run / "logs" / "vae")["epoch"])[4] == 1.0
+
+
+def test_categorical(brief, tmp_path):
+    pipe = train(make_table(60), tmp_path / "model", categorical=["code"], config=brief)
+    field = pipe.processor.schema["code"]
+    assert (field.type, field.categories) == ("category", [0, 1, 2, 3, 4])
+    assert {record["code"] for record in pipe(20).records} <= {0, 1, 2, 3, 4}
+
+
+def test_one_row(brief, tmp_path):
+    table = make_table(2).iloc[1:]
+    pipe = train(table, tmp_path / "model", config=brief)
+    record = {name: value for name, value in pipe(2).records[1].items() if name != "note"}
+    [expected] = map(json.loads, JSONCodec(pipe.processor.schema).encode(table))
+    assert record == {name: value for name, value in expected.items() if name != "note"}
+
+
+@pytest.mark.parametrize("injection", ["prefix_soft_prompt", "kv_memory", "input_embed"])
+def test_injections(injection, brief, tmp_path):
+    pipe = train(make_table(60), tmp_path / "model", injection=injection, config=brief)
+    assert pipe.vae.config.injection == injection
+    assert len(pipe(2).records) == 2
+
+
+def test_max_minutes(tmp_path):
+    config = edited("long", min_steps=10**6, denoiser={"max_steps": 10**6})
+    start = time.monotonic()
+    train(make_table(), tmp_path / "model", config=config, max_minutes=4 / 60)
+    assert time.monotonic() - start < 60
+    for phase in ("vae", "denoiser"):
+        rates = values(tmp_path / "model" / "logs" / phase, "learning_rate")
+        # The steps fit the time, so that the schedule of the learning rate comes to its end.
+        assert rates[-1] < 0.5 * max(rates)
+
+
+def test_max_minutes_is_over_at_once(tmp_path):
+    pipe = train(make_table(60), tmp_path / "model", config="tiny", max_minutes=0)
+    assert len(scalars(tmp_path / "model" / "logs" / "vae")["eval_bound"]) == 1
+    assert len(pipe(2).records) == 2
+
+
+def test_measuring_speed_changes_nothing(brief, tmp_path):
+    for name, minutes in {"a": None, "b": 60}.items():
+        train(make_table(60), tmp_path / name, config=brief, max_minutes=minutes)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    assert scalars(tmp_path / "a" / "logs" / "vae") == scalars(tmp_path / "b" / "logs" / "vae")
+
+
+def test_best_checkpoint_and_early_stopping(tmp_path):
+    """A few rows are soon known by heart: the last weights are then not the best."""
+    config = edited("greedy", vae={"learning_rate": 0.05}, min_steps=640)
+    train(make_table(40), tmp_path / "model", config=config)
+    log = scalars(tmp_path / "model" / "logs" / "vae")
+    losses = [loss for _, loss in log["eval_loss"]]
+    best = int(np.argmin(losses))
+    assert len(losses) == best + 1 + 5  # the patience
+    assert log["eval_loss"][-1][0] < 640
+    [checkpoint] = (tmp_path / "model" / "checkpoints" / "vae").glob("checkpoint-*")
+    assert checkpoint.name == f"checkpoint-{log['eval_loss'][best][0]}"
+    saved = (DiffLMModel.from_pretrained(folder) for folder in (checkpoint, tmp_path / "model" / "vae"))
+    assert all(map(torch.equal, *(model.state_dict().values() for model in saved)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"config": "huge"}, "config='huge' is not one of 'small', 'base'"),
+        ({"injection": "telepathy"}, "injection='telepathy' is not one of 'soft_prompt'"),
+        ({"categorical": ["shoe"]}, "no column 'shoe'"),
+        ({"base_encoder": "bert"}, "base_encoder goes with base_model"),
+        ({"data": pd.DataFrame()}, "the table has no columns"),
+        ({"data": make_table().iloc[:0]}, "the table has no rows"),
+        ({"data": []}, "the table has no columns"),
+    ],
+)
+def test_bad_arguments(arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        train(**{"data": make_table(60), "output_dir": tmp_path / "model", "config": "tiny", **arguments})
+    assert not (tmp_path / "model").exists()
+
+
+def test_folder_not_empty(tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(ValueError, match="is not empty; choose another folder, delete it, or resume"):
+        train(make_table(60), tmp_path, config="tiny")
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_many_columns(brief, tmp_path):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.integers(0, 3, (40, 300)), columns=[f"c{i}" for i in range(300)])
+    pipe = train(table, tmp_path / "model", config=brief)
+    assert pipe(2, output_type="pandas").records.shape == (2, 300)
+
+
+# Resuming
+
+
+def interrupt(monkeypatch, phase: str, at_step: int, with_what=KeyboardInterrupt) -> None:
+    """Training then stops after a step of a phase, before the evaluation and checkpoint that belong to it."""
+    on_step_end = LossProgressCallback.on_step_end
+
+    def stop(self, args, state, control, **kwargs):
+        on_step_end(self, args, state, control, **kwargs)
+        if self.description == phase and state.global_step == at_step:
+            raise with_what
+
+    monkeypatch.setattr(LossProgressCallback, "on_step_end", stop)
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    for phase in ("vae", "denoiser"):
+        assert scalars(other / "logs" / phase) == scalars(run / "logs" / phase)
+    assert weights(other) == weights(run)
+
+
+@pytest.mark.parametrize(
+    ("phase", "at_step"), [("autoencoder", 2), ("autoencoder", 30), ("latent diffusion", 2), ("latent diffusion", 37)]
+)
+def test_resumed_run_is_the_same(phase, at_step, run, tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt(patch, phase, at_step)
+        train(make_table(), folder, config="tiny")
+    assert not (folder / "model_index.json").exists()
+    with pytest.raises(FileNotFoundError, match="holds no pipeline.*resume"):
+        DiffLMPipeline.from_pretrained(folder)
+    # Killed as it wrote a checkpoint: this one is not complete.
+    (folder / "checkpoints" / "vae" / "checkpoint-63").mkdir(parents=True)
+    (folder / "checkpoints" / "vae" / "checkpoint-63" / "model.safetensors").write_bytes(b"cut")
+    torch.rand(1)  # another process has other random numbers
+    train(make_table(), folder, config="tiny", resume=True)
+    assert_same_run(run, folder)
+
+
+def test_killed_process(run, tmp_path):
+    folder = tmp_path / "model"
+    script = f"""
+import os, signal
+from tiny import make_table
+from difflm_hf import train
+from difflm_hf.training.callbacks import LossProgressCallback
+
+def kill(self, args, state, control, **kwargs):
+    if state.global_step == 41:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+LossProgressCallback.on_step_end = kill
+train(make_table(), {str(folder)!r}, config="tiny")
+"""
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    killed = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path}, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    train(make_table(), folder, config="tiny", resume=True)
+    assert_same_run(run, folder)
+
+
+def test_resume_after_the_last_step(run, tmp_path, monkeypatch):
+    """Killed after the last checkpoint of a phase, but before its best weights were saved."""
+    folder = tmp_path / "model"
+    save_pretrained = DiffLMModel.save_pretrained
+
+    def cut_off(self, path, *args, **kwargs):
+        if Path(path).name == ".best":
+            raise KeyboardInterrupt
+        return save_pretrained(self, path, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(DiffLMModel, "save_pretrained", cut_off)
+        train(make_table(), folder, config="tiny")
+    train(make_table(), folder, config="tiny", resume=True)
+    assert_same_run(run, folder)
+
+
+def test_resume_a_finished_run(run, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(run, folder)
+    shutil.rmtree(folder / "denoiser")
+    train(make_table(), folder, config="tiny", resume=True)
+    assert_same_run(run, folder)
+
+
+# The trainers by themselves
+
+
+@pytest.fixture(scope="module")
+def parts() -> tuple[DiffLMProcessor, TensorDataset]:
+    table = make_table(64).drop(columns="note")
+    processor = DiffLMProcessor.from_records(table)
+    return processor, TensorDataset(input_ids=processor(table)["input_ids"])
+
+
+def vae_trainer(parts, folder: Path, callbacks=(), **fields) -> DiffLMTrainer:
+    processor, dataset = parts
+    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    sizes |= {"vocab_size": processor.codec.vocab_size, "max_position_embeddings": processor.codec.max_length + 4}
+    tokens = {f"{name}_token_id": getattr(processor.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    torch.manual_seed(0)
+    model = DiffLMModel(
+        processor.model_config(
+            encoder_config=AutoConfig.for_model("bert", **sizes, **tokens),
+            decoder_config=AutoConfig.for_model("llama", **sizes, **tokens),
+            latent_size=4,
+        )
+    )
+    arguments = {
+        **{"max_steps": 12, "learning_rate": 1e-3, "per_device_train_batch_size": 16, "logging_steps": 1},
+        **{"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "use_cpu": True},
+        **{"restore_callback_states_from_checkpoint": True, "remove_unused_columns": False, "report_to": "none"},
+        "disable_tqdm": True,
+    }
+    args = DiffLMTrainingArguments(output_dir=str(folder), **arguments | fields)
+    return DiffLMTrainer(model, args, train_dataset=dataset, eval_dataset=dataset, callbacks=list(callbacks))
+
+
+def denoiser_trainer(folder: Path, **fields) -> LatentDiffusionTrainer:
+    mean = 0.5 * torch.randn(64, 4, generator=seeded())
+    dataset = TensorDataset(mean=mean, std=torch.zeros_like(mean))
+    arguments = {
+        **{"max_steps": 12, "learning_rate": 1e-2, "per_device_train_batch_size": 16, "save_strategy": "steps"},
+        **{"save_steps": 4, "use_cpu": True, "report_to": "none", "remove_unused_columns": False},
+        **{"disable_tqdm": True, "logging_steps": 1},
+    }
+    torch.manual_seed(0)
+    denoiser = DiffLMDenoiser(latent_size=4, width=16, num_layers=1)
+    args = LatentDiffusionTrainingArguments(output_dir=str(folder), **arguments | fields)
+    return LatentDiffusionTrainer(denoiser, args, LatentEDMScheduler(), train_dataset=dataset, eval_dataset=dataset)
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def history(trainer: DiffLMTrainer) -> list[dict]:
+    kept = [{k: v for k, v in entry.items() if not k.endswith(TIMES)} for entry in trainer.state.log_history]
+    return [entry for entry in kept if "loss" in entry or "eval_loss" in entry]
+
+
+def test_resumed_schedule_of_beta(parts, tmp_path):
+    # A learning rate of 0 stalls the reconstruction for good.
+    fields = {"learning_rate": 0.0, "beta_schedule": "decreasing", "beta_patience": 2, "beta_min": 0.1}
+    whole = vae_trainer(parts, tmp_path / "whole", **fields)
+    whole.train()
+    killed = vae_trainer(parts, tmp_path / "killed", callbacks=[StopAt(6)], **fields)
+    with pytest.raises(KeyboardInterrupt):
+        killed.train()
+    resumed = vae_trainer(parts, tmp_path / "killed", **fields)
+    resumed.train(resume_from_checkpoint=True)
+    assert history(resumed) == history(whole)
+    betas = [entry["beta"] for entry in history(whole) if "beta" in entry]
+    # The first evaluation improves on nothing; each two after it do not, and the next step has the new β.
+    assert betas == pytest.approx(np.maximum(0.5 * 0.7 ** np.array([0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5]), 0.1))
+    assert resumed.beta == whole.beta
+
+
+def test_resumed_weights(parts, tmp_path):
+    whole = vae_trainer(parts, tmp_path / "whole", beta_schedule="cyclical")
+    whole.train()
+    killed = vae_trainer(parts, tmp_path / "killed", callbacks=[StopAt(7)], beta_schedule="cyclical")
+    with pytest.raises(KeyboardInterrupt):
+        killed.train()
+    resumed = vae_trainer(parts, tmp_path / "killed", beta_schedule="cyclical")
+    resumed.train(resume_from_checkpoint=True)
+    assert history(resumed) == history(whole)
+    assert all(map(torch.equal, resumed.model.state_dict().values(), whole.model.state_dict().values()))
+
+
+def test_losses_are_comparable(parts, tmp_path):
+    trainer = vae_trainer(parts, tmp_path)
+    first, second = trainer.evaluate(), trainer.evaluate(metric_key_prefix="test")
+    assert first["eval_bound"] == second["test_bound"]
+    assert first["eval_bound"] == first["eval_reconstruction_loss"] + first["eval_kl_loss"]
+    assert first["eval_loss"] == pytest.approx(
+        first["eval_reconstruction_loss"] + trainer.beta * first["eval_kl_loss"], rel=1e-5
+    )
+
+
+def test_moving_average_is_resumed(tmp_path):
+    whole = denoiser_trainer(tmp_path / "whole")
+    whole.train()
+    killed = denoiser_trainer(tmp_path / "killed", num_train_epochs=1)
+    killed.add_callback(StopAt(6))
+    with pytest.raises(KeyboardInterrupt):
+        killed.train()
+    resumed = denoiser_trainer(tmp_path / "killed")
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.ema.optimization_step == whole.ema.optimization_step == 12
+    assert all(map(torch.equal, resumed.ema.shadow_params, whole.ema.shadow_params))
+
+
+def test_denoiser_ends_with_the_moving_average(tmp_path):
+    trainer = denoiser_trainer(tmp_path)
+    trainer.train()
+    assert all(map(torch.equal, trainer.model.parameters(), trainer.ema.shadow_params))
+    assert trainer.evaluate()["eval_loss"] == trainer.evaluate()["eval_loss"]
+
+
+def test_perfect_denoiser_loss_of_gaussian_latents(tmp_path):
+    """For latents from N(0, σ_data²) the linear denoiser F = 0, as which the network starts, is the best one."""
+    trainer = denoiser_trainer(tmp_path, per_device_eval_batch_size=4096)
+    mean = 0.5 * torch.randn(4096, 4, generator=seeded())
+    loss = trainer.evaluate(TensorDataset(mean=mean, std=torch.zeros_like(mean)))["eval_loss"]
+    assert loss == pytest.approx(1.0, abs=0.05)
+
+
+# Schedules of β
+
+
+def evaluate(schedule: BetaSchedule, *losses: float) -> list[float]:
+    betas = []
+    for loss in losses:
+        schedule.on_evaluate(None, TrainerState(), TrainerControl(), {"eval_reconstruction_loss": loss})
+        betas.append(schedule.beta)
+    return betas
+
+
+def test_decreasing_beta():
+    schedule = BetaSchedule("decreasing", beta_max=0.1, beta_min=0.04, patience=2)
+    assert evaluate(schedule, 9, 8, 8, 7) == [0.1] * 4  # one stalled evaluation is not two
+    assert evaluate(schedule, 7, 7.5) == pytest.approx([0.1, 0.07])
+    assert evaluate(schedule, 7.2, 6) == pytest.approx([0.07, 0.07])
+    assert evaluate(schedule, 6, 6, 6, 6, 6, 6) == pytest.approx([0.07, 0.049, 0.049, 0.04, 0.04, 0.04])
+
+
+def test_constant_beta():
+    schedule = BetaSchedule("constant", beta_max=0.3)
+    assert evaluate(schedule, *[1.0] * 10) == [0.3] * 10
+
+
+def test_cyclical_beta():
+    schedule = BetaSchedule("cyclical", beta_max=1.0, beta_min=0.2, num_cycles=2)
+    betas = []
+    for step in range(16):
+        schedule.on_step_begin(None, TrainerState(global_step=step, max_steps=16), TrainerControl())
+        betas.append(schedule.beta)
+    assert betas == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 1.0, 1.0] * 2)
+
+
+def test_state_of_a_schedule():
+    schedule = BetaSchedule("decreasing", patience=3)
+    evaluate(schedule, 3, 2, 2, 2)
+    copy = BetaSchedule.from_state(json.loads(json.dumps(schedule.state())))
+    assert vars(copy) == vars(schedule)
+    assert evaluate(copy, 2) == evaluate(schedule, 2) == [0.35]
+
+
+def test_evaluation_under_another_name_leaves_beta_alone():
+    schedule = BetaSchedule("decreasing", patience=1)
+    schedule.on_evaluate(None, TrainerState(), TrainerControl(), {"test_loss": 1.0})
+    assert schedule.num_stalled == 0
+
+
+@pytest.mark.parametrize("arguments", [{"schedule": "random"}, {"beta_max": 0.1, "beta_min": 0.2}, {"beta_min": -1}])
+def test_bad_schedules(arguments):
+    with pytest.raises(ValueError, match="beta"):
+        BetaSchedule(**arguments)
+
+
+# Pretrained language models
+
+
+def save_pretrained_pair(texts: list[str], folder: Path, decoder_type: str, num_steps: int, **fields) -> None:
+    """A causal LM that has learnt the texts for some steps, and an encoder, each with a tokenizer of its own."""
+    for name, specials in {"encoder": ["[PAD]", "[CLS]", "[SEP]"], "decoder": ["<pad>", "<s>", "</s>"]}.items():
+        bpe = Tokenizer(models.BPE())
+        bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        bpe.train_from_iterator(
+            texts,
+            trainers.BpeTrainer(
+                vocab_size=400, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
+            ),
+        )
+        from tokenizers.decoders import ByteLevel
+
+        bpe.decoder = ByteLevel()
+        pad, bos, eos = specials
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=pad, bos_token=bos, eos_token=eos)
+        tokenizer.save_pretrained(folder / name)
+    ids = {"vocab_size": len(tokenizer), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32} | ids
+    AutoModel.from_config(AutoConfig.for_model("bert", **sizes)).save_pretrained(folder / "encoder")
+    torch.manual_seed(0)
+    if decoder_type == "gpt2":
+        sizes = {"n_embd": 32, "n_layer": 1, "n_head": 2} | ids
+    lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(decoder_type, **sizes | fields))
+    batch = tokenizer([f"<s>{text}</s>" for text in texts], padding=True, return_tensors="pt")
+    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    optimizer = torch.optim.Adam(lm.parameters(), 1e-2)
+    for _ in range(num_steps):
+        lm(batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    lm.save_pretrained(folder / "decoder")
+
+
+@pytest.mark.parametrize("decoder_type", ["gpt2", "llama"])
+def test_base_model(decoder_type, brief, tmp_path):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"color": rng.choice(["rot", "grün"], 32), "big": rng.random(32) < 0.5})
+    table["count"] = rng.integers(0, 3, 32)
+    codec = JSONCodec(DiffLMProcessor.from_records(table).schema)
+    save_pretrained_pair(codec.encode(table), tmp_path, decoder_type, num_steps=60)
+    base = {"base_model": str(tmp_path / "decoder"), "base_encoder": str(tmp_path / "encoder")}
+    pipe = train(table, tmp_path / "model", config=brief, **base)
+
+    before = AutoModelForCausalLM.from_pretrained(base["base_model"]).state_dict()
+    after = pipe.vae.decoder.lm.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert isinstance(pipe.processor.codec, JSONCodec)
+    # Each reads in its own vocabulary, after loading too.
+    assert pipe.processor.tokenizer.eos_token == "</s>"
+    assert pipe.processor.encoder_tokenizer.bos_token == "[CLS]"
+    generated = pipe(20, generator=seeded(), output_type="pandas").records
+    assert generated.dtypes.equals(table.dtypes)
+    assert all(set(generated[name]) <= set(table[name]) for name in table)
+    again = pipe(3, generator=seeded(), batch_size=5, output_type="pandas").records
+    pd.testing.assert_frame_equal(again, generated.head(3))
+
+
+def test_untrained_base_model_says_so(brief, tmp_path):
+    table = pd.DataFrame({"color": ["red", "green"] * 8})
+    codec = JSONCodec(DiffLMProcessor.from_records(table).schema)
+    save_pretrained_pair(codec.encode(table), tmp_path, "llama", num_steps=0)
+    pipe = train(table, tmp_path / "model", config=brief, base_model=str(tmp_path / "decoder"))
+    pipe = DiffLMPipeline(**pipe.components, block_size=4)
+    with pytest.raises(RuntimeError, match="of 80 texts were valid records; train longer, or lower the temperature"):
+        pipe(2, generator=seeded())
+
+
+def test_records_too_long_for_the_base_model(brief, tmp_path):
+    table = pd.DataFrame({"color": ["red", "green"] * 8})
+    codec = JSONCodec(DiffLMProcessor.from_records(table).schema)
+    save_pretrained_pair(codec.encode(table), tmp_path, "gpt2", num_steps=0, n_positions=64)
+    table["text"] = [chr(97 + i) * 9 + "xyz" * 30 for i in range(16)]
+    with pytest.raises(ValueError, match=r"the longest record takes \d+ tokens and .*decoder reads at most 64; shorten"):
+        train(table, tmp_path / "model", config=brief, base_model=str(tmp_path / "decoder"))

@@ -1,0 +1,59 @@
+"""A table with a column of every type, and a recipe that learns from it in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from difflm_hf.training import RECIPES, Recipe
+
+
+# Trains with `train(..., config="tiny")`.
+RECIPES["tiny"] = Recipe(
+    hidden_size=24,
+    num_layers=1,
+    num_heads=2,
+    vae={"learning_rate": 1e-2, "num_train_epochs": 1, "per_device_train_batch_size": 64, "warmup_steps": 2},
+    denoiser_config={"width": 32, "num_layers": 1},
+    denoiser={"learning_rate": 5e-3, "max_steps": 64, "per_device_train_batch_size": 64, "warmup_steps": 2},
+    latent_size=4,
+    num_latent_tokens=2,
+    min_steps=64,
+)
+
+
+def make_table(num_records: int = 240, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    color = rng.choice(["red", "green", "blue"], num_records, p=[0.7, 0.2, 0.1])
+    age = rng.integers(17, 90, num_records)
+    table = pd.DataFrame(
+        {
+            "age": age,
+            "price": np.round(rng.lognormal(3, 1, num_records), 2),
+            "score": rng.normal(size=num_records),
+            "color": color,
+            "member": rng.random(num_records) < 0.3,
+            "joined": pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 900, num_records), unit="D"),
+            "birthday": pd.Series(rng.integers(1, 9, num_records)).map("2001-0{}-11".format),
+            "income": np.where(rng.random(num_records) < 0.2, np.nan, np.round(age * 1000.0)),
+            "code": rng.integers(0, 5, num_records).astype(np.int8),
+            "size": pd.Categorical(rng.choice(["S", "M", "L"], num_records), ["S", "M", "L"], ordered=True),
+            "note": [f"größe {c} {i % 97}" for i, c in enumerate(color)],
+            "nothing": None,
+        }
+    )
+    table.loc[::7, "note"] = None
+    table.loc[::9, "color"] = None
+    return table
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    """The weights of a saved pipeline."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob("[vd]*/*.safetensors"))}
