@@ -27,6 +27,7 @@ def train(
         str, typer.Option(help="soft_prompt, prefix_soft_prompt, kv_memory or input_embed.")
     ] = "soft_prompt",
     categorical: Annotated[list[str] | None, typer.Option(help="A column to take as categories; repeatable.")] = None,
+    max_length: Annotated[int, typer.Option(help="Tokens that the texts of a record may take.")] = 1024,
     max_minutes: Annotated[float | None, typer.Option(help="Time for training, in minutes.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on where a run into OUTPUT_DIR was cut off.")] = False,
@@ -43,6 +44,7 @@ def train(
         base_model=base_model,
         base_encoder=base_encoder,
         injection=injection,
+        max_length=max_length,
         max_minutes=max_minutes,
         seed=seed,
         resume=resume,

@@ -95,8 +95,9 @@ class DiffLMPipeline(DiffusionPipeline):
         folder = Path(pretrained_model_name_or_path)
         if folder.is_dir():
             _check_files(folder, given=kwargs)
+        kwargs.setdefault("use_safetensors", True)
         try:
-            return super().from_pretrained(pretrained_model_name_or_path, **{"use_safetensors": True, **kwargs})
+            return super().from_pretrained(os.fspath(pretrained_model_name_or_path), **kwargs)
         except (OSError, ValueError) as error:
             if folder.is_dir():
                 raise

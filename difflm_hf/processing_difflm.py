@@ -61,7 +61,7 @@ class DiffLMProcessor(ProcessorMixin):
                 codec makes its own.
             encoder_tokenizer (`PreTrainedTokenizerBase`, *optional*):
                 A pretrained encoder's tokenizer, with `tokenizer`. Defaults to `tokenizer`.
-            max_length (`int`, defaults to 1024): Most tokens that a record may take beside its fixed ones.
+            max_length (`int`, defaults to 1024): Tokens that a record's texts may take, or a whole JSON record.
         """
         table = read_table(data)
         schema = schema or RecordSchema.infer(table)

@@ -316,9 +316,9 @@ class CompactCodec:
             lengths = [len(column[worst]) for column in columns]
             name = self.texts[int(np.argmax(lengths))].name
             raise ValueError(
-                f"column {name!r} has a text of {len(table[name].iloc[worst])} characters in row {worst} "
+                f"column {name!r} has a text of {len(str(table[name].iloc[worst]))} characters in row {worst} "
                 f"({max(lengths)} tokens), and the texts of a record may take {self.max_text_tokens} tokens; shorten "
-                "or drop it, or fit the codec on texts as long with a higher max_text_tokens"
+                "or drop it, or train with a higher max_length (max_text_tokens of the codec)"
             )
         return rows
 

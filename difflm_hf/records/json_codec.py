@@ -102,7 +102,7 @@ def _to_json_values(f: Field, column: pd.Series) -> list:
     elif f.type == "boolean":
         values = values.astype(bool)
     elif f.type == "datetime" and f.format is None:
-        values = values.map(isoformat)
+        values = f.to_series(f.to_numpy(values), np.zeros(len(values), bool)).map(isoformat)
     filled = np.full(len(column), None)
     filled[~null] = np.array(values.tolist(), dtype=object)
     return filled.tolist()

@@ -124,6 +124,7 @@ def train(
     base_model: str | None = None,
     base_encoder: str | None = None,
     injection: str = "soft_prompt",
+    max_length: int = 1024,
     max_minutes: float | None = None,
     seed: int = 0,
     resume: bool = False,
@@ -146,6 +147,8 @@ def train(
             Not given, a small decoder is trained from scratch on the compact format.
         base_encoder (`str`, *optional*): Hub id or folder of a pretrained encoder, with `base_model`.
         injection (`str`, defaults to `"soft_prompt"`): One of the four ways of [`DiffLMConfig`].
+        max_length (`int`, defaults to 1024):
+            Tokens that a record's texts may take, or the whole record with `base_model`; a longer one is an error.
         max_minutes (`float`, *optional*): Time that training may take, both phases together.
         seed (`int`, defaults to 0): Seed of everything.
         resume (`bool`, defaults to `False`): Go on where a run into the same folder was cut off.
@@ -170,7 +173,7 @@ def train(
     schema = schema or RecordSchema.infer(both, categorical)
     base_encoder = base_encoder or base_model
     tokenizers = [base and AutoTokenizer.from_pretrained(base) for base in (base_model, base_encoder)]
-    processor = DiffLMProcessor.from_records(both, schema, *tokenizers)
+    processor = DiffLMProcessor.from_records(both, schema, *tokenizers, max_length)
     train_set, validation_set = (to_dataset(processor, table) for table in (train_table, validation_table))
 
     set_seed(seed)

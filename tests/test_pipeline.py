@@ -1,0 +1,397 @@
+"""The pipeline: what it gives, that a seed means the same everywhere, and what may be put in its parts' place."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from datasets import Dataset
+from diffusers import DiffusionPipeline, EDMDPMSolverMultistepScheduler, EDMEulerScheduler
+from tiny import make_table, seeded
+from transformers import AutoConfig
+
+from difflm_hf import (
+    DiffLMDenoiser,
+    DiffLMModel,
+    DiffLMPipeline,
+    DiffLMPipelineOutput,
+    DiffLMProcessor,
+    JSONCodec,
+    LatentEDMScheduler,
+    train,
+)
+
+
+BLOCK = 64
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A trained pipeline with small blocks."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    pipe = train(make_table(), folder / "run", config="tiny")
+    DiffLMPipeline(**pipe.components, block_size=BLOCK).save_pretrained(folder / "model")
+    return folder / "model"
+
+
+@pytest.fixture
+def pipe(folder) -> DiffLMPipeline:
+    pipe = DiffLMPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def table_of(pipe: DiffLMPipeline, num_records: int, seed: int = 0, **kwargs) -> pd.DataFrame:
+    return pipe(num_records, generator=seeded(seed), output_type="pandas", **kwargs).records
+
+
+def assert_valid(pipe: DiffLMPipeline, records: list[dict]) -> None:
+    validator = jsonschema.Draft202012Validator(pipe.processor.schema.to_json_schema())
+    for record in records:
+        validator.validate(record)
+
+
+# Output
+
+
+@pytest.mark.parametrize("num_records", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK])
+@pytest.mark.parametrize("output_type", ["dict", "pandas", "dataset", "text"])
+def test_number_of_records(pipe, num_records, output_type):
+    output = pipe(num_records, num_inference_steps=2, output_type=output_type)
+    assert isinstance(output, DiffLMPipelineOutput)
+    assert len(output.records) == num_records
+
+
+def test_default_block_size(folder):
+    """1, a block, and one more."""
+    pipe = DiffLMPipeline(**DiffLMPipeline.from_pretrained(folder).components)
+    assert pipe.config.block_size == 1024
+    for num_records in (1, 1024, 1025):
+        assert len(pipe(num_records, num_inference_steps=2).records) == num_records
+
+
+def test_output_types_agree(pipe):
+    records, table, dataset, texts = (
+        pipe(100, generator=seeded(), output_type=output_type).records
+        for output_type in ("dict", "pandas", "dataset", "text")
+    )
+    assert isinstance(records, list) and isinstance(records[0], dict)
+    assert isinstance(dataset, Dataset) and isinstance(texts[0], str)
+    assert records == [json.loads(text) for text in texts]
+    assert records == [json.loads(text) for text in JSONCodec(pipe.processor.schema).encode(table)]
+    assert dataset.column_names == list(table.columns) == list(records[0])
+    reread = dataset.to_pandas()
+    for name in table:
+        assert reread[name].astype(object).where(reread[name].notna(), None).tolist() == (
+            table[name].astype(object).where(table[name].notna(), None).tolist()
+        )
+    assert_valid(pipe, records)
+
+
+def test_dtypes_of_the_training_table(pipe):
+    table, generated = make_table(), table_of(pipe, 200)
+    pd.testing.assert_series_equal(generated.dtypes, table.dtypes)
+    assert (generated.index == range(200)).all()
+    # What may be null is so now and then, and nothing else.
+    for name in table:
+        assert generated[name].isna().any() == table[name].isna().any()
+
+
+def test_values_are_those_of_the_data(pipe):
+    table, generated = make_table(), table_of(pipe, 300)
+    for name in ("age", "price", "score", "joined", "income", "code"):
+        assert generated[name].min() >= table[name].min() and generated[name].max() <= table[name].max()
+    for name in ("color", "size", "member", "birthday"):
+        assert set(generated[name].dropna()) <= set(table[name])
+    assert (generated["price"].round(2) == generated["price"]).all()
+    # It has learnt something: the frequent color is frequent.
+    assert generated["color"].value_counts(normalize=True)["red"] == pytest.approx(0.7, abs=0.15)
+
+
+def test_tuple(pipe):
+    output = pipe(2, return_dict=False)
+    assert isinstance(output, tuple) and len(output) == 1 and len(output[0]) == 2
+
+
+def test_one_record_is_the_default(pipe):
+    assert len(pipe().records) == 1
+
+
+@pytest.mark.parametrize("injection", ["soft_prompt", "prefix_soft_prompt", "kv_memory", "input_embed"])
+def test_untrained_models_write_valid_records(injection):
+    table = make_table(80)
+    processor = DiffLMProcessor.from_records(table)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    sizes |= {"vocab_size": processor.codec.vocab_size, "max_position_embeddings": processor.codec.max_length + 16}
+    tokens = {f"{name}_token_id": getattr(processor.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    config = processor.model_config(
+        encoder_config=AutoConfig.for_model("bert", **sizes, **tokens),
+        decoder_config=AutoConfig.for_model("llama", **sizes, **tokens, initializer_range=1.0),
+        latent_size=3,
+        injection=injection,
+    )
+    denoiser = DiffLMDenoiser(latent_size=3, width=16, num_layers=1)
+    pipe = DiffLMPipeline(DiffLMModel(config), denoiser, LatentEDMScheduler(), processor, block_size=50)
+    records = pipe(120, generator=seeded()).records
+    assert len(records) == 120
+    assert_valid(pipe, records)
+
+
+# Seeds
+
+
+def test_same_seed_same_records(pipe):
+    pd.testing.assert_frame_equal(table_of(pipe, 100), table_of(pipe, 100))
+    assert not table_of(pipe, 100).equals(table_of(pipe, 100, seed=1))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, BLOCK, 1000])
+def test_records_do_not_depend_on_the_batch_size(pipe, batch_size):
+    pd.testing.assert_frame_equal(table_of(pipe, 80, batch_size=batch_size), table_of(pipe, 80))
+
+
+@pytest.mark.parametrize("num_records", [1, 10, BLOCK, BLOCK + 1])
+def test_records_do_not_depend_on_their_number(pipe, num_records):
+    pd.testing.assert_frame_equal(table_of(pipe, num_records), table_of(pipe, 3 * BLOCK).head(num_records))
+
+
+def test_no_two_blocks_are_alike(pipe):
+    scores = table_of(pipe, 3 * BLOCK)["score"]
+    assert scores.nunique() > 0.95 * len(scores)
+
+
+def test_one_generator_goes_on(pipe):
+    generator = seeded()
+    first, second = (pipe(20, generator=generator, output_type="text").records for _ in range(2))
+    assert first != second
+    generator = seeded()
+    assert [pipe(20, generator=generator, output_type="text").records for _ in range(2)] == [first, second]
+
+
+def test_global_seed(pipe):
+    tables = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        tables.append(pipe(20, output_type="pandas").records)
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_blocks_by_themselves(pipe):
+    second, first = (pipe.generate_block(7, block) for block in (1, 0))
+    assert len(first) == len(second) == BLOCK and not first.equals(second)
+    pd.testing.assert_frame_equal(pipe.generate_block(7, 1), second)
+    pd.testing.assert_frame_equal(pipe.generate_block(7, 1, num_records=5), second.head(5))
+
+
+def test_saved_and_loaded_pipeline_is_the_same(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    for cls in (DiffLMPipeline, DiffusionPipeline):
+        loaded = cls.from_pretrained(tmp_path)
+        assert type(loaded) is DiffLMPipeline
+        assert loaded.config.block_size == BLOCK
+        pd.testing.assert_frame_equal(table_of(loaded, 100), table_of(pipe, 100))
+
+
+def test_new_process(pipe, folder):
+    script = f"""
+import torch
+from difflm_hf import DiffLMPipeline
+
+pipe = DiffLMPipeline.from_pretrained({str(folder)!r})
+print(*pipe(100, generator=torch.Generator().manual_seed(0), output_type="text").records, sep="\\n")
+"""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "utf-8"}
+    printed = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, check=True, text=True)
+    assert printed.stdout.splitlines() == pipe(100, generator=seeded(), output_type="text").records
+
+
+# Sampling
+
+
+def test_temperature_0_is_greedy(pipe):
+    latents = pipe.generate_latents(20, generator=seeded())
+    remainders = torch.full((20, pipe.processor.num_remainders), 0.5)
+    tables = []
+    for seed, kwargs in ((0, {"temperature": 0}), (1, {"temperature": 0}), (2, {"top_p": 1e-6})):
+        uniforms = torch.rand(20, pipe.vae.config.max_record_length - 1, generator=seeded(seed))
+        table, is_valid = pipe.decode_latents(latents, uniforms, remainders, **kwargs)
+        assert is_valid.all()
+        tables.append(table)
+    pd.testing.assert_frame_equal(tables[0], tables[1])
+    # So is sampling from the likeliest token alone.
+    pd.testing.assert_frame_equal(tables[0], tables[2])
+
+
+def test_temperature_and_top_p_narrow_the_choice(pipe):
+    def share_of_red(**kwargs) -> float:
+        return table_of(pipe, 192, **kwargs)["color"].eq("red").mean()
+
+    usual = share_of_red()
+    assert share_of_red(temperature=0.3) > usual + 0.05
+    assert share_of_red(top_p=0.5) > usual + 0.05
+    assert share_of_red(temperature=5.0) < usual - 0.05
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_records": 0}, "num_records=0 is not a positive integer"),
+        ({"num_records": -3}, "num_records=-3 is not"),
+        ({"num_records": 2.0}, "num_records=2.0 is not"),
+        ({"num_inference_steps": 0}, "num_inference_steps=0 is not"),
+        ({"batch_size": 0}, "batch_size=0 is not"),
+        ({"temperature": -0.1}, "temperature=-0.1 is negative; 0 is greedy"),
+        ({"top_p": 0.0}, r"top_p=0.0 is not in \(0, 1\]"),
+        ({"top_p": 1.1}, "top_p=1.1 is not"),
+        ({"output_type": "csv"}, "output_type='csv' is not one of 'dict', 'pandas', 'dataset', 'text'"),
+    ],
+)
+def test_bad_arguments(pipe, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pipe(**arguments)
+
+
+def test_integers_of_numpy(pipe):
+    assert len(pipe(np.int64(3)).records) == 3
+
+
+def test_callback(pipe):
+    seen = []
+
+    def watch(pipeline, step, timestep, kwargs):
+        assert pipeline is pipe
+        seen.append((step, timestep.item(), kwargs["latents"].shape))
+        return {}
+
+    table = table_of(pipe, BLOCK + 1, num_inference_steps=3, callback_on_step_end=watch)
+    # Three steps of Heun's method evaluate the network five times, in each of two blocks.
+    assert [step for step, _, _ in seen] == [0, 1, 2, 3, 4] * 2
+    assert [timestep for _, timestep, _ in seen[:5]] == pipe.scheduler.timesteps.tolist()
+    assert {shape for _, _, shape in seen} == {(BLOCK, 4)}
+    pd.testing.assert_frame_equal(table, table_of(pipe, BLOCK + 1, num_inference_steps=3))
+
+
+def test_callback_changes_latents(pipe):
+    def same(pipeline, step, timestep, kwargs):
+        return {"latents": kwargs["latents"][:1].expand_as(kwargs["latents"])}
+
+    colors = ["color", "size", "code"]
+    assert len(table_of(pipe, 50, callback_on_step_end=same, temperature=0)[colors].drop_duplicates()) == 1
+    latents = pipe.generate_latents(8, generator=seeded(), callback_on_step_end=same)
+    torch.testing.assert_close(latents, latents[:1].expand(8, -1))
+
+
+# Parts
+
+
+@pytest.mark.parametrize("scheduler", [EDMEulerScheduler, EDMDPMSolverMultistepScheduler])
+def test_schedulers_of_diffusers(pipe, scheduler, tmp_path):
+    latents = pipe.generate_latents(100, 50, seeded())
+    pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+    others = pipe.generate_latents(100, 200, seeded())
+    # They solve the same equation from the same noise.
+    assert (others - latents).norm() < 0.05 * latents.norm()
+    assert_valid(pipe, pipe(30).records)
+    pipe.save_pretrained(tmp_path)
+    loaded = DiffLMPipeline.from_pretrained(tmp_path)
+    assert isinstance(loaded.scheduler, scheduler)
+    pd.testing.assert_frame_equal(table_of(loaded, 30), table_of(pipe, 30))
+
+
+def test_churn(pipe):
+    calm = pipe.generate_latents(50, generator=seeded())
+    pipe.scheduler = LatentEDMScheduler.from_config(pipe.scheduler.config, s_churn=10)
+    churned = pipe.generate_latents(50, generator=seeded())
+    assert not torch.allclose(calm, churned)
+    torch.testing.assert_close(pipe.generate_latents(50, generator=seeded()), churned)
+    assert len(pipe(3).records) == 3
+
+
+def test_another_denoiser(pipe, folder, tmp_path):
+    denoiser = DiffLMDenoiser(latent_size=4, architecture="transformer", width=16, num_layers=1)
+    other = DiffLMPipeline.from_pretrained(folder, denoiser=denoiser)
+    assert other.denoiser is denoiser
+    other.save_pretrained(tmp_path)
+    pd.testing.assert_frame_equal(table_of(DiffLMPipeline.from_pretrained(tmp_path), 30), table_of(other, 30))
+    # A given part need not be in the folder.
+    shutil.rmtree(tmp_path / "denoiser")
+    assert len(DiffLMPipeline.from_pretrained(tmp_path, denoiser=denoiser)(3).records) == 3
+
+
+def test_bfloat16(folder):
+    for pipe in (
+        DiffLMPipeline.from_pretrained(folder).to(torch.bfloat16),
+        DiffLMPipeline.from_pretrained(folder, dtype=torch.bfloat16),
+    ):
+        assert {pipe.vae.dtype, pipe.denoiser.dtype} == {torch.bfloat16}
+        records = pipe(80, generator=seeded()).records
+        assert_valid(pipe, records)
+        assert records == pipe(80, generator=seeded()).records
+
+
+# Files
+
+
+def test_only_safetensors(folder):
+    assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt")]
+
+
+def test_pickled_weights_are_not_loaded(folder, tmp_path, monkeypatch):
+    model = tmp_path / "model"
+    shutil.copytree(folder, model)
+    weights = DiffLMPipeline.from_pretrained(model).vae.state_dict()
+    monkeypatch.setattr(torch, "load", lambda *args, **kwargs: pytest.fail("unpickles"))
+    DiffLMPipeline.from_pretrained(model)
+    (model / "vae" / "model.safetensors").unlink()
+    torch.save(weights, model / "vae" / "pytorch_model.bin")
+    with pytest.raises(OSError, match=r"vae/model\*.safetensors is missing"):
+        DiffLMPipeline.from_pretrained(model)
+    with pytest.raises(OSError, match="model.safetensors"):
+        DiffusionPipeline.from_pretrained(model, use_safetensors=True)
+
+
+FILES = [
+    "vae/config.json",
+    "vae/model.safetensors",
+    "denoiser/config.json",
+    "denoiser/diffusion_pytorch_model.safetensors",
+    "scheduler/scheduler_config.json",
+    "processor/processor_config.json",
+    "processor/tokenizer.json",
+    "processor/tokenizer_config.json",
+    "processor/encoder_tokenizer/tokenizer.json",
+]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_missing_files(folder, name, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(folder, model)
+    (model / name).unlink()
+    with pytest.raises(OSError, match=rf"{Path(name).with_suffix('')}.* is missing; copy the model anew, or train it"):
+        DiffLMPipeline.from_pretrained(model)
+
+
+@pytest.mark.parametrize("size", [0, 0.5])
+@pytest.mark.parametrize("name", ["model_index.json", *FILES])
+def test_truncated_files(folder, name, size, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(folder, model)
+    content = (model / name).read_bytes()
+    (model / name).write_bytes(content[: int(size * len(content))])
+    with pytest.raises(OSError, match=rf"{name} is damaged \(.*\); copy the model anew, or train it again"):
+        DiffLMPipeline.from_pretrained(model)
+
+
+def test_no_pipeline(tmp_path):
+    with pytest.raises(OSError, match="holds no pipeline: model_index.json is missing"):
+        DiffLMPipeline.from_pretrained(tmp_path)
+    with pytest.raises(OSError, match="nowhere is neither a folder nor a model that the Hub gives"):
+        DiffLMPipeline.from_pretrained(tmp_path / "nowhere")
