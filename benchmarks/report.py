@@ -29,9 +29,9 @@ generate as many records as they were trained on, by `difflm generate`. Versions
 {scores}
 
 *Shapes* and *trends* are SDMetrics' Column Shapes and Column Pair Trends against the training split (1 is best).
-*C2ST* is the AUC of an XGBoost that tells generated rows from real ones (0.5 is best): against the test split, and against
-the training split, which has more rows to learn from, but where copied rows would flatter. *MLE* is the AUC of an
-XGBoost trained on generated rows and tested on the test split; for beijing it is the RMSE of log(1 + PM2.5), where
+*C2ST* is the AUC of an XGBoost that tells generated rows from real ones (0.5 is best): against the test split, and
+against the training split, which has more rows to learn from, but where copied rows would flatter. *MLE* is the AUC of
+an XGBoost trained on generated rows and tested on the test split; for beijing it is the RMSE of log(1 + PM2.5), where
 less is better. In brackets: the same trained on the real training split. *DCR* is the share of generated rows that lie
 nearer to the training split than to an equally large hold-out (0.5 is best). *Valid* is the share of records that the
 JSON Schema of the training data accepts.

@@ -92,7 +92,7 @@ def score_latents(pipe: DiffLMPipeline, table: pd.DataFrame) -> dict[str, float]
 
 def time_generation(model_dir: Path, num_records: int) -> float:
     """Records per second, latents and DataFrame included, after one block to warm up."""
-    pipe = DiffLMPipeline.from_pretrained(model_dir, torch_dtype=default_dtype())
+    pipe = DiffLMPipeline.from_pretrained(model_dir, dtype=default_dtype())
     pipe(1)
     start = time.monotonic()
     pipe(num_records, generator=torch.Generator().manual_seed(SEED), output_type="pandas")

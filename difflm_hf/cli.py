@@ -68,12 +68,13 @@ def generate(
     """Generate records with a trained model."""
     from .pipeline_difflm import DiffLMPipeline
     from .records import write_table
-    from .utils import default_dtype
+    from .utils import default_dtype, no_progress_bars
 
     check_output(output)
     if dtype not in (None, "float32", "bfloat16"):
         raise ValueError(f"dtype={dtype!r} is neither 'float32' nor 'bfloat16'")
-    pipe = DiffLMPipeline.from_pretrained(model, torch_dtype=getattr(torch, dtype) if dtype else default_dtype())
+    with no_progress_bars():
+        pipe = DiffLMPipeline.from_pretrained(model, dtype=getattr(torch, dtype) if dtype else default_dtype())
     if torch.cuda.is_available():
         pipe.to("cuda")
     generator = torch.Generator().manual_seed(seed)

@@ -1,6 +1,11 @@
-"""What the machine can do."""
+"""What the machine can do, and what the user sees of it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+from diffusers.utils import logging as diffusers
+from transformers.utils import logging as transformers
 
 
 def supports_bf16() -> bool:
@@ -13,3 +18,16 @@ def supports_bf16() -> bool:
 def default_dtype() -> torch.dtype:
     """The fastest dtype that this machine generates in."""
     return torch.bfloat16 if supports_bf16() else torch.float32
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Keeps the loading and saving of weights from drawing bars across others."""
+    libraries = [library for library in (transformers, diffusers) if library.is_progress_bar_enabled()]
+    for library in libraries:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in libraries:
+            library.enable_progress_bar()

@@ -296,7 +296,7 @@ class TestForCausalLM:
     def test_compile(self, tiny_model, ids, latents, injection):
         model = tiny_model(injection=injection).decoder
         # Without a C++ compiler, but traced as ever: one graph, or an error.
-        compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+        compiled = torch.compile(model, backend="eager", fullgraph=True)
         outputs = compiled(ids, latents=latents, use_cache=False)
         torch.testing.assert_close(outputs.logits, model(ids, latents=latents).logits, **EXACT)
 
@@ -482,6 +482,12 @@ class TestModel:
         again = DiffLMConfig.from_dict(config.to_dict())
         assert again.to_dict() == config.to_dict()
 
+    def test_config_leaves_the_model_that_it_is_made_from_alone(self, tiny_config):
+        lm = AutoModelForCausalLM.from_config(tiny_config())
+        config = DiffLMConfig(decoder_config=lm.config)
+        config.decoder_config.bos_token_id = 7
+        assert (lm.config._attn_implementation, lm.config.bos_token_id) == ("sdpa", BOS)
+
 
 class TestPretrained:
     @pytest.fixture
@@ -504,6 +510,13 @@ class TestPretrained:
         assert_same_weights(model.encoder, encoder.encoder if encoder_type == "t5" else encoder)
         assert_same_weights(model.decoder.lm, decoder)
         assert not model.training
+
+        # attention is as causal as ever
+        ids, latents = torch.randint(3, 50, (2, 6)), torch.randn(2, 5)
+        begun = model.decoder(ids[:, :4], latents=latents).logits
+        torch.testing.assert_close(model.decoder(ids, latents=latents).logits[:, :4], begun, **EXACT)
+        assert model.decoder.lm.config._attn_implementation == "sdpa"
+
         assert (model.config.latent_size, model.config.freeze_decoder) == (5, True)
         assert model.config.decoder_config.model_type == decoder_type
 
@@ -670,7 +683,7 @@ class TestRecords:
     @every_injection
     def test_sampling(self, record_model, injection):
         model = record_model(injection=injection).decoder
-        latents, uniforms = torch.randn(200, 3), torch.rand(200, 13)
+        latents, uniforms = torch.randn(100, 3), torch.rand(100, 13)
         records = model.sample_records(latents, uniforms)
         assert (records[:, 0] == BOS).all()
         for position, (start, end) in enumerate(RANGES[:3], start=1):
@@ -681,10 +694,10 @@ class TestRecords:
         assert ((texts[is_open] >= 2) & (texts[is_open] < 18)).all()
         assert (texts[~is_open] == PAD).all()
         assert (num_ended[:, -1] == 2).any()
-        assert len(records.unique(dim=0)) > 150
+        assert len(records.unique(dim=0)) > 75
 
         # the same in any batch
-        for size in 1, 7, 150:
+        for size in 1, 7, 80:
             for batch in zip(records.split(size), latents.split(size), uniforms.split(size)):
                 expected, *arguments = (part[:10] for part in batch)
                 part = model.sample_records(*arguments)
@@ -743,13 +756,13 @@ class TestRecords:
 
     def test_sampling_without_ranges_stops_at_eos(self, tiny_model):
         model = tiny_model().decoder
-        latents, uniforms = torch.randn(100, 3), torch.rand(100, 30)
+        latents, uniforms = torch.randn(40, 3), torch.rand(40, 30)
         records = model.sample_records(latents, uniforms)
         assert (records[:, 0] == BOS).all() and records.shape[1] <= 31
         is_eos = (records == EOS).long()
         after_eos = is_eos.cumsum(1) - is_eos > 0
         assert after_eos.any() and (records[after_eos] == PAD).all()
-        for size in 1, 30:
+        for size in 1, 15:
             for batch in zip(records.split(size), latents.split(size), uniforms.split(size)):
                 expected, *arguments = (part[:10] for part in batch)
                 part = model.sample_records(*arguments)

@@ -4,24 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from torch.utils.tensorboard import SummaryWriter
 from transformers import ProgressCallback, TrainerCallback
-from transformers.utils import logging
-
-
-@contextmanager
-def no_progress_bars() -> Iterator[None]:
-    """Keeps saving and loading, which each checkpoint does, from drawing bars across that of training."""
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            logging.enable_progress_bar()
 
 
 class LossProgressCallback(ProgressCallback):

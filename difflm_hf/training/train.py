@@ -32,8 +32,8 @@ from ..pipeline_difflm import DiffLMPipeline
 from ..processing_difflm import DiffLMProcessor
 from ..records import RecordSchema, read_table
 from ..scheduling_latent_edm import LatentEDMScheduler
-from ..utils import supports_bf16
-from .callbacks import LossProgressCallback, TensorBoardLog, TimeLimit, no_progress_bars
+from ..utils import no_progress_bars, supports_bf16
+from .callbacks import LossProgressCallback, TensorBoardLog, TimeLimit
 from .trainers import (
     DiffLMTrainer,
     DiffLMTrainingArguments,
