@@ -48,7 +48,9 @@ def error_of(monkeypatch, capsys):
         assert call(monkeypatch, *arguments) == 1
         captured = capsys.readouterr()
         assert captured.out == ""
-        [line] = (line for line in captured.err.splitlines() if "%|" not in line)  # a bar is none
+        lines = [line for line in captured.err.splitlines() if "%|" not in line]  # a bar is none
+        assert len(lines) == 1, lines
+        line = lines[0]
         assert line.startswith("error: ")
         return line
 

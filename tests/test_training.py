@@ -45,6 +45,7 @@ from difflm_hf import (
 from difflm_hf.records import write_table
 from difflm_hf.training import RECIPES, TensorDataset
 from difflm_hf.training.callbacks import LossProgressCallback
+from difflm_hf.training.train import encode_latents, to_dataset
 
 
 EARLY_STOPPING_PATIENCE = 5
@@ -309,6 +310,7 @@ import os, signal
 from tiny import make_table
 from difflm_hf import train
 from difflm_hf.training.callbacks import LossProgressCallback
+from difflm_hf.training.train import encode_latents, to_dataset
 
 def kill(self, args, state, control, **kwargs):
     if state.global_step == 41:
@@ -613,3 +615,17 @@ def test_records_too_long_for_the_base_model(brief, tmp_path):
         ValueError, match=r"the longest record takes \d+ tokens and .*decoder reads at most 64; shorten"
     ):
         train(table, tmp_path / "model", config=brief, base_model=str(tmp_path / "decoder"))
+
+
+@torch.no_grad()
+def test_latents_are_posterior_samples_or_means(run):
+    pipe = DiffLMPipeline.from_pretrained(run)
+    records = to_dataset(pipe.processor, make_table())
+    samples, means = (
+        encode_latents(pipe.vae, records, sample_posterior).tensors for sample_posterior in (True, False)
+    )
+    mean, logvar = pipe.vae.encode(**records[slice(None)])
+    torch.testing.assert_close(samples["mean"], mean)
+    torch.testing.assert_close(samples["std"], (0.5 * logvar).exp())
+    torch.testing.assert_close(means["mean"], mean)
+    assert not means["std"].any()

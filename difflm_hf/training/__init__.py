@@ -1,5 +1,6 @@
 from .beta_schedule import BetaSchedule
-from .train import RECIPES, Recipe, train
+from .recipes import RECIPES, Recipe
+from .train import train
 from .trainers import (
     DiffLMTrainer,
     DiffLMTrainingArguments,

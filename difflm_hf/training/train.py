@@ -6,7 +6,6 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,18 @@ from ..records import RecordSchema, read_table
 from ..scheduling_latent_edm import LatentEDMScheduler
 from ..utils import no_progress_bars, supports_bf16
 from .callbacks import LossProgressCallback, TensorBoardLog, TimeLimit
+from .recipes import (
+    COMMON_ARGUMENTS,
+    COMPACT_BLOCK_SIZE,
+    EARLY_STOPPING_PATIENCE,
+    JSON_BLOCK_SIZE,
+    NOISE_LEVELS,
+    NUM_EVALUATIONS,
+    RECIPES,
+    VAE_ARGUMENTS,
+    VAE_SHARE,
+    Recipe,
+)
 from .trainers import (
     DiffLMTrainer,
     DiffLMTrainingArguments,
@@ -41,77 +52,6 @@ from .trainers import (
     LatentDiffusionTrainingArguments,
     TensorDataset,
 )
-
-
-@dataclass
-class Recipe:
-    """
-    Sizes and hyper-parameters that work together.
-
-    Args:
-        hidden_size, num_layers, num_heads (`int`): Of encoder and decoder, where they are trained from scratch.
-        vae (`dict`): Fields of [`DiffLMTrainingArguments`].
-        denoiser_config (`dict`): Fields of [`DiffLMDenoiser`].
-        denoiser (`dict`): Fields of [`LatentDiffusionTrainingArguments`].
-        latent_size, num_latent_tokens (`int`, defaults to 8 and 4): Of the latents.
-        min_steps (`int`, defaults to 600): Steps of the VAE where `num_train_epochs` are fewer.
-    """
-
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    vae: dict[str, Any]
-    denoiser_config: dict[str, Any]
-    denoiser: dict[str, Any]
-    latent_size: int = 8
-    num_latent_tokens: int = 4
-    min_steps: int = 600
-
-
-RECIPES = {
-    "small": Recipe(
-        hidden_size=128,
-        num_layers=2,
-        num_heads=4,
-        vae={"learning_rate": 2e-3, "num_train_epochs": 14, "per_device_train_batch_size": 256},
-        denoiser_config={"width": 192, "num_layers": 3},
-        denoiser={"learning_rate": 2e-3, "max_steps": 6000, "per_device_train_batch_size": 512},
-    ),
-    "base": Recipe(
-        hidden_size=256,
-        num_layers=4,
-        num_heads=8,
-        vae={"learning_rate": 1e-3, "num_train_epochs": 20, "per_device_train_batch_size": 256},
-        denoiser_config={"width": 512, "num_layers": 4},
-        denoiser={"learning_rate": 1e-3, "max_steps": 20000, "per_device_train_batch_size": 1024},
-        latent_size=16,
-    ),
-}
-COMMON_ARGUMENTS = {
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 50,
-    "weight_decay": 0.05,
-    "adam_beta2": 0.99,
-    "optim": "adamw_torch_fused",
-    "per_device_eval_batch_size": 1024,
-    "eval_strategy": "steps",
-    "save_strategy": "steps",
-    "save_total_limit": 1,
-    "load_best_model_at_end": True,
-    "metric_for_best_model": "eval_loss",
-    "restore_callback_states_from_checkpoint": True,
-    "remove_unused_columns": False,
-    "report_to": "none",
-    "disable_tqdm": False,
-}
-# 98 % of the noise levels that training draws. EDM's own range, made for images, spends most steps where latents are
-# either all noise or none: 20 of them widen the latents' distribution by 5 %, against 0.3 % here.
-NOISE_LEVELS = {"sigma_min": 0.02, "sigma_max": 5.0}
-NUM_EVALUATIONS = 16
-EARLY_STOPPING_PATIENCE = 5  # evaluations
-VAE_SHARE = 0.8  # of `max_minutes`
-# Free bits keep every dimension of z in use; with β = 1 beyond them, it carries no more than the denoiser can learn.
-VAE_ARGUMENTS = {"beta_schedule": "constant", "beta_max": 1.0, "free_bits": 0.5}
 
 
 def train(
@@ -174,52 +114,60 @@ def train(
     base_encoder = base_encoder or base_model
     tokenizers = [base and AutoTokenizer.from_pretrained(base) for base in (base_model, base_encoder)]
     processor = DiffLMProcessor.from_records(both, schema, *tokenizers, max_length)
-    train_set, validation_set = (to_dataset(processor, table) for table in (train_table, validation_table))
+    records = [to_dataset(processor, table) for table in (train_table, validation_table)]
 
     set_seed(seed)
     if base_model is None:
         vae = build_model(processor, recipe, injection)
     else:
-        vae = DiffLMModel.from_encoder_decoder_pretrained(
-            base_encoder,
-            base_model,
-            latent_size=recipe.latent_size,
-            num_latent_tokens=recipe.num_latent_tokens,
-            injection=injection,
-            max_record_length=_max_length("decoder_input_ids", train_set, validation_set),
-        )
-        num_virtual = vae.decoder.injection.num_virtual_tokens
-        _check_length(vae.encoder.config, _max_length("input_ids", train_set, validation_set))
-        _check_length(vae.decoder.lm.config, vae.config.max_record_length + num_virtual)
+        vae = adapt_model(base_encoder, base_model, recipe, injection, records)
+    vae = _train_vae(vae, records, recipe, output_dir, seed, deadline)
 
-    arguments = _arguments(
-        DiffLMTrainingArguments, output_dir / "checkpoints" / "vae", seed, VAE_ARGUMENTS | recipe.vae
-    )
-    steps_per_epoch = -(-len(train_set) // arguments.per_device_train_batch_size)
-    arguments.max_steps = max(recipe.min_steps, int(arguments.num_train_epochs * steps_per_epoch))
-    vae_trainer = DiffLMTrainer(vae, arguments, train_dataset=train_set, eval_dataset=validation_set)
-    vae = _run(vae_trainer, "autoencoder", deadline and time.monotonic() + VAE_SHARE * (deadline - time.monotonic()))
-
-    train_set, validation_set = encode_latents(vae, train_set), encode_latents(vae, validation_set)
-    scheduler = LatentEDMScheduler(**NOISE_LEVELS)
     set_seed(seed)  # a run that resumes from here has drawn no random numbers
+    scheduler = LatentEDMScheduler(**NOISE_LEVELS)
+    denoiser = _train_denoiser(vae, scheduler, records, recipe, output_dir, seed, deadline)
+
+    block_size = COMPACT_BLOCK_SIZE if processor.is_compact else JSON_BLOCK_SIZE
+    save_pipeline(DiffLMPipeline(vae, denoiser, scheduler, processor, block_size), output_dir)
+    return DiffLMPipeline.from_pretrained(output_dir)
+
+
+def _train_vae(
+    vae: DiffLMModel,
+    records: list[TensorDataset],
+    recipe: Recipe,
+    output_dir: Path,
+    seed: int,
+    deadline: float | None,
+) -> DiffLMModel:
+    folder = output_dir / "checkpoints" / "vae"
+    arguments = _arguments(DiffLMTrainingArguments, folder, seed, VAE_ARGUMENTS | recipe.vae)
+    steps_per_epoch = -(-len(records[0]) // arguments.per_device_train_batch_size)
+    arguments.max_steps = max(recipe.min_steps, int(arguments.num_train_epochs * steps_per_epoch))
+    trainer = DiffLMTrainer(vae, arguments, train_dataset=records[0], eval_dataset=records[1])
+    now = time.monotonic()
+    return _run(trainer, "autoencoder", None if deadline is None else now + VAE_SHARE * (deadline - now))
+
+
+def _train_denoiser(
+    vae: DiffLMModel,
+    scheduler: LatentEDMScheduler,
+    records: list[TensorDataset],
+    recipe: Recipe,
+    output_dir: Path,
+    seed: int,
+    deadline: float | None,
+) -> DiffLMDenoiser:
+    folder = output_dir / "checkpoints" / "denoiser"
+    arguments = _arguments(LatentDiffusionTrainingArguments, folder, seed, recipe.denoiser)
+    latents = [encode_latents(vae, dataset, arguments.sample_posterior) for dataset in records]
     denoiser = DiffLMDenoiser(latent_size=vae.config.latent_size, **recipe.denoiser_config)
-    mean, std = train_set.tensors["mean"], train_set.tensors["std"]
+    mean, std = latents[0].tensors["mean"], latents[0].tensors["std"]
     denoiser.latent_mean.copy_(mean.mean(0))
     # Of μ + σε over all records: its variance is that of μ plus the mean of σ².
     denoiser.latent_std.copy_((mean.var(0, correction=0) + std.square().mean(0)).sqrt() / scheduler.config.sigma_data)
-    denoiser_trainer = LatentDiffusionTrainer(
-        denoiser,
-        _arguments(LatentDiffusionTrainingArguments, output_dir / "checkpoints" / "denoiser", seed, recipe.denoiser),
-        scheduler,
-        train_dataset=train_set,
-        eval_dataset=validation_set,
-    )
-    denoiser = _run(denoiser_trainer, "latent diffusion", deadline)
-
-    block_size = 2048 if base_model is None else 64
-    save_pipeline(DiffLMPipeline(vae, denoiser, scheduler, processor, block_size), output_dir)
-    return DiffLMPipeline.from_pretrained(output_dir)
+    trainer = LatentDiffusionTrainer(denoiser, arguments, scheduler, train_dataset=latents[0], eval_dataset=latents[1])
+    return _run(trainer, "latent diffusion", deadline)
 
 
 def build_model(processor: DiffLMProcessor, recipe: Recipe, injection: str = "soft_prompt") -> DiffLMModel:
@@ -258,6 +206,30 @@ def build_model(processor: DiffLMProcessor, recipe: Recipe, injection: str = "so
     return model
 
 
+def adapt_model(
+    encoder: str, decoder: str, recipe: Recipe, injection: str, records: list[TensorDataset]
+) -> DiffLMModel:
+    """
+    A DiffLM of two pretrained models, with the decoder frozen.
+
+    Raises:
+        `ValueError`: when one of them cannot read records as long as these.
+    """
+    lengths = {name: max(d.tensors[name].shape[1] for d in records) for name in ("input_ids", "decoder_input_ids")}
+    model = DiffLMModel.from_encoder_decoder_pretrained(
+        encoder,
+        decoder,
+        latent_size=recipe.latent_size,
+        num_latent_tokens=recipe.num_latent_tokens,
+        injection=injection,
+        max_record_length=lengths["decoder_input_ids"],
+    )
+    _check_length(model.encoder.config, lengths["input_ids"])
+    num_virtual = model.decoder.injection.num_virtual_tokens
+    _check_length(model.decoder.lm.config, lengths["decoder_input_ids"] + num_virtual)
+    return model
+
+
 @torch.no_grad()
 def smooth_embeddings(
     embeddings: torch.Tensor, ranges: list[tuple[int, int]], scale: float, num_waves: int = 8
@@ -280,9 +252,12 @@ def smooth_embeddings(
 
 
 @torch.no_grad()
-def encode_latents(model: DiffLMModel, dataset: TensorDataset, batch_size: int = 1024) -> TensorDataset:
+def encode_latents(
+    model: DiffLMModel, dataset: TensorDataset, sample_posterior: bool = True, batch_size: int = 1024
+) -> TensorDataset:
     """
-    The posteriors of all records, as a dataset for [`LatentDiffusionTrainer`].
+    The posteriors of all records, as a dataset for [`LatentDiffusionTrainer`]: with a standard deviation of 0, thus as
+    means alone, unless `sample_posterior`.
 
     Returns:
         `TensorDataset` of `mean` and `std`, both of shape `(num_records, latent_size)`.
@@ -294,7 +269,7 @@ def encode_latents(model: DiffLMModel, dataset: TensorDataset, batch_size: int =
         mask = batch["attention_mask"].to(model.device) if "attention_mask" in batch else None
         mean, logvar = model.encode(batch["input_ids"].to(model.device), mask)
         means.append(mean.cpu())
-        stds.append((0.5 * logvar).exp().cpu())
+        stds.append((0.5 * logvar).exp().cpu() * sample_posterior)
     return TensorDataset(mean=torch.cat(means), std=torch.cat(stds))
 
 
@@ -332,10 +307,6 @@ def to_dataset(processor: DiffLMProcessor, table: pd.DataFrame) -> TensorDataset
     batch = processor(table)
     batch.pop("remainders", None)
     return TensorDataset(**batch)
-
-
-def _max_length(name: str, *datasets: TensorDataset) -> int:
-    return max(dataset.tensors[name].shape[1] for dataset in datasets)
 
 
 def _check_length(config: PreTrainedConfig, length: int) -> None:

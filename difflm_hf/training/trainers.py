@@ -150,12 +150,16 @@ class DiffLMTrainer(_Trainer):
 @dataclass
 class LatentDiffusionTrainingArguments(TrainingArguments):
     """
-    `TrainingArguments`, and the exponential moving average of the weights.
+    `TrainingArguments`, and two of the latent diffusion.
 
     Args:
+        sample_posterior (`bool`, defaults to `True`):
+            Draw latents from the records' posteriors, anew each time, rather than take the means of these. The decoder
+            is trained on such draws, so that it writes the truest records from them.
         ema_decay (`float`, defaults to 0.999): Largest decay; it warms up from 0.
     """
 
+    sample_posterior: bool = field(default=True, metadata={"help": "Train on posterior samples, not their means."})
     ema_decay: float = field(default=0.999, metadata={"help": "Largest decay of the weights' moving average."})
 
 
