@@ -11,6 +11,7 @@ import pytest
 from tiny import make_table
 
 import difflm_hf.cli
+from difflm_hf import DiffLMPipeline
 from difflm_hf.cli import main
 from difflm_hf.records import read_table
 
@@ -92,12 +93,17 @@ def test_sampling_options(model, monkeypatch, tmp_path):
     assert call(monkeypatch, "generate", model, "--output", tmp_path / "table.csv", *options) == 0
 
 
-def test_train_options(data, monkeypatch, tmp_path):
-    make_table(20, seed=1).to_parquet(tmp_path / "validation.parquet")
-    options = ["--validation", tmp_path / "validation.parquet", "--categorical", "code", "--categorical", "age"]
+def test_train_options(monkeypatch, tmp_path):
+    make_table(200).to_csv(tmp_path / "data.csv", index=False)
+    make_table(20, seed=1).to_csv(tmp_path / "validation.csv", index=False)
+    options = ["--validation", tmp_path / "validation.csv", "--categorical", "code", "--categorical", "age"]
     options += ["--injection", "kv_memory", "--max-minutes", 0, "--config", "tiny"]
-    make_table(200, seed=1).to_csv(tmp_path / "data.csv", index=False)
-    assert call(monkeypatch, "train", tmp_path / "data.csv", "--output-dir", tmp_path / "model", *options) in (0, 1)
+    folder = tmp_path / "model"
+    assert call(monkeypatch, "train", tmp_path / "data.csv", "--output-dir", folder, *options) == 0
+    pipe = DiffLMPipeline.from_pretrained(folder)
+    categories = {field.name for field in pipe.processor.schema if field.type == "category"}
+    assert categories >= {"age", "code", "color", "size"}
+    assert pipe.vae.config.injection == "kv_memory"
 
 
 def test_resume(data, model, monkeypatch, tmp_path):
@@ -109,6 +115,13 @@ def test_resume(data, model, monkeypatch, tmp_path):
     assert call(monkeypatch, *arguments, "--resume") == 0
     weights = "vae/model.safetensors"
     assert (folder / weights).read_bytes() == (model / weights).read_bytes()
+
+
+def test_dtype(model, error_of, monkeypatch, tmp_path):
+    arguments = ["generate", model, "--num-records", 5, "--output", tmp_path / "table.csv", "--dtype"]
+    for dtype in ("float32", "bfloat16"):
+        assert call(monkeypatch, *arguments, dtype) == 0
+    assert "dtype='int3' is neither 'float32' nor 'bfloat16'" in error_of(*arguments, "int3")
 
 
 def test_module(model, tmp_path):

@@ -776,3 +776,7 @@ class TestRecords:
         almost_one = 1 - 2**-24
         uniforms = torch.tensor([[0.0], [almost_one]])
         assert model.sample_records(torch.zeros(2, 3), uniforms)[:, 1].tolist() == [3, 49]
+        # ids of no probability before and after the only one that is left
+        likeliest = model.sample_records(torch.zeros(2, 3), uniforms, temperature=0)
+        assert 3 < likeliest[0, 1] < 49
+        assert torch.equal(model.sample_records(torch.zeros(2, 3), uniforms, top_p=1e-6), likeliest)

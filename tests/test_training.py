@@ -310,7 +310,6 @@ import os, signal
 from tiny import make_table
 from difflm_hf import train
 from difflm_hf.training.callbacks import LossProgressCallback
-from difflm_hf.training.train import encode_latents, to_dataset
 
 def kill(self, args, state, control, **kwargs):
     if state.global_step == 41:
