@@ -183,6 +183,7 @@ def test_one_row(brief, tmp_path):
     # One value of each column is all there is.
     record = pipe(2).records[1]
     assert record == json.loads(JSONCodec(pipe.processor.schema).encode(table)[0])
+    assert pipe.generate_latents(5).isfinite().all()
 
 
 @pytest.mark.parametrize("injection", ["prefix_soft_prompt", "kv_memory", "input_embed"])

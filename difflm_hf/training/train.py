@@ -120,7 +120,7 @@ def train(
     if base_model is None:
         vae = build_model(processor, recipe, injection)
     else:
-        vae = adapt_model(base_encoder, base_model, recipe, injection, records)
+        vae = adapt_model(base_encoder, base_model, processor, recipe, injection, records)
     vae = _train_vae(vae, records, recipe, output_dir, seed, deadline)
 
     set_seed(seed)  # a run that resumes from here has drawn no random numbers
@@ -207,7 +207,12 @@ def build_model(processor: DiffLMProcessor, recipe: Recipe, injection: str = "so
 
 
 def adapt_model(
-    encoder: str, decoder: str, recipe: Recipe, injection: str, records: list[TensorDataset]
+    encoder: str,
+    decoder: str,
+    processor: DiffLMProcessor,
+    recipe: Recipe,
+    injection: str,
+    records: list[TensorDataset],
 ) -> DiffLMModel:
     """
     A DiffLM of two pretrained models, with the decoder frozen.
@@ -223,6 +228,8 @@ def adapt_model(
         num_latent_tokens=recipe.num_latent_tokens,
         injection=injection,
         max_record_length=lengths["decoder_input_ids"],
+        bos_token_id=processor.special_ids[0],
+        eos_token_id=processor.special_ids[1],
     )
     _check_length(model.encoder.config, lengths["input_ids"])
     num_virtual = model.decoder.injection.num_virtual_tokens
