@@ -349,7 +349,7 @@ def _run(trainer: Trainer, description: str, deadline: float | None) -> torch.nn
         with no_progress_bars():
             _train(trainer, description, deadline, folder)
             _save_whole(trainer.model, best)
-    return type(trainer.model).from_pretrained(best).eval()
+    return type(trainer.model).from_pretrained(best).to(trainer.args.device).eval()
 
 
 def _train(trainer: Trainer, description: str, deadline: float | None, folder: Path) -> None:
