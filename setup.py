@@ -26,6 +26,7 @@ setup(
         "numpy>=2.0",
         "pandas>=2.2",
         "pyarrow>=18",
+        "scipy>=1.14",
         "scikit-learn>=1.6",
         "xgboost>=3.0",
         "sdmetrics>=0.31",
@@ -35,7 +36,7 @@ setup(
     ],
     extras_require={
         "test": ["pytest>=8", "hypothesis>=6.100", "jsonschema>=4.20", "ruff>=0.12"],
-        "benchmarks": ["matplotlib>=3.9"],
+        "benchmarks": ["jsonschema>=4.20", "matplotlib>=3.9"],
     },
     entry_points={"console_scripts": ["difflm=difflm_hf.cli:main"]},
 )
