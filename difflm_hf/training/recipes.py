@@ -77,7 +77,7 @@ VAE_SHARE = 0.8  # of the time
 VAE_ARGUMENTS = {"beta_schedule": "constant", "beta_max": 1.0, "free_bits": 0.5}
 
 # 98 % of the noise levels that training draws. EDM's own range, made for images, spends most steps where latents are
-# either all noise or none: 20 of them widen the latents' distribution by 5 %, against 0.3 % here.
+# either all noise or none: 20 Heun steps over it widen a Gaussian's deviation by 5 %, against 0.3 % here.
 NOISE_LEVELS = {"sigma_min": 0.02, "sigma_max": 5.0}
 
 # Records that are generated together: of the compact codec, and written by a pretrained LM
