@@ -1,120 +1,95 @@
 """
-Trains, generates and scores on tables, with the command line's defaults, one table after the other.
+Trains this package and its peers on the same tables, one after the other, and scores what they generate.
 
-    python -m benchmarks.tables --data-dir DIR [--datasets adult magic ...] [--work-dir DIR]
+    python -m benchmarks.tables --data-dir DIR [--datasets adult magic ...] [--models difflm tvae ...] [--work-dir DIR]
 
 Each dataset is a folder of DIR with train.csv, valid.csv, test.csv and info.json (`target`, `categorical`, `task`).
-Figures go to benchmarks/results/tables.json; `python -m benchmarks.report` writes docs/benchmarks.md from them.
+Each peer gets a virtual environment of its own in the work folder. Rows and models stay there, and
+`--steps score` scores them again. Figures go to benchmarks/results/tables.json; `python -m benchmarks.report` writes
+docs/benchmarks.md from them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
-import time
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import jsonschema
 import pandas as pd
-import torch
-
-from difflm_hf import DiffLMPipeline
-from difflm_hf.evaluation import classifier_two_sample_test, evaluate_table
-from difflm_hf.training.train import encode_latents, to_dataset
-from difflm_hf.utils import default_dtype
-
-from .results import save_result
 
 
 DATASETS = ("adult", "magic", "shoppers", "default", "beijing")
-LOG_TARGET = ("beijing",)  # its error is that of log(1 + PM2.5), as in the literature
 SEED = 0
 
 
-def benchmark(folder: Path, work_dir: Path) -> dict[str, Any]:
-    """Figures of one dataset."""
-    info = json.loads((folder / "info.json").read_text())
-    train, valid, test = (pd.read_csv(folder / f"{split}.csv") for split in ("train", "valid", "test"))
-    model_dir, output = work_dir / folder.name, work_dir / f"{folder.name}.csv"
-    shutil.rmtree(model_dir, ignore_errors=True)
+@dataclass
+class Model:
+    """A script of benchmarks/models, and the package that it needs beside this project's own."""
 
-    start = time.monotonic()
-    files = [str(folder / "train.csv"), "--validation", str(folder / "valid.csv")]
-    _run("difflm", "train", *files, "--output-dir", str(model_dir), "--seed", str(SEED))
-    train_seconds = time.monotonic() - start
-    _run("difflm", "generate", str(model_dir), "--num-records", str(len(train)), "--output", str(output))
-    synthetic = pd.read_csv(output)
-
-    kinds = {"categorical": info["categorical"], "seed": SEED}
-    log_target = folder.name in LOG_TARGET
-    scores = evaluate_table(synthetic, train, test, target=info["target"], log_target=log_target, **kinds)
-    scores["c2st_train"] = classifier_two_sample_test(train, synthetic, **kinds)
-    pipe = DiffLMPipeline.from_pretrained(model_dir)
-    return {
-        "scores": scores,
-        "task": info["task"],
-        "valid": share_valid(pipe, output),
-        "latents": score_latents(pipe, valid),
-        "tokens": pipe.vae.config.max_record_length,
-        "parameters": sum(p.numel() for part in (pipe.vae, pipe.denoiser) for p in part.parameters()),
-        "train_seconds": train_seconds,
-        "rows_per_second": time_generation(model_dir, len(train)),
-        "num_threads": torch.get_num_threads(),
-    }
+    title: str
+    requirement: str | None = None
+    max_rows: int | None = None  # of models too slow to sample as many rows as they were trained on
 
 
-def share_valid(pipe: DiffLMPipeline, path: Path) -> float:
-    """Share of generated records that the model's JSON Schema accepts."""
-    validator = jsonschema.Draft202012Validator(pipe.processor.schema.to_json_schema())
-    generator = torch.Generator().manual_seed(SEED)
-    records = pipe(len(pd.read_csv(path)), generator=generator).records
-    return sum(validator.is_valid(record) for record in records) / len(records)
+MODELS = {
+    "difflm": Model("**difflm_hf**"),
+    "tabular_argn": Model("TabularARGN", "mostlyai-engine==2.7.3"),
+    "gaussian_copula": Model("GaussianCopula", "sdv==2.0.0"),
+    "tvae": Model("TVAE", "sdv==2.0.0"),
+    "ctgan": Model("CTGAN", "sdv==2.0.0"),
+    "realtabformer": Model("REaLTabFormer", "realtabformer==0.2.4", max_rows=2000),
+    "great": Model("GReaT", "be-great==0.0.14", max_rows=200),
+}
 
 
-@torch.no_grad()
-def score_latents(pipe: DiffLMPipeline, table: pd.DataFrame) -> dict[str, float]:
-    """KL, and nats per record that reconstruction costs from a record's own latents and from another record's."""
-    dataset = to_dataset(pipe.processor, table)
-    posterior = encode_latents(pipe.vae, dataset).tensors
-    mean, std = posterior["mean"], posterior["std"]
-    latents = mean + std * torch.randn(mean.shape, generator=torch.Generator().manual_seed(SEED))
-    batch = dataset[slice(None)]
-    own, other = (
-        pipe.vae.decoder.negative_log_likelihood(batch["input_ids"], z, batch.get("attention_mask")).mean().item()
-        for z in (latents, latents.roll(1, 0))
-    )
-    kl = 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).mean(0)
-    return {"kl": kl.sum().item(), "active": int((kl > 0.1).sum()), "own": own, "other": other}
+def generate(name: str, data: Path, work_dir: Path) -> Path:
+    """Runs the script of a model. Returns its folder: rows.csv and run.json, or the log of how it failed."""
+    model, output = MODELS[name], work_dir / data.name / name
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    num_rows = len(pd.read_csv(data / "train.csv"))
+    command = [find_python(model, work_dir / "environments"), "-m", f"benchmarks.models.{name}"]
+    command += ["--data", data, "--output", output, "--num-rows", min(num_rows, model.max_rows or num_rows)]
+    print(f"{data.name}: {name}", flush=True)
+    with (output / "log.txt").open("w") as log:
+        run = subprocess.run([*map(str, command), "--seed", str(SEED)], stdout=log, stderr=subprocess.STDOUT)
+    if run.returncode:
+        print((output / "log.txt").read_text()[-2000:], flush=True)
+    return output
 
 
-def time_generation(model_dir: Path, num_records: int) -> float:
-    """Records per second, latents and DataFrame included, after one block to warm up."""
-    pipe = DiffLMPipeline.from_pretrained(model_dir, dtype=default_dtype())
-    pipe(1)
-    start = time.monotonic()
-    pipe(num_records, generator=torch.Generator().manual_seed(SEED), output_type="pandas")
-    return num_records / (time.monotonic() - start)
-
-
-def _run(*command: str) -> None:
-    print("$", *command, flush=True)
-    subprocess.run(command, check=True)
+def find_python(model: Model, environments: Path) -> Path:
+    """The interpreter of a virtual environment with the model's package, which is made where there is none yet."""
+    if model.requirement is None:
+        return Path(sys.executable)
+    folder = environments / model.requirement.partition("==")[0]
+    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+    if not python.exists():
+        torch = f"torch=={version('torch').partition('+')[0]}"
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", torch, model.requirement], check=True)
+        # No peer uses them on tables, and builds that do not match torch's break the import of transformers.
+        subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision", "torchaudio"], check=True)
+    return python
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--datasets", nargs="+", default=DATASETS)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--work-dir", type=Path, default=Path("benchmark-models"))
+    parser.add_argument("--steps", nargs="+", default=["generate", "score"], choices=["generate", "score"])
     args = parser.parse_args()
-    args.work_dir.mkdir(parents=True, exist_ok=True)
-    for name in args.datasets:
-        figures = benchmark(args.data_dir / name, args.work_dir)
-        print(json.dumps(figures, indent=2), flush=True)
-        save_result("tables", {name: figures})
+    for dataset in args.datasets:
+        for name in args.models:
+            generate(name, args.data_dir / dataset, args.work_dir)
 
 
 if __name__ == "__main__":

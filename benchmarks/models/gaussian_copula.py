@@ -1,0 +1,9 @@
+"""GaussianCopula of SDV."""
+
+from sdv.single_table import GaussianCopulaSynthesizer
+
+from .sdv_models import run_synthesizer
+
+
+if __name__ == "__main__":
+    run_synthesizer(GaussianCopulaSynthesizer)

@@ -1,0 +1,9 @@
+"""TVAE of SDV."""
+
+from sdv.single_table import TVAESynthesizer
+
+from .sdv_models import run_synthesizer
+
+
+if __name__ == "__main__":
+    run_synthesizer(TVAESynthesizer)
