@@ -1,0 +1,111 @@
+"""Tables as numbers, for metrics that compute with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from pandas.api import types as pd_types
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+
+MAX_ONE_HOT = 100  # rarer categories of a column share one dimension
+
+
+def encode_tables(
+    tables: dict[str, pd.DataFrame], categorical: Sequence[str] | None = None
+) -> tuple[list[pd.DataFrame], list[str]]:
+    """
+    Turns tables into float64: categories into codes that all tables share, datetimes into seconds, missing values into
+    NaN. Encoded tables may be encoded again: equal values stay equal, and in order.
+
+    The first table, a real one, decides which columns are categorical (dtype object, string, bool or category),
+    datetimes, or numerical (all others). Columns of which it has no value are left out.
+
+    Args:
+        tables (`dict[str, pandas.DataFrame]`): The tables by name.
+        categorical (`Sequence[str]`, *optional*): Columns that are categorical whatever their dtype.
+
+    Returns:
+        `tuple[list[pandas.DataFrame], list[str]]`: The encoded tables, and the names of the categorical columns.
+
+    Raises:
+        `ValueError`: when a table is empty, columns do not match, or a value is of another kind than its column. It
+        names table, column and value.
+    """
+    check_columns(tables, categorical)
+    real = next(iter(tables.values()))
+    names = [name for name in real if real[name].notna().any()]
+    categories = [name for name in names if name in (categorical or ()) or is_categorical(real[name])]
+    encoded = {}
+    for name in names:
+        values = pd.concat({key: table[name].reset_index(drop=True).astype(object) for key, table in tables.items()})
+        if name in categories:
+            codes = values.astype("category").cat.codes
+            encoded[name] = codes.where(codes >= 0)
+        else:
+            encoded[name] = to_numbers(values, real[name])
+            check_numbers(encoded[name], values)
+    encoded = pd.DataFrame(encoded).astype(float)
+    return [encoded.loc[key] for key in tables], categories
+
+
+def is_categorical(column: pd.Series) -> bool:
+    is_number = pd_types.is_numeric_dtype(column) and not pd_types.is_bool_dtype(column)
+    return not (is_number or pd_types.is_datetime64_any_dtype(column))
+
+
+def to_numbers(values: pd.Series, like: pd.Series) -> pd.Series:
+    """Values as numbers, or as seconds where `like` holds datetimes; NaN for what is missing or neither."""
+    if not pd_types.is_datetime64_any_dtype(like):
+        return pd.to_numeric(values, errors="coerce")
+    times = pd.to_datetime(values, utc=True, errors="coerce")
+    return (times - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
+
+
+def check_numbers(numbers: pd.Series, values: pd.Series) -> None:
+    """Raises a `ValueError` for a value, indexed by table and row, that is there but gave no number."""
+    wrong = numbers.isna() & values.notna()
+    if wrong.any():
+        table, row = wrong.idxmax()
+        raise ValueError(
+            f"column {values.name!r} holds numbers or datetimes, but {values[table, row]!r} in row {row} of "
+            f"`{table}`; convert it, or name the column in `categorical`"
+        )
+
+
+def check_columns(tables: dict[str, pd.DataFrame], categorical: Sequence[str] | None = None) -> None:
+    """Raises a `ValueError` unless all tables have rows, and the columns of the first one."""
+    reference, real = next(iter(tables.items()))
+    for name, table in tables.items():
+        if table.empty:
+            raise ValueError(f"`{name}` is empty; pass at least one row and one column")
+        if missing := [column for column in real if column not in table]:
+            raise ValueError(f"`{name}` lacks {missing} of `{reference}`; add these columns, or drop them there")
+        if extra := [column for column in table if column not in real]:
+            raise ValueError(f"`{name}` has columns {extra} that `{reference}` lacks; drop them, or add them there")
+    if unknown := [column for column in categorical or () if column not in real]:
+        raise ValueError(f"`categorical` names {unknown}; choose from the columns {list(real)}")
+    if real.isna().all(axis=None):
+        raise ValueError(f"`{reference}` has no values; pass rows that have some")
+
+
+def standardizer(columns: Sequence[str], categorical: Sequence[str]) -> ColumnTransformer:
+    """A transformer, to be fitted, of encoded tables: numbers to mean 0 and variance 1, categories to one-hot."""
+    numbers = [name for name in columns if name not in categorical]
+    one_hot = OneHotEncoder(max_categories=MAX_ONE_HOT, handle_unknown="infrequent_if_exist", sparse_output=False)
+    return ColumnTransformer(
+        [
+            ("numbers", make_pipeline(SimpleImputer(add_indicator=True), StandardScaler()), numbers),
+            ("categories", one_hot, list(categorical)),
+        ]
+    )
+
+
+def draw(table: pd.DataFrame, size: int, generator: np.random.Generator) -> pd.DataFrame:
+    """At most `size` rows, without replacement."""
+    return table.sample(min(len(table), size), random_state=generator)
