@@ -13,6 +13,7 @@ setup(
     license_files=["LICENSE"],
     keywords=["synthetic data", "tabular", "diffusion", "language model", "variational autoencoder", "transformers"],
     packages=find_packages(include=["difflm_hf", "difflm_hf.*"]),
+    package_data={"difflm_hf.evaluation": ["report.html.jinja", "modules/*/*.py"]},
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.8",
@@ -30,13 +31,17 @@ setup(
         "scikit-learn>=1.6",
         "xgboost>=3.0",
         "sdmetrics>=0.31",
+        "evaluate>=0.4.6",
+        "jsonschema>=4.20",
+        "matplotlib>=3.9",
+        "jinja2>=3.1",
+        "tqdm>=4.60",
         "tensorboard>=2.18",
         "typer>=0.15",
         "rich>=13",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6.100", "jsonschema>=4.20", "ruff>=0.12"],
-        "benchmarks": ["jsonschema>=4.20", "matplotlib>=3.9"],
+        "test": ["pytest>=8", "hypothesis>=6.100", "playwright>=1.50", "ruff>=0.12", "sacrebleu>=2.4"],
     },
     entry_points={"console_scripts": ["difflm=difflm_hf.cli:main"]},
 )

@@ -64,7 +64,7 @@ class ClosestRecords:
 
     @cached_property
     def synthetic_to_train(self) -> tuple[np.ndarray, np.ndarray]:
-        """Distances of each synthetic row to its two nearest training rows, and of each training row to its nearest."""
+        """Distances of synthetic rows to their two nearest training rows, and of those to their nearest one."""
         return _nearest(self._scaled(self.synthetic), self._scaled(self.train))
 
     @cached_property
@@ -199,8 +199,8 @@ def attribute_disclosure(neighbors: ClosestRecords) -> dict[str, Any]:
         neighbors ([`ClosestRecords`]): The tables.
 
     Returns:
-        `dict[str, Any]`: The rates `train` and `holdout` over all columns and the `risk`, of which 0 is best; `columns`
-        has the same for each column, and the `p_value` of no risk.
+        `dict[str, Any]`: The rates `train` and `holdout` over all columns, and the `risk`, of which 0 is best;
+        `columns` has the same for each column, and the `p_value` of no risk.
     """
     generator = np.random.default_rng(neighbors.seed)
     tables = [draw(table, NUM_ATTACKS, generator) for table in (neighbors.train, neighbors.holdout)]
@@ -243,7 +243,7 @@ def exact_copies(
 
 def privacy_alarms(scores: dict[str, Any], num_rows: int) -> list[str]:
     """
-    What in the figures of this module speaks of memorised training rows.
+    What in the figures of this module speaks of memorised training rows, or of a hold-out that was none.
 
     Args:
         scores (`dict[str, Any]`): Results of this module's functions under their names.
@@ -264,9 +264,14 @@ def privacy_alarms(scores: dict[str, Any], num_rows: int) -> list[str]:
         share = scores["distance_to_closest_record"]["share"]
         if share > 0.5 + NOTABLE and _is_beyond_chance(share, 0.5 / np.sqrt(num_rows)):
             yield f"{share:.1%} of the synthetic rows are nearer to a training row than to a held-out one"
+        if share < 0.5 - NOTABLE and _is_beyond_chance(1 - share, 0.5 / np.sqrt(num_rows)):
+            yield (
+                f"only {share:.1%} of the synthetic rows are nearer to a training row than to a held-out one: the "
+                "generator seems to have seen the hold-out"
+            )
         attack = scores["membership_inference"]
         if attack["auc"] > 0.5 + NOTABLE and _is_beyond_chance(attack["auc"], attack["standard_error"]):
-            yield f"nearness to synthetic rows tells training rows from held-out ones with an AUC of {attack['auc']:.3f}"
+            yield f"nearness to synthetic rows tells training from held-out rows with an AUC of {attack['auc']:.3f}"
         columns = scores["attribute_disclosure"]["columns"]
         disclosed = [
             f"{name!r} ({column['train']:.0%} of training rows guessed, {column['holdout']:.0%} of held-out ones)"
@@ -318,7 +323,7 @@ def _differences(rows: torch.Tensor, others: torch.Tensor) -> Iterator[torch.Ten
 
 
 def _nearest(rows: torch.Tensor, others: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Distances of `rows` to their two nearest `others`, of shape `(rows, 2)`, and of `others` to their nearest row."""
+    """Distances of `rows` to their two nearest `others`, of shape `(rows, 2)`, and of `others` to their nearest."""
     two = torch.full((len(rows), 2), torch.inf)
     one = torch.full((len(others),), torch.inf)
     for batch in gen_batches(len(rows), BATCH_SIZE):

@@ -72,8 +72,8 @@ def evaluate_table(
             - `fidelity`: [`quality_scores`] against `train`; `c2st`, `c2st_logistic`: [`classifier_two_sample_test`]
               against `holdout`, and `c2st_train` against `train`; [`precision_recall`] against `train`, with
               `alpha_precision_holdout` and `beta_recall_holdout`, those of the hold-out, to compare with;
-            - `utility`: [`machine_learning_efficiency`] on `holdout` after training on the `synthetic` rows, and on the
-              `real` ones;
+            - `utility`: [`machine_learning_efficiency`] on `holdout` after training on the `synthetic` rows, and after
+              training on the `real` ones;
             - `privacy`: [`exact_copies`], [`distance_to_closest_record`], [`nearest_neighbor_distance_ratio`],
               [`membership_inference`] and [`attribute_disclosure`] under their names, and `alarms`, the list of what
               speaks of memorised training rows;
@@ -204,6 +204,8 @@ def prepare_tables(
                     f"column {field.name!r}: {lost} synthetic values, such as {example!r}, are no {field.type}s, and "
                     "count as missing"
                 )
+            if values.isna().all():
+                notes.append(f"column {field.name!r} has no {name} value; column shapes and pair trends leave it out")
             prepared[name] = table.assign(**{field.name: values})
     return prepared, [name for name in categorical or () if name in prepared["train"]], notes
 
