@@ -23,8 +23,8 @@ from difflm_hf import train
 from difflm_hf.evaluation import evaluate_table
 from difflm_hf.training import RECIPES
 
+from .models.difflm import score_latents
 from .results import load_result, save_result
-from .tables import score_latents
 
 
 PLOT = Path("docs/images/tradeoff.png")
@@ -45,7 +45,13 @@ def measure(folder: Path, work_dir: Path, beta: float, free_bits: float) -> dict
     synthetic = pipe(len(tables["train"]), generator=generator, output_type="pandas").records
     kinds = {"target": info["target"], "categorical": info["categorical"]}
     scores = evaluate_table(synthetic, tables["train"], tables["test"], **kinds)
-    return {"beta": beta, "free_bits": free_bits, **score_latents(pipe, tables["valid"]), **scores}
+    return {
+        "beta": beta,
+        "free_bits": free_bits,
+        **score_latents(pipe, tables["valid"], generator),
+        **{name: scores["fidelity"][name] for name in ("column_shapes", "pair_trends", "c2st")},
+        "mle": scores["utility"]["synthetic"]["auc"]["mean"],
+    }
 
 
 def plot(points: list[dict[str, Any]], title: str) -> None:

@@ -1,4 +1,4 @@
-"""TabularARGN of mostlyai-engine, with its defaults. It splits off rows to stop by itself, so it gets our two splits."""
+"""TabularARGN of mostlyai-engine, with its defaults. It validates on rows of its own choice, of both splits."""
 
 from __future__ import annotations
 
