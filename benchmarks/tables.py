@@ -31,6 +31,7 @@ from .results import load_result, save_result
 
 DATASETS = ("adult", "magic", "shoppers", "default", "beijing")
 SEED = 0
+MAX_MINUTES = 60  # of one model on one dataset
 
 
 @dataclass
@@ -38,18 +39,18 @@ class Model:
     """A script of benchmarks/models, and the package that it needs beside this project's own."""
 
     title: str
-    requirement: str | None = None
+    requirements: tuple[str, ...] = ()
     max_rows: int | None = None  # of models too slow to sample as many rows as they were trained on
 
 
 MODELS = {
     "difflm": Model("**difflm_hf**"),
-    "tabular_argn": Model("TabularARGN", "mostlyai-engine==2.7.3"),
-    "gaussian_copula": Model("GaussianCopula", "sdv==2.0.0"),
-    "tvae": Model("TVAE", "sdv==2.0.0"),
-    "ctgan": Model("CTGAN", "sdv==2.0.0"),
-    "realtabformer": Model("REaLTabFormer", "realtabformer==0.2.4", max_rows=2000),
-    "great": Model("GReaT", "be-great==0.0.14", max_rows=200),
+    "tabular_argn": Model("TabularARGN", ("mostlyai-engine==2.7.3",)),
+    "gaussian_copula": Model("GaussianCopula", ("sdv==2.0.0",)),
+    "tvae": Model("TVAE", ("sdv==2.0.0",)),
+    "ctgan": Model("CTGAN", ("sdv==2.0.0",)),
+    "realtabformer": Model("REaLTabFormer", ("realtabformer==0.2.4", "transformers<5"), max_rows=2000),
+    "great": Model("GReaT", ("be-great==0.0.14",), max_rows=200),
     "paper_loop": Model("DiffLM paper's loop", max_rows=100),
 }
 # Hours on two cores, or what only its speed is asked of: run where `--models` names them.
@@ -66,22 +67,26 @@ def generate(name: str, data: Path, output: Path) -> None:
     command = [find_python(model, output.parents[1] / "environments"), "-m", f"benchmarks.models.{name}"]
     command += ["--data", data, "--output", output, "--num-rows", min(num_rows, model.max_rows or num_rows)]
     print(f"{data.name}: {name}", flush=True)
+    command = [*map(str, command), "--seed", str(SEED)]
     with (output / "log.txt").open("w") as log:
-        run = subprocess.run([*map(str, command), "--seed", str(SEED)], stdout=log, stderr=subprocess.STDOUT)
-    if run.returncode:
-        print((output / "log.txt").read_text()[-2000:], flush=True)
+        try:
+            subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, timeout=MAX_MINUTES * 60, check=True)
+        except subprocess.TimeoutExpired:
+            print(f"no end after {MAX_MINUTES} minutes", file=log)
+        except subprocess.CalledProcessError as error:
+            print(f"failed: {error}, see {log.name}", flush=True)
 
 
 def find_python(model: Model, environments: Path) -> Path:
     """The interpreter of a virtual environment with the model's package, which is made where there is none yet."""
-    if model.requirement is None:
+    if not model.requirements:
         return Path(sys.executable)
-    folder = environments / model.requirement.partition("==")[0]
+    folder = environments / model.requirements[0].partition("==")[0]
     python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
     if not python.exists():
         torch = f"torch=={version('torch').partition('+')[0]}"
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", torch, model.requirement], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", torch, *model.requirements], check=True)
         # No peer uses them on tables, and builds that do not match torch's break the import of transformers.
         subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision", "torchaudio"], check=True)
     return python
