@@ -506,6 +506,17 @@ def test_unseen_categories_are_categories(train, test, fresh):
     assert scores["fidelity"]["columns"]["job"] == pytest.approx(0, abs=1e-6)
 
 
+def test_a_stray_text_makes_no_other_categories_of_numbers(train, test, fresh):
+    """As when a CSV file has one text in a column of codes."""
+    texts = fresh.astype({"region": str, "member": str})
+    texts.loc[0, "region"] = "rare"
+    scores = evaluate_table(texts, train, test, target="member", categorical=CODES, num_seeds=1)
+    assert scores["validity"]["columns"]["region"] == 1 - 1 / len(fresh)
+    assert "member" not in scores["validity"]["columns"]
+    assert scores["fidelity"]["columns"]["region"] > 0.95
+    assert scores["fidelity"]["c2st"] == pytest.approx(0.5, abs=0.05)
+
+
 def test_unreadable_synthetic_values_count_as_missing(train, test, fresh):
     broken = fresh.astype({"age": object})
     broken.loc[3, "age"] = "old"

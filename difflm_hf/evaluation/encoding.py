@@ -45,6 +45,7 @@ def encode_tables(
     for name in names:
         values = pd.concat({key: table[name].reset_index(drop=True).astype(object) for key, table in tables.items()})
         if name in categories:
+            values = match_categories(values, real[name])
             codes = values.astype("category").cat.codes
             encoded[name] = codes.where(codes >= 0)
         else:
@@ -76,6 +77,18 @@ def check_numbers(numbers: pd.Series, values: pd.Series) -> None:
             f"column {values.name!r} holds numbers or datetimes, but {values[table, row]!r} in row {row} of "
             f"`{table}`; convert it, or name the column in `categorical`"
         )
+
+
+def match_categories(values: pd.Series, known: pd.Series) -> pd.Series:
+    """
+    Values as the known ones that they are in writing: one text among numbers makes a file's whole column text, and
+    "4" would be another category than 4.
+    """
+    known = pd.Index(known.dropna().unique(), dtype=object)
+    strays = pd.Index(values.dropna().unique(), dtype=object).difference(known, sort=False)
+    by_text = {str(value): value for value in known if not isinstance(value, str)}
+    matches = {stray: by_text[stray] for stray in strays if isinstance(stray, str) and stray in by_text}
+    return values.map(lambda value: matches.get(value, value)) if matches else values
 
 
 def check_columns(tables: dict[str, pd.DataFrame], categorical: Sequence[str] | None = None) -> None:

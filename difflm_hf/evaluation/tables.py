@@ -46,9 +46,9 @@ def evaluate_table(
 
     The training table decides which columns are categorical (dtype object, string, bool or category), datetimes, or
     numerical (all others). Strings that are dates or times count as datetimes, free texts by their number of
-    characters. Any value may be missing; columns of which the training table has no value are left out. Synthetic
-    categories that it does not have are categories of their own; synthetic values that cannot be read as their
-    column's kind count as missing. `notes` says where any of this was so.
+    characters. Any value may be missing; columns of which the training table has no value are left out. Categories
+    that it does not have are categories of their own, but "4" is the category 4 where it has that. Synthetic values
+    that cannot be read as their column's kind count as missing. `notes` says where columns were treated so.
 
     Args:
         synthetic (`pandas.DataFrame`):

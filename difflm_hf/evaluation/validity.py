@@ -12,7 +12,7 @@ import pandas as pd
 from sdmetrics.single_column import RangeCoverage
 
 from ..records import Field, RecordSchema
-from .encoding import check_columns, encode_tables, is_categorical, to_numbers
+from .encoding import check_columns, encode_tables, is_categorical, match_categories, to_numbers
 
 
 MAX_EXAMPLES = 5  # of values that are not allowed, and of categories that are missed
@@ -45,6 +45,8 @@ def row_validity(
     columns, examples = {}, {}
     for field in schema:
         values = synthetic[field.name]
+        if field.type in ("category", "boolean"):
+            values = match_categories(values, train[field.name])
         parses[field.name] = _parses(values, train[field.name], field)
         typed[field.name] = parses[field.name] & _has_type(values, field)
         allowed[field.name] = typed[field.name] & field.allows(values)
