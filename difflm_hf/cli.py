@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -88,6 +89,108 @@ def generate(
     ).records
     write_table(table, output)
     console.print(f"{num_records} records in {output}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    real: Annotated[Path, typer.Option(help="The records that the generator was trained on.")],
+    synthetic: Annotated[Path, typer.Option(help="Generated records.")],
+    output: Annotated[Path, typer.Option(help="A folder for report.html, report.json and plots.")],
+    holdout: Annotated[Path | None, typer.Option(help="Real records that it has not seen; needed for tables.")] = None,
+    target: Annotated[str | None, typer.Option(help="The column to predict, to measure utility.")] = None,
+    categorical: Annotated[list[str] | None, typer.Option(help="A column to take as categories; repeatable.")] = None,
+    log_target: Annotated[bool, typer.Option(help="Predict log(1 + target).")] = False,
+    model: Annotated[str | None, typer.Option(help="Folder or Hub id of a model, to map rows by its latents.")] = None,
+    kind: Annotated[str, typer.Option(help="What records are: table, json, code or text.")] = "table",
+    column: Annotated[str | None, typer.Option(help="The column that holds the code or text.")] = None,
+    json_schema: Annotated[Path | None, typer.Option(help="A JSON Schema that JSON records should follow.")] = None,
+    key: Annotated[str | None, typer.Option(help="The key that tells whether a JSON record is new.")] = None,
+    max_rows: Annotated[int, typer.Option(help="Rows of a table that the costly metrics draw at most.")] = 50_000,
+    seed: Annotated[int, typer.Option(help="Seed of subsamples and models.")] = 0,
+) -> None:
+    """Measure how good generated records are, and write a report."""
+    from rich.table import Table
+
+    from .evaluation.report import summarize, write_report
+
+    if kind == "table":
+        if holdout is None:
+            raise ValueError("a table needs --holdout: real records that the generator has not seen")
+        scores, figures = _evaluate_table(
+            real, holdout, synthetic, model, target, categorical, log_target, max_rows, seed
+        )
+    else:
+        scores, figures = {"documents": _evaluate_documents(kind, real, synthetic, column, json_schema, key, seed)}, {}
+    page = write_report(scores, output, figures, title=f"Evaluation of {synthetic.name}")
+
+    table = Table("", "metric", "value", "to compare with", "good")
+    section = None
+    for row in summarize(scores):
+        table.add_row("" if row.section == section else row.section, row.name, row.value, row.reference, row.good)
+        section = row.section
+    console.print(table)
+    for alarm in scores.get("privacy", {}).get("alarms", []):
+        console.print(f"[red]privacy alarm:[/red] {escape(alarm)}", highlight=False)
+    console.print(f"report in {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _evaluate_table(
+    real: Path,
+    holdout: Path,
+    synthetic: Path,
+    model: str | None,
+    target: str | None,
+    categorical: list[str] | None,
+    log_target: bool,
+    max_rows: int,
+    seed: int,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    from .evaluation import evaluate_table
+    from .evaluation.plots import table_figures
+    from .pipeline_difflm import DiffLMPipeline
+    from .records import read_table
+    from .training.train import encode_latents, to_dataset
+    from .utils import no_progress_bars
+
+    tables = [read_table(path) for path in (synthetic, real, holdout)]
+    scores = evaluate_table(
+        *tables,
+        target=target,
+        categorical=categorical,
+        log_target=log_target,
+        max_rows=max_rows,
+        seed=seed,
+        show_progress=True,
+    )
+    latents = None
+    if model is not None:
+        with no_progress_bars():
+            pipe = DiffLMPipeline.from_pretrained(model)
+        rows = [table.sample(min(len(table), 2000), random_state=seed) for table in (tables[1], tables[0])]
+        posteriors = [encode_latents(pipe.vae, to_dataset(pipe.processor, table), False) for table in rows]
+        latents = tuple(posterior.tensors["mean"].numpy() for posterior in posteriors)
+    return scores, table_figures(*tables, scores, latents, seed)
+
+
+def _evaluate_documents(
+    kind: str, real: Path, synthetic: Path, column: str | None, json_schema: Path | None, key: str | None, seed: int
+) -> dict[str, float]:
+    from .evaluation import evaluate_code, evaluate_json, evaluate_text
+    from .records import read_table
+
+    if kind == "json":
+        documents = [path.read_text(encoding="utf-8").splitlines() for path in (synthetic, real)]
+        documents = [[line for line in lines if line.strip()] for lines in documents]
+        schema = None if json_schema is None else json.loads(json_schema.read_text(encoding="utf-8"))
+        return evaluate_json(*documents, schema=schema, key=key, seed=seed)
+    if kind not in ("code", "text"):
+        raise ValueError(f"--kind {kind} is none of table, json, code, text")
+    tables = [read_table(path) for path in (synthetic, real)]
+    for path, table in zip((synthetic, real), tables):
+        if column not in table:
+            raise ValueError(f"{path} has no column {column!r}; name one by --column: {', '.join(table.columns)}")
+    measure = evaluate_code if kind == "code" else evaluate_text
+    return measure(*(table[column].tolist() for table in tables), seed=seed)
 
 
 def check_output(path: Path) -> None:
