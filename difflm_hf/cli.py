@@ -113,6 +113,8 @@ def evaluate(
 
     from .evaluation.report import summarize, write_report
 
+    if output.is_file():
+        raise ValueError(f"--output {output} is a file; name a folder")
     if kind == "table":
         if holdout is None:
             raise ValueError("a table needs --holdout: real records that the generator has not seen")
@@ -153,6 +155,13 @@ def _evaluate_table(
     from .utils import no_progress_bars
 
     tables = [read_table(path) for path in (synthetic, real, holdout)]
+    latents = None
+    if model is not None:
+        with no_progress_bars():
+            pipe = DiffLMPipeline.from_pretrained(model)
+        rows = [table.sample(min(len(table), 2000), random_state=seed) for table in (tables[1], tables[0])]
+        posteriors = [encode_latents(pipe.vae, to_dataset(pipe.processor, table), False) for table in rows]
+        latents = tuple(posterior.tensors["mean"].numpy() for posterior in posteriors)
     scores = evaluate_table(
         *tables,
         target=target,
@@ -162,13 +171,6 @@ def _evaluate_table(
         seed=seed,
         show_progress=True,
     )
-    latents = None
-    if model is not None:
-        with no_progress_bars():
-            pipe = DiffLMPipeline.from_pretrained(model)
-        rows = [table.sample(min(len(table), 2000), random_state=seed) for table in (tables[1], tables[0])]
-        posteriors = [encode_latents(pipe.vae, to_dataset(pipe.processor, table), False) for table in rows]
-        latents = tuple(posterior.tensors["mean"].numpy() for posterior in posteriors)
     return scores, table_figures(*tables, scores, latents, seed)
 
 

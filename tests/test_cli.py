@@ -1,5 +1,6 @@
 """The command: training, generating, and what it says where something is wrong."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -212,6 +213,98 @@ def test_wrong_ending_is_told_first(error_of, name, tmp_path):
 def test_missing_model(error_of, tmp_path):
     line = error_of("generate", tmp_path / "none", "--num-records", 3, "--output", tmp_path / "table.csv")
     assert f"{tmp_path / 'none'} is neither a folder nor a model that the Hub gives" in line
+
+
+@pytest.fixture
+def evaluation(tmp_path):
+    """The options of `evaluate` for three small tables."""
+    options = {}
+    for seed, name in enumerate(("real", "holdout", "synthetic")):
+        options[f"--{name}"] = tmp_path / f"{name}.csv"
+        make_table(seed=seed).drop(columns="nothing").to_csv(options[f"--{name}"], index=False)
+    return options | {"--output": tmp_path / "report"}
+
+
+def words(options: dict) -> list:
+    return [word for pair in options.items() for word in pair]
+
+
+def test_evaluate(evaluation, monkeypatch, capsys):
+    assert call(monkeypatch, "evaluate", *words(evaluation), "--target", "member", "--categorical", "code") == 0
+    captured = capsys.readouterr().err
+    assert "Column Shapes" in captured
+    assert captured.splitlines()[-1] == f"report in {evaluation['--output'] / 'report.html'}"
+    scores = json.loads((evaluation["--output"] / "report.json").read_text())
+    assert scores["settings"]["target"] == "member"
+    assert "code" in scores["settings"]["categorical"]
+    assert scores["rows"] == {"train": 240, "holdout": 240, "synthetic": 240}
+    assert {path.name for path in evaluation["--output"].iterdir()} == {
+        "report.html",
+        "report.json",
+        "marginals.png",
+        "correlations.png",
+        "map.png",
+        "distances.png",
+    }
+
+
+def test_evaluate_tells_of_copies(evaluation, monkeypatch, capsys):
+    call(monkeypatch, "evaluate", *words(evaluation | {"--synthetic": evaluation["--real"]}))
+    assert "privacy alarm: 100.00% of the synthetic rows are copies" in " ".join(capsys.readouterr().err.split())
+
+
+def test_evaluate_by_the_latents_of_a_model(evaluation, data, model, monkeypatch, tmp_path):
+    call(monkeypatch, "generate", model, "--num-records", 100, "--output", tmp_path / "generated.parquet")
+    tables = {"--real": data, "--holdout": data, "--synthetic": tmp_path / "generated.parquet", "--model": model}
+    assert call(monkeypatch, "evaluate", *words(evaluation | tables)) == 0
+    assert "latents" in (evaluation["--output"] / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("kind", "column", "metric"), [("code", "text", "compile_rate"), ("text", "text", "self_bleu")]
+)
+def test_evaluate_code_and_text(kind, column, metric, monkeypatch, tmp_path):
+    table = pd.DataFrame({"text": [f"x = {i}\n" for i in range(40)]})
+    for name, rows in {"real": table[:20], "synthetic": table[15:]}.items():
+        rows.to_csv(tmp_path / f"{name}.csv", index=False)
+    options = {"--kind": kind, "--column": column, "--output": tmp_path / "report"}
+    options |= {f"--{name}": tmp_path / f"{name}.csv" for name in ("real", "synthetic")}
+    assert call(monkeypatch, "evaluate", *words(options)) == 0
+    scores = json.loads((tmp_path / "report" / "report.json").read_text())["documents"]
+    assert metric in scores
+    assert scores["novelty"] == 0.8
+
+
+def test_evaluate_json_lines(monkeypatch, tmp_path):
+    (tmp_path / "real.jsonl").write_text('{"name": "a"}\n\n{"name": "b"}\n')
+    (tmp_path / "synthetic.jsonl").write_text('{"name": "a"}\n{"name": \n{"name": 3}\n{"name": "c"}\n')
+    (tmp_path / "schema.json").write_text('{"properties": {"name": {"type": "string"}}}')
+    options = {"--kind": "json", "--json-schema": tmp_path / "schema.json", "--key": "name"}
+    options |= {f"--{name}": tmp_path / f"{name}.jsonl" for name in ("real", "synthetic")}
+    assert call(monkeypatch, "evaluate", *words(options), "--output", tmp_path / "report") == 0
+    scores = json.loads((tmp_path / "report" / "report.json").read_text())["documents"]
+    assert (scores["parse_rate"], scores["schema_validity"], scores["novelty"]) == (0.75, 0.5, pytest.approx(2 / 3))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"--target": "wealth"}, "there is no target 'wealth'"),
+        ({"--kind": "music"}, "--kind music is none of table, json, code, text"),
+        ({"--kind": "text"}, "has no column None; name one by --column: age, price"),
+        ({"--categorical": "zone"}, "zone"),
+        ({"--synthetic": "missing.csv"}, "missing.csv: no such file"),
+    ],
+)
+def test_bad_options_of_evaluate(options, message, evaluation, error_of):
+    assert message in error_of("evaluate", *words(evaluation | options))
+    assert not evaluation["--output"].exists()
+
+
+def test_evaluate_needs_a_holdout_and_a_folder(evaluation, error_of):
+    holdout = evaluation.pop("--holdout")
+    assert "a table needs --holdout" in error_of("evaluate", *words(evaluation))
+    assert "is a file; name a folder" in error_of("evaluate", *words(evaluation | {"--output": holdout}))
 
 
 def test_unfinished_model(error_of, model, tmp_path):

@@ -12,7 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from pandas.api import types as pd_types
 from sklearn.decomposition import PCA
 
@@ -53,7 +53,7 @@ def table_figures(
         holdout (`pandas.DataFrame`): Real rows that the generator has not seen.
         scores (`dict[str, Any]`): What [`evaluate_table`] returned for these tables.
         latents (`tuple[np.ndarray, np.ndarray]`, *optional*):
-            Latents of real and of synthetic rows, each of shape `(num_rows, latent_size)`, for the map to show in place
+            Latents of real and of synthetic rows, each of shape `(num_rows, latent_size)`, that the map shows in place
             of the columns.
         seed (`int`, defaults to 0): Seed of the rows that are drawn.
 
@@ -158,7 +158,7 @@ def _plot_numbers(ax: Axes, real: np.ndarray, synthetic: np.ndarray, is_datetime
     ax.stairs(shares[1], edges, color=SYNTHETIC, lw=1.5)
     ax.set_xlim(edges[0], edges[-1])
     ax.yaxis.set_major_locator(MaxNLocator(3))
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.yaxis.set_major_formatter(FuncFormatter(_percent))
     _strip(ax)
     missing = [np.isnan(values).mean() for values in (real, synthetic)]
     if any(missing):
@@ -197,13 +197,13 @@ def _plot_categories(ax: Axes, real: pd.Series, synthetic: pd.Series) -> None:
     ax.set_yticks(positions, labels, parse_math=False)
     ax.set_ylim(max(len(bars), 3) - 0.4, -0.6)  # from the top; few bars not too fat
     ax.xaxis.set_major_locator(MaxNLocator(4))
-    ax.xaxis.set_major_formatter(PercentFormatter(1))
+    ax.xaxis.set_major_formatter(FuncFormatter(_percent))
     _strip(ax)
     ax.tick_params(axis="y", length=0, labelsize=SMALL - 0.5)
 
 
 def _plot_associations(figure: Figure, real: pd.DataFrame, synthetic: pd.DataFrame, categorical: list[str]) -> None:
-    _lay_out(figure, 11.4, 5)
+    _lay_out(figure, 11.4, 5.2, "compressed")  # which leaves room for titles of square axes
     codes = _discretise(real, synthetic, categorical)
     matrices = [_associations(table, rows, categorical) for table, rows in zip((real, synthetic), codes)]
     matrices.append(matrices[1] - matrices[0])
@@ -229,7 +229,7 @@ def _plot_associations(figure: Figure, real: pd.DataFrame, synthetic: pd.DataFra
         bar.outline.set_linewidth(0.5)
     figure.set_label(
         "How columns are associated: Spearman's correlation of numbers, from −1 to 1; Cramér's V, from 0 to 1, with "
-        "categories, for which numbers are cut into ten parts at their quantiles. Columns with a single value have none."
+        "categories, for which numbers are cut into ten parts at their quantiles. Columns of one value have none."
     )
 
 
@@ -289,8 +289,8 @@ def _plot_map(
     order = generator.permutation(len(points))  # neither hides the other
     ax = figure.subplots()
     ax.scatter(*points[order].T, c=colors[order], s=7, alpha=0.5, linewidths=0, rasterized=True)
-    low, high = np.quantile(points, [0.002, 0.998], axis=0)
-    margin = np.maximum(0.08 * (high - low), 1e-3)
+    low, high = np.quantile(points, [0.005, 0.995], axis=0)
+    margin = np.maximum(0.1 * (high - low), 1e-3)
     ax.set_xlim(low[0] - margin[0], high[0] + margin[0])
     ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
     shares = [*np.nan_to_num(pca.explained_variance_ratio_), 0.0]
@@ -300,8 +300,8 @@ def _plot_map(
     figure.legend(handles=handles, loc="outside upper left", ncols=2, frameon=False, fontsize=TEXT)
     _strip(ax)
     figure.set_label(
-        f"{len(real):,} real (training) and {len(synthetic):,} synthetic rows: the first two principal components of "
-        f"{subject} of the real rows. Points far out are left out."
+        f"{len(real):,} real (training) and {len(synthetic):,} synthetic rows, by the first two principal components "
+        f"of {subject}, fitted on the real rows. Points far out are left out."
     )
 
 
@@ -329,15 +329,19 @@ def _plot_distances(figure: Figure, distances: dict[str, Any]) -> None:
     )
 
 
-def _lay_out(figure: Figure, width: float, height: float) -> None:
+def _lay_out(figure: Figure, width: float, height: float, engine: str = "constrained") -> None:
     figure.set_size_inches(width, height)
-    figure.set_layout_engine("constrained", w_pad=0.06, h_pad=0.06)
+    figure.set_layout_engine(engine, w_pad=0.08, h_pad=0.06)
 
 
 def _strip(ax: Axes) -> None:
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["bottom", "left"]].set_linewidth(0.5)
     ax.tick_params(labelsize=SMALL, width=0.5, length=3)
+
+
+def _percent(share: float, _: int) -> str:
+    return f"{100 * share:g}%"
 
 
 def _label(value: Any, length: int) -> str:
