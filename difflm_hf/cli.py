@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .processing_difflm import DiffLMProcessor
 
 app = typer.Typer(help="Learn the distribution of records, and generate new ones.", no_args_is_help=True)
 console = Console(stderr=True)
@@ -160,6 +165,7 @@ def _evaluate_table(
         with no_progress_bars():
             pipe = DiffLMPipeline.from_pretrained(model)
         rows = [table.sample(min(len(table), 2000), random_state=seed) for table in (tables[1], tables[0])]
+        rows = [_encodable(pipe.processor, table) for table in rows]
         posteriors = [encode_latents(pipe.vae, to_dataset(pipe.processor, table), False) for table in rows]
         latents = tuple(posterior.tensors["mean"].numpy() for posterior in posteriors)
     scores = evaluate_table(
@@ -172,6 +178,23 @@ def _evaluate_table(
         show_progress=True,
     )
     return scores, table_figures(*tables, scores, latents, seed)
+
+
+def _encodable(processor: DiffLMProcessor, table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that a model can encode: not those with texts longer, or values other, than it was trained on."""
+
+    def error_of(rows: pd.DataFrame) -> ValueError | None:
+        try:
+            processor(rows)
+        except ValueError as error:
+            return error
+
+    if (error := error_of(table)) is None:
+        return table
+    rows = table[[error_of(table.iloc[[i]]) is None for i in range(len(table))]]
+    if rows.empty:
+        raise error
+    return rows
 
 
 def _evaluate_documents(

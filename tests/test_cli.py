@@ -250,7 +250,14 @@ def test_evaluate(evaluation, monkeypatch, capsys):
 
 def test_evaluate_tells_of_copies(evaluation, monkeypatch, capsys):
     call(monkeypatch, "evaluate", *words(evaluation | {"--synthetic": evaluation["--real"]}))
-    assert "privacy alarm: 100.00% of the synthetic rows are copies" in " ".join(capsys.readouterr().err.split())
+    assert "privacy alarm: 100.0% of the synthetic rows are copies" in " ".join(capsys.readouterr().err.split())
+
+
+def test_evaluate_by_the_latents_of_a_model_of_other_data(evaluation, model, error_of, tmp_path):
+    for option in ("--real", "--holdout", "--synthetic"):
+        evaluation[option] = tmp_path / f"other{option}.csv"
+        make_table()[["age", "price"]].to_csv(evaluation[option], index=False)
+    assert "column 'score' is missing" in error_of("evaluate", *words(evaluation | {"--model": model}))
 
 
 def test_evaluate_by_the_latents_of_a_model(evaluation, data, model, monkeypatch, tmp_path):

@@ -130,9 +130,11 @@ def test_shuffled_columns_of_adult_are_found_out(adult):
 
 def test_a_bootstrap_of_adult_raises_every_alarm(adult):
     bootstrap = adult["train"].sample(frac=1, replace=True, random_state=0)
-    alarms = privacy_alarms(*privacy_scores(bootstrap, adult["train"], adult["test"]))
+    alarms = privacy_alarms(privacy_scores(bootstrap, adult["train"], adult["test"]))
     assert len(alarms) == 4
-    for alarm, sign in zip(alarms, ("copies of training rows", "nearer to a training row", "AUC", "disclose 'age'")):
+    for alarm, sign in zip(
+        alarms, ("copies of training rows", "nearer to a training row", "AUC", "disclose 'education'")
+    ):
         assert sign in alarm
 
 
@@ -144,19 +146,18 @@ def test_a_few_copies_raise_an_alarm(adult):
 
 
 def test_a_holdout_that_was_seen_raises_an_alarm(train, test):
-    (alarm,) = privacy_alarms(*privacy_scores(test, train, test))
+    (alarm,) = privacy_alarms(privacy_scores(test, train, test))
     assert "seems to have seen the hold-out" in alarm
 
 
 def privacy_scores(synthetic, train, holdout):
     neighbors = ClosestRecords(synthetic, train, holdout)
-    scores = {
+    return {
         "exact_copies": exact_copies(synthetic, train, holdout),
         "distance_to_closest_record": distance_to_closest_record(neighbors),
         "membership_inference": membership_inference(neighbors),
         "attribute_disclosure": attribute_disclosure(neighbors),
     }
-    return scores, len(neighbors.synthetic)
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.1])
@@ -415,7 +416,7 @@ def test_validity():
     scores = row_validity(bad, train, ["c"])
     assert (scores["parses"], scores["schema"], scores["domain"]) == (4 / 5, 2 / 5, 0)
     assert scores["columns"] == {"n": 2 / 5, "c": 4 / 5, "b": 4 / 5}
-    assert scores["examples"] == {"n": ["one", "1.5", "4"], "c": ["z"], "b": ["None"]}
+    assert scores["examples"] == {"n": ["one", "1.5", "4"], "c": ["z"], "b": ["missing"]}
 
 
 def test_diversity_is_that_of_sdmetrics(train, fresh):

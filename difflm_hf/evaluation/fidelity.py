@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -56,7 +57,8 @@ def quality_scores(
     columns = {name: {"sdtype": "categorical" if name in categorical else "numerical"} for name in real}
     metadata = {"tables": {"table": {"columns": columns}}}
     report = QualityReport()
-    report.generate({"table": real}, {"table": synthetic}, metadata, verbose=False)
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of columns without a value: NaN
+        report.generate({"table": real}, {"table": synthetic}, metadata, verbose=False)
     shapes, trends = report.get_properties()["Score"]
     by_column, by_pair = (report.get_details(name) for name in ("Column Shapes", "Column Pair Trends"))
     return {

@@ -131,9 +131,9 @@ def distance_to_closest_record(neighbors: ClosestRecords) -> dict[str, Any]:
     Returns:
         `dict[str, Any]`:
             - `share`: the share of synthetic rows that are nearer to a training row than to any row of an equally
-              large hold-out, ties counted half. 0.5 is best; above it, the generator has memorised training rows. Its
-              standard error is 0.5 / sqrt(number of rows). Pure copying yields 0.5 + n / (2 * len(train)) where n
-              training rows are drawn.
+              large hold-out, ties counted half. 0.5 is best; above it, the generator has memorised training rows. Pure
+              copying yields 0.5 + n / (2 * len(train)) where n training rows are drawn.
+            - `standard_error`: that of the share, if it is 0.5.
             - `synthetic`, `holdout`: quantiles of the distances of synthetic and of held-out rows to their closest
               training row. Those of the synthetic rows should not be smaller.
     """
@@ -142,6 +142,7 @@ def distance_to_closest_record(neighbors: ClosestRecords) -> dict[str, Any]:
     ties = np.isclose(to_train, to_holdout, rtol=1e-5, atol=1e-6)
     return {
         "share": float(np.where(ties, 0.5, to_train < to_holdout).mean()),
+        "standard_error": 0.5 / len(to_train) ** 0.5,
         **_summaries(synthetic=to_train, holdout=neighbors.holdout_to_train[0][:, 0]),
     }
 
@@ -241,13 +242,12 @@ def exact_copies(
     return scores if holdout is None else scores | {"p_value": _p_value(*copies)}
 
 
-def privacy_alarms(scores: dict[str, Any], num_rows: int) -> list[str]:
+def privacy_alarms(scores: dict[str, Any]) -> list[str]:
     """
     What in the figures of this module speaks of memorised training rows, or of a hold-out that was none.
 
     Args:
         scores (`dict[str, Any]`): Results of this module's functions under their names.
-        num_rows (`int`): Number of synthetic rows that `distance_to_closest_record` is of.
 
     Returns:
         `list[str]`: A sentence for each finding that is statistically significant (p < 0.001) and, but for exact
@@ -258,34 +258,41 @@ def privacy_alarms(scores: dict[str, Any], num_rows: int) -> list[str]:
         copies = scores["exact_copies"]
         if copies["p_value"] < SIGNIFICANT:
             yield (
-                f"{copies['synthetic']:.2%} of the synthetic rows are copies of training rows, against "
-                f"{copies['holdout']:.2%} of real rows that were held out"
+                f"{copies['synthetic']:.1%} of the synthetic rows are copies of training rows, against "
+                f"{copies['holdout']:.1%} of real rows that were held out"
             )
-        share = scores["distance_to_closest_record"]["share"]
-        if share > 0.5 + NOTABLE and _is_beyond_chance(share, 0.5 / np.sqrt(num_rows)):
+        share, error = (scores["distance_to_closest_record"][name] for name in ("share", "standard_error"))
+        if _is_alarming(share, error):
             yield f"{share:.1%} of the synthetic rows are nearer to a training row than to a held-out one"
-        if share < 0.5 - NOTABLE and _is_beyond_chance(1 - share, 0.5 / np.sqrt(num_rows)):
+        if _is_alarming(1 - share, error):
             yield (
                 f"only {share:.1%} of the synthetic rows are nearer to a training row than to a held-out one: the "
                 "generator seems to have seen the hold-out"
             )
         attack = scores["membership_inference"]
-        if attack["auc"] > 0.5 + NOTABLE and _is_beyond_chance(attack["auc"], attack["standard_error"]):
+        if _is_alarming(attack["auc"], attack["standard_error"]):
             yield f"nearness to synthetic rows tells training from held-out rows with an AUC of {attack['auc']:.3f}"
         columns = scores["attribute_disclosure"]["columns"]
         disclosed = [
-            f"{name!r} ({column['train']:.0%} of training rows guessed, {column['holdout']:.0%} of held-out ones)"
+            name
             for name, column in columns.items()
             if column["risk"] > NOTABLE and column["p_value"] < SIGNIFICANT / len(columns)
         ]
         if disclosed:
-            yield f"synthetic rows and the rest of a training row disclose {', '.join(disclosed)}"
+            worst = max(disclosed, key=lambda name: columns[name]["risk"])
+            others = [repr(name) for name in disclosed if name != worst]
+            yield (
+                f"the rest of a record and the synthetic rows disclose {worst!r}: it is guessed of "
+                f"{columns[worst]['train']:.0%} of training rows, and of {columns[worst]['holdout']:.0%} of held-out "
+                f"ones{'; likewise ' if others else ''}{', '.join(others)}"
+            )
 
     return list(found())
 
 
-def _is_beyond_chance(score: float, standard_error: float) -> bool:
-    return score - 0.5 > stats.norm.isf(SIGNIFICANT) * standard_error
+def _is_alarming(score: float, standard_error: float) -> bool:
+    """Whether a score of which 0.5 is best is notably and significantly larger."""
+    return score - 0.5 > max(NOTABLE, stats.norm.isf(SIGNIFICANT) * standard_error)
 
 
 def _p_value(left: np.ndarray, right: np.ndarray) -> float:

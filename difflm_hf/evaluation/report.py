@@ -205,9 +205,10 @@ METRICS = (
     Metric(
         ("privacy", "distance_to_closest_record", "share"),
         "DCR share",
-        "The share of synthetic rows that are nearer to a training row than to any held-out one.",
+        "The share of synthetic rows that are nearer to a training row than to any held-out one (± standard error).",
         "50% is best, more speaks of memorised rows",
         ".1%",
+        error=("privacy", "distance_to_closest_record", "standard_error"),
     ),
     _quantile(
         "distance_to_closest_record",

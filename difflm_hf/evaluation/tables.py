@@ -141,7 +141,7 @@ def evaluate_table(
         }
         step("attribute disclosure")
         privacy["attribute_disclosure"] = attribute_disclosure(neighbors)
-        privacy["alarms"] = privacy_alarms(privacy, len(neighbors.synthetic))
+        privacy["alarms"] = privacy_alarms(privacy)
         step("done")
 
     return {

@@ -53,7 +53,8 @@ def row_validity(
         wrong = values[~allowed[field.name]]
         if len(wrong):
             columns[field.name] = float(allowed[field.name].mean())
-            examples[field.name] = [str(value) for value in wrong.unique()[:MAX_EXAMPLES]]
+            wrong = wrong.unique()[:MAX_EXAMPLES]
+            examples[field.name] = ["missing" if pd.isna(value) else str(value) for value in wrong]
     shares = {"parses": parses, "schema": typed, "domain": allowed}
     return {name: float(ok.all(axis=1).mean()) for name, ok in shares.items()} | {
         "columns": columns,
