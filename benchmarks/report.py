@@ -1,5 +1,5 @@
 """
-Writes docs/benchmarks.md with its plot, and the short table of README.md, from benchmarks/results.
+Writes docs/benchmarks.md with its plot, and the tables of README.md and MODEL_CARD.md, from benchmarks/results.
 
     python -m benchmarks.report
 """
@@ -12,12 +12,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from difflm_hf.evaluation import to_markdown
+
 from .results import load_result
 from .tables import LOG_TARGET, MAX_MINUTES, MODELS, SEED
 
 
 DOCS, README, PLOT = Path("docs/benchmarks.md"), Path("README.md"), Path("docs/images/benchmarks.png")
-MARKERS = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+MODEL_CARD, CARD_DATASET = Path("MODEL_CARD.md"), "adult"
 OURS = "difflm"
 # Models that are trained on all rows, and asked for as many.
 COMPARED = [name for name, model in MODELS.items() if model.max_rows is None]
@@ -295,10 +297,16 @@ def main() -> None:
     )
     plot(tables)
     DOCS.write_text(page, encoding="utf-8")
-    start, end = MARKERS
-    text = README.read_text(encoding="utf-8")
-    text = re.sub(f"{start}.*{end}", f"{start}\n{readme_table(tables)}\n{end}", text, flags=re.DOTALL)
-    README.write_text(text, encoding="utf-8")
+    _fill(README, "benchmarks", readme_table(tables))
+    _fill(MODEL_CARD, "evaluation", to_markdown(tables[CARD_DATASET][OURS]["scores"]))
+
+
+def _fill(document: Path, name: str, content: str) -> None:
+    """Puts content between the markers of that name."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    text = document.read_text(encoding="utf-8")
+    text = re.sub(f"{start}.*{end}", lambda _: f"{start}\n{content}\n{end}", text, flags=re.DOTALL)
+    document.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from PIL import Image
 from difflm_hf.evaluation import evaluate_table
 from difflm_hf.evaluation.documents import evaluate_code, evaluate_json, evaluate_text
 from difflm_hf.evaluation.plots import MAX_COLUMNS, table_figures
-from difflm_hf.evaluation.report import METRICS, SECTIONS, summarize, write_report
+from difflm_hf.evaluation.report import METRICS, SECTIONS, summarize, to_markdown, write_report
 
 
 FIGURES = ["marginals", "correlations", "map", "distances"]
@@ -201,6 +201,15 @@ def test_summary(scores):
     attack = scores["privacy"]["membership_inference"]
     assert rows["Membership inference"].value == f"{attack['auc']:.3f} ± {attack['standard_error']:.3f}"
     assert "RMSE" not in rows
+
+
+def test_summary_as_markdown(scores):
+    header, rule, *lines = to_markdown(scores).splitlines()
+    assert all(line.count("|") == 6 for line in (header, rule, *lines))
+    rows = summarize(scores)
+    assert len(lines) == len(rows)
+    assert lines[0] == f"| fidelity | {rows[0].name} | {rows[0].value} | {rows[0].reference} | {rows[0].good} |"
+    assert lines[1].startswith("|  | ")
 
 
 def test_summary_of_missing_values():

@@ -13,7 +13,7 @@ from .privacy import (
     privacy_alarms,
 )
 from .record_metric import module_path
-from .report import summarize, write_report
+from .report import summarize, to_markdown, write_report
 from .tables import evaluate_table
 from .utility import machine_learning_efficiency
 from .validity import diversity, row_validity
@@ -41,6 +41,7 @@ __all__ = [
     "row_validity",
     "self_bleu",
     "summarize",
+    "to_markdown",
     "table_figures",
     "write_report",
 ]

@@ -359,6 +359,22 @@ def summarize(scores: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
+def to_markdown(scores: Mapping[str, Any]) -> str:
+    """
+    The figures among scores as a Markdown table, such as model cards have.
+
+    Args:
+        scores (`Mapping[str, Any]`): As for [`summarize`].
+    """
+    lines = ["| | metric | value | to compare with | good |", "| --- | --- | --- | --- | --- |"]
+    section = None
+    for row in summarize(scores):
+        shown = "" if row.section == section else row.section.lower()
+        lines.append(f"| {shown} | {row.name} | {row.value} | {row.reference} | {row.good} |")
+        section = row.section
+    return "\n".join(lines)
+
+
 def write_report(
     scores: dict[str, Any],
     output_dir: str | os.PathLike,
