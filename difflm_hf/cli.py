@@ -62,7 +62,9 @@ def train(
 def generate(
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a trained model.")],
     num_records: Annotated[int, typer.Option(help="Records to generate.")],
-    output: Annotated[Path, typer.Option(help="A .csv, .parquet or .jsonl file.")],
+    output: Annotated[
+        Path, typer.Option(help="A .csv, .parquet or .jsonl file, or a folder for many records, in Parquet files.")
+    ],
     num_inference_steps: Annotated[int, typer.Option(help="Steps of the scheduler.")] = 16,
     temperature: Annotated[float, typer.Option(help="Of the causal LM.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Nucleus of the causal LM.")] = 1.0,
@@ -74,6 +76,7 @@ def generate(
     """Generate records with a trained model."""
     from .pipeline_difflm import DiffLMPipeline
     from .records import write_table
+    from .shards import write_shards
     from .utils import default_dtype, no_progress_bars
 
     check_output(output)
@@ -83,16 +86,13 @@ def generate(
         pipe = DiffLMPipeline.from_pretrained(model, dtype=getattr(torch, dtype) if dtype else default_dtype())
     if torch.cuda.is_available():
         pipe.to("cuda")
-    generator = torch.Generator().manual_seed(seed)
-    table = pipe(
-        num_records,
-        num_inference_steps=num_inference_steps,
-        temperature=temperature,
-        top_p=top_p,
-        generator=generator,
-        output_type="pandas",
-    ).records
-    write_table(table, output)
+    pipe.set_progress_bar_config(unit=" records", smoothing=0.02)
+    sampling = {"num_inference_steps": num_inference_steps, "temperature": temperature, "top_p": top_p}
+    if not output.suffix:
+        write_shards(pipe, output, num_records, seed, **sampling)
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        write_table(pipe(num_records, **sampling, generator=generator, output_type="pandas").records, output)
     console.print(f"{num_records} records in {output}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -222,8 +222,10 @@ def check_output(path: Path) -> None:
     """Raises a `ValueError` for a file that records cannot be written to, before the work rather than after it."""
     from .records.table import WRITERS
 
-    if path.suffix not in WRITERS:
-        raise ValueError(f"{path}: {path.suffix or 'no ending'} is not one of {', '.join(WRITERS)}")
+    if path.suffix and path.suffix not in WRITERS:
+        raise ValueError(f"{path}: {path.suffix} is not one of {', '.join(WRITERS)}; a folder has no ending")
+    if not path.suffix and path.is_file():
+        raise ValueError(f"{path} is a file; name a folder, or a file that ends in {', '.join(WRITERS)}")
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import diffusers
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
@@ -20,6 +21,7 @@ from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from safetensors import SafetensorError, safe_open
+from tqdm.auto import tqdm
 
 from .denoiser import DiffLMDenoiser
 from .modeling_difflm import DiffLMModel
@@ -149,28 +151,69 @@ class DiffLMPipeline(DiffusionPipeline):
         ```
         """
         self.check_inputs(num_records, num_inference_steps, temperature, top_p, batch_size, output_type)
-        # One number of the generator stands for all records: each block then has a generator of its own.
-        device = None if generator is None else generator.device
-        seed = int(torch.randint(2**62, (), generator=generator, device=device))
-        tables = []
+        sampling = (num_inference_steps, temperature, top_p, batch_size, callback_on_step_end)
         with self.progress_bar(total=num_records) as progress_bar:
-            while (num_done := sum(map(len, tables))) < num_records:
-                tables.append(
-                    self.generate_block(
-                        seed,
-                        len(tables),
-                        num_inference_steps,
-                        temperature,
-                        top_p,
-                        batch_size,
-                        callback_on_step_end,
-                        num_records=min(num_records - num_done, self.config.block_size),
-                    )
-                )
-                progress_bar.update(len(tables[-1]))
+            tables = list(self._generate_blocks(_draw_seed(generator), 0, num_records, sampling, progress_bar))
         records = self.format_records(pd.concat(tables, ignore_index=True), output_type)
         self.maybe_free_model_hooks()
         return DiffLMPipelineOutput(records) if return_dict else (records,)
+
+    @torch.no_grad()
+    def stream(
+        self,
+        num_records: int,
+        num_inference_steps: int = 16,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        batch_size: int | None = None,
+        generator: torch.Generator | None = None,
+        first_block: int = 0,
+    ) -> Iterator[pa.RecordBatch]:
+        """
+        Generates records block by block, in memory that does not depend on their number.
+
+        The records are those of a call with the same arguments.
+
+        Args:
+            num_records (`int`): Records to generate.
+            num_inference_steps, temperature, top_p, batch_size, generator: As in the call.
+            first_block (`int`, defaults to 0):
+                The block to begin with: `first_block * pipe.config.block_size` records are passed over, and not
+                computed.
+
+        Yields:
+            `pyarrow.RecordBatch`: A block of `pipe.config.block_size` records, the last one perhaps of fewer, all with
+            the schema `pipe.processor.schema.to_arrow()`.
+
+        Raises:
+            `ValueError`, `RuntimeError`: As in the call.
+
+        Example:
+
+        ```python
+        >>> for batch in pipe.stream(10_000_000, generator=torch.Generator().manual_seed(0)):
+        ...     writer.write_batch(batch)
+        ```
+        """
+        self.check_inputs(num_records, num_inference_steps, temperature, top_p, batch_size, "pandas")
+        sampling = (num_inference_steps, temperature, top_p, batch_size, None)
+        arrow_schema = self.processor.schema.to_arrow()
+        with self.progress_bar(total=num_records) as progress_bar:
+            for table in self._generate_blocks(
+                _draw_seed(generator), first_block, num_records, sampling, progress_bar
+            ):
+                yield pa.RecordBatch.from_pandas(table, arrow_schema, preserve_index=False)
+        self.maybe_free_model_hooks()
+
+    def _generate_blocks(
+        self, seed: int, first_block: int, num_records: int, sampling: tuple, progress_bar: tqdm
+    ) -> Iterator[pd.DataFrame]:
+        """The blocks of a seed from `first_block` on, up to `num_records` records from there."""
+        for start in range(0, num_records, self.config.block_size):
+            size = min(num_records - start, self.config.block_size)
+            block = first_block + start // self.config.block_size
+            yield self.generate_block(seed, block, *sampling, num_records=size)
+            progress_bar.update(size)
 
     def check_inputs(
         self,
@@ -295,6 +338,11 @@ class DiffLMPipeline(DiffusionPipeline):
             return Dataset.from_pandas(table, preserve_index=False)
         texts = JSONCodec(self.processor.schema).encode(table)
         return texts if output_type == "text" else [json.loads(text) for text in texts]
+
+
+def _draw_seed(generator: torch.Generator | None) -> int:
+    """One number that stands for all records of a call: each block then has a generator of its own."""
+    return int(torch.randint(2**62, (), generator=generator, device=None if generator is None else generator.device))
 
 
 def _check_files(folder: Path, given: Container[str]) -> None:

@@ -202,12 +202,27 @@ def test_bad_options_of_train(error_of, option, value, message, data, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.parametrize("name", ["table.xlsx", "table", "table.json"])
+@pytest.mark.parametrize("name", ["table.xlsx", "table.json"])
 def test_wrong_ending_is_told_first(error_of, name, tmp_path):
     # There is no such model either, which would take longer to see.
     line = error_of("generate", tmp_path / "none", "--num-records", 3, "--output", tmp_path / name)
     assert line.startswith(f"error: {tmp_path / name}: ")
-    assert line.endswith("is not one of .csv, .parquet, .jsonl")
+    assert line.endswith("is not one of .csv, .parquet, .jsonl; a folder has no ending")
+
+
+def test_generate_into_a_folder(model, monkeypatch, capsys, tmp_path):
+    arguments = ["generate", model, "--num-records", 30, "--seed", 5, "--output"]
+    assert call(monkeypatch, *arguments, tmp_path / "shards") == 0
+    assert call(monkeypatch, *arguments, tmp_path / "table.parquet") == 0
+    assert {path.name for path in (tmp_path / "shards").iterdir()} == {"manifest.json", "part-00000.parquet"}
+    shard, table = (read_table(tmp_path / name) for name in ("shards/part-00000.parquet", "table.parquet"))
+    pd.testing.assert_frame_equal(shard, table)
+
+
+def test_a_folder_that_is_a_file(error_of, tmp_path):
+    (tmp_path / "file").touch()
+    line = error_of("generate", tmp_path / "none", "--num-records", 3, "--output", tmp_path / "file")
+    assert "is a file; name a folder" in line
 
 
 def test_missing_model(error_of, tmp_path):

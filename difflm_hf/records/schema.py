@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from pandas.api import types as pd_types
 
 from .table import read_table
@@ -29,6 +30,15 @@ KINDS: dict[str, FieldType] = {
     "mixed-integer-float": "number",
     "datetime64": "datetime",
     "string": "text",
+}
+# Of columns whose dtype says nothing.
+ARROW_TYPES = {
+    "boolean": pa.bool_(),
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "datetime": pa.string(),
+    "text": pa.string(),
+    "null": pa.null(),
 }
 # Strings in one of these formats are dates or times; each writes back exactly what it read.
 DATETIME_FORMATS = (
@@ -228,6 +238,18 @@ class Field:
             series = series.astype(object).mask(null, None)
         return series.astype(self.dtype)
 
+    def to_arrow(self) -> pa.Field:
+        """The field with the Arrow type of its columns."""
+        if self.dtype == "category" and self.type == "category":
+            arrow_type = pa.array(pd.Categorical([], self.categories, ordered=bool(self.ordered))).type
+        elif self.dtype != "object":
+            arrow_type = pa.array(pd.Series([], dtype=self.dtype)).type
+        elif self.type == "category":
+            arrow_type = pa.array(self.categories).type
+        else:
+            arrow_type = ARROW_TYPES[self.type]
+        return pa.field(self.name, arrow_type)
+
     def to_json_schema(self) -> dict[str, Any]:
         """The field as a JSON Schema (draft 2020-12)."""
         if self.type == "category":
@@ -340,6 +362,10 @@ class RecordSchema:
             "required": self.names,
             "additionalProperties": False,
         }
+
+    def to_arrow(self) -> pa.Schema:
+        """The Arrow schema of generated tables, the same for all of them."""
+        return pa.schema([f.to_arrow() for f in self])
 
     def to_dict(self) -> list[dict[str, Any]]:
         return [{k: v for k, v in asdict(f).items() if v is not None} for f in self.fields]

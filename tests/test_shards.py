@@ -1,0 +1,171 @@
+"""Streams and folders of records: the same records as a call gives, and the same bytes however often a run is cut."""
+
+import hashlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tiny import make_table, seeded
+
+import difflm_hf.shards
+from difflm_hf import DiffLMPipeline, RecordSchema, train
+from difflm_hf.shards import write_shards
+
+
+BLOCK = 64
+SHARD = 2 * BLOCK
+RUN = """
+import sys
+import difflm_hf.shards
+from difflm_hf import DiffLMPipeline
+difflm_hf.shards.RECORDS_PER_SHARD = {shard}
+pipe = DiffLMPipeline.from_pretrained(sys.argv[1])
+print("ready", flush=True)
+difflm_hf.shards.write_shards(pipe, sys.argv[2], int(sys.argv[3]), seed=3)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("shards")
+    pipe = train(make_table(), folder / "run", config="tiny")
+    DiffLMPipeline(**pipe.components, block_size=BLOCK).save_pretrained(folder / "model")
+    return folder / "model"
+
+
+@pytest.fixture
+def pipe(folder, monkeypatch) -> DiffLMPipeline:
+    monkeypatch.setattr(difflm_hf.shards, "RECORDS_PER_SHARD", SHARD - 1)  # rounded up to whole blocks
+    pipe = DiffLMPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def read(folder: Path) -> pd.DataFrame:
+    return pd.concat(map(pd.read_parquet, sorted(folder.glob("part-*.parquet"))), ignore_index=True)
+
+
+def test_a_stream_has_the_records_of_a_call(pipe):
+    batches = list(pipe.stream(150, generator=seeded(1)))
+    assert [batch.num_rows for batch in batches] == [64, 64, 22]
+    assert all(batch.schema.equals(pipe.processor.schema.to_arrow()) for batch in batches)
+    table = pipe(150, generator=seeded(1), output_type="pandas").records
+    expected = pa.Table.from_pandas(table, pipe.processor.schema.to_arrow(), preserve_index=False)
+    assert pa.Table.from_batches(batches).equals(expected)
+
+
+def test_a_stream_may_begin_anywhere(pipe):
+    whole = pa.Table.from_batches(pipe.stream(200, generator=seeded(1)))
+    rest = pa.Table.from_batches(pipe.stream(72, generator=seeded(1), first_block=2))
+    assert rest.equals(whole.slice(128))
+
+
+def test_a_stream_is_lazy(pipe, monkeypatch):
+    blocks = []
+    generate_block = pipe.generate_block
+    monkeypatch.setattr(pipe, "generate_block", lambda *a, **k: blocks.append(a[1]) or generate_block(*a, **k))
+    stream = pipe.stream(10**12)
+    next(stream), next(stream)
+    assert blocks == [0, 1]
+
+
+def test_arrow_types_are_those_of_the_table():
+    table = make_table()
+    schema = RecordSchema.infer(table)
+    assert pa.Table.from_pandas(table, schema.to_arrow(), preserve_index=False).schema == schema.to_arrow()
+    types = {field.name: field.type for field in schema.to_arrow()}
+    assert types["code"] == pa.int8()
+    assert types["joined"] == pa.timestamp("ns")
+    assert types["birthday"] == types["color"] == types["note"] == pa.string()
+    assert types["nothing"] == pa.null()
+    assert types["size"] == pa.dictionary(pa.int8(), pa.string(), ordered=True)
+
+
+def test_shards_hold_the_records_of_a_call(pipe, tmp_path):
+    files = write_shards(pipe, tmp_path / "out", 300, seed=7)
+    assert [pq.read_metadata(file).num_rows for file in files] == [128, 128, 44]
+    expected = pipe(300, generator=seeded(7), output_type="pandas").records
+    pd.testing.assert_frame_equal(read(tmp_path / "out"), expected)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert (manifest["num_records"], manifest["seed"], manifest["records_per_shard"]) == (300, 7, 128)
+
+
+def test_a_finished_run_is_left_alone(pipe, tmp_path, monkeypatch):
+    write_shards(pipe, tmp_path / "out", 300)
+    before = hashes(tmp_path / "out")
+    monkeypatch.setattr(pipe, "generate_block", None)
+    write_shards(pipe, tmp_path / "out", 300)
+    assert hashes(tmp_path / "out") == before
+
+
+def test_a_lost_shard_is_made_again(pipe, tmp_path):
+    files = write_shards(pipe, tmp_path / "out", 500)
+    before = hashes(tmp_path / "out")
+    files[2].unlink()
+    (tmp_path / "out" / f".{files[2].name}").write_bytes(b"half")
+    write_shards(pipe, tmp_path / "out", 500)
+    assert hashes(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"num_records": 301}, {"temperature": 0.5}, {"top_p": 0.5}])
+def test_other_arguments_need_another_folder(pipe, tmp_path, change):
+    arguments = {"num_records": 300, "seed": 0}
+    write_shards(pipe, tmp_path / "out", **arguments)
+    before = hashes(tmp_path / "out")
+    name, value = next(iter(change.items()))
+    with pytest.raises(ValueError, match=f"holds records of {name}=.*, and not of {value}; go on with the same"):
+        write_shards(pipe, tmp_path / "out", **arguments | change)
+    assert hashes(tmp_path / "out") == before
+
+
+def test_another_model_needs_another_folder(pipe, tmp_path):
+    write_shards(pipe, tmp_path / "out", 100)
+    next(pipe.denoiser.parameters()).data += 1
+    with pytest.raises(ValueError, match="holds records of model="):
+        write_shards(pipe, tmp_path / "out", 100)
+
+
+def test_a_folder_of_something_else(pipe, tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="is not empty, and has no manifest.json"):
+        write_shards(pipe, tmp_path, 100)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_killed_at_any_moment(folder, tmp_path):
+    """SIGKILL at random moments, again and again: in the end the bytes are those of a run that was left alone."""
+    num_records = 40 * SHARD
+
+    def start(name: str) -> subprocess.Popen:
+        code = RUN.format(shard=SHARD)
+        command = [sys.executable, "-c", code, folder, tmp_path / name, str(num_records)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert process.stdout.readline() == b"ready\n"
+        return process
+
+    moment = time.monotonic()
+    assert start("whole").wait() == 0
+    duration = time.monotonic() - moment
+    generator = random.Random(0)
+    killed = 0
+    for _ in range(4):
+        process = start("cut")
+        time.sleep(generator.uniform(0, duration / 8))
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+    assert killed >= 2
+    assert start("cut").wait() == 0
+    cut = {name: digest for name, digest in hashes(tmp_path / "cut").items() if not name.startswith(".")}
+    assert cut == hashes(tmp_path / "whole")
