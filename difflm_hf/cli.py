@@ -120,6 +120,14 @@ def evaluate(
 
     if output.is_file():
         raise ValueError(f"--output {output} is a file; name a folder")
+    unused = (
+        {"--column": column, "--json-schema": json_schema, "--key": key}
+        if kind == "table"
+        else {"--holdout": holdout, "--target": target, "--categorical": categorical, "--model": model}
+        | ({"--column": column} if kind == "json" else {"--json-schema": json_schema, "--key": key})
+    )
+    if given := [option for option, value in unused.items() if value]:
+        raise ValueError(f"{given[0]} has no use with --kind {kind}; leave it out")
     if kind == "table":
         if holdout is None:
             raise ValueError("a table needs --holdout: real records that the generator has not seen")
@@ -204,7 +212,8 @@ def _evaluate_documents(
     from .records import read_table
 
     if kind == "json":
-        documents = [path.read_text(encoding="utf-8").splitlines() for path in (synthetic, real)]
+        # Not `splitlines`, which takes characters inside JSON strings for ends of lines.
+        documents = [path.read_text(encoding="utf-8").split("\n") for path in (synthetic, real)]
         documents = [[line for line in lines if line.strip()] for lines in documents]
         schema = None if json_schema is None else json.loads(json_schema.read_text(encoding="utf-8"))
         return evaluate_json(*documents, schema=schema, key=key, seed=seed)
@@ -214,6 +223,11 @@ def _evaluate_documents(
     for path, table in zip((synthetic, real), tables):
         if column not in table:
             raise ValueError(f"{path} has no column {column!r}; name one by --column: {', '.join(table.columns)}")
+        if not (is_text := table[column].map(lambda value: isinstance(value, str))).all():
+            row = is_text.argmin()
+            raise ValueError(
+                f"{path}: {table[column].iloc[row]!r} in row {row} of column {column!r} is no text; drop it"
+            )
     measure = evaluate_code if kind == "code" else evaluate_text
     return measure(*(table[column].tolist() for table in tables), seed=seed)
 

@@ -240,6 +240,10 @@ def evaluation(tmp_path):
     return options | {"--output": tmp_path / "report"}
 
 
+def documents(evaluation: dict) -> dict:
+    return {option: evaluation[option] for option in ("--real", "--synthetic", "--output")}
+
+
 def words(options: dict) -> list:
     return [word for pair in options.items() for word in pair]
 
@@ -298,8 +302,8 @@ def test_evaluate_code_and_text(kind, column, metric, monkeypatch, tmp_path):
 
 
 def test_evaluate_json_lines(monkeypatch, tmp_path):
-    (tmp_path / "real.jsonl").write_text('{"name": "a"}\n\n{"name": "b"}\n')
-    (tmp_path / "synthetic.jsonl").write_text('{"name": "a"}\n{"name": \n{"name": 3}\n{"name": "c"}\n')
+    (tmp_path / "real.jsonl").write_text('{"name": "a\u2028"}\n\n{"name": "b"}\n')
+    (tmp_path / "synthetic.jsonl").write_text('{"name": "a\u2028"}\n{"name": \n{"name": 3}\n{"name": "c"}\n')
     (tmp_path / "schema.json").write_text('{"properties": {"name": {"type": "string"}}}')
     options = {"--kind": "json", "--json-schema": tmp_path / "schema.json", "--key": "name"}
     options |= {f"--{name}": tmp_path / f"{name}.jsonl" for name in ("real", "synthetic")}
@@ -312,8 +316,8 @@ def test_evaluate_json_lines(monkeypatch, tmp_path):
     ("options", "message"),
     [
         ({"--target": "wealth"}, "there is no target 'wealth'"),
-        ({"--kind": "music"}, "--kind music is none of table, json, code, text"),
-        ({"--kind": "text"}, "has no column None; name one by --column: age, price"),
+        ({"--kind": "text"}, "--holdout has no use with --kind text; leave it out"),
+        ({"--column": "note"}, "--column has no use with --kind table"),
         ({"--categorical": "zone"}, "zone"),
         ({"--synthetic": "missing.csv"}, "missing.csv: no such file"),
     ],
@@ -321,6 +325,20 @@ def test_evaluate_json_lines(monkeypatch, tmp_path):
 def test_bad_options_of_evaluate(options, message, evaluation, error_of):
     assert message in error_of("evaluate", *words(evaluation | options))
     assert not evaluation["--output"].exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"--kind": "music"}, "--kind music is none of table, json, code, text"),
+        ({"--kind": "text"}, "has no column None; name one by --column: age, price"),
+        ({"--kind": "text", "--column": "note"}, "nan in row 0 of column 'note' is no text; drop it"),
+        ({"--kind": "json"}, "does not parse as a JSON object"),
+        ({"--kind": "json", "--column": "note"}, "--column has no use with --kind json"),
+    ],
+)
+def test_bad_options_of_evaluate_for_documents(options, message, evaluation, error_of):
+    assert message in error_of("evaluate", *words(documents(evaluation) | options))
 
 
 def test_evaluate_needs_a_holdout_and_a_folder(evaluation, error_of):

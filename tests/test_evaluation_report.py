@@ -192,7 +192,10 @@ def test_summary(scores):
     rows = {row.name: row for row in summarize(scores)}
     assert set(row.section for row in rows.values()) == set(SECTIONS.values()) - {"Documents"}
     fidelity, copies = scores["fidelity"], scores["privacy"]["exact_copies"]
-    assert rows["C2ST"].value == f"{fidelity['c2st']:.3f}" and rows["C2ST"].reference == ""
+    assert (
+        rows["C2ST"].value == f"{fidelity['c2st']:.3f}"
+        and rows["C2ST"].reference == f"{fidelity['c2st_holdout']:.3f} (training rows)"
+    )
     assert rows["β-recall"].reference == f"{fidelity['beta_recall_holdout']:.3f} (hold-out)"
     assert rows["Exact copies"].reference == f"{copies['holdout']:.2%} (hold-out)"
     auc = scores["utility"]["synthetic"]["auc"]

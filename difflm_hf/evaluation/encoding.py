@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,7 +44,10 @@ def encode_tables(
     categories = [name for name in names if name in (categorical or ()) or is_categorical(real[name])]
     encoded = {}
     for name in names:
-        values = pd.concat({key: table[name].reset_index(drop=True).astype(object) for key, table in tables.items()})
+        columns = {key: _in_digits(table[name].reset_index(drop=True)) for key, table in tables.items()}
+        if not all(pd_types.is_numeric_dtype(column) for column in columns.values()):
+            columns = {key: column.astype(object) for key, column in columns.items()}
+        values = pd.concat(columns)
         if name in categories:
             values = match_categories(values, real[name])
             codes = values.astype("category").cat.codes
@@ -62,10 +66,16 @@ def is_categorical(column: pd.Series) -> bool:
 
 def to_numbers(values: pd.Series, like: pd.Series) -> pd.Series:
     """Values as numbers, or as seconds where `like` holds datetimes; NaN for what is missing or neither."""
-    if not pd_types.is_datetime64_any_dtype(like):
-        return pd.to_numeric(values, errors="coerce")
-    times = pd.to_datetime(values, utc=True, errors="coerce")
-    return (times - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
+    if pd_types.is_datetime64_any_dtype(like):
+        times = pd.to_datetime(values, utc=True, errors="coerce")
+        return (times - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
+    return pd.to_numeric(_in_digits(values), errors="coerce").astype(float)
+
+
+def _in_digits(values: pd.Series) -> pd.Series:
+    """Values whose numbers are those that they are written as: a float32 0.1 is the 0.1 of a text file."""
+    is_short = pd_types.is_float_dtype(values) and values.dtype.itemsize < 8
+    return pd.to_numeric(values.astype(str), errors="coerce") if is_short else values
 
 
 def check_numbers(numbers: pd.Series, values: pd.Series) -> None:
@@ -73,22 +83,28 @@ def check_numbers(numbers: pd.Series, values: pd.Series) -> None:
     wrong = numbers.isna() & values.notna()
     if wrong.any():
         table, row = wrong.idxmax()
+        value = values.tolist()[wrong.argmax()]
         raise ValueError(
-            f"column {values.name!r} holds numbers or datetimes, but {values[table, row]!r} in row {row} of "
-            f"`{table}`; convert it, or name the column in `categorical`"
+            f"column {values.name!r} holds numbers or datetimes, but {value!r} in row {row} of `{table}`; convert it, "
+            "or name the column in `categorical`"
         )
 
 
 def match_categories(values: pd.Series, known: pd.Series) -> pd.Series:
     """
-    Values as the known ones that they are in writing: one text among numbers makes a file's whole column text, and
-    "4" would be another category than 4.
+    Values as the known ones that they are in writing: 4, 4.0 and "4" are one category, and so are True and "true".
+    One text among numbers makes a file's whole column text, so that files of the same data differ.
     """
     known = pd.Index(known.dropna().unique(), dtype=object)
     strays = pd.Index(values.dropna().unique(), dtype=object).difference(known, sort=False)
-    by_text = {str(value): value for value in known if not isinstance(value, str)}
-    matches = {stray: by_text[stray] for stray in strays if isinstance(stray, str) and stray in by_text}
+    by_text = {_written(value): value for value in known}
+    matches = {stray: by_text[_written(stray)] for stray in strays if _written(stray) in by_text}
     return values.map(lambda value: matches.get(value, value)) if matches else values
+
+
+def _written(value: Any) -> str:
+    text = str(value)
+    return text.removesuffix(".0") if text not in ("True", "False") else text.lower()
 
 
 def check_columns(tables: dict[str, pd.DataFrame], categorical: Sequence[str] | None = None) -> None:
@@ -107,10 +123,10 @@ def check_columns(tables: dict[str, pd.DataFrame], categorical: Sequence[str] | 
         raise ValueError(f"`{reference}` has no values; pass rows that have some")
 
 
-def standardizer(columns: Sequence[str], categorical: Sequence[str]) -> ColumnTransformer:
+def standardizer(columns: Sequence[str], categorical: Sequence[str], sparse: bool = False) -> ColumnTransformer:
     """A transformer, to be fitted, of encoded tables: numbers to mean 0 and variance 1, categories to one-hot."""
     numbers = [name for name in columns if name not in categorical]
-    one_hot = OneHotEncoder(max_categories=MAX_ONE_HOT, handle_unknown="infrequent_if_exist", sparse_output=False)
+    one_hot = OneHotEncoder(max_categories=MAX_ONE_HOT, handle_unknown="infrequent_if_exist", sparse_output=sparse)
     return ColumnTransformer(
         [
             ("numbers", make_pipeline(SimpleImputer(add_indicator=True), StandardScaler()), numbers),

@@ -115,7 +115,7 @@ def classifier_two_sample_test(
     models = {
         "xgboost": XGBClassifier(**XGBOOST_SETTINGS, random_state=seed, n_jobs=n_jobs),
         "logistic_regression": make_pipeline(
-            standardizer(rows.columns, categorical), LogisticRegression(max_iter=1000)
+            standardizer(rows.columns, categorical, sparse=True), LogisticRegression(max_iter=1000)
         ),
     }
     if classifier not in models:

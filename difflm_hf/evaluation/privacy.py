@@ -19,10 +19,11 @@ from .encoding import draw, encode_tables
 
 FAR = 1e9  # stands for a missing number: at distance 1 from all others, at distance 0 from another missing one
 SAME_RANK = 0.05  # a guessed number is right within this difference of quantiles
-NUM_ATTACKS = 1000  # records whose attributes are guessed
+NUM_TARGETS = 2000  # training rows, and as many held-out ones, whose membership is guessed
+NUM_SECRETS = 1000  # of these, whose values are guessed
 SIGNIFICANT = 0.001  # probability of a false alarm, of each kind
 NOTABLE = 0.05  # alarms need that much more than chance, too
-BATCH_SIZE = 64
+BATCH_PAIRS = 2**19  # whose distances are computed at once
 
 
 @dataclass
@@ -41,8 +42,8 @@ class ClosestRecords:
         categorical (`Sequence[str]`, *optional*): Columns that are categorical whatever their dtype.
         seed (`int`, defaults to 0): Seed of the subsamples.
         max_rows (`int`, defaults to 10000):
-            How many rows of each table are drawn at most, equally many of `train` and `holdout`. The time is quadratic
-            in it.
+            How many rows of each table distances are measured between at most, equally many of `train` and `holdout`.
+            The time is quadratic in it. Attacks use all synthetic rows, on at most 2,000 rows of each of the others.
     """
 
     synthetic: pd.DataFrame
@@ -57,14 +58,16 @@ class ClosestRecords:
         (train, holdout, synthetic), self.categorical = encode_tables(tables, self.categorical)
         generator = np.random.default_rng(self.seed)
         size = min(len(train), len(holdout), self.max_rows)
+        self.drawn_share = size / len(train)
         self.train, self.holdout = (draw(table, size, generator) for table in (train, holdout))
+        self.all_synthetic = synthetic
         self.synthetic = draw(synthetic, self.max_rows, generator)
         numbers = train.drop(columns=self.categorical)
         self._low, self._span = numbers.min(), numbers.max() - numbers.min()
 
     @cached_property
     def synthetic_to_train(self) -> tuple[np.ndarray, np.ndarray]:
-        """Distances of synthetic rows to their two nearest training rows, and of those to their nearest one."""
+        """Distances of synthetic rows to their two nearest training rows, and the position of the nearest."""
         return _nearest(self._scaled(self.synthetic), self._scaled(self.train))
 
     @cached_property
@@ -77,6 +80,10 @@ class ClosestRecords:
         """The same with the hold-out in place of the synthetic rows: what to expect of rows that are real, but new."""
         return _nearest(self._scaled(self.holdout), self._scaled(self.train))
 
+    def to_synthetic(self, records: pd.DataFrame) -> np.ndarray:
+        """Distances of rows of `train` or `holdout` to the nearest of all synthetic rows."""
+        return _nearest(self._scaled(records), self._scaled(self.all_synthetic))[0][:, 0]
+
     def guess(self, records: pd.DataFrame) -> np.ndarray:
         """
         Guesses each value of records, one at a time, as that of the synthetic row nearest in all other columns.
@@ -88,10 +95,10 @@ class ClosestRecords:
             `np.ndarray` of shape `(num_records, num_columns)`, bool: Which guesses are right: the same category, or a
             number no more than 5 % of the training rows away.
         """
-        known, synthetic = self._scaled(records), self._scaled(self.synthetic)
-        secret, guessed = (self._ranked(table) for table in (records, self.synthetic))
+        known, synthetic = self._scaled(records), self._scaled(self.all_synthetic)
+        secret, guessed = (self._ranked(table) for table in (records, self.all_synthetic))
         right = np.zeros(records.shape, bool)
-        for batch in gen_batches(len(known), BATCH_SIZE):
+        for batch in _batches(known, synthetic):
             total = sum(_differences(known[batch], synthetic))
             for column, difference in enumerate(_differences(known[batch], synthetic)):
                 nearest = (total - difference).argmin(dim=1).numpy()
@@ -131,18 +138,28 @@ def distance_to_closest_record(neighbors: ClosestRecords) -> dict[str, Any]:
     Returns:
         `dict[str, Any]`:
             - `share`: the share of synthetic rows that are nearer to a training row than to any row of an equally
-              large hold-out, ties counted half. 0.5 is best; above it, the generator has memorised training rows. Pure
-              copying yields 0.5 + n / (2 * len(train)) where n training rows are drawn.
-            - `standard_error`: that of the share, if it is 0.5.
+              large hold-out, ties counted half. 0.5 is best; above it, the generator has memorised training rows.
+            - `standard_error`: that of the share if it did not matter which real rows are in `train`. Were they dealt
+              anew, each would take along the share m of synthetic rows that it is the closest one of: the variance
+              is the sum of (m - mean m)² / 4.
+            - `share_of_copies`: the share that pure copying yields: 0.5 + n / (2 * len(train)) where n training rows
+              are drawn.
             - `synthetic`, `holdout`: quantiles of the distances of synthetic and of held-out rows to their closest
               training row. Those of the synthetic rows should not be smaller.
     """
-    (to_train, _), (to_holdout, _) = neighbors.synthetic_to_train, neighbors.synthetic_to_holdout
+    (to_train, closest), (to_holdout, closest_held_out) = neighbors.synthetic_to_train, neighbors.synthetic_to_holdout
     to_train, to_holdout = to_train[:, 0], to_holdout[:, 0]
-    ties = np.isclose(to_train, to_holdout, rtol=1e-5, atol=1e-6)
+    nearer = np.where(np.isclose(to_train, to_holdout, rtol=1e-5, atol=1e-6), 0.5, to_train < to_holdout)
+    # How many synthetic rows each real row is the closest one of.
+    won = (
+        np.bincount(closest, nearer, len(neighbors.train)),
+        np.bincount(closest_held_out, 1 - nearer, len(neighbors.holdout)),
+    )
+    won = np.concatenate(won) / len(nearer)
     return {
-        "share": float(np.where(ties, 0.5, to_train < to_holdout).mean()),
-        "standard_error": 0.5 / len(to_train) ** 0.5,
+        "share": float(nearer.mean()),
+        "standard_error": float(np.sqrt(np.square(won - won.mean()).sum()) / 2),
+        "share_of_copies": 0.5 + neighbors.drawn_share / 2,
         **_summaries(synthetic=to_train, holdout=neighbors.holdout_to_train[0][:, 0]),
     }
 
@@ -179,7 +196,10 @@ def membership_inference(neighbors: ClosestRecords) -> dict[str, float]:
         `dict[str, float]`: `auc` of telling training rows from held-out ones, where 0.5 is best, and its
         `standard_error` (Hanley and McNeil 1982).
     """
-    members, others = neighbors.synthetic_to_train[1], neighbors.synthetic_to_holdout[1]
+    generator = np.random.default_rng(neighbors.seed)
+    members, others = (
+        neighbors.to_synthetic(draw(table, NUM_TARGETS, generator)) for table in (neighbors.train, neighbors.holdout)
+    )
     is_member = np.repeat([1, 0], [len(members), len(others)])
     auc = float(roc_auc_score(is_member, -np.concatenate([members, others])))
     both_members, both_others = auc / (2 - auc), 2 * auc**2 / (1 + auc)
@@ -204,7 +224,7 @@ def attribute_disclosure(neighbors: ClosestRecords) -> dict[str, Any]:
         `columns` has the same for each column, and the `p_value` of no risk.
     """
     generator = np.random.default_rng(neighbors.seed)
-    tables = [draw(table, NUM_ATTACKS, generator) for table in (neighbors.train, neighbors.holdout)]
+    tables = [draw(table, NUM_SECRETS, generator) for table in (neighbors.train, neighbors.holdout)]
     right = [neighbors.guess(table) for table in tables]
     columns = {
         name: _risk(train, holdout) | {"p_value": _p_value(train, holdout)}
@@ -218,6 +238,7 @@ def exact_copies(
     train: pd.DataFrame,
     holdout: pd.DataFrame | None = None,
     categorical: Sequence[str] | None = None,
+    seed: int = 0,
 ) -> dict[str, float]:
     """
     Rows that equal a training row in every column.
@@ -228,18 +249,30 @@ def exact_copies(
         holdout (`pandas.DataFrame`, *optional*): Real rows that it has not seen.
         categorical (`Sequence[str]`, *optional*): Columns that are categorical whatever their dtype.
 
+        seed (`int`, defaults to 0): Seed of the subsample that makes `train` and `holdout` equally large.
+
     Returns:
         `dict[str, float]`: The share of `synthetic` rows that are copies. With a hold-out, also the share of `holdout`
-        rows that equal a training row by chance, and the `p_value` of copying no more often than that (Fisher's exact
-        test).
+        rows that equal a training row by chance, and a `p_value`: of the distinct synthetic rows that equal a row of
+        `train` or of an equally large `holdout`, but not of both, half should be those of `train`. It is the
+        probability of as many of them or more.
     """
     tables = {"train": train, "synthetic": synthetic} | ({} if holdout is None else {"holdout": holdout})
     tables, _ = encode_tables(tables, categorical)
     identity = pd.concat(tables).groupby(list(tables[0]), dropna=False, sort=False).ngroup().to_numpy()
-    known, *others = np.split(identity, np.cumsum([len(table) for table in tables])[:-1])
-    copies = [np.isin(other, known) for other in others]
-    scores = {name: float(copy.mean()) for name, copy in zip(("synthetic", "holdout"), copies)}
-    return scores if holdout is None else scores | {"p_value": _p_value(*copies)}
+    known, generated, *others = np.split(identity, np.cumsum([len(table) for table in tables])[:-1])
+    scores = {"synthetic": float(np.isin(generated, known).mean())}
+    if holdout is None:
+        return scores
+    (unseen,) = others
+    scores["holdout"] = float(np.isin(unseen, known).mean())
+    generator = np.random.default_rng(seed)
+    size = min(len(known), len(unseen))
+    known, unseen = (set(generator.choice(rows, size, replace=False)) for rows in (known, unseen))
+    generated = set(generated)
+    ours, theirs = len(generated & known - unseen), len(generated & unseen - known)
+    p_value = stats.binomtest(ours, ours + theirs, alternative="greater").pvalue if ours + theirs else 1.0
+    return scores | {"p_value": float(p_value)}
 
 
 def privacy_alarms(scores: dict[str, Any]) -> list[str]:
@@ -251,7 +284,7 @@ def privacy_alarms(scores: dict[str, Any]) -> list[str]:
 
     Returns:
         `list[str]`: A sentence for each finding that is statistically significant (p < 0.001) and, but for exact
-        copies, at least 5 percentage points beyond chance.
+        copies, notable: at least 5 percentage points beyond chance, or a third of what copying everything would do.
     """
 
     def found() -> Iterator[str]:
@@ -261,16 +294,19 @@ def privacy_alarms(scores: dict[str, Any]) -> list[str]:
                 f"{copies['synthetic']:.1%} of the synthetic rows are copies of training rows, against "
                 f"{copies['holdout']:.1%} of real rows that were held out"
             )
-        share, error = (scores["distance_to_closest_record"][name] for name in ("share", "standard_error"))
-        if _is_alarming(share, error):
+        distance = scores["distance_to_closest_record"]
+        share, error = distance["share"], distance["standard_error"]
+        # Where few of many training rows are drawn, copies of all of them move the share by little.
+        notable = min(NOTABLE, (distance["share_of_copies"] - 0.5) / 3)
+        if _is_alarming(share, error, notable):
             yield f"{share:.1%} of the synthetic rows are nearer to a training row than to a held-out one"
-        if _is_alarming(1 - share, error):
+        if _is_alarming(1 - share, error, notable):
             yield (
                 f"only {share:.1%} of the synthetic rows are nearer to a training row than to a held-out one: the "
                 "generator seems to have seen the hold-out"
             )
         attack = scores["membership_inference"]
-        if _is_alarming(attack["auc"], attack["standard_error"]):
+        if _is_alarming(attack["auc"], attack["standard_error"], NOTABLE):
             yield f"nearness to synthetic rows tells training from held-out rows with an AUC of {attack['auc']:.3f}"
         columns = scores["attribute_disclosure"]["columns"]
         disclosed = [
@@ -290,9 +326,9 @@ def privacy_alarms(scores: dict[str, Any]) -> list[str]:
     return list(found())
 
 
-def _is_alarming(score: float, standard_error: float) -> bool:
+def _is_alarming(score: float, standard_error: float, notable: float) -> bool:
     """Whether a score of which 0.5 is best is notably and significantly larger."""
-    return score - 0.5 > max(NOTABLE, stats.norm.isf(SIGNIFICANT) * standard_error)
+    return score - 0.5 > max(notable, stats.norm.isf(SIGNIFICANT) * standard_error)
 
 
 def _p_value(left: np.ndarray, right: np.ndarray) -> float:
@@ -329,12 +365,16 @@ def _differences(rows: torch.Tensor, others: torch.Tensor) -> Iterator[torch.Ten
         yield (a[:, None] - b[None, :]).abs_().clamp_(max=1)
 
 
+def _batches(rows: torch.Tensor, others: torch.Tensor) -> Iterator[slice]:
+    return gen_batches(len(rows), max(BATCH_PAIRS // len(others), 1))
+
+
 def _nearest(rows: torch.Tensor, others: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Distances of `rows` to their two nearest `others`, of shape `(rows, 2)`, and of `others` to their nearest."""
-    two = torch.full((len(rows), 2), torch.inf)
-    one = torch.full((len(others),), torch.inf)
-    for batch in gen_batches(len(rows), BATCH_SIZE):
-        distances = sum(_differences(rows[batch], others)) / rows.shape[1]
-        two[batch, : min(2, len(others))] = distances.topk(min(2, len(others)), largest=False).values
-        one = torch.minimum(one, distances.amin(dim=0))
-    return two.numpy(), one.numpy()
+    """Distances of `rows` to their two nearest `others`, of shape `(rows, 2)`, and the position of the nearest."""
+    distances = torch.full((len(rows), 2), torch.inf)
+    positions = torch.zeros(len(rows), dtype=torch.long)
+    for batch in _batches(rows, others):
+        nearest = (sum(_differences(rows[batch], others)) / rows.shape[1]).topk(min(2, len(others)), largest=False)
+        distances[batch, : nearest.values.shape[1]] = nearest.values
+        positions[batch] = nearest.indices[:, 0]
+    return distances.numpy(), positions.numpy()

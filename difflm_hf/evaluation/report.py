@@ -120,7 +120,9 @@ def _quantile(measure: str, quantile: str, title: str, meaning: str) -> Metric:
 
 def _coverage(name: str, title: str, meaning: str) -> Metric:
     path, reference = ("diversity", name), ("diversity", f"{name}_expected")
-    return Metric(path, title, meaning, "as expected of real rows", ".1%", reference, "expected")
+    return Metric(
+        path, title, meaning, "a little less than a bootstrap's", ".1%", reference, "bootstrap of training rows"
+    )
 
 
 def _document(name: str, title: str, meaning: str, good: str = "100% is best") -> Metric:
@@ -138,26 +140,32 @@ METRICS = (
         "Column Shapes",
         "How alike the distributions of single columns are: 1 minus the Kolmogorov-Smirnov statistic of numbers, or "
         "the total variation distance of categories, averaged over columns.",
-        "1 is best",
+        "1 is best, the hold-out's is good",
+        reference=("fidelity", "column_shapes_holdout"),
+        reference_name="hold-out",
     ),
     Metric(
         ("fidelity", "pair_trends"),
         "Column Pair Trends",
         "How alike correlations and contingency tables are, averaged over those pairs of columns that are associated "
         "in real rows.",
-        "1 is best",
+        "1 is best, the hold-out's is good",
+        reference=("fidelity", "pair_trends_holdout"),
+        reference_name="hold-out",
     ),
     Metric(
         ("fidelity", "c2st"),
         "C2ST",
         "How well XGBoost tells synthetic rows from real ones that were held out (AUC).",
         "0.5 is best, 1 worst",
+        reference=("fidelity", "c2st_holdout"),
+        reference_name="training rows",
     ),
     Metric(
         ("fidelity", "c2st_train"),
         "C2ST, training rows",
-        "The same with training rows in place of held-out ones. Copies of training rows lower it.",
-        "close to the C2ST above",
+        "The same with training rows in place of held-out ones. More rows tell more, and copies of them lower it.",
+        "0.5 is best; less speaks of copies",
     ),
     Metric(
         ("fidelity", "c2st_logistic"),
@@ -208,6 +216,8 @@ METRICS = (
         "The share of synthetic rows that are nearer to a training row than to any held-out one (± standard error).",
         "50% is best, more speaks of memorised rows",
         ".1%",
+        ("privacy", "distance_to_closest_record", "share_of_copies"),
+        "copies",
         error=("privacy", "distance_to_closest_record", "standard_error"),
     ),
     _quantile(
@@ -269,6 +279,8 @@ METRICS = (
         "the training rows.",
         "100% is best",
         ".1%",
+        ("validity", "domain_holdout"),
+        "hold-out",
     ),
     Metric(
         ("diversity", "unique_rows"),

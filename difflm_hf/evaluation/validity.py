@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -15,6 +16,7 @@ from ..records import Field, RecordSchema
 from .encoding import check_columns, encode_tables, is_categorical, match_categories, to_numbers
 
 
+MAX_PAIRS = 500  # of categorical columns whose coverage is counted
 MAX_EXAMPLES = 5  # of values that are not allowed, and of categories that are missed
 
 
@@ -68,9 +70,9 @@ def diversity(
     """
     How much of what the training rows have is there in the synthetic ones.
 
-    Fewer rows hold fewer categories, so each coverage comes with what equally many rows, drawn from the training rows
-    with replacement, have in expectation: the mean over categories of 1 - (1 - f)^n for the frequency f of a category
-    and n rows.
+    Fewer rows hold fewer categories, so each coverage comes with what a bootstrap, equally many rows drawn from the
+    training rows with replacement, has in expectation: the mean over categories of 1 - (1 - f)^n for the frequency f
+    of a category and n rows. New rows of the same distribution have a little less.
 
     Args:
         synthetic (`pandas.DataFrame`): Generated rows.
@@ -84,7 +86,7 @@ def diversity(
             - `category_coverage`, `category_coverage_expected`: the share of the categories of a column that there
               are, averaged over columns (SDMetrics' CategoryCoverage); NaN without categorical columns;
             - `pair_coverage`, `pair_coverage_expected`: the same of pairs of categories, averaged over pairs of
-              columns;
+              columns, at most 500 of them;
             - `range_coverage`: the share of the range of a number's training values that synthetic ones span, averaged
               over columns (SDMetrics' RangeCoverage);
             - `missed`: the most frequent categories of each column that no synthetic row has.
@@ -98,7 +100,10 @@ def diversity(
         if original.notna().any():
             missed[name] = [str(value) for value in original.value_counts().index[:MAX_EXAMPLES]]
     single = [_coverage(train[[name]], synthetic[[name]]) for name in categorical]
-    pairs = [_coverage(train[list(pair)], synthetic[list(pair)]) for pair in combinations(categorical, 2)]
+    pairs = list(combinations(categorical, 2))
+    if len(pairs) > MAX_PAIRS:
+        pairs = random.Random(0).sample(pairs, MAX_PAIRS)
+    pairs = [_coverage(train[list(pair)], synthetic[list(pair)]) for pair in pairs]
     ranges = [RangeCoverage.compute(train[name], synthetic[name]) for name in numbers]
     return {
         "unique_rows": 1 - float(synthetic.duplicated().mean()),
