@@ -6,6 +6,7 @@ Writes docs/benchmarks.md with its plot, and the tables of README.md and MODEL_C
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,8 @@ PAGE = """# Benchmarks
 Written by `python -m benchmarks.report` from the figures in `benchmarks/results`, which
 `python -m benchmarks.tables` measures: it trains each model on the same splits, in a process and a virtual environment
 of its own, one after the other, with both cores to itself, has it generate as many rows as it was trained on, and
-scores them by
-[`evaluate_table`](evaluation.md). All figures are of one processor with 2 cores and bf16 matrix units, no GPU. The
-splits are those of the DiffLM paper's published preparation. All seeds are {seed}.
+scores them by [`evaluate_table`](evaluation.md). All figures are of one processor with 2 cores and bf16 matrix units,
+no GPU. The splits are those of the DiffLM paper's published preparation. All seeds are {seed}.
 
 Versions: {versions}. Peers: {peers}.
 
@@ -64,6 +64,8 @@ is best). *Copies* is the share of rows that equal a training row (of held-out r
 of rows with known categories and numbers in range. *Unique* is the share of distinct rows (in the training split).
 *Pairs* is the share of the pairs of categories in the training split that are generated (what a bootstrap of the
 training split has in expectation).
+
+{alarms}
 
 ## Cost
 
@@ -162,11 +164,24 @@ def privacy_table(tables: dict[str, Any]) -> str:
                     str(len(p["alarms"])),
                     f"{figures['scores']['validity']['domain']:.1%}",
                     f"{covered['unique_rows']:.1%} ({covered['unique_rows_train']:.1%})",
-                    f"{covered['pair_coverage']:.2f} ({covered['pair_coverage_expected']:.2f})",
+                    ""
+                    if math.isnan(covered["pair_coverage"])
+                    else f"{covered['pair_coverage']:.2f} ({covered['pair_coverage_expected']:.2f})",
                 ]
             )
     header = ["table", "model", "DCR", "NNDR", "membership", "disclosure", "copies", "alarms", "valid", "unique"]
     return _table([*header, "pairs"], rows)
+
+
+def alarms_list(tables: dict[str, Any]) -> str:
+    """The alarms of all models, in words."""
+    lines = [
+        f"- {dataset}, {MODELS[name].title}: {alarm}."
+        for dataset, models in tables.items()
+        for name, figures in _scored(models).items()
+        for alarm in figures["scores"]["privacy"]["alarms"]
+    ]
+    return "\n".join(["[Alarms](evaluation.md#privacy-alarms):", "", *lines]) if lines else "There are no alarms."
 
 
 def cost_table(tables: dict[str, Any]) -> str:
@@ -243,7 +258,10 @@ def plot(tables: dict[str, Any]) -> None:
     left.set_title("C2ST: 0.5 is best", fontsize=10)
     right.set_title("MLE lost against real rows (%): 0 is best", fontsize=10)
     right.set_yscale("symlog", linthresh=2)
-    right.set_yticks([0, 1, 2, 5, 10, 20, 50], labels=["0", "1", "2", "5", "10", "20", "50"])
+    ticks = [0, 1, 2, 5, 10, 20, 50, 100]
+    right.set_yticks(ticks, labels=map(str, ticks))
+    right.set_yticks([], minor=True)
+    right.set_ylim(-0.3, 100)
     for axes in (left, right):
         axes.set_xticks(range(len(tables)), labels=list(tables))
         axes.grid(axis="y", alpha=0.3)
@@ -298,6 +316,7 @@ def main() -> None:
         fidelity=fidelity_table(tables),
         log_target=" and ".join(LOG_TARGET),
         privacy=privacy_table(tables),
+        alarms=alarms_list(tables),
         cost=cost_table(tables),
         max_minutes=MAX_MINUTES,
         latents=latents_table(tables),

@@ -60,7 +60,7 @@ MODELS = {
         "GReaT", ("be-great==0.0.14",), max_rows=200, note="a small LM with random weights, 400 steps of 32 rows"
     ),
     "paper_loop": Model(
-        "DiffLM paper's loop",
+        "the DiffLM paper's loop",
         max_rows=100,
         note="on our weights: a record at a time, 50 Heun steps, no cache",
     ),
