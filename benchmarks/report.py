@@ -72,6 +72,7 @@ training split has in expectation).
 {cost}
 
 *Train* covers fitting, *rows/s* sampling into a DataFrame, *memory* is the peak of the process, libraries included.
+{remarks}
 
 ## How to read this
 
@@ -307,6 +308,7 @@ def readme_table(tables: dict[str, Any]) -> str:
 def main() -> None:
     tables = load_result("tables")
     versions = ", ".join(f"{name} {number}" for name, number in tables.pop("versions").items())
+    remarks = tables.pop("remarks", "")
     tables = {dataset: tables[dataset] for dataset in tables if OURS in tables[dataset]}
     page = PAGE.format(
         seed=SEED,
@@ -318,6 +320,7 @@ def main() -> None:
         privacy=privacy_table(tables),
         alarms=alarms_list(tables),
         cost=cost_table(tables),
+        remarks=remarks,
         max_minutes=MAX_MINUTES,
         latents=latents_table(tables),
         tradeoff=tradeoff_section(),
