@@ -62,9 +62,9 @@ def evaluate_table(
         log_target (`bool`, defaults to `False`): Whether to predict log(1 + target); for regression only.
         num_seeds (`int`, defaults to 5): Seeds of the models that `utility` is averaged over.
         max_rows (`int`, defaults to 50000):
-            Fidelity and utility draw at most as many rows of each table, distances between rows (α-precision, β-recall,
-            DCR and NNDR) a fifth of it. Attacks use all synthetic rows; copies, validity and diversity are counted in
-            all rows.
+            Fidelity and utility draw at most as many rows of each table, distances between rows (of α-precision,
+            β-recall, DCR and NNDR) a fifth of it. Attacks use all synthetic rows; copies, validity and diversity are
+            counted in all rows.
         seed (`int`, defaults to 0): Seed of the subsamples, the folds and the models.
         n_jobs (`int`, *optional*): Threads of XGBoost; by default `OMP_NUM_THREADS` or, without it, all processors.
         show_progress (`bool`, defaults to `False`): Whether to show a progress bar.
