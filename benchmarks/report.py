@@ -84,6 +84,13 @@ validate. REaLTabFormer, GReaT and the paper's loop are too slow here to be comp
 rows, after as much training as stands beside them, and GReaT starts from random weights, since no pretrained ones were
 at hand. Where a model did not end within {max_minutes} minutes, or failed, the table says so.
 
+## Evaluation
+
+`python -m benchmarks.evaluation` times [`difflm evaluate`](evaluation.md), with a target to predict, on rows that were
+generated from adult, and on a million real, held-out and synthetic rows each, drawn from it with replacement.
+
+{evaluation}
+
 ## Latents
 
 {latents}
@@ -271,6 +278,15 @@ def plot(tables: dict[str, Any]) -> None:
     figure.savefig(PLOT, dpi=120)
 
 
+def evaluation_table() -> str:
+    rows = [
+        [f"{int(num_rows):,}", f"{figures['seconds']:.0f} s", f"{figures['peak_gib']:.1f} GiB"]
+        for num_rows, figures in load_result("evaluation").items()
+        if num_rows != "versions"
+    ]
+    return _table(["synthetic rows", "time", "memory"], rows)
+
+
 def tradeoff_section() -> str:
     result = load_result("tradeoff")
     points = sorted((p for p in result.values() if isinstance(p, dict) and "kl" in p), key=lambda p: p["kl"])
@@ -322,6 +338,7 @@ def main() -> None:
         cost=cost_table(tables),
         remarks=remarks,
         max_minutes=MAX_MINUTES,
+        evaluation=evaluation_table(),
         latents=latents_table(tables),
         tradeoff=tradeoff_section(),
     )

@@ -27,7 +27,7 @@ class ExactCopies(TableMetric):
 
         Returns:
             `dict[str, float]`: `exact_copies`; with `holdout`, also `exact_copies_holdout`, the share of its rows, and
-            `exact_copies_p_value`, that of copying no more often than that (Fisher's exact test).
+            `exact_copies_p_value`, the probability that rows of training and hold-out are copied alike.
 
         Example:
 
