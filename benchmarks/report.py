@@ -16,12 +16,11 @@ from matplotlib.figure import Figure
 from difflm_hf.evaluation import to_markdown
 
 from .results import load_result
-from .tables import LOG_TARGET, MAX_MINUTES, MODELS, SEED
+from .tables import LOG_TARGET, MAX_MINUTES, MODELS, OURS, SEED
 
 
 DOCS, README, PLOT = Path("docs/benchmarks.md"), Path("README.md"), Path("docs/images/benchmarks.png")
 MODEL_CARD, CARD_DATASET = Path("MODEL_CARD.md"), "adult"
-OURS = "difflm"
 # Models that are trained on all rows, and asked for as many.
 COMPARED = [name for name, model in MODELS.items() if model.max_rows is None]
 COLORS = ("#d55e00", "#1a80c4", "#7f7f7f", "#1b9e5a", "#a55bc4")

@@ -1,12 +1,12 @@
 """
 Trains this package and its peers on the same tables, one after the other, and scores what they generate.
 
-    python -m benchmarks.tables --data-dir DIR [--datasets adult magic ...] [--models difflm tvae ...] [--work-dir DIR]
+    python -m benchmarks.tables --data-dir DIR [--datasets adult magic ...] [--peers tvae ...] [--work-dir DIR]
 
 Each dataset is a folder of DIR with train.csv, valid.csv, test.csv and info.json (`target`, `categorical`, `task`).
-Each peer gets a virtual environment of its own in the work folder. Rows and models stay there, and
-`--steps score` scores them again. Figures go to benchmarks/results/tables.json; `python -m benchmarks.report` writes
-docs/benchmarks.md from them.
+Each peer gets a virtual environment of its own in the work folder. Rows and models stay there: a model that has run is
+scored again, and not trained again, until its folder is deleted. Figures go to benchmarks/results/tables.json;
+`python -m benchmarks.report` writes docs/benchmarks.md from them.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from difflm_hf.evaluation import evaluate_table
 from .results import load_result, save_result
 
 
+OURS = "difflm"
 DATASETS = ("adult", "magic", "shoppers", "default", "beijing")
 SEED = 0
 MAX_MINUTES = 60  # of one model on one dataset
@@ -45,7 +46,7 @@ class Model:
 
 
 MODELS = {
-    "difflm": Model("**difflm_hf**"),
+    OURS: Model("**difflm_hf**"),
     "tabular_argn": Model("TabularARGN", ("mostlyai-engine==2.7.3",)),
     "gaussian_copula": Model("GaussianCopula", ("sdv==2.0.0",)),
     "tvae": Model("TVAE", ("sdv==2.0.0",)),
@@ -65,7 +66,7 @@ MODELS = {
         note="on our weights: a record at a time, 50 Heun steps, no cache",
     ),
 }
-# Hours on two cores, or what only its speed is asked of: run where `--models` names them.
+# Hours on two cores, or what only its speed is asked of: run where `--peers` names them.
 SLOW = ("realtabformer", "great", "paper_loop")
 LOG_TARGET = ("beijing",)  # its error is that of log(1 + PM2.5), as in the literature
 
@@ -134,20 +135,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--datasets", nargs="+", default=DATASETS)
-    models = [name for name in MODELS if name not in SLOW]
-    parser.add_argument("--models", nargs="+", default=models, choices=list(MODELS))
+    peers = [name for name in MODELS if name != OURS]
+    fast = [name for name in peers if name not in SLOW]
+    parser.add_argument("--peers", nargs="*", default=fast, choices=peers)
     parser.add_argument("--work-dir", type=Path, default=Path("benchmark-models"))
-    parser.add_argument("--steps", nargs="+", default=["generate", "score"], choices=["generate", "score"])
     args = parser.parse_args()
     for dataset in args.datasets:
-        for name in args.models:
+        for name in (OURS, *args.peers):
             data, output = args.data_dir / dataset, args.work_dir / dataset / name
-            if "generate" in args.steps:
+            if not (output / "run.json").exists():
                 generate(name, data, output)
-            if "score" in args.steps:
-                save_result(
-                    "tables", {dataset: load_result("tables").get(dataset, {}) | {name: score(name, data, output)}}
-                )
+            save_result(
+                "tables", {dataset: load_result("tables").get(dataset, {}) | {name: score(name, data, output)}}
+            )
 
 
 if __name__ == "__main__":
