@@ -123,7 +123,8 @@ def evaluate(
     unused = (
         {"--column": column, "--json-schema": json_schema, "--key": key}
         if kind == "table"
-        else {"--holdout": holdout, "--target": target, "--categorical": categorical, "--model": model}
+        else {"--holdout": holdout, "--target": target, "--categorical": categorical}
+        | {"--log-target": log_target, "--model": model}
         | ({"--column": column} if kind == "json" else {"--json-schema": json_schema, "--key": key})
     )
     if given := [option for option, value in unused.items() if value]:
@@ -144,6 +145,8 @@ def evaluate(
         table.add_row("" if row.section == section else row.section, row.name, row.value, row.reference, row.good)
         section = row.section
     console.print(table)
+    for note in scores.get("notes", []):
+        console.print(f"[yellow]note:[/yellow] {escape(note)}", highlight=False)
     for alarm in scores.get("privacy", {}).get("alarms", []):
         console.print(f"[red]privacy alarm:[/red] {escape(alarm)}", highlight=False)
     console.print(f"report in {page}", markup=False, highlight=False, soft_wrap=True)
@@ -211,11 +214,17 @@ def _evaluate_documents(
     from .evaluation import evaluate_code, evaluate_json, evaluate_text
     from .records import read_table
 
+    def read_json(path: Path) -> Any:
+        try:
+            return json.loads(_read_text(path))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: no JSON ({error})") from error
+
     if kind == "json":
         # Not `splitlines`, which takes characters inside JSON strings for ends of lines.
-        documents = [path.read_text(encoding="utf-8").split("\n") for path in (synthetic, real)]
+        documents = [_read_text(path).split("\n") for path in (synthetic, real)]
         documents = [[line for line in lines if line.strip()] for lines in documents]
-        schema = None if json_schema is None else json.loads(json_schema.read_text(encoding="utf-8"))
+        schema = None if json_schema is None else read_json(json_schema)
         return evaluate_json(*documents, schema=schema, key=key, seed=seed)
     if kind not in ("code", "text"):
         raise ValueError(f"--kind {kind} is none of table, json, code, text")
@@ -230,6 +239,13 @@ def _evaluate_documents(
             )
     measure = evaluate_code if kind == "code" else evaluate_text
     return measure(*(table[column].tolist() for table in tables), seed=seed)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: no UTF-8 text ({error})") from error
 
 
 def check_output(path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save
 
 from .pipeline_difflm import DiffLMPipeline
+from .utils import written_whole
 
 
 MANIFEST = "manifest.json"
@@ -81,9 +82,8 @@ def write_shards(
     )
     for file in files[num_done:]:
         shard = pa.Table.from_batches(list(itertools.islice(batches, blocks_per_shard)))
-        temporary = file.with_name(f".{file.name}")
-        pq.write_table(shard, temporary)
-        _move(temporary, file)
+        with written_whole(file) as temporary:
+            pq.write_table(shard, temporary)
     next(batches, None)  # lets the stream close its progress bar
     return files
 
@@ -115,13 +115,5 @@ def _claim(folder: Path, manifest: dict[str, Any]) -> None:
     elif any(not file.name.startswith(".") for file in folder.iterdir()):
         raise ValueError(f"{folder} is not empty, and has no {MANIFEST} of a run to go on with; name another folder")
     else:
-        temporary = folder / f".{MANIFEST}"
-        temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        _move(temporary, path)
-
-
-def _move(temporary: Path, path: Path) -> None:
-    """Gives a complete file its name; what is on disk under that name is whole, whatever happens."""
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+        with written_whole(path) as temporary:
+            temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

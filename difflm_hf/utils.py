@@ -1,7 +1,9 @@
 """What the machine can do, and what the user sees of it."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from diffusers.utils import logging as diffusers
@@ -31,3 +33,20 @@ def no_progress_bars() -> Iterator[None]:
     finally:
         for library in libraries:
             library.enable_progress_bar()
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """
+    Lets a file appear only when it is complete: gives a path beside it to write to, which takes its name in the end.
+
+    What a killed process leaves at that path the next one writes over.
+    """
+    temporary = path.with_name(f".{path.name}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -341,6 +341,17 @@ def test_bad_options_of_evaluate_for_documents(options, message, evaluation, err
     assert message in error_of("evaluate", *words(documents(evaluation) | options))
 
 
+def test_evaluate_names_the_file_that_cannot_be_read(evaluation, error_of, tmp_path):
+    (tmp_path / "binary.jsonl").write_bytes(b"\xff\x00")
+    (tmp_path / "cut.json").write_text('{"type":')
+    options = documents(evaluation) | {"--kind": "json"}
+    line = error_of("evaluate", *words(options | {"--synthetic": tmp_path / "binary.jsonl"}))
+    assert f"{tmp_path / 'binary.jsonl'}: no UTF-8 text" in line
+    assert f"{tmp_path / 'cut.json'}: no JSON" in error_of(
+        "evaluate", *words(options | {"--json-schema": tmp_path / "cut.json"})
+    )
+
+
 def test_evaluate_needs_a_holdout_and_a_folder(evaluation, error_of):
     holdout = evaluation.pop("--holdout")
     assert "a table needs --holdout" in error_of("evaluate", *words(evaluation))

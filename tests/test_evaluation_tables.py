@@ -574,6 +574,16 @@ def test_infinite_and_huge_numbers(train, test, fresh):
         evaluate_table(fresh, train, test.assign(income=broken["income"]), categorical=CODES)
 
 
+def test_a_text_in_a_training_column_of_numbers_is_noted(train, test, fresh):
+    """As when a CSV file has one text among numbers, which makes the column text."""
+    broken = train.astype({"age": str})
+    broken.loc[3, "age"] = "old"
+    scores = evaluate_table(fresh, broken, test, categorical=CODES)
+    assert any(
+        "column 'age' holds numbers in `holdout`, but texts in the training" in note for note in scores["notes"]
+    )
+
+
 def test_a_holdout_of_another_distribution_is_noted(train, test, fresh):
     scores = evaluate_table(fresh, train, test.assign(age=test["age"] + 15), categorical=CODES)
     assert any("no two samples of one distribution" in note for note in scores["notes"])

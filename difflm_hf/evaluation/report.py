@@ -19,6 +19,8 @@ import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from ..utils import written_whole
+
 
 TEMPLATE = "report.html.jinja"
 PACKAGES = ("difflm_hf", "sdmetrics", "xgboost")
@@ -518,9 +520,5 @@ def _save(figure: Figure, format: str, **settings: Any) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with written_whole(path) as temporary:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

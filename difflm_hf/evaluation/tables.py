@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api import types as pd_types
 from tqdm.auto import tqdm
 
 from ..records import RecordSchema
@@ -199,6 +200,13 @@ def prepare_tables(
             continue
         if field.type == "text":
             notes.append(f"column {field.name!r} holds texts, which count by their number of characters")
+        if field.type in ("category", "text") and not pd_types.is_numeric_dtype(train[field.name]):
+            numeric = [name for name, table in prepared.items() if pd_types.is_numeric_dtype(table[field.name])]
+            if numeric and field.name not in (categorical or ()):
+                notes.append(
+                    f"column {field.name!r} holds numbers in `{numeric[0]}`, but texts in the training table, and is "
+                    "no number therefore; mend these texts, or name it in `categorical`"
+                )
         for name, table in prepared.items():
             values = table[field.name]
             if field.type == "text":

@@ -12,6 +12,8 @@ from typing import Any
 import pandas as pd
 from datasets import Dataset
 
+from ..utils import written_whole
+
 
 def _read_csv(path: Path) -> pd.DataFrame:
     # pandas renames the second of two equal names to "name.1"; the header itself tells the truth.
@@ -117,9 +119,5 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike) -> None:
     path = Path(path)
     write = _by_suffix(WRITERS, path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with written_whole(path) as temporary:
         write(table, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
