@@ -33,6 +33,7 @@ setup(
         "sdmetrics>=0.31",
         "evaluate>=0.4.6",
         "jsonschema>=4.20",
+        "llguidance>=1.7",
         "matplotlib>=3.9",
         "jinja2>=3.1",
         "tqdm>=4.60",

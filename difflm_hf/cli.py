@@ -15,6 +15,7 @@ from rich.markup import escape
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .pipeline_difflm import DiffLMPipeline
     from .processing_difflm import DiffLMProcessor
 
 app = typer.Typer(help="Learn the distribution of records, and generate new ones.", no_args_is_help=True)
@@ -63,9 +64,11 @@ def generate(
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a trained model.")],
     num_records: Annotated[int, typer.Option(help="Records to generate.")],
     output: Annotated[
-        Path, typer.Option(help="A .csv, .parquet or .jsonl file, or a folder for many records, in Parquet files.")
-    ],
-    num_inference_steps: Annotated[int, typer.Option(help="Steps of the scheduler.")] = 16,
+        Path | None,
+        typer.Option(help="A .csv, .parquet or .jsonl file, or a folder for many records, in Parquet files."),
+    ] = None,
+    profile: Annotated[bool, typer.Option(help="Measure where the time goes, and write no records.")] = False,
+    num_inference_steps: Annotated[int, typer.Option(help="Steps of the scheduler.")] = 12,
     temperature: Annotated[float, typer.Option(help="Of the causal LM.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Nucleus of the causal LM.")] = 1.0,
     dtype: Annotated[
@@ -79,7 +82,10 @@ def generate(
     from .shards import write_shards
     from .utils import default_dtype, no_progress_bars
 
-    check_output(output)
+    if profile == (output is not None):
+        raise ValueError("give either --output, to write records, or --profile, to measure")
+    if output is not None:
+        check_output(output)
     if dtype not in (None, "float32", "bfloat16"):
         raise ValueError(f"dtype={dtype!r} is neither 'float32' nor 'bfloat16'")
     with no_progress_bars():
@@ -88,12 +94,32 @@ def generate(
         pipe.to("cuda")
     pipe.set_progress_bar_config(unit=" records", smoothing=0.02)
     sampling = {"num_inference_steps": num_inference_steps, "temperature": temperature, "top_p": top_p}
+    if profile:
+        _print_profile(pipe, num_records, sampling)
+        return
     if not output.suffix:
         write_shards(pipe, output, num_records, seed, **sampling)
     else:
         generator = torch.Generator().manual_seed(seed)
         write_table(pipe(num_records, **sampling, generator=generator, output_type="pandas").records, output)
     console.print(f"{num_records} records in {output}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_profile(pipe: DiffLMPipeline, num_records: int, sampling: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    from .profiling import STAGES, profile_generation
+
+    pipe.set_progress_bar_config(disable=True)
+    profile = profile_generation(pipe, num_records, **sampling)
+    table = Table("stage", "", "share of the time")
+    for name, share in profile.stages.items():
+        table.add_row(name, STAGES[name], f"{share:.1%}")
+    console.print(table)
+    console.print(
+        f"{profile.records_per_second:,.0f} records/s, {profile.flops_per_record / 1e6:,.1f} MFLOP each: "
+        f"{profile.share_of_limit:.1%} of the {profile.matrix_flops / 1e9:,.0f} GFLOP/s of large matrix products here"
+    )
 
 
 @app.command()

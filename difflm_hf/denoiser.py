@@ -98,7 +98,7 @@ class DiffLMDenoiser(ModelMixin, ConfigMixin):
             `torch.Tensor` of shape `(batch_size, latent_size)`, in the dtype of `sample`.
         """
         timestep = torch.as_tensor(timestep, device=sample.device).reshape(-1)
-        hidden = sample.to(self.dtype)
+        hidden = sample.to(self.proj_in.weight.dtype)
         # One timestep for all needs one embedding only: it broadcasts.
         temb = self.time_embedding(self.time_proj(timestep).to(hidden.dtype))
         temb = nn.functional.silu(temb)

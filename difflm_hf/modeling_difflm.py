@@ -8,11 +8,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.profiler import record_function
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     Cache,
+    DynamicCache,
     GenerationConfig,
     GenerationMixin,
     LogitsProcessor,
@@ -22,7 +24,9 @@ from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import ModelOutput, can_return_tuple
 
+from .cache import preallocated_cache
 from .configuration_difflm import DiffLMConfig
+from .grammar import JSONGrammar
 from .injection import build_injection
 
 
@@ -316,12 +320,13 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         uniforms: torch.FloatTensor,
         temperature: float = 1.0,
         top_p: float = 1.0,
+        grammar: JSONGrammar | None = None,
     ) -> torch.LongTensor:
         """
         Samples records.
 
-        With `config.position_ranges` an id is drawn from those that the format allows, so that every record is valid;
-        else records end with EOS.
+        With `config.position_ranges` or a grammar, an id is drawn from those that the format allows, so that every
+        record is valid; else records end with EOS.
 
         Args:
             latents (`torch.FloatTensor` of shape `(batch_size, latent_size)`): Latents z.
@@ -330,11 +335,14 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
                 not depend on the batch it is in.
             temperature (`float`, defaults to 1.0): Divides the logits; 0 takes the likeliest id.
             top_p (`float`, defaults to 1.0): Samples from the likeliest ids that together have this probability.
+            grammar ([`JSONGrammar`], *optional*): What a record may look like, for an LM with its own vocabulary.
 
         Returns:
             `torch.LongTensor` of shape `(batch_size, sequence_length)`: ids from BOS on, right-padded.
         """
         uniforms = uniforms.to(latents.device)
+        if grammar is not None:
+            return self._sample_by_grammar(latents, uniforms, temperature, top_p, grammar)
         if self.config.position_ranges is None:
             sampler = InverseTransformSampler(uniforms, temperature, top_p)
             return self.generate(
@@ -343,23 +351,86 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         config, num_fixed = self.config, len(self._fixed_ranges)
         bos, eos, pad = (getattr(self.lm.config, f"{name}_token_id") for name in ("bos", "eos", "pad"))
         num_open = torch.full((len(latents),), config.num_texts, device=latents.device)
-        ids = [torch.full((len(latents), 1), bos, device=latents.device)]
-        cache = None
+        ids = torch.full((len(latents), config.max_record_length), pad, device=latents.device)
+        ids[:, 0] = bos
+        cache = preallocated_cache(self.lm.config, config.max_record_length + self.injection.num_virtual_tokens)
         for position in range(config.max_record_length - 1):
-            first = position == 0 or self.injection.every_token
-            hidden, cache = self._hidden_states(
-                ids[-1], latents if first else None, past_key_values=cache, use_cache=True
-            )
-            start, end = config.position_ranges[min(position, len(config.position_ranges) - 1)]
-            logits = self._range_logits(hidden[:, -1], start, end)
-            next_ids = start + _sample(logits, uniforms[:, position], temperature, top_p)
-            if position >= num_fixed:
-                next_ids = next_ids.where(num_open > 0, pad)
-                num_open = num_open - (next_ids == eos).long()
-            ids.append(next_ids[:, None])
-            if position >= num_fixed - 1 and not (num_open > 0).any():
+            with record_function("difflm::step" if position else "difflm::prefill"):
+                is_needed = position == 0 or self.injection.every_token
+                hidden, _ = self._hidden_states(
+                    ids[:, position : position + 1], latents if is_needed else None, cache, use_cache=True
+                )
+            with record_function("difflm::head"):
+                start, end = config.position_ranges[min(position, len(config.position_ranges) - 1)]
+                logits = self._range_logits(hidden[:, -1], start, end)
+            with record_function("difflm::sampling"):
+                next_ids = start + _sample(logits, uniforms[:, position], temperature, top_p)
+                if position >= num_fixed:
+                    next_ids = next_ids.where(num_open > 0, pad)
+                    num_open = num_open - (next_ids == eos).long()
+                ids[:, position + 1] = next_ids
+                if position >= num_fixed - 1 and not (num_open > 0).any():
+                    break
+        return ids[:, : position + 2]
+
+    def _sample_by_grammar(
+        self,
+        latents: torch.FloatTensor,
+        uniforms: torch.FloatTensor,
+        temperature: float,
+        top_p: float,
+        grammar: JSONGrammar,
+    ) -> torch.LongTensor:
+        """
+        Records that the grammar allows. Each step feeds an id that was sampled and all that have to follow it, so that
+        records move on at different paces: the cache has gaps, which the attention mask leaves out.
+        """
+        bos, pad = self.lm.config.bos_token_id, self.lm.config.pad_token_id
+        device = latents.device
+        parsers = [grammar.start() for _ in range(len(latents))]
+        new_ids = [[bos, *parser.ids] for parser in parsers]
+        writing = list(range(len(latents)))  # records that are in the batch
+        cache = DynamicCache(config=self.lm.config)
+        attention_mask = torch.zeros(len(latents), 0, dtype=torch.long, device=device)
+        while True:
+            with record_function("difflm::grammar"):
+                allowed = grammar.allowed(parsers[row] for row in writing)
+            is_first = attention_mask.shape[1] == 0
+            with record_function("difflm::prefill" if is_first else "difflm::step"):
+                length = max(map(len, new_ids))
+                # Padding is on the left: logits are those of the last position then.
+                input_ids = torch.tensor([[pad or 0] * (length - len(ids)) + ids for ids in new_ids], device=device)
+                is_real = torch.tensor([[0] * (length - len(ids)) + [1] * len(ids) for ids in new_ids], device=device)
+                attention_mask = torch.cat([attention_mask, is_real], dim=1)
+                logits = self(
+                    input_ids,
+                    attention_mask=attention_mask,
+                    latents=latents[writing] if is_first or self.injection.every_token else None,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                ).logits[:, -1, : grammar.vocab_size]
+            with record_function("difflm::grammar"):
+                logits = logits.float().masked_fill(~torch.from_numpy(allowed.result()).to(device), -torch.inf)
+            with record_function("difflm::sampling"):
+                positions = [len(parsers[row].ids) for row in writing]
+                next_ids = _sample(logits, uniforms[writing, positions], temperature, top_p).tolist()
+            with record_function("difflm::grammar"):
+                new_ids = [parsers[row].append(next_id) for row, next_id in zip(writing, next_ids)]
+            going_on = [
+                k
+                for k, row in enumerate(writing)
+                if not parsers[row].is_complete and len(parsers[row].ids) < uniforms.shape[1]
+            ]
+            if not going_on:
                 break
-        return torch.cat(ids, dim=1)
+            if len(going_on) < len(writing):
+                # No record waits for the longest: the batch shrinks.
+                cache.batch_select_indices(torch.tensor(going_on, device=device))
+                attention_mask = attention_mask[going_on]
+                writing, new_ids = [writing[k] for k in going_on], [new_ids[k] for k in going_on]
+        records = [torch.tensor([bos, *parser.ids]) for parser in parsers]
+        return nn.utils.rnn.pad_sequence(records, batch_first=True, padding_value=pad or 0)
 
 
 class DiffLMModel(DiffLMPreTrainedModel):
@@ -508,10 +579,10 @@ def _sample(logits: torch.Tensor, uniforms: torch.Tensor, temperature: float, to
         num_kept = (ordered.cumsum(-1) - ordered < top_p).sum(-1, keepdim=True)
         probs = probs.where(probs >= ordered.gather(-1, num_kept - 1), 0)
     cumulative = probs.cumsum(-1)
-    # The last id with any probability, so that rounding cannot lead past it.
-    last = (cumulative < cumulative[:, -1:]).sum(-1)
-    targets = uniforms[:, None].to(probs) * cumulative[:, -1:]
-    return torch.minimum(torch.searchsorted(cumulative, targets, right=True).squeeze(-1), last)
+    total = cumulative[:, -1:]
+    # Below the total however products round: then an id that the target falls to has some probability.
+    targets = torch.minimum(uniforms[:, None].to(probs) * total, total.nextafter(torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, targets, right=True).squeeze(-1)
 
 
 class InverseTransformSampler(LogitsProcessor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Callable, Container, Iterator
@@ -21,12 +22,14 @@ from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from safetensors import SafetensorError, safe_open
+from torch.profiler import record_function
 from tqdm.auto import tqdm
 
 from .denoiser import DiffLMDenoiser
 from .modeling_difflm import DiffLMModel
 from .processing_difflm import DiffLMProcessor
 from .records import JSONCodec
+from .utils import map_in_threads
 
 
 OutputType = Literal["dict", "pandas", "dataset", "text"]
@@ -43,6 +46,7 @@ FILES = (  # of a saved pipeline
     "processor/encoder_tokenizer/tokenizer_config.json",
     "processor/encoder_tokenizer/tokenizer.*",
 )
+BATCH_TOKENS = 2**17  # that the causal LM writes at once, unless the caller says otherwise
 MAX_ATTEMPTS = 20  # rounds of sampling for JSON records before giving up
 
 
@@ -109,7 +113,7 @@ class DiffLMPipeline(DiffusionPipeline):
     def __call__(
         self,
         num_records: int = 1,
-        num_inference_steps: int = 16,
+        num_inference_steps: int = 12,
         temperature: float = 1.0,
         top_p: float = 1.0,
         batch_size: int | None = None,
@@ -121,12 +125,12 @@ class DiffLMPipeline(DiffusionPipeline):
         """
         Args:
             num_records (`int`, defaults to 1): Records to generate. There are never fewer.
-            num_inference_steps (`int`, defaults to 16): Steps of the scheduler.
+            num_inference_steps (`int`, defaults to 12): Steps of the scheduler.
             temperature (`float`, defaults to 1.0): Of the causal LM; 0 is greedy.
             top_p (`float`, defaults to 1.0): Share of the probability, likeliest tokens first, to sample from.
             batch_size (`int`, *optional*):
-                Records that the causal LM writes at once; a whole block (`pipe.config.block_size`) when not given.
-                Records do not depend on it.
+                Records that the causal LM writes at once. When not given, a whole block (`pipe.config.block_size`), or
+                fewer if records are long. Records do not depend on it.
             generator (`torch.Generator`, *optional*): For reproducible records.
             output_type (`str`, defaults to `"dict"`):
                 `"dict"` (a list of dicts), `"pandas"`, `"dataset"` (`datasets.Dataset`) or `"text"` (a JSON object
@@ -162,7 +166,7 @@ class DiffLMPipeline(DiffusionPipeline):
     def stream(
         self,
         num_records: int,
-        num_inference_steps: int = 16,
+        num_inference_steps: int = 12,
         temperature: float = 1.0,
         top_p: float = 1.0,
         batch_size: int | None = None,
@@ -209,11 +213,19 @@ class DiffLMPipeline(DiffusionPipeline):
         self, seed: int, first_block: int, num_records: int, sampling: tuple, progress_bar: tqdm
     ) -> Iterator[pd.DataFrame]:
         """The blocks of a seed from `first_block` on, up to `num_records` records from there."""
-        for start in range(0, num_records, self.config.block_size):
+
+        def generate(start: int) -> pd.DataFrame:
             size = min(num_records - start, self.config.block_size)
             block = first_block + start // self.config.block_size
-            yield self.generate_block(seed, block, *sampling, num_records=size)
-            progress_bar.update(size)
+            return self.generate_block(seed, block, *sampling, num_records=size)
+
+        starts = range(0, num_records, self.config.block_size)
+        # The products of a small model on a CPU are too small to share among threads; whole blocks are not.
+        *_, callback = sampling
+        has_own_threads = self.device.type == "cpu" and self.processor.is_compact and callback is None
+        for table in map_in_threads(generate, starts) if has_own_threads else map(generate, starts):
+            yield table
+            progress_bar.update(len(table))
 
     def check_inputs(
         self,
@@ -239,11 +251,12 @@ class DiffLMPipeline(DiffusionPipeline):
         if output_type not in get_args(OutputType):
             raise ValueError(f"output_type={output_type!r} is not one of {', '.join(map(repr, get_args(OutputType)))}")
 
+    @torch.no_grad()
     def generate_block(
         self,
         seed: int,
         block: int,
-        num_inference_steps: int = 16,
+        num_inference_steps: int = 12,
         temperature: float = 1.0,
         top_p: float = 1.0,
         batch_size: int | None = None,
@@ -259,14 +272,16 @@ class DiffLMPipeline(DiffusionPipeline):
         """
         size = self.config.block_size
         num_records = size if num_records is None else num_records
+        batch_size = batch_size or max(1, BATCH_TOKENS // self.vae.config.max_record_length)
         tables: list[pd.DataFrame] = []
         for attempt in range(MAX_ATTEMPTS):
             generator = torch.Generator().manual_seed(_mix(seed, block, attempt))
-            latents = self.generate_latents(size, num_inference_steps, generator, callback_on_step_end)
+            with record_function("difflm::latents"):
+                latents = self.generate_latents(size, num_inference_steps, generator, callback_on_step_end)
             length = self.vae.config.max_record_length - 1
             uniforms = torch.rand(size, length, generator=generator)
             remainders = torch.rand(size, self.processor.num_remainders, generator=generator, dtype=torch.float64)
-            for batch in zip(*(t.split(batch_size or size) for t in (latents, uniforms, remainders))):
+            for batch in zip(*(t.split(batch_size) for t in (latents, uniforms, remainders))):
                 tables.append(self.decode_latents(*batch, temperature, top_p)[0])
                 if (num_valid := sum(map(len, tables))) >= num_records:
                     return pd.concat(tables, ignore_index=True).iloc[:num_records]
@@ -278,7 +293,7 @@ class DiffLMPipeline(DiffusionPipeline):
     def generate_latents(
         self,
         num_latents: int,
-        num_inference_steps: int = 16,
+        num_inference_steps: int = 12,
         generator: torch.Generator | None = None,
         callback_on_step_end: Callable | None = None,
     ) -> torch.Tensor:
@@ -288,13 +303,13 @@ class DiffLMPipeline(DiffusionPipeline):
         Returns:
             `torch.Tensor` of shape `(num_latents, latent_size)`.
         """
-        scheduler = self.scheduler
+        # A schedule of its own for each block, as blocks run side by side; callbacks, for which they do not, see it.
+        scheduler = self.scheduler if callback_on_step_end is not None else copy.deepcopy(self.scheduler)
         scheduler.set_timesteps(num_inference_steps, device=self.device)
         shape = (num_latents, self.denoiser.config.latent_size)
         latents = randn_tensor(shape, generator=generator, device=self.device) * scheduler.init_noise_sigma
         for step, timestep in enumerate(scheduler.timesteps):
-            inputs = scheduler.scale_model_input(latents, timestep).to(self.denoiser.dtype)
-            output = self.denoiser(inputs, timestep).float()
+            output = self.denoiser(scheduler.scale_model_input(latents, timestep), timestep)
             latents = scheduler.step(output, timestep, latents, generator=generator).prev_sample
             if callback_on_step_end is not None:
                 latents = callback_on_step_end(self, step, timestep, {"latents": latents}).get("latents", latents)
@@ -322,13 +337,14 @@ class DiffLMPipeline(DiffusionPipeline):
             The valid records, and a mask of shape `(num_latents,)` that says which they are.
         """
         batches = [
-            self.vae.decoder.sample_records(z, u, temperature, top_p)
+            self.vae.decoder.sample_records(z, u, temperature, top_p, self.processor.grammar)
             for z, u in zip(latents.split(batch_size or len(latents)), uniforms.split(batch_size or len(latents)))
         ]
         length = max(batch.shape[1] for batch in batches)
         pad_id = self.processor.special_ids[2]
         ids = torch.cat([F.pad(batch, (0, length - batch.shape[1]), value=pad_id) for batch in batches])
-        return self.processor.decode_records(ids.cpu().numpy(), remainders.numpy())
+        with record_function("difflm::records"):
+            return self.processor.decode_records(ids.cpu().numpy(), remainders.numpy())
 
     def format_records(self, table: pd.DataFrame, output_type: OutputType) -> Any:
         """A table of records as `output_type` says."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pandas as pd
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from .configuration_difflm import DiffLMConfig
+from .grammar import JSONGrammar
 from .records import CompactCodec, JSONCodec, RecordSchema, read_table
 
 
@@ -130,6 +133,13 @@ class DiffLMProcessor(ProcessorMixin):
             raise ValueError(f"{type(t).__name__} has no EOS token, which ends a record; set tokenizer.eos_token")
         return tuple(i if i is not None else eos for i in (t.bos_token_id, eos, t.pad_token_id))
 
+    @cached_property
+    def grammar(self) -> JSONGrammar | None:
+        """What a JSON record may look like; `None` with the compact codec, whose layout says it."""
+        if self.is_compact:
+            return None
+        return JSONGrammar(self.codec.grammar_schema(), self.tokenizer, self.special_ids[1])
+
     def decode_records(
         self, input_ids: np.ndarray, remainders: np.ndarray | None = None
     ) -> tuple[pd.DataFrame, np.ndarray]:
@@ -174,11 +184,10 @@ class DiffLMProcessor(ProcessorMixin):
         return DiffLMConfig(**kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        codec, self.codec = self.codec, None
-        try:
-            return {**super().to_dict(), "codec": codec.to_dict()}
-        finally:
-            self.codec = codec
+        plain = copy.copy(self)
+        for name in ("codec", "grammar"):
+            plain.__dict__.pop(name, None)
+        return {**ProcessorMixin.to_dict(plain), "codec": self.codec.to_dict()}
 
 
 def _pad(rows: list[list[int]], pad_id: int, prefix: str) -> dict[str, np.ndarray]:

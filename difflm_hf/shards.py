@@ -27,7 +27,7 @@ def write_shards(
     output_dir: str | os.PathLike,
     num_records: int,
     seed: int = 0,
-    num_inference_steps: int = 16,
+    num_inference_steps: int = 12,
     temperature: float = 1.0,
     top_p: float = 1.0,
     batch_size: int | None = None,

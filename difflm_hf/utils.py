@@ -1,9 +1,14 @@
 """What the machine can do, and what the user sees of it."""
 
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from diffusers.utils import logging as diffusers
@@ -20,6 +25,32 @@ def supports_bf16() -> bool:
 def default_dtype() -> torch.dtype:
     """The fastest dtype that this machine generates in."""
     return torch.bfloat16 if supports_bf16() else torch.float32
+
+
+T, U = TypeVar("T"), TypeVar("U")
+MAX_WORKERS = 8  # from here on, they wait for Python's lock
+
+
+def map_in_threads(function: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
+    """
+    `map`, with as many calls at a time as torch has threads, each of which computes in one thread.
+
+    Results come in order, and only as fast as they are taken: few of them wait.
+    """
+    num_threads = torch.get_num_threads()
+    num_workers = min(num_threads, MAX_WORKERS)
+    items = iter(items)
+    executor = ThreadPoolExecutor(num_workers, initializer=partial(torch.set_num_threads, 1))
+    try:
+        futures = deque(executor.submit(function, item) for item in islice(items, num_workers + 1))
+        while futures:
+            result = futures.popleft().result()
+            futures.extend(executor.submit(function, item) for item in islice(items, 1))
+            yield result
+    finally:
+        executor.shutdown(cancel_futures=True)
+        # OpenMP keeps a number for each thread, but torch the last one set for threads to come.
+        torch.set_num_threads(num_threads)
 
 
 @contextmanager

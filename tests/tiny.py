@@ -13,9 +13,9 @@ from difflm_hf.training import RECIPES, Recipe
 
 # Trains with `train(..., config="tiny")`.
 RECIPES["tiny"] = Recipe(
-    hidden_size=24,
-    num_layers=1,
-    num_heads=2,
+    encoder_config={"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 72},
+    decoder_config={"n_embd": 24, "n_layer": 1, "n_head": 2, "n_inner": 96},
+    numeric_decoder_config={"n_layer": 2},
     vae={"learning_rate": 1e-2, "num_train_epochs": 1, "per_device_train_batch_size": 64, "warmup_steps": 2},
     denoiser_config={"width": 32, "num_layers": 1},
     denoiser={"learning_rate": 5e-3, "max_steps": 64, "per_device_train_batch_size": 64, "warmup_steps": 2},

@@ -23,6 +23,9 @@ JSON_TYPES = {
 }
 
 
+MAX_GRAMMAR_INTEGER = 2**62
+
+
 class JSONCodec:
     """
     Turns tables into lines of JSON and back.
@@ -71,6 +74,30 @@ class JSONCodec:
         columns = {f.name: _from_json_values(f, columns[f.name][allowed]) for f in self.schema}
         return pd.DataFrame(columns, columns=self.schema.names), valid
 
+    def grammar_schema(self) -> dict[str, Any]:
+        """
+        The JSON Schema of records as `encode` writes them, for [`JSONGrammar`].
+
+        It knows the digits of numbers. Bounds that grammars cannot count up to are left out; `decode` has them.
+        """
+        schema = self.schema.to_json_schema()
+        for f in self.schema:
+            field = schema["properties"][f.name]
+            if f.type == "integer":
+                for bound in ("minimum", "maximum"):
+                    if abs(field.get(bound, 0)) > MAX_GRAMMAR_INTEGER:
+                        del field[bound]
+            elif f.type == "number":
+                if f.decimals is not None:
+                    field["multipleOf"] = 10.0**-f.decimals
+                # llguidance refuses 0.1 and 0.12 below a maximum of 0.123.
+                ends = ([f.maximum] if f.maximum and f.maximum > 0 else []) + (
+                    [f.minimum] if f.minimum and f.minimum < 0 else []
+                )
+                if shorter := [value for end in ends for value in _beginnings(end)]:
+                    schema["properties"][f.name] = {"anyOf": [field, {"enum": shorter}]}
+        return schema
+
     def _parse(self, text: str) -> dict[str, Any] | None:
         """A record of the right fields and JSON types, or `None`."""
         try:
@@ -88,6 +115,12 @@ class JSONCodec:
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> JSONCodec:
         return cls(RecordSchema.from_dict(state["schema"]))
+
+
+def _beginnings(number: float) -> list[float]:
+    """0.1 and 0.12 of 0.123."""
+    digits = repr(float(number))
+    return [] if "e" in digits else [float(digits[:end]) for end in range(digits.index(".") + 2, len(digits))]
 
 
 def _reject(constant: str) -> None:

@@ -51,8 +51,16 @@ DATETIME_FORMATS = (
     "%H:%M:%S",
     "%H:%M",
 )
-ISO_PATTERN = r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?"
-OFFSET_PATTERN = r"(Z|[+-]\d{2}:\d{2})"
+ISO_FORMAT = "%Y-%m-%dT%H:%M:%S"
+DIGITS = {  # of a calendar and a clock
+    "%m": r"(0[1-9]|1[0-2])",
+    "%d": r"(0[1-9]|[12]\d|3[01])",
+    "%H": r"([01]\d|2[0-3])",
+    "%M": r"[0-5]\d",
+    "%S": r"[0-5]\d",
+}
+MAX_YEARS = 200  # that a pattern names
+OFFSET_PATTERN = r"(Z|[+-](0\d|1[0-5]):[0-5]\d)"
 OFFSET = re.compile(r":[\d.]+\s*[Zz+-]")  # after a time; a date has signs too
 # The most that 64 bits hold.
 WIDEST: dict[str, tuple[Any, Any]] = {
@@ -475,10 +483,14 @@ def _datetime_format(values: pd.Series) -> str | None:
 
 def _datetime_pattern(f: Field) -> str:
     """A regular expression of the field's datetimes as JSON has them."""
+    first, last = (pd.Timestamp(bound).year if bound else None for bound in (f.minimum, f.maximum))
+    is_short = first is not None and last is not None and last - first < MAX_YEARS
+    years = f"({'|'.join(f'{year:04}' for year in range(first, last + 1))})" if is_short else r"\d{4}"
+    parts = {"%Y": years} | DIGITS
+    pattern = re.sub("%[a-zA-Z]", lambda match: parts[match[0]], (f.format or ISO_FORMAT).replace(".", r"\."))
     if f.format is None:
-        return f"^{ISO_PATTERN}{OFFSET_PATTERN if f.time_zone else ''}$"
-    pattern = f.format.replace(".", r"\.").replace("%Y", r"\d{4}")
-    return "^" + re.sub("%[a-zA-Z]", r"\\d{2}", pattern) + "$"
+        pattern += r"(\.\d{1,9})?" + (OFFSET_PATTERN if f.time_zone else "")
+    return f"^{pattern}$"
 
 
 def _decimals(numbers: np.ndarray) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from diffusers import EDMDPMSolverMultistepScheduler
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -36,11 +38,15 @@ from .callbacks import LossProgressCallback, TensorBoardLog, TimeLimit
 from .recipes import (
     COMMON_ARGUMENTS,
     COMPACT_BLOCK_SIZE,
+    DECODER_CONFIG,
     EARLY_STOPPING_PATIENCE,
+    ENCODER_CONFIG,
     JSON_BLOCK_SIZE,
     NOISE_LEVELS,
     NUM_EVALUATIONS,
+    NUMERIC_SHARE,
     RECIPES,
+    SAMPLER_CONFIG,
     VAE_ARGUMENTS,
     VAE_SHARE,
     Recipe,
@@ -128,7 +134,8 @@ def train(
     denoiser = _train_denoiser(vae, scheduler, records, recipe, output_dir, seed, deadline)
 
     block_size = COMPACT_BLOCK_SIZE if processor.is_compact else JSON_BLOCK_SIZE
-    save_pipeline(DiffLMPipeline(vae, denoiser, scheduler, processor, block_size), output_dir)
+    sampler = EDMDPMSolverMultistepScheduler.from_config(scheduler.config, **SAMPLER_CONFIG)
+    save_pipeline(DiffLMPipeline(vae, denoiser, sampler, processor, block_size), output_dir)
     return DiffLMPipeline.from_pretrained(output_dir)
 
 
@@ -177,21 +184,19 @@ def build_model(processor: DiffLMProcessor, recipe: Recipe, injection: str = "so
     The embeddings of numbers' tokens start as smooth functions of their rank: that neighbouring bins are alike is
     something that a few thousand records are too few to teach.
     """
-    sizes = {
-        "hidden_size": recipe.hidden_size,
-        "num_hidden_layers": recipe.num_layers,
-        "num_attention_heads": recipe.num_heads,
-        "intermediate_size": 3 * recipe.hidden_size,
-        "vocab_size": processor.codec.vocab_size,
-        "max_position_embeddings": processor.codec.max_length + 64,  # room for virtual tokens
+    codec = processor.codec
+    tokens = {
+        "vocab_size": codec.vocab_size,
+        "max_position_embeddings": codec.max_length + 64,  # room for virtual tokens
         "bos_token_id": processor.tokenizer.bos_token_id,
         "eos_token_id": processor.tokenizer.eos_token_id,
         "pad_token_id": processor.tokenizer.pad_token_id,
     }
-    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    is_numeric = len(codec.binned) > NUMERIC_SHARE * len(codec.schema)
+    decoder_config = recipe.decoder_config | (recipe.numeric_decoder_config if is_numeric else {})
     model_config = processor.model_config(
-        encoder_config=AutoConfig.for_model("bert", **sizes, **no_dropout),
-        decoder_config=AutoConfig.for_model("llama", **sizes),
+        encoder_config=AutoConfig.for_model("bert", **tokens, **ENCODER_CONFIG, **recipe.encoder_config),
+        decoder_config=AutoConfig.for_model("gpt2", **tokens, **DECODER_CONFIG, **decoder_config),
         latent_size=recipe.latent_size,
         num_latent_tokens=recipe.num_latent_tokens,
         injection=injection,
@@ -202,7 +207,7 @@ def build_model(processor: DiffLMProcessor, recipe: Recipe, injection: str = "so
         (model.decoder.get_input_embeddings(), 0.5),
         (model.decoder.get_output_embeddings(), 0.1),
     ):
-        smooth_embeddings(embeddings.weight, processor.codec.ordered_ranges, scale)
+        smooth_embeddings(embeddings.weight, codec.ordered_ranges, scale)
     return model
 
 
@@ -225,7 +230,6 @@ def adapt_model(
         encoder,
         decoder,
         latent_size=recipe.latent_size,
-        num_latent_tokens=recipe.num_latent_tokens,
         injection=injection,
         max_record_length=lengths["decoder_input_ids"],
         bos_token_id=processor.special_ids[0],
@@ -233,7 +237,9 @@ def adapt_model(
     )
     _check_length(model.encoder.config, lengths["input_ids"])
     num_virtual = model.decoder.injection.num_virtual_tokens
-    _check_length(model.decoder.lm.config, lengths["decoder_input_ids"] + num_virtual)
+    limit = _check_length(model.decoder.lm.config, lengths["decoder_input_ids"] + num_virtual)
+    # Room for records longer than any seen, and for those that the LM spells in smaller tokens.
+    model.config.max_record_length = min(2 * lengths["decoder_input_ids"] + 64, limit - num_virtual)
     return model
 
 
@@ -316,13 +322,15 @@ def to_dataset(processor: DiffLMProcessor, table: pd.DataFrame) -> TensorDataset
     return TensorDataset(**batch)
 
 
-def _check_length(config: PreTrainedConfig, length: int) -> None:
-    limit = getattr(config, "max_position_embeddings", None)
-    if limit is not None and length > limit:
+def _check_length(config: PreTrainedConfig, length: int) -> float:
+    """The tokens that a model reads at most. Raises a `ValueError` when `length` is more."""
+    limit = getattr(config, "max_position_embeddings", None) or math.inf
+    if length > limit:
         raise ValueError(
             f"the longest record takes {length} tokens and {config.name_or_path} reads at most {limit}; shorten or "
             "drop long records, or choose another model"
         )
+    return limit
 
 
 def _arguments(cls: type[TrainingArguments], folder: Path, seed: int, fields: dict[str, Any]) -> TrainingArguments:

@@ -1,0 +1,110 @@
+"""What a record may look like, as masks over the vocabulary of a causal LM."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import llguidance
+import llguidance.hf
+import llguidance.numpy
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+
+# As `json.dumps` writes, and thus as the records that the LM has learnt from.
+JSON_STYLE = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
+
+
+class JSONGrammar:
+    """
+    A JSON Schema, compiled for a tokenizer: which token may come next, and which must.
+
+    The parsers are those of [llguidance](https://github.com/guidance-ai/llguidance). Compiling takes milliseconds,
+    reading the vocabulary a second; keep the grammar.
+
+    Args:
+        json_schema (`dict`): A JSON Schema (draft 2020-12). Keys come in the order of its `properties`.
+        tokenizer (`PreTrainedTokenizerBase`): A fast tokenizer.
+        eos_token_id (`int`, *optional*): The id that ends a record; the tokenizer's own when not given.
+
+    Raises:
+        `ValueError`: for a schema or a tokenizer that llguidance does not support.
+    """
+
+    def __init__(
+        self, json_schema: dict[str, Any], tokenizer: PreTrainedTokenizerBase, eos_token_id: int | None = None
+    ):
+        if not tokenizer.is_fast:
+            raise ValueError(f"{type(tokenizer).__name__} is not a fast tokenizer, which a grammar needs")
+        self.eos_token_id = tokenizer.eos_token_id if eos_token_id is None else eos_token_id
+        self.vocab_size = len(tokenizer)
+        grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(json_schema), overrides=JSON_STYLE)
+        vocabulary = llguidance.hf.from_tokenizer(tokenizer, self.vocab_size, self.eos_token_id)
+        self._start = llguidance.LLMatcher(vocabulary, grammar, log_level=0)
+        if self._start.is_error():
+            raise ValueError(f"no grammar can be made of the JSON Schema: {self._start.get_error()}")
+        self._executor = llguidance.LLExecutor(torch.get_num_threads())
+        self._background = ThreadPoolExecutor(1)
+
+    def start(self) -> RecordParser:
+        """A parser at the start of a record."""
+        return RecordParser(self._start.deep_copy(), self.eos_token_id)
+
+    def allowed(self, parsers: Iterable[RecordParser]) -> Future[np.ndarray]:
+        """
+        Which ids may come next in each record, as a `bool` array of shape `(num_records, vocab_size)`.
+
+        It is computed in the background, for as long as the LM computes the logits.
+        """
+        return self._background.submit(self._allowed, list(parsers))
+
+    def _allowed(self, parsers: list[RecordParser]) -> np.ndarray:
+        bits = llguidance.numpy.allocate_token_bitmask(len(parsers), self.vocab_size)
+        matchers = [(parser.matcher, row) for row, parser in enumerate(parsers)]
+        llguidance.numpy.fill_next_token_bitmask_par(self._executor, matchers, bits)
+        mask = np.unpackbits(bits.view(np.uint8), axis=1, count=self.vocab_size, bitorder="little")
+        return mask.view(bool)
+
+
+class RecordParser:
+    """How far a record has come. `ids` are those written so far."""
+
+    def __init__(self, matcher: llguidance.LLMatcher, eos_token_id: int):
+        self.matcher = matcher
+        self.eos_token_id = eos_token_id
+        self.ids: list[int] = []
+        self._append_forced()
+
+    @property
+    def is_complete(self) -> bool:
+        return self.ids[-1:] == [self.eos_token_id]
+
+    def append(self, token_id: int) -> list[int]:
+        """
+        Takes the next id, and all those that it leaves no choice but to follow.
+
+        Returns:
+            `list[int]`: These ids, `token_id` first.
+
+        Raises:
+            `ValueError`: when the grammar does not allow `token_id` here.
+        """
+        position = len(self.ids)
+        self._consume([token_id])
+        self._append_forced()
+        return self.ids[position:]
+
+    def _append_forced(self) -> None:
+        if not self.is_complete:
+            self._consume(self.matcher.compute_ff_tokens())
+        if self.matcher.is_stopped() and not self.is_complete:
+            self.ids.append(self.eos_token_id)  # nothing else could follow
+
+    def _consume(self, ids: list[int]) -> None:
+        if ids and not self.matcher.consume_tokens(ids):
+            raise ValueError(f"the grammar does not allow the ids {ids} after {self.ids}: {self.matcher.get_error()}")
+        self.ids += ids

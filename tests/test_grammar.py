@@ -1,0 +1,210 @@
+"""Records that a grammar allows, whatever the language model."""
+
+import json
+
+import jsonschema
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_training import save_pretrained_pair
+from tiny import make_table, seeded
+from transformers import AutoConfig, AutoTokenizer
+
+from difflm_hf import DiffLMPipeline, DiffLMProcessor
+from difflm_hf.configuration_difflm import DiffLMConfig
+from difflm_hf.grammar import JSONGrammar
+from difflm_hf.modeling_difflm import DiffLMForCausalLM, InverseTransformSampler
+from difflm_hf.records import Field, JSONCodec, RecordSchema
+from difflm_hf.training import train
+
+
+@pytest.fixture(scope="module")
+def table():
+    table = make_table(120).drop(columns="score")  # whose floats are not JSON's, but all 17 digits
+    table["big"] = np.iinfo(np.int64).max - np.arange(len(table))
+    table["when"] = pd.Timestamp("2020-01-01T00:00:00.5", tz="UTC") + pd.to_timedelta(np.arange(len(table)), unit="h")
+    return table
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, table):
+    """A folder with an untrained LM, an encoder, and tokenizers that know the table's words."""
+    folder = tmp_path_factory.mktemp("base")
+    codec = JSONCodec(RecordSchema.infer(table))
+    save_pretrained_pair(codec.encode(table), folder, "llama", num_steps=0, max_position_embeddings=2048)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(base):
+    return AutoTokenizer.from_pretrained(base / "decoder")
+
+
+def draw(grammar, rng, tokenizer):
+    """A record of ids chosen evenly among those allowed; it ends as soon as a text may."""
+    quote = tokenizer.convert_tokens_to_ids('"')
+    parser = grammar.start()
+    while not parser.is_complete:
+        allowed = np.flatnonzero(grammar.allowed([parser]).result()[0])
+        parser.append(int(quote if quote in allowed and rng.random() < 0.3 else rng.choice(allowed)))
+    return tokenizer.decode(parser.ids, skip_special_tokens=True)
+
+
+def test_all_that_a_grammar_allows_is_valid(table, tokenizer):
+    table = table.drop(columns="big")  # whose bounds have more digits than grammars count with
+    codec = JSONCodec(RecordSchema.infer(table))
+    grammar = JSONGrammar(codec.grammar_schema(), tokenizer)
+    rng = np.random.default_rng(0)
+    for f in codec.schema:
+        if f.type == "datetime":  # patterns know the year, and no more
+            f.minimum, f.maximum = f.minimum[:4] + "-01-01", f.maximum[:4] + "-12-31T23:59:59.999999999"
+    texts = [draw(grammar, rng, tokenizer) for _ in range(60)]
+    assert [json.loads(text).keys() for text in texts] == [dict.fromkeys(table).keys()] * len(texts)
+    records, valid = codec.decode(texts)
+    assert valid.all()
+    assert records["price"].map(lambda price: round(price, 2) == price).all()
+
+
+def test_a_grammar_allows_real_records(table, tokenizer):
+    codec = JSONCodec(RecordSchema.infer(table))
+    grammar = JSONGrammar(codec.grammar_schema(), tokenizer)
+    for text in codec.encode(table):
+        parser = grammar.start()
+        ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        assert ids[: len(parser.ids)] == parser.ids
+        while not parser.is_complete:
+            parser.append(ids[len(parser.ids)])
+        assert parser.ids == ids
+
+
+@pytest.mark.parametrize(
+    ("field", "bad"),
+    [
+        (Field("x", "integer", minimum=-3, maximum=12), ["-4", "13", "1.5", '"1"', "null"]),
+        (Field("x", "number", minimum=-0.5, maximum=2.25, decimals=2), ["2.26", "-0.51", "0.125"]),
+        (Field("x", "category", categories=["a", "ab", 3]), ['"b"', '"3"', "null", "4"]),
+        (Field("x", "boolean", nullable=True), ["0", '"true"']),
+        (Field("x", "datetime", format="%Y-%m-%d"), ['"2020-1-1"', '"2020"']),
+        (Field("x", "text", max_length=3), ['"abcd"', "1"]),
+    ],
+)
+def test_what_a_grammar_refuses(field, bad, tokenizer):
+    codec = JSONCodec(RecordSchema([field]))
+    grammar = JSONGrammar(codec.grammar_schema(), tokenizer)
+    for value in bad:
+        with pytest.raises(ValueError, match="the grammar does not allow"):
+            parser = grammar.start()
+            for token_id in tokenizer(f'{{"x": {value}}}', add_special_tokens=False)["input_ids"][len(parser.ids) :]:
+                parser.append(token_id)
+
+
+def test_nested_schemas(tokenizer):
+    schema = {
+        "type": "object",
+        "properties": {
+            "tool": {"enum": ["search", "sum"]},
+            "arguments": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": 3,
+                "items": {
+                    "type": "object",
+                    "properties": {"key": {"type": "string", "maxLength": 4}, "value": {"type": ["integer", "null"]}},
+                    "required": ["key", "value"],
+                    "additionalProperties": False,
+                },
+            },
+            "day": {"type": "string", "format": "date"},
+        },
+        "required": ["tool", "arguments", "day"],
+        "additionalProperties": False,
+    }
+    grammar, rng = JSONGrammar(schema, tokenizer), np.random.default_rng(0)
+    validator = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
+    for _ in range(20):
+        validator.validate(json.loads(draw(grammar, rng, tokenizer)))
+
+
+def test_unsupported_schemas_say_so(tokenizer):
+    with pytest.raises(ValueError, match="no grammar can be made of the JSON Schema: "):
+        JSONGrammar({"type": "object", "properties": {"x": {"type": "string", "pattern": "(?=a)b"}}}, tokenizer)
+
+
+def make_lm(model_type, injection, tokenizer):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 512}
+    if model_type != "gpt2":
+        sizes["intermediate_size"] = 48
+    ids = {"vocab_size": len(tokenizer) + 5, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    torch.manual_seed(0)
+    lm = AutoConfig.for_model(model_type, **sizes, **ids, initializer_range=0.2)
+    config = DiffLMConfig(encoder_config=lm, decoder_config=lm, latent_size=4, injection=injection)
+    return DiffLMForCausalLM(config).eval()
+
+
+RECORD = RecordSchema(
+    [
+        Field("color", "category", categories=["red", "green", "blue"]),
+        Field("n", "integer", minimum=0, maximum=999, nullable=True),
+        Field("ok", "boolean"),
+    ]
+)
+
+
+@pytest.mark.parametrize("injection", ["soft_prompt", "prefix_soft_prompt", "kv_memory", "input_embed"])
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "mistral"])
+def test_records_are_those_of_sampling_without_a_cache(model_type, injection, tokenizer):
+    """Against one forward pass for each id, of one record and without gaps."""
+    model = make_lm(model_type, injection, tokenizer)
+    grammar = JSONGrammar(JSONCodec(RECORD).grammar_schema(), tokenizer)
+    latents = torch.randn(6, 4, generator=seeded(1)) * 3
+    uniforms = torch.rand(6, 60, generator=seeded(2))
+    ids = model.sample_records(latents, uniforms, temperature=1.5, grammar=grammar)
+    assert len(set(map(tuple, ids.tolist()))) > 3
+    for k in range(len(latents)):
+        parser = grammar.start()
+        while not parser.is_complete:
+            with torch.no_grad():
+                logits = model(torch.tensor([[1, *parser.ids]]), latents=latents[k : k + 1]).logits[0, -1]
+            allowed = torch.from_numpy(grammar.allowed([parser]).result()[0])
+            logits = logits[: len(allowed)].masked_fill(~allowed, -torch.inf)
+            sampler = InverseTransformSampler(uniforms[k : k + 1, len(parser.ids) :], 1.5, 1.0)
+            parser.append(sampler(None, logits[None]).argmax().item())
+        assert ids[k].tolist() == [1, *parser.ids] + [0] * (ids.shape[1] - 1 - len(parser.ids))
+
+
+def test_forced_ids_take_no_step(tokenizer):
+    model = make_lm("llama", "soft_prompt", tokenizer)
+    grammar = JSONGrammar(JSONCodec(RECORD).grammar_schema(), tokenizer)
+    calls = []
+    model.lm.register_forward_hook(lambda *_: calls.append(1))
+    ids = model.sample_records(torch.randn(1, 4), torch.rand(1, 60), grammar=grammar)
+    assert len(calls) < 0.7 * (ids != 0).sum()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 1.5])
+def test_every_record_of_an_untrained_model_is_valid(temperature, base, table, tmp_path):
+    table = table.drop(columns=["note", "big"])
+    pipe = train(table, tmp_path / "model", config="tiny", base_model=str(base / "decoder"), max_minutes=0.05)
+    num_latents = 40
+    latents = pipe.generate_latents(num_latents, generator=seeded())
+    length = pipe.vae.config.max_record_length - 1
+    uniforms = torch.rand(num_latents, length, generator=seeded())
+    _, valid = pipe.decode_latents(latents, uniforms, torch.zeros(num_latents, 0), temperature)
+    assert valid.all()
+    reloaded = DiffLMPipeline.from_pretrained(tmp_path / "model")
+    first = reloaded(5, generator=seeded(), temperature=temperature, batch_size=2, output_type="text").records
+    assert first == pipe(9, generator=seeded(), temperature=temperature, batch_size=2, output_type="text").records[:5]
+
+
+def test_a_text_without_end_is_an_error(base, tmp_path):
+    table = pd.DataFrame({"text": [f"a long text of its own, number {i} of those" for i in range(40)]})
+    pipe = train(table, tmp_path / "model", config="tiny", base_model=str(base / "decoder"), max_minutes=0.05)
+    pipe.vae.config.max_record_length = 8
+    pipe.register_to_config(block_size=4)
+    with pytest.raises(RuntimeError, match="only 0 of 80 texts were valid records"):
+        pipe(2, generator=seeded())
+
+
+def test_only_json_needs_a_grammar(table):
+    assert DiffLMProcessor.from_records(table).grammar is None
