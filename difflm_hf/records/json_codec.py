@@ -23,7 +23,8 @@ JSON_TYPES = {
 }
 
 
-MAX_GRAMMAR_INTEGER = 2**62
+# What llguidance counts up to
+MAX_GRAMMAR_INTEGER, MAX_GRAMMAR_DECIMALS = 2**62, 10
 
 
 class JSONCodec:
@@ -88,8 +89,8 @@ class JSONCodec:
                     if abs(field.get(bound, 0)) > MAX_GRAMMAR_INTEGER:
                         del field[bound]
             elif f.type == "number":
-                if f.decimals is not None:
-                    field["multipleOf"] = 10.0**-f.decimals
+                if f.decimals is not None and f.decimals <= MAX_GRAMMAR_DECIMALS:
+                    field["multipleOf"] = 10.0 ** -max(f.decimals, 1)  # of no decimals, Python writes one: 3.0
                 # llguidance refuses 0.1 and 0.12 below a maximum of 0.123.
                 ends = ([f.maximum] if f.maximum and f.maximum > 0 else []) + (
                     [f.minimum] if f.minimum and f.minimum < 0 else []
