@@ -11,7 +11,8 @@ class PreallocatedLayer(DynamicLayer):
     """
     A `DynamicLayer` that writes new keys and values beside the old ones, where the other copies all of them.
 
-    Unlike a `StaticLayer` it returns only what has been written, so that attention needs no mask.
+    Unlike a `StaticLayer` it returns only what has been written, so that attention needs no mask. The sequences of the
+    batch stay as they are: none is dropped, put elsewhere or cut.
 
     Args:
         max_length (`int`): Positions to make room for.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -74,6 +75,16 @@ def test_generate(ending, model, monkeypatch, capsys, tmp_path):
     table = read_table(files["a"])
     assert (len(table), list(table)) == (30, list(make_table()))
     assert sorted((tmp_path / "new").iterdir()) == sorted(files.values())
+
+
+def test_profile(model, monkeypatch, capsys):
+    assert call(monkeypatch, "generate", model, "--num-records", 50, "--profile", "--num-inference-steps", 2) == 0
+    output = capsys.readouterr().err
+    for stage in ("latents", "prefill", "step", "head", "sampling", "records"):
+        assert f"│ {stage} " in output
+    shares = [float(share) for share in re.findall(r"([\d.]+)% +│", output)]
+    assert sum(shares) == pytest.approx(100, abs=1)
+    assert re.search(r"[\d,]+ records/s, [\d.]+ MFLOP each: [\d.]+% of the", output)
 
 
 def test_endings_agree(model, monkeypatch, tmp_path):

@@ -27,6 +27,7 @@ from difflm_hf import (
     LatentEDMScheduler,
     train,
 )
+from difflm_hf.profiling import profile_generation
 
 
 BLOCK = 64
@@ -260,6 +261,32 @@ def test_bad_arguments(pipe, arguments, message):
 
 def test_integers_of_numpy(pipe):
     assert len(pipe(np.int64(3)).records) == 3
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_records_do_not_depend_on_the_number_of_threads(num_threads, pipe):
+    expected = table_of(pipe, 3 * BLOCK + 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        pd.testing.assert_frame_equal(table_of(pipe, 3 * BLOCK + 1), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_stages_add_up(pipe):
+    profile = profile_generation(pipe, 2 * BLOCK)
+    assert list(profile.stages) == ["latents", "prefill", "step", "head", "sampling", "records"]
+    assert sum(profile.stages.values()) == pytest.approx(1)
+    # A multiplication and an addition for each weight that a position meets.
+    decoder, length = pipe.vae.decoder, pipe.vae.config.max_record_length
+    weights = sum(p.numel() for name, p in decoder.lm.named_parameters() if ".h." in name and p.ndim == 2)
+    positions = length - 1 + decoder.injection.num_virtual_tokens
+    denoiser = sum(
+        p.numel() for name, p in pipe.denoiser.named_parameters() if p.ndim == 2 and "modulation" not in name
+    )
+    assert 2 * weights * positions < profile.flops_per_record < 2 * (2 * weights * positions + 12 * denoiser) * 2
+    assert 0 < profile.share_of_limit < 1
 
 
 def test_callback(pipe):
