@@ -30,7 +30,7 @@ from difflm_hf.evaluation import classifier_two_sample_test
 from difflm_hf.modeling_difflm import DiffLMModel
 from difflm_hf.profiling import profile_generation
 from difflm_hf.records import RecordSchema
-from difflm_hf.training.recipes import JSON_BLOCK_SIZE, NOISE_LEVELS, RECIPES, SAMPLER_CONFIG
+from difflm_hf.training.recipes import COMPACT_BLOCK_SIZE, JSON_BLOCK_SIZE, NOISE_LEVELS, RECIPES, SAMPLER_CONFIG
 from difflm_hf.training.train import build_model
 from difflm_hf.utils import default_dtype
 
@@ -70,7 +70,12 @@ def generate(pipe: DiffLMPipeline, num_records: int, **sampling) -> tuple[pd.Dat
 def measure_profile(pipe: DiffLMPipeline) -> dict[str, Any]:
     pipe.set_progress_bar_config(disable=True)
     result = profile_generation(pipe, NUM_RECORDS)
-    return {**vars(result), "share_of_limit": result.share_of_limit, "dtype": str(pipe.vae.dtype).split(".")[1]}
+    return {
+        "num_records": NUM_RECORDS,
+        **vars(result),
+        "share_of_limit": result.share_of_limit,
+        "dtype": str(pipe.vae.dtype).split(".")[1],
+    }
 
 
 def measure_solvers(pipe: DiffLMPipeline, data: Path) -> list[dict[str, Any]]:
@@ -117,8 +122,8 @@ def measure_columns() -> list[dict[str, Any]]:
         vae = build_model(processor, RECIPES["small"]).eval().to(default_dtype())
         denoiser = DiffLMDenoiser(**RECIPES["small"].denoiser_config).eval().to(default_dtype())
         scheduler = EDMDPMSolverMultistepScheduler(**NOISE_LEVELS, **SAMPLER_CONFIG)
-        pipe = DiffLMPipeline(vae, denoiser, scheduler, processor, block_size=4096)
-        rate = generate(pipe, max(4 * 4096, NUM_RECORDS // count))[1]
+        pipe = DiffLMPipeline(vae, denoiser, scheduler, processor, COMPACT_BLOCK_SIZE)
+        rate = generate(pipe, max(2 * COMPACT_BLOCK_SIZE, NUM_RECORDS // count))[1]
         rows.append({"columns": count, "tokens": vae.config.max_record_length, "records_per_second": rate})
         print(rows[-1], flush=True)
     return rows

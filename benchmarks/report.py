@@ -83,6 +83,22 @@ validate. REaLTabFormer, GReaT and the paper's loop are too slow here to be comp
 rows, after as much training as stands beside them, and GReaT starts from random weights, since no pretrained ones were
 at hand. Where a model did not end within {max_minutes} minutes, or failed, the table says so.
 
+## Generation
+
+`python -m benchmarks.generation` measures the default model of adult, alone on the machine.
+
+{generation}
+
+### Endless runs
+
+`python -m benchmarks.endless` runs `difflm generate --output DIR/` on the same model.
+
+{endless}
+
+### Grammars
+
+{grammars}
+
 ## Evaluation
 
 `python -m benchmarks.evaluation` times [`difflm evaluate`](evaluation.md), with a target to predict, on rows that were
@@ -110,6 +126,47 @@ Without any the posterior collapses, and the decoder alone is the worst generato
 moves by 0.01: information in the latents is not paid for in fidelity, as long as the denoiser learns them.
 
 {table}
+"""
+
+
+GENERATION = """{records:,.0f} records a second of {num_records:,}, in {dtype} ({shares}). {versus} A record takes
+{mflop:.1f} million floating-point operations in matrix products and attention, and large matrix products run at
+{gflops:,.0f} billion a second here: if nothing else took time, there would be {limit:,.0f} records a second, of which
+{share:.0%} are reached. The rest goes into attention over one position, whose products are tiny, into memory, and into
+operations on single elements.
+
+{solvers}
+
+*Evaluations* are those of the denoiser. C2ST is against the test split and against the training split, of as many
+records as that has.
+
+![Records per second against records computed together, and against columns](images/generation.png)
+
+Records per second for blocks of {batches}. Tables of numbers and categories in equal parts, with models of the default
+size: {columns}.
+"""
+ENDLESS = """- {records:,} records in {files} files took {seconds:,.0f} s, {rate:,.0f} a second. The peak of memory was
+  {after:,.0f} MiB after the first million, and {peak:,.0f} MiB in the end.
+- {killed:,} records: killed by SIGKILL at {kills} random moments ({moments} s after the start) and started again each
+  time, a run ended with {same} as one that was left alone.
+"""
+GRAMMARS = """`python -m benchmarks.grammars` compares libraries for JSON by a grammar, on adult and a byte-level BPE of
+32,000 ids, in one thread; times are in microseconds for a record and step, mean and 99th percentile.
+
+{table}
+
+*Wrong* are keywords of JSON Schema for which the library lets invalid records through or refuses valid ones without
+saying so, of {num_features} that were tried; *errors* those that it says it does not support. xgrammar has its masks
+ready, but goes wrong in what records need: {misread}. llguidance was chosen for what it lets through, for its forced
+tokens, and since it needs no other package.
+
+A Llama of two layers and width 128, with random weights and the same vocabulary, wrote adult by its grammar, in
+batches of 64:
+
+{json}
+
+*Grammar* is the share of the time that goes into masks and parsing. Masks are computed in the background while the LM
+runs.
 """
 
 
@@ -277,6 +334,85 @@ def plot(tables: dict[str, Any]) -> None:
     figure.savefig(PLOT, dpi=120)
 
 
+def generation_section(tables: dict[str, Any]) -> str:
+    result = load_result("generation")
+    profile, rates = result["profile"], {}
+    for name, peer in tables[CARD_DATASET].items():
+        if "run" in peer:
+            rates[name] = peer["run"]["rows_per_second"]
+    ours = profile["records_per_second"]
+    versus = f"That is {ours / rates['paper_loop']:,.0f} times the paper's loop on the same weights, and "
+    versus += f"{ours / rates['realtabformer']:,.0f} times REaLTabFormer."
+    solvers = [
+        [row["name"], str(row["evaluations"]), f"{row['c2st_test']:.3f}", f"{row['c2st_train']:.3f}"]
+        + [f"{row['records_per_second']:,.0f}"]
+        for row in result["solvers"]
+    ]
+    return GENERATION.format(
+        records=ours,
+        num_records=profile["num_records"],
+        dtype=profile["dtype"],
+        shares=", ".join(f"{name} {share:.0%}" for name, share in profile["stages"].items()),
+        versus=versus,
+        mflop=profile["flops_per_record"] / 1e6,
+        gflops=profile["matrix_flops"] / 1e9,
+        limit=profile["matrix_flops"] / profile["flops_per_record"],
+        share=profile["share_of_limit"],
+        solvers=_table(["solver", "evaluations", "C2ST", "C2ST, train", "records/s"], solvers),
+        batches=", ".join(f"{int(size):,}: {rate:,.0f}" for size, rate in result["batches"].items()),
+        columns=", ".join(
+            f"{row['columns']} columns ({row['tokens']} tokens) {row['records_per_second']:,.0f}"
+            for row in result["columns"]
+        ),
+    )
+
+
+def endless_section() -> str:
+    result = load_result("endless")
+    many, killed = result["many"], result["killed"]
+    return ENDLESS.format(
+        records=many["records"],
+        files=many["files"],
+        seconds=many["seconds"],
+        rate=many["records"] / many["seconds"],
+        after=many["peak_mib_after_million"],
+        peak=many["peak_mib"],
+        killed=killed["alone"]["records"],
+        kills=len(killed["kills"]),
+        moments=", ".join(f"{kill['seconds']:.0f}" for kill in killed["kills"]),
+        same="the same bytes" if killed["is_same"] else "other bytes",
+    )
+
+
+def grammars_section() -> str:
+    result = load_result("grammars")
+    rows, misread = [], []
+    for name in ("llguidance", "xgrammar"):
+        figures = result[name]
+        coverage = figures["coverage"]
+        wrong = [key for key, f in coverage.items() if f.get("invalid") or f.get("valid_but_refused")]
+        errors = [key for key, f in coverage.items() if "error" in f]
+        misread = wrong
+        times = [figures[kind]["batch of 64"]["mask_us"] for kind in ("real", "random")]
+        rows.append(
+            [f"{name} {figures['version']}", f"{figures['compile_seconds'] * 1e3:.0f} ms"]
+            + [f"{time['mean']:.0f} / {time['p99']:.0f}" for time in times]
+            + [f"{figures['forced'].get('share_of_forced_tokens', 0):.0%}", str(len(wrong)), str(len(errors))]
+        )
+    header = ["library", "compile", "mask, real records", "mask, random records", "forced tokens", "wrong", "errors"]
+    json_rows = [
+        [temperature, f"{row['valid']:,} of {row['records']:,}", f"{row['tokens']:.0f}"]
+        + [f"{row['records_per_second']:.0f}", f"{row['grammar']:.0%}"]
+        for temperature, row in load_result("generation")["json"].items()
+    ]
+    return GRAMMARS.format(
+        table=_table(header, rows),
+        num_features=len(coverage),
+        misread="; ".join(misread),
+        json=_table(["temperature", "valid", "tokens each", "records/s", "grammar"], json_rows),
+    )
+
+
 def evaluation_table() -> str:
     rows = [
         [f"{int(num_rows):,}", f"{figures['seconds']:.0f} s", f"{figures['peak_gib']:.1f} GiB"]
@@ -337,6 +473,9 @@ def main() -> None:
         cost=cost_table(tables),
         remarks=remarks,
         max_minutes=MAX_MINUTES,
+        generation=generation_section(tables),
+        endless=endless_section(),
+        grammars=grammars_section(),
         evaluation=evaluation_table(),
         latents=latents_table(tables),
         tradeoff=tradeoff_section(),

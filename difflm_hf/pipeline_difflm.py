@@ -46,7 +46,9 @@ FILES = (  # of a saved pipeline
     "processor/encoder_tokenizer/tokenizer_config.json",
     "processor/encoder_tokenizer/tokenizer.*",
 )
-BATCH_TOKENS = 2**17  # that the causal LM writes at once, unless the caller says otherwise
+# What the causal LM writes at once, unless the caller says otherwise: activations of more records leave the processor's
+# caches, and more tokens take much memory.
+BATCH_SIZE, BATCH_TOKENS = 2048, 2**19
 MAX_ATTEMPTS = 20  # rounds of sampling for JSON records before giving up
 
 
@@ -129,8 +131,8 @@ class DiffLMPipeline(DiffusionPipeline):
             temperature (`float`, defaults to 1.0): Of the causal LM; 0 is greedy.
             top_p (`float`, defaults to 1.0): Share of the probability, likeliest tokens first, to sample from.
             batch_size (`int`, *optional*):
-                Records that the causal LM writes at once. When not given, a whole block (`pipe.config.block_size`), or
-                fewer if records are long. Records do not depend on it.
+                Records that the causal LM writes at once; 2,048, or fewer if they are long, when not given. Records do
+                not depend on it.
             generator (`torch.Generator`, *optional*): For reproducible records.
             output_type (`str`, defaults to `"dict"`):
                 `"dict"` (a list of dicts), `"pandas"`, `"dataset"` (`datasets.Dataset`) or `"text"` (a JSON object
@@ -272,7 +274,7 @@ class DiffLMPipeline(DiffusionPipeline):
         """
         size = self.config.block_size
         num_records = size if num_records is None else num_records
-        batch_size = batch_size or max(1, BATCH_TOKENS // self.vae.config.max_record_length)
+        batch_size = batch_size or max(1, min(BATCH_SIZE, BATCH_TOKENS // self.vae.config.max_record_length))
         tables: list[pd.DataFrame] = []
         for attempt in range(MAX_ATTEMPTS):
             generator = torch.Generator().manual_seed(_mix(seed, block, attempt))

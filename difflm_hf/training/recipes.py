@@ -111,4 +111,4 @@ NOISE_LEVELS = {"sigma_min": 0.02, "sigma_max": 5.0}
 SAMPLER_CONFIG = {"solver_order": 3}
 
 # Records that are generated together: of the compact codec, and written by a pretrained LM
-COMPACT_BLOCK_SIZE, JSON_BLOCK_SIZE = 4096, 64
+COMPACT_BLOCK_SIZE, JSON_BLOCK_SIZE = 8192, 64
