@@ -150,8 +150,8 @@ ENDLESS = """- {records:,} records in {files} files took {seconds:,.0f} s, {rate
 - {killed:,} records: killed by SIGKILL at {kills} random moments ({moments} s after the start) and started again each
   time, a run ended with {same} as one that was left alone.
 """
-GRAMMARS = """`python -m benchmarks.grammars` compares libraries for JSON by a grammar, on adult and a byte-level BPE of
-32,000 ids, in one thread; times are in microseconds for a record and step, mean and 99th percentile.
+GRAMMARS = """`python -m benchmarks.grammars` compares libraries for JSON by a grammar, on adult and a byte-level BPE
+of 32,000 ids, in one thread; times are in microseconds for a record and step, mean and 99th percentile.
 
 {table}
 

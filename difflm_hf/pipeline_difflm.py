@@ -46,8 +46,8 @@ FILES = (  # of a saved pipeline
     "processor/encoder_tokenizer/tokenizer_config.json",
     "processor/encoder_tokenizer/tokenizer.*",
 )
-# What the causal LM writes at once, unless the caller says otherwise: activations of more records leave the processor's
-# caches, and more tokens take much memory.
+# What the causal LM writes at once, unless the caller says otherwise: activations of more records leave the caches of
+# processors, and more tokens take much memory.
 BATCH_SIZE, BATCH_TOKENS = 2048, 2**19
 MAX_ATTEMPTS = 20  # rounds of sampling for JSON records before giving up
 

@@ -14,7 +14,7 @@ class Recipe:
     Args:
         encoder_config, decoder_config (`dict`):
             Fields of `BertConfig` and `GPT2Config`, where these are trained from scratch.
-        numeric_decoder_config (`dict`): Those of the decoder that differ for tables of many fine numbers.
+        numeric_decoder_config (`dict`): Those of the decoder that differ for tables of numbers.
         vae (`dict`): Fields of [`DiffLMTrainingArguments`].
         denoiser_config (`dict`): Fields of [`DiffLMDenoiser`].
         denoiser (`dict`): Fields of [`LatentDiffusionTrainingArguments`].
@@ -41,8 +41,8 @@ RECIPES = {
             "num_attention_heads": 4,
             "intermediate_size": 384,
         },
-        decoder_config={"n_embd": 128, "n_layer": 1, "n_head": 4, "n_inner": 1024},
-        numeric_decoder_config={"n_layer": 2, "n_inner": 512},
+        decoder_config={"n_embd": 128, "n_layer": 1, "n_head": 2, "n_inner": 1024},
+        numeric_decoder_config={"n_layer": 2, "n_head": 4, "n_inner": 512},
         vae={"learning_rate": 2e-3, "num_train_epochs": 14, "per_device_train_batch_size": 256},
         denoiser_config={"width": 128, "num_layers": 3},
         denoiser={"learning_rate": 2e-3, "max_steps": 6000, "per_device_train_batch_size": 512},
@@ -54,8 +54,8 @@ RECIPES = {
             "num_attention_heads": 8,
             "intermediate_size": 768,
         },
-        decoder_config={"n_embd": 256, "n_layer": 2, "n_head": 8, "n_inner": 2048},
-        numeric_decoder_config={"n_layer": 4, "n_inner": 1024},
+        decoder_config={"n_embd": 256, "n_layer": 2, "n_head": 4, "n_inner": 2048},
+        numeric_decoder_config={"n_layer": 4, "n_head": 8, "n_inner": 1024},
         vae={"learning_rate": 1e-3, "num_train_epochs": 20, "per_device_train_batch_size": 256},
         denoiser_config={"width": 512, "num_layers": 4},
         denoiser={"learning_rate": 1e-3, "max_steps": 20000, "per_device_train_batch_size": 1024},
@@ -74,9 +74,9 @@ DECODER_CONFIG = {
     "tie_word_embeddings": False,
 }
 
-# A table is one of many fine numbers when more than this share of its fields have more values than tokens. One layer
-# learns how categories go together; how real numbers do takes another, which costs a third of the speed.
-NUMERIC_SHARE = 1 / 3
+# A table is one of numbers when more than this share of its fields are. One layer of the decoder learns how categories
+# go together; how numbers do takes another, which costs a third of the speed.
+NUMERIC_SHARE = 1 / 2
 
 # Both phases
 COMMON_ARGUMENTS = {

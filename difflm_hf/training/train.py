@@ -192,7 +192,7 @@ def build_model(processor: DiffLMProcessor, recipe: Recipe, injection: str = "so
         "eos_token_id": processor.tokenizer.eos_token_id,
         "pad_token_id": processor.tokenizer.pad_token_id,
     }
-    is_numeric = len(codec.binned) > NUMERIC_SHARE * len(codec.schema)
+    is_numeric = sum(f.is_numeric for f in codec.schema) > NUMERIC_SHARE * len(codec.schema)
     decoder_config = recipe.decoder_config | (recipe.numeric_decoder_config if is_numeric else {})
     model_config = processor.model_config(
         encoder_config=AutoConfig.for_model("bert", **tokens, **ENCODER_CONFIG, **recipe.encoder_config),
