@@ -54,20 +54,19 @@ class JSONGrammar:
         """A parser at the start of a record."""
         return RecordParser(self._start.deep_copy(), self.eos_token_id)
 
-    def allowed(self, parsers: Iterable[RecordParser]) -> Future[np.ndarray]:
+    def forbidden(self, parsers: Iterable[RecordParser]) -> Future[np.ndarray]:
         """
-        Which ids may come next in each record, as a `bool` array of shape `(num_records, vocab_size)`.
+        Which ids may not come next in each record, as a `bool` array of shape `(num_records, vocab_size)`.
 
         It is computed in the background, for as long as the LM computes the logits.
         """
-        return self._background.submit(self._allowed, list(parsers))
+        return self._background.submit(self._forbidden, list(parsers))
 
-    def _allowed(self, parsers: list[RecordParser]) -> np.ndarray:
+    def _forbidden(self, parsers: list[RecordParser]) -> np.ndarray:
         bits = llguidance.numpy.allocate_token_bitmask(len(parsers), self.vocab_size)
         matchers = [(parser.matcher, row) for row, parser in enumerate(parsers)]
         llguidance.numpy.fill_next_token_bitmask_par(self._executor, matchers, bits)
-        mask = np.unpackbits(bits.view(np.uint8), axis=1, count=self.vocab_size, bitorder="little")
-        return mask.view(bool)
+        return np.unpackbits(~bits.view(np.uint8), axis=1, count=self.vocab_size, bitorder="little").view(bool)
 
 
 class RecordParser:

@@ -394,7 +394,7 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         attention_mask = torch.zeros(len(latents), 0, dtype=torch.long, device=device)
         while True:
             with record_function("difflm::grammar"):
-                allowed = grammar.allowed(parsers[row] for row in writing)
+                forbidden = grammar.forbidden(parsers[row] for row in writing)
             is_first = attention_mask.shape[1] == 0
             with record_function("difflm::prefill" if is_first else "difflm::step"):
                 length = max(map(len, new_ids))
@@ -410,8 +410,9 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
                     use_cache=True,
                     logits_to_keep=1,
                 ).logits[:, -1, : grammar.vocab_size]
+                logits = logits.float()
             with record_function("difflm::grammar"):
-                logits = logits.float().masked_fill(~torch.from_numpy(allowed.result()).to(device), -torch.inf)
+                logits.masked_fill_(torch.from_numpy(forbidden.result()).to(device), -torch.inf)
             with record_function("difflm::sampling"):
                 positions = [len(parsers[row].ids) for row in writing]
                 next_ids = _sample(logits, uniforms[writing, positions], temperature, top_p).tolist()

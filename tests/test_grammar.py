@@ -46,7 +46,7 @@ def draw(grammar, rng, tokenizer):
     quote = tokenizer.convert_tokens_to_ids('"')
     parser = grammar.start()
     while not parser.is_complete:
-        allowed = np.flatnonzero(grammar.allowed([parser]).result()[0])
+        allowed = np.flatnonzero(~grammar.forbidden([parser]).result()[0])
         parser.append(int(quote if quote in allowed and rng.random() < 0.3 else rng.choice(allowed)))
     return tokenizer.decode(parser.ids, skip_special_tokens=True)
 
@@ -167,8 +167,8 @@ def test_records_are_those_of_sampling_without_a_cache(model_type, injection, to
         while not parser.is_complete:
             with torch.no_grad():
                 logits = model(torch.tensor([[1, *parser.ids]]), latents=latents[k : k + 1]).logits[0, -1]
-            allowed = torch.from_numpy(grammar.allowed([parser]).result()[0])
-            logits = logits[: len(allowed)].masked_fill(~allowed, -torch.inf)
+            forbidden = torch.from_numpy(grammar.forbidden([parser]).result()[0])
+            logits = logits[: len(forbidden)].masked_fill(forbidden, -torch.inf)
             sampler = InverseTransformSampler(uniforms[k : k + 1, len(parser.ids) :], 1.5, 1.0)
             parser.append(sampler(None, logits[None]).argmax().item())
         assert ids[k].tolist() == [1, *parser.ids] + [0] * (ids.shape[1] - 1 - len(parser.ids))
