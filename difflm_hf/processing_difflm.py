@@ -183,6 +183,10 @@ class DiffLMProcessor(ProcessorMixin):
             kwargs |= {"max_record_length": self.max_length}
         return DiffLMConfig(**kwargs)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A grammar can be neither copied nor sent to another process, and is soon made again.
+        return {name: value for name, value in self.__dict__.items() if name != "grammar"}
+
     def to_dict(self) -> dict[str, Any]:
         plain = copy.copy(self)
         for name in ("codec", "grammar"):

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 
 from .pipeline_difflm import DiffLMPipeline
-from .utils import written_whole
+from .utils import release_memory, written_whole
 
 
 MANIFEST = "manifest.json"
@@ -84,6 +84,7 @@ def write_shards(
         shard = pa.Table.from_batches(list(itertools.islice(batches, blocks_per_shard)))
         with written_whole(file) as temporary:
             pq.write_table(shard, temporary)
+        release_memory()
     next(batches, None)  # lets the stream close its progress bar
     return files
 

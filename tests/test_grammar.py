@@ -1,6 +1,8 @@
 """Records that a grammar allows, whatever the language model."""
 
+import copy
 import json
+import pickle
 
 import jsonschema
 import numpy as np
@@ -205,6 +207,18 @@ def test_a_text_without_end_is_an_error(base, tmp_path):
     pipe.register_to_config(block_size=4)
     with pytest.raises(RuntimeError, match="only 0 of 80 texts were valid records"):
         pipe(2, generator=seeded())
+
+
+def test_processors_with_a_grammar_are_copied_and_saved(table, tokenizer, tmp_path):
+    processor = DiffLMProcessor.from_records(table, tokenizer=tokenizer)
+    forced = processor.grammar.start().ids
+    processor.save_pretrained(tmp_path)
+    for other in (
+        copy.deepcopy(processor),
+        pickle.loads(pickle.dumps(processor)),
+        DiffLMProcessor.from_pretrained(tmp_path),
+    ):
+        assert other.grammar.start().ids == forced
 
 
 def test_only_json_needs_a_grammar(table):
