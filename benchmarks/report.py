@@ -75,8 +75,9 @@ training split has in expectation).
 
 ## How to read this
 
-Each figure is of one run with one seed. The recipe of difflm_hf was chosen on adult and magic with scores against the
-test split in view; shoppers, default and beijing were looked at, but nothing was chosen by them. Peers run with their
+Each figure is of one run with one seed. The recipe of difflm_hf was chosen with scores against the test split in view:
+sizes and noise levels on adult and magic, the depth of the decoder on adult, magic, default and beijing; shoppers was
+looked at, but nothing was chosen by it. Peers run with their
 defaults. TabularARGN validates on rows of its own choice, and gets the validation split as training rows for that, so
 that what it gives away of that split is not seen; difflm_hf uses it to select a checkpoint; the other peers do not
 validate. REaLTabFormer, GReaT and the paper's loop are too slow here to be compared but in speed: they sample fewer
@@ -138,7 +139,7 @@ operations on single elements.
 {solvers}
 
 *Evaluations* are those of the denoiser. C2ST is against the test split and against the training split, of as many
-records as that has.
+records as that has; differences below 0.005 are noise.
 
 ![Records per second against records computed together, and against columns](images/generation.png)
 
@@ -397,7 +398,7 @@ def grammars_section() -> str:
         rows.append(
             [f"{name} {figures['version']}", f"{figures['compile_seconds'] * 1e3:.0f} ms"]
             + [f"{time['mean']:.0f} / {time['p99']:.0f}" for time in times]
-            + [f"{figures['forced'].get('share_of_forced_tokens', 0):.0%}", str(len(wrong)), str(len(errors))]
+            + [f"{figures['forced']['share_of_forced_tokens'] or 0:.0%}", str(len(wrong)), str(len(errors))]
         )
     header = ["library", "compile", "mask, real records", "mask, random records", "forced tokens", "wrong", "errors"]
     json_rows = [
