@@ -20,6 +20,7 @@ from transformers import (
     LogitsProcessor,
     PreTrainedModel,
 )
+from transformers.cache_utils import DynamicLayer
 from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import ModelOutput, can_return_tuple
@@ -28,6 +29,10 @@ from .cache import preallocated_cache
 from .configuration_difflm import DiffLMConfig
 from .grammar import JSONGrammar
 from .injection import build_injection
+
+
+# Causal LMs that count positions in the cache, those that a mask leaves out included: by windows, or by ALiBi
+COUNTING_MODELS = ("gpt_neo", "mpt")
 
 
 @dataclass
@@ -383,55 +388,68 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
     ) -> torch.LongTensor:
         """
         Records that the grammar allows. Each step feeds an id that was sampled and all that have to follow it, so that
-        records move on at different paces: the cache has gaps, which the attention mask leaves out.
+        records move on at different paces: the cache has gaps, which the attention mask leaves out. LMs that count
+        what is in the cache, as those with a window do, get one id of each record at a time.
         """
-        bos, pad = self.lm.config.bos_token_id, self.lm.config.pad_token_id
-        device = latents.device
+        bos, device = self.lm.config.bos_token_id, latents.device
         parsers = [grammar.start() for _ in range(len(latents))]
-        new_ids = [[bos, *parser.ids] for parser in parsers]
-        writing = list(range(len(latents)))  # records that are in the batch
+        queues = [[bos, *parser.ids] for parser in parsers]  # ids that the LM has not seen
+
+        def is_open(row: int) -> bool:
+            return not parsers[row].is_complete and len(parsers[row].ids) < uniforms.shape[1]
+
         cache = DynamicCache(config=self.lm.config)
-        attention_mask = torch.zeros(len(latents), 0, dtype=torch.long, device=device)
-        while True:
+        is_plain = all(type(layer) is DynamicLayer for layer in cache.layers)
+        has_gaps = is_plain and self.lm.config.model_type not in COUNTING_MODELS
+        rows = [row for row in range(len(latents)) if is_open(row)]  # records that are in the batch
+        attention_mask = torch.zeros(len(rows), 0, dtype=torch.long, device=device)
+        while any(map(is_open, rows)):
+            # What is complete, but has to stay in the batch, gets an id that no one looks at.
+            new_ids = [(queues[row] if has_gaps else queues[row][:1]) or [bos] for row in rows]
+            for row, ids in zip(rows, new_ids):
+                queues[row] = queues[row][len(ids) :]
+            sampled = [k for k, row in enumerate(rows) if is_open(row) and not queues[row]]
             with record_function("difflm::grammar"):
-                forbidden = grammar.forbidden(parsers[row] for row in writing)
+                forbidden = grammar.forbidden(parsers[rows[k]] for k in sampled)
             is_first = attention_mask.shape[1] == 0
             with record_function("difflm::prefill" if is_first else "difflm::step"):
                 length = max(map(len, new_ids))
                 # Padding is on the left: logits are those of the last position then.
-                input_ids = torch.tensor([[pad or 0] * (length - len(ids)) + ids for ids in new_ids], device=device)
+                input_ids = torch.tensor([[bos] * (length - len(ids)) + ids for ids in new_ids], device=device)
                 is_real = torch.tensor([[0] * (length - len(ids)) + [1] * len(ids) for ids in new_ids], device=device)
                 attention_mask = torch.cat([attention_mask, is_real], dim=1)
                 logits = self(
                     input_ids,
                     attention_mask=attention_mask,
-                    latents=latents[writing] if is_first or self.injection.every_token else None,
+                    latents=latents[rows] if is_first or self.injection.every_token else None,
                     past_key_values=cache,
                     use_cache=True,
                     logits_to_keep=1,
                 ).logits[:, -1, : grammar.vocab_size]
-                logits = logits.float()
+            if not sampled:
+                continue
             with record_function("difflm::grammar"):
-                logits.masked_fill_(torch.from_numpy(forbidden.result()).to(device), -torch.inf)
+                logits = logits[sampled].float()
+                mask = torch.from_numpy(forbidden.result()).to(device)
+                logits.masked_fill_(mask[:, : logits.shape[1]], -torch.inf)
             with record_function("difflm::sampling"):
-                positions = [len(parsers[row].ids) for row in writing]
-                next_ids = _sample(logits, uniforms[writing, positions], temperature, top_p).tolist()
+                written = [rows[k] for k in sampled]
+                positions = [len(parsers[row].ids) for row in written]
+                next_ids = _sample(logits, uniforms[written, positions], temperature, top_p).tolist()
             with record_function("difflm::grammar"):
-                new_ids = [parsers[row].append(next_id) for row, next_id in zip(writing, next_ids)]
-            going_on = [
-                k
-                for k, row in enumerate(writing)
-                if not parsers[row].is_complete and len(parsers[row].ids) < uniforms.shape[1]
-            ]
-            if not going_on:
-                break
-            if len(going_on) < len(writing):
+                for row, next_id in zip(written, next_ids):
+                    queues[row] = parsers[row].append(next_id)
+            still_open = [k for k, row in enumerate(rows) if is_open(row)]
+            if has_gaps and 0 < len(still_open) < len(rows):
                 # No record waits for the longest: the batch shrinks.
-                cache.batch_select_indices(torch.tensor(going_on, device=device))
-                attention_mask = attention_mask[going_on]
-                writing, new_ids = [writing[k] for k in going_on], [new_ids[k] for k in going_on]
+                cache.batch_select_indices(torch.tensor(still_open, device=device))
+                attention_mask = attention_mask[still_open]
+                rows = [rows[k] for k in still_open]
+        pad = self.lm.config.pad_token_id
         records = [torch.tensor([bos, *parser.ids]) for parser in parsers]
-        return nn.utils.rnn.pad_sequence(records, batch_first=True, padding_value=pad or 0)
+        return nn.utils.rnn.pad_sequence(
+            records, batch_first=True, padding_value=grammar.eos_token_id if pad is None else pad
+        )
 
 
 class DiffLMModel(DiffLMPreTrainedModel):

@@ -138,6 +138,13 @@ def make_lm(model_type, injection, tokenizer):
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 512}
     if model_type != "gpt2":
         sizes |= {"intermediate_size": 48, "num_key_value_heads": 2}
+    if model_type in ("mistral", "gemma3_text"):
+        sizes["sliding_window"] = 12
+    if model_type == "gpt_neo":
+        sizes = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]}
+        sizes |= {"max_position_embeddings": 512, "window_size": 12}
+    if model_type == "mpt":
+        sizes = {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 512}
     ids = {"vocab_size": len(tokenizer) + 5, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     torch.manual_seed(0)
     lm = AutoConfig.for_model(model_type, **sizes, **ids, initializer_range=0.2)
@@ -155,7 +162,7 @@ RECORD = RecordSchema(
 
 
 @pytest.mark.parametrize("injection", ["soft_prompt", "prefix_soft_prompt", "kv_memory", "input_embed"])
-@pytest.mark.parametrize("model_type", ["llama", "gpt2", "mistral"])
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "mistral", "gemma3_text", "gpt_neo", "mpt"])
 def test_records_are_those_of_sampling_without_a_cache(model_type, injection, tokenizer):
     """Against one forward pass for each id, of one record and without gaps."""
     model = make_lm(model_type, injection, tokenizer)
@@ -174,6 +181,61 @@ def test_records_are_those_of_sampling_without_a_cache(model_type, injection, to
             sampler = InverseTransformSampler(uniforms[k : k + 1, len(parser.ids) :], 1.5, 1.0)
             parser.append(sampler(None, logits[None]).argmax().item())
         assert ids[k].tolist() == [1, *parser.ids] + [0] * (ids.shape[1] - 1 - len(parser.ids))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        [0.3] * 4,
+        [3.0, 3.0, None],
+        [1.257302210933933e17, 2.0],
+        [1.5e-07, 0.25],
+        [1e-05, 1.0],
+        [5.5e18, -1e19],
+        [0.1169, 0.1658],
+        [-0.3957, -0.3496],
+        [334.177, 334.17, 334.1, 4.2835],
+        [0, 2**63 - 1],
+        [-(2**63), 5],
+    ],
+)
+def test_numbers_of_all_sizes(column, tokenizer):
+    table = pd.DataFrame({"x": column})
+    codec = JSONCodec(RecordSchema.infer(table))
+    grammar, rng = JSONGrammar(codec.grammar_schema(), tokenizer), np.random.default_rng(0)
+    for text in codec.encode(table):
+        if text == '{"x": 3.0}':  # which a constant is not written as
+            continue
+        parser = grammar.start()
+        ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        while not parser.is_complete:
+            parser.append(ids[len(parser.ids)])
+        assert parser.ids == ids
+    if codec.schema["x"].decimals is not None and abs(table["x"].max()) < 1e16 and table["x"].dtype == float:
+        if codec.schema["x"].decimals <= 4:
+            assert codec.decode([draw(grammar, rng, tokenizer) for _ in range(20)])[1].all()
+
+
+def test_nothing_to_choose(tokenizer):
+    """Records that are forced from end to end, and longer than they may be."""
+    model = make_lm("llama", "soft_prompt", tokenizer)
+    schema = RecordSchema([Field("c", "category", categories=["a"])])
+    grammar = JSONGrammar(JSONCodec(schema).grammar_schema(), tokenizer)
+    ids = model.sample_records(torch.randn(2, 4), torch.rand(2, 60), grammar=grammar)
+    assert tokenizer.batch_decode(ids, skip_special_tokens=True) == ['{"c": "a"}'] * 2
+    grammar = JSONGrammar(JSONCodec(RECORD).grammar_schema(), tokenizer)
+    ids = model.sample_records(torch.randn(2, 4), torch.rand(2, 2), grammar=grammar)
+    assert (ids != 2).all()
+
+
+def test_models_without_padding(tokenizer):
+    model = make_lm("llama", "soft_prompt", tokenizer)
+    grammar = JSONGrammar(JSONCodec(RECORD).grammar_schema(), tokenizer)
+    latents, uniforms = torch.randn(8, 4), torch.rand(8, 60)
+    padded = model.sample_records(latents, uniforms, grammar=grammar)
+    model.lm.config.pad_token_id = None
+    ids = model.sample_records(latents, uniforms, grammar=grammar)
+    assert torch.equal(ids, padded.where(padded != 0, 2))
 
 
 def test_forced_ids_take_no_step(tokenizer):

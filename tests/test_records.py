@@ -1,6 +1,7 @@
 """What goes into a codec comes out of it, and whatever comes out is what the schema allows."""
 
 import json
+import re
 from dataclasses import replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -615,3 +616,28 @@ def test_csv_floats_are_read_to_the_last_bit(tmp_path):
     path = tmp_path / "floats.csv"
     path.write_text("x\n0.1\n123456789.123456\n4.9e-324\n1.7976931348623157e308\n")
     assert read_table(path)["x"].tolist() == [0.1, 123456789.123456, 5e-324, 1.7976931348623157e308]
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "bad"),
+    [
+        (Field("x", "datetime", format="%d/%m/%y"), "31/12/99", "32/12/99"),
+        (Field("x", "datetime", format="%Y+%m", minimum="2019-12-01", maximum="2021-01-01"), "2020+07", "2022+07"),
+        (Field("x", "datetime", format="%d %B %Y"), "03 May 2020", "03 May 20"),
+        (
+            Field(
+                "x",
+                "datetime",
+                dtype="datetime64[ns, America/New_York]",
+                minimum="2020-01-01T00:00:00+00:00",
+                maximum="2020-06-01T00:00:00+00:00",
+            ),
+            "2019-12-31T21:00:00-05:00",
+            "2018-12-31T21:00:00-05:00",
+        ),
+    ],
+)
+def test_patterns_of_datetimes(field, good, bad):
+    pattern = field.to_json_schema()["pattern"]
+    assert re.search(pattern, good)
+    assert not re.search(pattern, bad)

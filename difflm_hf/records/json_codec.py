@@ -23,8 +23,9 @@ JSON_TYPES = {
 }
 
 
-# What llguidance counts up to
-MAX_GRAMMAR_INTEGER, MAX_GRAMMAR_DECIMALS = 2**62, 10
+MAX_GRAMMAR_INTEGER = 2**62  # what llguidance counts up to
+# Numbers that Python writes without an exponent: of no more decimals, or of smaller size
+MAX_PLAIN_DECIMALS, MAX_PLAIN_NUMBER = 4, 1e16
 
 
 class JSONCodec:
@@ -89,14 +90,7 @@ class JSONCodec:
                     if abs(field.get(bound, 0)) > MAX_GRAMMAR_INTEGER:
                         del field[bound]
             elif f.type == "number":
-                if f.decimals is not None and f.decimals <= MAX_GRAMMAR_DECIMALS:
-                    field["multipleOf"] = 10.0 ** -max(f.decimals, 1)  # of no decimals, Python writes one: 3.0
-                # llguidance refuses 0.1 and 0.12 below a maximum of 0.123.
-                ends = ([f.maximum] if f.maximum and f.maximum > 0 else []) + (
-                    [f.minimum] if f.minimum and f.minimum < 0 else []
-                )
-                if shorter := [value for end in ends for value in _beginnings(end)]:
-                    schema["properties"][f.name] = {"anyOf": [field, {"enum": shorter}]}
+                schema["properties"][f.name] = _number_grammar(f, field)
         return schema
 
     def _parse(self, text: str) -> dict[str, Any] | None:
@@ -118,10 +112,19 @@ class JSONCodec:
         return cls(RecordSchema.from_dict(state["schema"]))
 
 
-def _beginnings(number: float) -> list[float]:
-    """0.1 and 0.12 of 0.123."""
-    digits = repr(float(number))
-    return [] if "e" in digits else [float(digits[:end]) for end in range(digits.index(".") + 2, len(digits))]
+def _number_grammar(f: Field, schema: dict[str, Any]) -> dict[str, Any]:
+    """The JSON Schema of a field of numbers, by which llguidance lets all of them through as Python writes them."""
+    ends = [end for end in (f.minimum, f.maximum) if end is not None]
+    if f.decimals is None or f.decimals > MAX_PLAIN_DECIMALS or any(abs(end) >= MAX_PLAIN_NUMBER for end in ends):
+        return {"type": schema["type"]}  # between bounds there are no exponents
+    if len(ends) == 2 and ends[0] == ends[1]:
+        return {"enum": ends[:1] + [None] * f.nullable}
+    bounded = {**schema, "multipleOf": 10.0 ** -max(f.decimals, 1)}  # of no decimals, Python writes one: 3.0
+    # llguidance refuses 0.1 and 0.12 below a maximum of 0.123, and above a minimum of -0.123.
+    digits = [repr(float(end)) for end in (f.maximum, f.minimum) if end is not None]
+    shorter = [float(d[:k]) for d in digits for k in range(d.index(".") + 2, len(d))]
+    shorter = [x for x in shorter if (f.minimum is None or x >= f.minimum) and (f.maximum is None or x <= f.maximum)]
+    return {"anyOf": [bounded, {"enum": shorter}]} if shorter else bounded
 
 
 def _reject(constant: str) -> None:

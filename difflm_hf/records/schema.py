@@ -58,6 +58,8 @@ DIGITS = {  # of a calendar and a clock
     "%H": r"([01]\d|2[0-3])",
     "%M": r"[0-5]\d",
     "%S": r"[0-5]\d",
+    "%y": r"\d{2}",
+    "%f": r"\d{1,6}",
 }
 MAX_YEARS = 200  # that a pattern names
 OFFSET_PATTERN = r"(Z|[+-](0\d|1[0-5]):[0-5]\d)"
@@ -483,11 +485,15 @@ def _datetime_format(values: pd.Series) -> str | None:
 
 def _datetime_pattern(f: Field) -> str:
     """A regular expression of the field's datetimes as JSON has them."""
-    first, last = (pd.Timestamp(bound).year if bound else None for bound in (f.minimum, f.maximum))
-    is_short = first is not None and last is not None and last - first < MAX_YEARS
-    years = f"({'|'.join(f'{year:04}' for year in range(first, last + 1))})" if is_short else r"\d{4}"
-    parts = {"%Y": years} | DIGITS
-    pattern = re.sub("%[a-zA-Z]", lambda match: parts[match[0]], (f.format or ISO_FORMAT).replace(".", r"\."))
+    moments = [pd.Timestamp(bound) for bound in (f.minimum, f.maximum) if bound]
+    years = [(m.tz_convert(f.time_zone) if m.tz and f.time_zone else m).year for m in moments]
+    is_short = len(years) == 2 and years[1] - years[0] < MAX_YEARS
+    any_year = f"({'|'.join(f'{year:04}' for year in range(years[0], years[1] + 1))})" if is_short else r"\d{4}"
+    parts = {"%Y": any_year} | DIGITS
+    pattern = "".join(
+        parts.get(part, ".+") if part.startswith("%") else re.escape(part)
+        for part in re.split("(%[a-zA-Z])", f.format or ISO_FORMAT)
+    )
     if f.format is None:
         pattern += r"(\.\d{1,9})?" + (OFFSET_PATTERN if f.time_zone else "")
     return f"^{pattern}$"

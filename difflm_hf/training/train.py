@@ -120,6 +120,7 @@ def train(
     base_encoder = base_encoder or base_model
     tokenizers = [base and AutoTokenizer.from_pretrained(base) for base in (base_model, base_encoder)]
     processor = DiffLMProcessor.from_records(both, schema, *tokenizers, max_length)
+    _ = processor.grammar  # says what it cannot do before hours of training
     records = [to_dataset(processor, table) for table in (train_table, validation_table)]
 
     set_seed(seed)
