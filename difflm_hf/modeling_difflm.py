@@ -426,10 +426,10 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
                     use_cache=True,
                     logits_to_keep=1,
                 ).logits[:, -1, : grammar.vocab_size]
+                logits = (logits if len(sampled) == len(rows) else logits[sampled]).float()
             if not sampled:
                 continue
             with record_function("difflm::grammar"):
-                logits = logits[sampled].float()
                 mask = torch.from_numpy(forbidden.result()).to(device)
                 logits.masked_fill_(mask[:, : logits.shape[1]], -torch.inf)
             with record_function("difflm::sampling"):
