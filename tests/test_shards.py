@@ -18,6 +18,7 @@ from tiny import make_table, seeded
 import difflm_hf.shards
 from difflm_hf import DiffLMPipeline, RecordSchema, train
 from difflm_hf.shards import write_shards
+from difflm_hf.utils import MAX_WORKERS
 
 
 BLOCK = 64
@@ -78,7 +79,9 @@ def test_a_stream_is_lazy(pipe, monkeypatch):
     monkeypatch.setattr(pipe, "generate_block", lambda *a, **k: blocks.append(a[1]) or generate_block(*a, **k))
     stream = pipe.stream(10**12)
     next(stream), next(stream)
-    assert blocks == [0, 1]
+    # Each thread may be a block ahead, and one more waits.
+    assert {0, 1} <= set(blocks) <= set(range(2 + MAX_WORKERS + 1))
+    stream.close()
 
 
 def test_arrow_types_are_those_of_the_table():
