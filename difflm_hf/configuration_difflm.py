@@ -24,6 +24,10 @@ class DiffLMConfig(PreTrainedConfig):
             Virtual tokens that z becomes: embeddings for the soft prompts, past keys and values for `"kv_memory"`.
         num_prefix_tokens (`int`, defaults to 8): Learned vectors before those of z in `"prefix_soft_prompt"`.
         freeze_decoder (`bool`, defaults to `False`): Leave the causal LM as it is; train encoder and injection only.
+        base_model (`str`, *optional*):
+            Hub id or folder of the pretrained causal LM that a frozen decoder is. Checkpoints then leave its weights
+            out, and loading fetches them from there.
+        base_revision (`str`, *optional*): The commit of `base_model`, where that is a Hub id.
         position_ranges (`list[tuple[int, int]]`, *optional*):
             The ids `[start, end)` that the record format allows at each position after BOS; the last holds for every
             further position if `num_texts` is not 0. Losses and samples are then computed over these ids alone.
@@ -54,6 +58,8 @@ class DiffLMConfig(PreTrainedConfig):
         num_latent_tokens: int = 4,
         num_prefix_tokens: int = 8,
         freeze_decoder: bool = False,
+        base_model: str | None = None,
+        base_revision: str | None = None,
         position_ranges: list[tuple[int, int]] | None = None,
         num_texts: int = 0,
         max_record_length: int | None = None,
@@ -66,6 +72,8 @@ class DiffLMConfig(PreTrainedConfig):
         self.num_latent_tokens = num_latent_tokens
         self.num_prefix_tokens = num_prefix_tokens
         self.freeze_decoder = freeze_decoder
+        self.base_model = base_model
+        self.base_revision = base_revision
         self.position_ranges = position_ranges and [(start, end) for start, end in position_ranges]
         self.num_texts = num_texts
         self.max_record_length = max_record_length
@@ -74,6 +82,15 @@ class DiffLMConfig(PreTrainedConfig):
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """The decoder's configuration, from which `generate` reads layers, heads and vocabulary."""
         return self.decoder_config.get_text_config(decoder=True)
+
+
+class DiffLMPipelineConfig(PreTrainedConfig):
+    """
+    Tells transformers, whose own pipelines look for a `config.json`, that a repository holds a [`DiffLMPipeline`]. What
+    there is to configure stands with its components.
+    """
+
+    model_type = "difflm-pipeline"
 
 
 def _to_config(config: PreTrainedConfig | dict[str, Any] | None, default: str) -> PreTrainedConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,9 @@ from transformers.cache_utils import DynamicLayer
 from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils.hub import resolve_revision
 
+from .base_model import HUB_ARGUMENTS, BaseModelStub, load_base_model
 from .cache import preallocated_cache
 from .configuration_difflm import DiffLMConfig
 from .grammar import JSONGrammar
@@ -64,6 +67,7 @@ class DiffLMPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    lm_module: str  # the name of the causal LM among the modules
 
     @property
     def supports_gradient_checkpointing(self) -> bool:
@@ -71,11 +75,76 @@ class DiffLMPreTrainedModel(PreTrainedModel):
         return self.config.injection != "kv_memory"
 
     @classmethod
-    def from_pretrained(cls, *args, **kwargs):
-        loaded = super().from_pretrained(*args, **kwargs)
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike | None,
+        *args,
+        base_model: str | os.PathLike | None = None,
+        **kwargs,
+    ):
+        """
+        Loads a model as `PreTrainedModel.from_pretrained` does, from safetensors alone, and the base that it names.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `Path`): Hub id or folder.
+            base_model (`str` or `Path`, *optional*):
+                A copy of the frozen base LM, in place of the one that the checkpoint names.
+            kwargs (*optional*):
+                Those of `PreTrainedModel.from_pretrained`. Dtype, devices, token and cache go for the base as well.
+
+        Raises:
+            `ValueError`: when the base is not the one that the checkpoint was trained with, or is there already.
+        """
+        kwargs.setdefault("use_safetensors", True)
+        config = kwargs.get("config")
+        if not isinstance(config, DiffLMConfig):
+            where = {k: kwargs[k] for k in (*HUB_ARGUMENTS, "revision", "subfolder") if k in kwargs}
+            config = DiffLMConfig.from_pretrained(config or pretrained_model_name_or_path, **where)
+        if config.base_model is not None:
+            lm = load_base_model(config, base_model, cls.lm_module, **{"device_map": None, **kwargs})
+            kwargs["lm"] = BaseModelStub(lm.config)
+            if isinstance(device_map := kwargs.get("device_map"), dict):
+                kwargs["device_map"] = {k: v for k, v in device_map.items() if not k.startswith(f"{cls.lm_module}.")}
+        elif base_model is not None:
+            raise ValueError(f"{pretrained_model_name_or_path} holds its own LM; leave base_model={base_model!r} out")
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if config.base_model is not None:
+            model._set_lm(lm)
         # Loading makes new parameters, which are not frozen.
-        (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze()
+        model._freeze()
         return loaded
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        *args,
+        merge_base: bool = False,
+        max_shard_size: int | str = "50GB",
+        **kwargs,
+    ) -> None:
+        """
+        Saves a model as `PreTrainedModel.save_pretrained` does; of a frozen base LM that was loaded from elsewhere, the
+        name alone.
+
+        Args:
+            save_directory (`str` or `Path`): Where to.
+            merge_base (`bool`, defaults to `False`): Save the base's weights too, to depend on nothing else.
+            max_shard_size (`int` or `str`, defaults to `"50GB"`): Bytes of a file of weights.
+            kwargs (*optional*): Those of `PreTrainedModel.save_pretrained`.
+        """
+        config, left_out = self.config, self._keys_to_ignore_on_save
+        base = config.base_model, config.base_revision
+        if merge_base:
+            config.base_model = config.base_revision = None
+            self._keys_to_ignore_on_save = set()
+        # A path of this machine says nothing elsewhere.
+        for part in (config, config.encoder_config, config.decoder_config):
+            part.name_or_path = ""
+        try:
+            super().save_pretrained(save_directory, *args, max_shard_size=max_shard_size, **kwargs)
+        finally:
+            (config.base_model, config.base_revision), self._keys_to_ignore_on_save = base, left_out
 
 
 class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
@@ -89,15 +158,22 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         lm (`PreTrainedModel`, *optional*): A causal LM of `config.decoder_config`; a new one when not given.
     """
 
+    lm_module = "lm"
+
     def __init__(self, config: DiffLMConfig, lm: PreTrainedModel | None = None):
         super().__init__(config)
-        self.lm = AutoModelForCausalLM.from_config(config.decoder_config) if lm is None else lm
-        config.decoder_config = self.lm.config  # one object, which cannot get out of step
+        self._set_lm(AutoModelForCausalLM.from_config(config.decoder_config) if lm is None else lm)
         self.injection = build_injection(config)
         # Not the LM's own, whose temperature and penalties are for chat: p(x|z) has none.
         self.generation_config = GenerationConfig.from_model_config(self.lm.config)
         self._freeze()
         self.post_init()
+
+    def _set_lm(self, lm: PreTrainedModel) -> None:
+        self.lm = lm
+        self.config.decoder_config = lm.config  # one object, which cannot get out of step
+        if self.config.base_model is not None:
+            self._keys_to_ignore_on_save = {f"lm.{name}" for name in lm.state_dict()}
 
     def _freeze(self) -> None:
         if self.config.freeze_decoder:
@@ -464,6 +540,8 @@ class DiffLMModel(DiffLMPreTrainedModel):
         lm (`PreTrainedModel`, *optional*): A causal LM of `config.decoder_config`; a new one when not given.
     """
 
+    lm_module = "decoder.lm"
+
     def __init__(
         self, config: DiffLMConfig, encoder: PreTrainedModel | None = None, lm: PreTrainedModel | None = None
     ):
@@ -474,6 +552,10 @@ class DiffLMModel(DiffLMPreTrainedModel):
         self.to_posterior = nn.Linear(self.encoder.config.get_text_config().hidden_size, 2 * config.latent_size)
         self.decoder = DiffLMForCausalLM(config, lm)
         self.post_init()
+
+    def _set_lm(self, lm: PreTrainedModel) -> None:
+        self.decoder._set_lm(lm)
+        self._keys_to_ignore_on_save = {f"decoder.{name}" for name in self.decoder._keys_to_ignore_on_save}
 
     def _freeze(self) -> None:
         self.decoder._freeze()
@@ -496,7 +578,8 @@ class DiffLMModel(DiffLMPreTrainedModel):
         **kwargs,
     ) -> DiffLMModel:
         """
-        Puts two pretrained models together; what lies between them starts from scratch.
+        Puts two pretrained models together; what lies between them starts from scratch. Checkpoints of the result hold
+        a frozen causal LM by its name and commit alone.
 
         What will be trained is loaded in float32, in which small updates do not get lost; a frozen causal LM in the
         dtype that it was saved in.
@@ -510,12 +593,18 @@ class DiffLMModel(DiffLMPreTrainedModel):
                 Ids that records start and end with, where they are not those of the decoder's configuration.
             kwargs (*optional*): Further fields of [`DiffLMConfig`].
         """
-        encoder = AutoModel.from_pretrained(encoder, dtype=torch.float32)
+        encoder = AutoModel.from_pretrained(encoder, dtype=torch.float32, use_safetensors=True)
         dtype = "auto" if freeze_decoder else torch.float32
-        lm = AutoModelForCausalLM.from_pretrained(decoder, revision=revision, dtype=dtype)
+        revision = resolve_revision(decoder, revision)
+        lm = AutoModelForCausalLM.from_pretrained(decoder, revision=revision, dtype=dtype, use_safetensors=True)
         for name, token_id in (("bos_token_id", bos_token_id), ("eos_token_id", eos_token_id)):
             if token_id is not None:
                 setattr(lm.config, name, token_id)
+        if freeze_decoder:
+            is_folder = os.path.isdir(decoder)
+            kwargs["base_model"] = os.path.abspath(decoder) if is_folder else decoder
+            # The commit, unless the Hub was out of reach and the revision came from the cache.
+            kwargs["base_revision"] = None if is_folder else getattr(revision, "resolved", revision)
         config = DiffLMConfig(
             encoder_config=encoder.config, decoder_config=lm.config, freeze_decoder=freeze_decoder, **kwargs
         )

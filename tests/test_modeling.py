@@ -563,7 +563,9 @@ class TestPretrained:
             assert parameter.dtype == (lm_dtype if name.startswith("decoder.lm.") else torch.float32), name
         model(ids).loss.backward()
         model.save_pretrained(tmp_path / "model")
-        assert_same_weights(DiffLMModel.from_pretrained(tmp_path / "model"), model.float())
+        assert_same_weights(DiffLMModel.from_pretrained(tmp_path / "model"), model)
+        loaded = DiffLMModel.from_pretrained(tmp_path / "model", dtype=torch.bfloat16)
+        assert_same_weights(loaded, model.to(torch.bfloat16))
 
     def test_special_ids(self, save, tmp_path):
         encoder, decoder = save("bert")[1], save("llama", AutoModelForCausalLM)[1]

@@ -1,0 +1,121 @@
+"""A frozen base LM, which a checkpoint names rather than holds."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from .configuration_difflm import DiffLMConfig
+
+
+# What a user says about downloads and devices, which goes for the base as well.
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
+LOADING_ARGUMENTS = ("dtype", "attn_implementation", "max_memory", "offload_folder", "trust_remote_code")
+# Fields of a configuration that say nothing about the weights or their use.
+INCIDENTAL = {"architectures", "dtype", "quantization_config", "transformers_version", "use_cache"}
+# Those that a processor chooses.
+SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+class BaseModelStub(nn.Module):
+    """
+    Stands in for the base while the rest of a checkpoint is loaded: transformers would fill weights that a checkpoint
+    lacks with random numbers.
+    """
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__()
+        self.config = config
+
+    def get_input_embeddings(self) -> None:
+        return None
+
+    def get_output_embeddings(self) -> None:
+        return None
+
+
+def load_base_model(
+    config: DiffLMConfig, base_model: str | os.PathLike | None, module: str, device_map: Any, **kwargs
+) -> PreTrainedModel:
+    """
+    Loads the base that a configuration names.
+
+    Args:
+        config ([`DiffLMConfig`]): The configuration of the checkpoint.
+        base_model (`str` or `Path`, *optional*): A copy of the base to load in its place.
+        module (`str`): The name that the base has among the modules of the model, of which `device_map` is.
+        device_map (`str`, `int`, `torch.device` or `dict`, *optional*): Where the whole model is to be.
+        kwargs (*optional*): Of the call of `from_pretrained` for the whole model. What is of use here is taken.
+
+    Raises:
+        `ValueError`: when the base is another than the one that the checkpoint was trained with.
+    """
+    arguments = {name: kwargs[name] for name in HUB_ARGUMENTS + LOADING_ARGUMENTS if name in kwargs}
+    lm = AutoModelForCausalLM.from_pretrained(
+        base_model or config.base_model,
+        revision="main" if base_model else config.base_revision or "main",
+        device_map=_device_map_of(module, device_map),
+        use_safetensors=True,
+        **arguments,
+    )
+    trained, given = _essentials(config.decoder_config), _essentials(lm.config)
+    if differences := [
+        f"{name} is {given.get(name)!r}, not {trained.get(name)!r}"
+        for name in sorted(trained.keys() | given.keys())
+        if given.get(name) != trained.get(name)
+    ]:
+        raise ValueError(
+            f"{base_model or config.base_model} is not the base model that this checkpoint was trained with, "
+            f"{named(config)}: {', '.join(differences)}; pass a copy of that one as base_model"
+        )
+    for name in SPECIAL_IDS:
+        setattr(lm.config, name, getattr(config.decoder_config, name, None))
+    return lm
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, base_model: str | os.PathLike) -> None:
+    """
+    Compares a checkpoint's tokenizer with that of a copy of its base.
+
+    Raises:
+        `ValueError`: for the first id that stands for another token.
+        `OSError`: when the copy has no tokenizer.
+    """
+    ours, theirs = tokenizer.get_vocab(), AutoTokenizer.from_pretrained(base_model).get_vocab()
+    if different := sorted((token for token in ours if theirs.get(token) != ours[token]), key=ours.get):
+        token = different[0]
+        there = f"has the id {theirs[token]}" if token in theirs else "is unknown"
+        raise ValueError(
+            f"{base_model} has another vocabulary than the base model that this checkpoint was trained with: "
+            f"{token!r}, of id {ours[token]}, {there} there ({len(different)} of {len(ours)} tokens differ); pass a "
+            "copy of that one as base_model"
+        )
+
+
+def named(config: DiffLMConfig) -> str:
+    """The base of a configuration, in words."""
+    revision = f" at {config.base_revision}" if config.base_revision else ""
+    return f"{config.base_model}{revision}"
+
+
+def _essentials(config: PreTrainedConfig) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in config.to_dict().items()
+        if not name.startswith("_") and name not in INCIDENTAL and name not in SPECIAL_IDS
+    }
+
+
+def _device_map_of(module: str, device_map: Any) -> str | int | torch.device | dict[str, Any] | None:
+    """The part of a device map that is about a module: from entries below it, or from the nearest above."""
+    if not isinstance(device_map, dict):
+        return device_map
+    below = {key.removeprefix(f"{module}."): at for key, at in device_map.items() if key.startswith(f"{module}.")}
+    above = [key for key in device_map if f"{module}.".startswith(f"{key}." if key else "")]
+    if not below and not above:
+        raise ValueError(f"device_map={device_map} does not say where {module!r} is to be; add it, or the key ''")
+    return below or {"": device_map[max(above, key=len)]}
