@@ -5,6 +5,7 @@ from .denoiser import DiffLMDenoiser
 from .modeling_difflm import DiffLMForCausalLM, DiffLMModel, DiffLMOutput
 from .pipeline_difflm import DiffLMPipeline, DiffLMPipelineOutput
 from .processing_difflm import DiffLMProcessor
+from .record_generation import RecordGenerationPipeline
 from .records import CompactCodec, Field, JSONCodec, RecordSchema
 from .scheduling_latent_edm import LatentEDMScheduler
 from .training import (
@@ -37,6 +38,7 @@ __all__ = [
     "LatentDiffusionTrainer",
     "LatentDiffusionTrainingArguments",
     "LatentEDMScheduler",
+    "RecordGenerationPipeline",
     "RecordSchema",
     "train",
 ]

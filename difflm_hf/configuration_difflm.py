@@ -86,8 +86,8 @@ class DiffLMConfig(PreTrainedConfig):
 
 class DiffLMPipelineConfig(PreTrainedConfig):
     """
-    Tells transformers, whose own pipelines look for a `config.json`, that a repository holds a [`DiffLMPipeline`]. What
-    there is to configure stands with its components.
+    Tells transformers, whose own pipelines look for a `config.json`, that a repository holds a [`DiffLMPipeline`].
+    What there is to configure stands with its components.
     """
 
     model_type = "difflm-pipeline"

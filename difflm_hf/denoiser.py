@@ -8,6 +8,8 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import nn
 
+from .hub.upload import PushToHubMixin
+
 
 class ResidualBlock(nn.Module):
     """Two linear layers around an activation, on top of a layer norm that the timestep scales and shifts."""
@@ -38,7 +40,7 @@ class AttentionBlock(nn.Module):
         return self.mlp(hidden, temb)
 
 
-class DiffLMDenoiser(ModelMixin, ConfigMixin):
+class DiffLMDenoiser(PushToHubMixin, ModelMixin, ConfigMixin):
     """
     F(c_in x; c_noise) of EDM (arXiv 2206.00364, eq. 7), on latents whose mean and deviation it also keeps.
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub import CommitInfo
 from torch import nn
 from torch.profiler import record_function
 from transformers import (
@@ -31,6 +34,7 @@ from .base_model import HUB_ARGUMENTS, BaseModelStub, load_base_model
 from .cache import preallocated_cache
 from .configuration_difflm import DiffLMConfig
 from .grammar import JSONGrammar
+from .hub.upload import PushToHubMixin
 from .injection import build_injection
 
 
@@ -60,7 +64,7 @@ class DiffLMOutput(ModelOutput):
     posterior_logvar: torch.FloatTensor | None = None
 
 
-class DiffLMPreTrainedModel(PreTrainedModel):
+class DiffLMPreTrainedModel(PushToHubMixin, PreTrainedModel):
     config_class = DiffLMConfig
     base_model_prefix = "difflm"
     _supports_sdpa = True
@@ -124,8 +128,8 @@ class DiffLMPreTrainedModel(PreTrainedModel):
         **kwargs,
     ) -> None:
         """
-        Saves a model as `PreTrainedModel.save_pretrained` does; of a frozen base LM that was loaded from elsewhere, the
-        name alone.
+        Saves a model as `PreTrainedModel.save_pretrained` does; of a frozen base LM that came from elsewhere, the name
+        alone.
 
         Args:
             save_directory (`str` or `Path`): Where to.
@@ -133,18 +137,49 @@ class DiffLMPreTrainedModel(PreTrainedModel):
             max_shard_size (`int` or `str`, defaults to `"50GB"`): Bytes of a file of weights.
             kwargs (*optional*): Those of `PreTrainedModel.save_pretrained`.
         """
+        # Paths of this machine say nothing elsewhere.
+        for config in (self.config, self.config.encoder_config, self.config.decoder_config):
+            config.name_or_path = ""
+        with self.merged_base() if merge_base else nullcontext():
+            super().save_pretrained(save_directory, *args, max_shard_size=max_shard_size, **kwargs)
+
+    @contextmanager
+    def merged_base(self) -> Iterator[None]:
+        """Within it, a frozen base LM is taken for a part of the model like any other."""
         config, left_out = self.config, self._keys_to_ignore_on_save
         base = config.base_model, config.base_revision
-        if merge_base:
-            config.base_model = config.base_revision = None
-            self._keys_to_ignore_on_save = set()
-        # A path of this machine says nothing elsewhere.
-        for part in (config, config.encoder_config, config.decoder_config):
-            part.name_or_path = ""
+        config.base_model = config.base_revision = None
+        self._keys_to_ignore_on_save = set()
         try:
-            super().save_pretrained(save_directory, *args, max_shard_size=max_shard_size, **kwargs)
+            yield
         finally:
-            (config.base_model, config.base_revision), self._keys_to_ignore_on_save = base, left_out
+            config.base_model, config.base_revision = base
+            self._keys_to_ignore_on_save = left_out
+
+    def push_to_hub(self, repo_id: str, *, merge_base: bool = False, **kwargs) -> CommitInfo:
+        """
+        Saves to a repository of the Hub, as [`PushToHubMixin.push_to_hub`] says.
+
+        Args:
+            repo_id (`str`): The repository.
+            merge_base (`bool`, defaults to `False`): Push the weights of a frozen base LM too.
+            kwargs (*optional*): Those of [`PushToHubMixin.push_to_hub`].
+
+        Raises:
+            `ValueError`: when the base is a folder of this machine, and its weights are not pushed.
+        """
+        if not merge_base:
+            self.check_publishable()
+        return super().push_to_hub(repo_id, merge_base=merge_base, **kwargs)
+
+    def check_publishable(self) -> None:
+        """Raises a `ValueError` when the base is one that others cannot load."""
+        base = self.config.base_model
+        if base is not None and os.path.isabs(base):
+            raise ValueError(
+                f"the base model is the folder {base}, which others do not have: push with merge_base=True, or train "
+                "with the Hub id of the base"
+            )
 
 
 class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):

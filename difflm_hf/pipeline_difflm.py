@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import diffusers
@@ -19,16 +21,23 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from diffusers import DiffusionPipeline, SchedulerMixin
+from diffusers.pipelines.pipeline_loading_utils import ALL_IMPORTABLE_CLASSES, LOADABLE_CLASSES
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
+from huggingface_hub import CommitInfo, ModelCard
 from safetensors import SafetensorError, safe_open
 from torch.profiler import record_function
 from tqdm.auto import tqdm
+from transformers import AutoConfig
 
+from .base_model import HUB_ARGUMENTS, check_vocabulary
+from .configuration_difflm import DiffLMPipelineConfig
 from .denoiser import DiffLMDenoiser
+from .hub.upload import explained, upload_folder
 from .modeling_difflm import DiffLMModel
 from .processing_difflm import DiffLMProcessor
 from .records import JSONCodec
+from .scheduling_latent_edm import LatentEDMScheduler
 from .utils import map_in_threads
 
 
@@ -75,6 +84,7 @@ class DiffLMPipeline(DiffusionPipeline):
         processor ([`DiffLMProcessor`]): Records to ids and back.
         block_size (`int`, defaults to 1024):
             Records that are generated together, from a generator of their own. It is part of what a seed means.
+        training (`dict`, *optional*): What training recorded, for the model card.
     """
 
     model_cpu_offload_seq = "denoiser->vae"
@@ -86,30 +96,134 @@ class DiffLMPipeline(DiffusionPipeline):
         scheduler: SchedulerMixin,
         processor: DiffLMProcessor,
         block_size: int = 1024,
+        training: dict[str, Any] | None = None,
     ):
         super().__init__()
         self.register_modules(vae=vae, denoiser=denoiser, scheduler=scheduler, processor=processor)
-        self.register_to_config(block_size=block_size)
+        self.register_to_config(block_size=block_size, training=training)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> DiffLMPipeline:
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        base_model: str | os.PathLike | None = None,
+        **kwargs,
+    ) -> DiffLMPipeline:
         """
-        Loads a pipeline from a folder or the Hub: `DiffusionPipeline.from_pretrained`, which says what `kwargs` may
-        be, with a look at the files of a folder first.
+        Loads a pipeline from a folder or the Hub, after a look at its files.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `Path`): A folder, or a Hub id.
+            base_model (`str` or `Path`, *optional*):
+                A copy of the frozen base LM, in place of the one that the checkpoint names.
+            kwargs (*optional*):
+                Those of `DiffusionPipeline.from_pretrained`: `revision`, `token`, `cache_dir`, `local_files_only`,
+                `dtype`, `device_map`, components to put in the place of saved ones, and so on.
 
         Raises:
             `OSError`: when there is no such pipeline, or a file of it is missing or damaged. The message names it.
+            `ValueError`: when `base_model` is another than the one that the checkpoint was trained with.
         """
-        folder = Path(pretrained_model_name_or_path)
-        if folder.is_dir():
-            _check_files(folder, given=kwargs)
+        name = os.fspath(pretrained_model_name_or_path)
         kwargs.setdefault("use_safetensors", True)
+        is_local = os.path.isdir(name)
+        with explained(name, is_upload=False) if not is_local else nullcontext():
+            try:
+                folder = Path(name if is_local else cls.download(name, **kwargs))
+            except (OSError, ValueError) as error:
+                raise OSError(f"{name} is neither a folder nor a model that the Hub gives: {error}") from error
+        _check_files(folder, given=kwargs)
+        if base_model is not None and "vae" not in kwargs:
+            kwargs["vae"] = _load_with_base(folder, base_model, kwargs)
+        pipe = super().from_pretrained(folder, **kwargs)
+        pipe.register_to_config(_name_or_path=name)
+        # A snapshot of the Hub has its commit for a name.
+        pipe.revision = None if is_local else folder.name
+        return pipe
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *, merge_base: bool = False, **kwargs) -> None:
+        """
+        Saves the pipeline in a folder.
+
+        Args:
+            save_directory (`str` or `Path`): The folder.
+            merge_base (`bool`, defaults to `False`):
+                Save the weights of a frozen base LM too, rather than its name and commit.
+            kwargs (*optional*): Those of `DiffusionPipeline.save_pretrained`, such as `max_shard_size`.
+        """
+        # The path that this pipeline came from says nothing elsewhere.
+        self.register_to_config(_name_or_path="")
+        with self.vae.merged_base() if merge_base else nullcontext():
+            super().save_pretrained(save_directory, **kwargs)
+        DiffLMPipelineConfig(architectures=[type(self).__name__]).save_pretrained(save_directory)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        card: str | os.PathLike | ModelCard | None = None,
+        evaluation: str | os.PathLike | None = None,
+        license: str | None = None,
+        datasets: Sequence[str] = (),
+        include_code: bool = False,
+        merge_base: bool = False,
+        allow_rare_categories: bool = False,
+        max_shard_size: int | str | None = None,
+        **kwargs,
+    ) -> CommitInfo:
+        """
+        Makes the pipeline and its card one commit of a repository of the Hub, in place of what is there.
+
+        Args:
+            repo_id (`str`): The repository, `"name"` or `"namespace/name"`; created where it does not exist.
+            card (`ModelCard`, `str` or `Path`, *optional*): A card, or its file, in place of a generated one.
+            evaluation (`str` or `Path`, *optional*): A folder of `difflm evaluate`, for the figures in the card.
+            license (`str`, *optional*): The Hub's identifier of the licence of the weights.
+            datasets (`Sequence[str]`, *optional*): Hub ids of the datasets that the model was trained on.
+            include_code (`bool`, defaults to `False`):
+                Push the code too: where `difflm_hf` is not installed, the model then loads with
+                `trust_remote_code=True`.
+            merge_base (`bool`, defaults to `False`):
+                Push the weights of a frozen base LM too, rather than its name and commit.
+            allow_rare_categories (`bool`, defaults to `False`):
+                Publish the names of categories of fewer than 10 records, and all of the vocabulary of texts.
+            max_shard_size (`int` or `str`, *optional*): Bytes of a file of weights.
+            kwargs (*optional*):
+                `private`, `token`, `revision`, `create_pr`, `commit_message` and `commit_description` of
+                [`upload_folder`].
+
+        Returns:
+            `CommitInfo`.
+
+        Raises:
+            `ValueError`: for what may not be published, before anything is sent.
+            `HfHubHTTPError`, `ConnectionError`: when the Hub refuses, or is out of reach. The message says what to do.
+        """
         try:
-            return super().from_pretrained(os.fspath(pretrained_model_name_or_path), **kwargs)
-        except (OSError, ValueError) as error:
-            if folder.is_dir():
-                raise
-            raise OSError(f"{folder} is neither a folder nor a model that the Hub gives: {error}") from error
+            # By its name: repositories that carry this file carry neither of these.
+            from difflm_hf.hub.cards import model_card
+            from difflm_hf.hub.remote_code import add_code
+        except ImportError as error:
+            raise ImportError("to push a model, install the package difflm_hf") from error
+        if not allow_rare_categories:
+            self.processor.check_publishable()
+        if not merge_base:
+            self.vae.check_publishable()
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, merge_base=merge_base, max_shard_size=max_shard_size)
+            if include_code:
+                add_code(Path(folder))
+            if card is None:
+                card = model_card(self, repo_id, evaluation, license=license, datasets=datasets)
+            elif not isinstance(card, ModelCard):
+                card = ModelCard.load(card)
+            card.save(Path(folder) / "README.md")
+            return upload_folder(
+                folder,
+                repo_id,
+                **{"commit_message": "Upload DiffLMPipeline", **kwargs},
+                delete_patterns=[f"{name}/*" for name in self.components],
+            )
 
     @torch.no_grad()
     def __call__(
@@ -358,6 +472,19 @@ class DiffLMPipeline(DiffusionPipeline):
         return texts if output_type == "text" else [json.loads(text) for text in texts]
 
 
+def _load_with_base(folder: Path, base_model: str | os.PathLike, kwargs: dict[str, Any]) -> DiffLMModel:
+    """The VAE of a pipeline with another copy of its base LM, as the pipeline's `kwargs` say."""
+    processor = kwargs.get("processor") or DiffLMProcessor.from_pretrained(folder / "processor")
+    check_vocabulary(processor.tokenizer, base_model)
+    arguments = {name: kwargs[name] for name in (*HUB_ARGUMENTS, "use_safetensors") if name in kwargs}
+    dtype = kwargs.get("dtype")
+    if isinstance(dtype, dict):
+        dtype = dtype.get("vae", dtype.get("default"))
+    return DiffLMModel.from_pretrained(
+        folder / "vae", base_model=base_model, dtype="auto" if dtype is None else dtype, **arguments
+    )
+
+
 def _draw_seed(generator: torch.Generator | None) -> int:
     """One number that stands for all records of a call: each block then has a generator of its own."""
     return int(torch.randint(2**62, (), generator=generator, device=None if generator is None else generator.device))
@@ -390,5 +517,13 @@ def _mix(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
-# `DiffusionPipeline.from_pretrained` looks for the class that model_index.json names in diffusers itself.
+# `DiffusionPipeline.from_pretrained` looks for the class that model_index.json names in diffusers itself, and for
+# components in packages that it has in this table.
 diffusers.DiffLMPipeline = DiffLMPipeline
+COMPONENTS = {
+    component.__name__: ["save_pretrained", "from_pretrained"]
+    for component in (DiffLMModel, DiffLMDenoiser, LatentEDMScheduler, DiffLMProcessor)
+}
+LOADABLE_CLASSES["difflm_hf"] = COMPONENTS
+ALL_IMPORTABLE_CLASSES.update(COMPONENTS)
+AutoConfig.register(DiffLMPipelineConfig.model_type, DiffLMPipelineConfig)

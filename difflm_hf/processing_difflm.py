@@ -8,17 +8,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from huggingface_hub import CommitInfo
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from .configuration_difflm import DiffLMConfig
 from .grammar import JSONGrammar
+from .hub.upload import PushToHubMixin
 from .records import CompactCodec, JSONCodec, RecordSchema, read_table
 
 
 CODECS = {codec.name: codec for codec in (CompactCodec, JSONCodec)}
 
 
-class DiffLMProcessor(ProcessorMixin):
+# Categories of fewer records are not published unless the user says so.
+MIN_CATEGORY_COUNT = 10
+
+
+class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
     """
     A record codec and the tokenizers that go with it.
 
@@ -52,6 +58,7 @@ class DiffLMProcessor(ProcessorMixin):
         tokenizer: PreTrainedTokenizerBase | None = None,
         encoder_tokenizer: PreTrainedTokenizerBase | None = None,
         max_length: int = 1024,
+        min_text_count: int = 1,
     ) -> DiffLMProcessor:
         """
         Fits a processor to data.
@@ -65,12 +72,14 @@ class DiffLMProcessor(ProcessorMixin):
             encoder_tokenizer (`PreTrainedTokenizerBase`, *optional*):
                 A pretrained encoder's tokenizer, with `tokenizer`. Defaults to `tokenizer`.
             max_length (`int`, defaults to 1024): Tokens that a record's texts may take, or a whole JSON record.
+            min_text_count (`int`, defaults to 1):
+                Times that a piece of text must be seen to get an id in the compact codec's vocabulary.
         """
         table = read_table(data)
         schema = schema or RecordSchema.infer(table)
         if tokenizer is not None:
             return cls(tokenizer, encoder_tokenizer or tokenizer, JSONCodec(schema), max_length)
-        codec, tokenizer = CompactCodec.fit(schema, table, max_text_tokens=max_length)
+        codec, tokenizer = CompactCodec.fit(schema, table, max_text_tokens=max_length, min_text_count=min_text_count)
         return cls(tokenizer, tokenizer, codec, max_length)
 
     @property
@@ -182,6 +191,50 @@ class DiffLMProcessor(ProcessorMixin):
         else:
             kwargs |= {"max_record_length": self.max_length}
         return DiffLMConfig(**kwargs)
+
+    def check_publishable(self, min_count: int = MIN_CATEGORY_COUNT) -> None:
+        """
+        Looks at what the processor's files would tell about single records of the training data.
+
+        Args:
+            min_count (`int`, defaults to 10): The fewest records of a category that may be named.
+
+        Raises:
+            `ValueError`: when categories are rarer, or the vocabulary of texts has pieces that are.
+        """
+        rare = {f.name: f.rarest for f in self.schema if f.rarest is not None and f.rarest < min_count}
+        ways = (
+            f"train with min_category_count={min_count} to leave them out, or pass allow_rare_categories=True if the "
+            "data may be known"
+        )
+        if rare:
+            name = min(rare, key=rare.get)
+            raise ValueError(
+                f"the schema names all categories, and so may give people away: the rarest of column {name!r} has "
+                f"{rare[name]}, and columns with categories of fewer than {min_count} records are {list(rare)}; {ways}"
+            )
+        if self.is_compact and self.codec.texts and self.codec.min_text_count < min_count:
+            raise ValueError(
+                f"column {self.codec.texts[0].name!r} is free text: the vocabulary learnt from it has pieces, perhaps "
+                f"names, that were seen fewer than {min_count} times; {ways}"
+            )
+
+    def push_to_hub(self, repo_id: str, *, allow_rare_categories: bool = False, **kwargs) -> CommitInfo:
+        """
+        Saves to a repository of the Hub, as [`PushToHubMixin.push_to_hub`] says.
+
+        Args:
+            repo_id (`str`): The repository.
+            allow_rare_categories (`bool`, defaults to `False`):
+                Publish the names of all categories, and all of the vocabulary of texts.
+            kwargs (*optional*): Those of [`PushToHubMixin.push_to_hub`].
+
+        Raises:
+            `ValueError`: as [`DiffLMProcessor.check_publishable`] says, unless `allow_rare_categories`.
+        """
+        if not allow_rare_categories:
+            self.check_publishable()
+        return super().push_to_hub(repo_id, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
         # A grammar can be neither copied nor sent to another process, and is soon made again.

@@ -15,6 +15,8 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
+from .hub.upload import PushToHubMixin
+
 
 @dataclass
 class LatentEDMSchedulerOutput(BaseOutput):
@@ -32,7 +34,7 @@ class LatentEDMSchedulerOutput(BaseOutput):
     pred_original_sample: torch.Tensor | None = None
 
 
-class LatentEDMScheduler(SchedulerMixin, ConfigMixin):
+class LatentEDMScheduler(PushToHubMixin, SchedulerMixin, ConfigMixin):
     """
     Heun's second-order stochastic sampler of EDM (Algorithm 2), and the preconditioning and noise levels that its
     network is trained with (Table 1).

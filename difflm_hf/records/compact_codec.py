@@ -69,15 +69,24 @@ class CompactCodec:
         tokens (`dict[str, FieldTokens]`): The tokens of every field that is neither text nor null.
         num_text_ids (`int`): Ids of the byte-level BPE, which follow the four special ones.
         max_text_tokens (`int`): Tokens that the texts of a record may take in all, closing `⟨/s⟩` included.
+        min_text_count (`int`, defaults to 1): Times that each piece of the BPE was seen at least.
     """
 
     name = "compact"
 
-    def __init__(self, schema: RecordSchema, tokens: dict[str, FieldTokens], num_text_ids: int, max_text_tokens: int):
+    def __init__(
+        self,
+        schema: RecordSchema,
+        tokens: dict[str, FieldTokens],
+        num_text_ids: int,
+        max_text_tokens: int,
+        min_text_count: int = 1,
+    ):
         self.schema = schema
         self.tokens = tokens
         self.num_text_ids = num_text_ids
         self.max_text_tokens = max_text_tokens
+        self.min_text_count = min_text_count
         self.texts = [f for f in schema if f.type == "text"]
         self.binned = [name for name, t in tokens.items() if t.bins]
 
@@ -93,6 +102,7 @@ class CompactCodec:
         min_copies: float = 0.02,
         text_vocab_size: int = 2048,
         max_text_tokens: int = 1024,
+        min_text_count: int = 1,
     ) -> tuple[CompactCodec, PreTrainedTokenizerFast]:
         """
         Reads bins, values and the text vocabulary off a table.
@@ -110,6 +120,8 @@ class CompactCodec:
                 Share of records in which a number must equal an earlier one for a token that says so.
             text_vocab_size (`int`, defaults to 2048): Ids of the byte-level BPE for texts.
             max_text_tokens (`int`, defaults to 1024): Most tokens that the texts of one record may take.
+            min_text_count (`int`, defaults to 1):
+                Times that a piece of text must be seen to get an id. All others are spelled in smaller pieces.
 
         Returns:
             The codec and its tokenizer.
@@ -122,7 +134,9 @@ class CompactCodec:
         if len(table) == 0:
             raise ValueError("the table has no rows to fit a codec on")
         texts = [f.name for f in schema if f.type == "text"]
-        bpe = _train_bpe([t for name in texts for t in table[name].dropna()], text_vocab_size if texts else 0)
+        bpe = _train_bpe(
+            [t for name in texts for t in table[name].dropna()], text_vocab_size if texts else 0, min_text_count
+        )
         vocab = [PAD, BOS, NULL, EOS, *bpe["vocab"]]
         tokens: dict[str, FieldTokens] = {}
         units: dict[str, np.ndarray] = {}
@@ -156,7 +170,7 @@ class CompactCodec:
                 vocab += [f"⟨{name}.{i}⟩" for i in range(t.bins.num_steps)]
 
         tokenizer = _to_tokenizer(vocab, bpe["merges"])
-        codec = cls(schema, tokens, len(bpe["vocab"]), max_text_tokens)
+        codec = cls(schema, tokens, len(bpe["vocab"]), max_text_tokens, min_text_count)
         codec.max_text_tokens = max(map(len, codec._text_rows(table, tokenizer)))
         return codec, tokenizer
 
@@ -354,6 +368,7 @@ class CompactCodec:
             "tokens": [[name, asdict(t)] for name, t in self.tokens.items()],
             "num_text_ids": self.num_text_ids,
             "max_text_tokens": self.max_text_tokens,
+            "min_text_count": self.min_text_count,
         }
 
     @classmethod
@@ -363,6 +378,7 @@ class CompactCodec:
             {name: FieldTokens.from_dict(t) for name, t in state["tokens"]},
             state["num_text_ids"],
             state["max_text_tokens"],
+            state["min_text_count"],
         )
 
 
@@ -387,14 +403,17 @@ def _find_copies(
     return sorted((name for name, rate in rates.items() if rate >= min_copies), key=lambda name: -rates[name])
 
 
-def _train_bpe(texts: list[str], vocab_size: int) -> dict[str, Any]:
+def _train_bpe(texts: list[str], vocab_size: int, min_count: int) -> dict[str, Any]:
     """A byte-level BPE: its vocabulary in order of id, and its merges."""
     if not vocab_size:
         return {"vocab": [], "merges": []}
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+        vocab_size=vocab_size,
+        min_frequency=min_count,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     merges = json.loads(tokenizer.to_str())["model"]["merges"]

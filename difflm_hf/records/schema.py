@@ -96,6 +96,7 @@ class Field:
             short decimal form, which are kept bit by bit.
         format (`str`, *optional*): `strftime` format of datetimes that came as strings.
         max_length (`int`, *optional*): Characters in the longest text.
+        rarest (`int`, *optional*): Records of the rarest category, in the data that the categories were read off.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Field:
     decimals: int | None = None
     format: str | None = None
     max_length: int | None = None
+    rarest: int | None = None
 
     def __post_init__(self):
         if self.type not in get_args(FieldType):
@@ -346,6 +348,52 @@ class RecordSchema:
                 schema.fields.append(_infer_field(name, table[name], name in categorical, max_categories))
         return schema
 
+    def without_rare_categories(self, table: pd.DataFrame, min_count: int) -> tuple[RecordSchema, np.ndarray]:
+        """
+        A schema that names no category of fewer than `min_count` records, for data about people: a category of one is
+        that one.
+
+        Args:
+            table (`pandas.DataFrame`): The data, which conforms to this schema.
+            min_count (`int`): The fewest records of a category.
+
+        Returns:
+            The schema, and a mask of shape `(num_records,)` of the records that conform to it.
+
+        Raises:
+            `ValueError`: when that is fewer than half of the records. The message names the column.
+        """
+        positions = {f.name: f.index(table[f.name]) for f in self if f.type == "category"}
+        kept, counts = np.ones(len(table), bool), {}
+        while True:
+            # Without its records, a category of another column may have become rare.
+            left = kept.copy()
+            for name, position in positions.items():
+                given = position >= 0
+                counts[name] = np.bincount(position[kept & given], minlength=len(self[name].categories))
+                left[given] &= counts[name][position[given]] >= min_count
+            if 2 * left.sum() < len(table):
+                rare = {
+                    name: (position >= 0) & (counts[name][position] < min_count)
+                    for name, position in positions.items()
+                }
+                name = max(rare, key=lambda name: rare[name].sum())
+                raise ValueError(
+                    f"column {name!r}: {rare[name].sum()} of {len(table)} records have categories of fewer than "
+                    f"{min_count}; drop the column, merge its categories, or lower min_category_count"
+                )
+            if (left == kept).all():
+                break
+            kept = left
+        schema = RecordSchema(list(self.fields))
+        for name, count in counts.items():
+            common = [category for category, n in zip(self[name].categories, count) if n >= min_count]
+            if not common:
+                schema[name] = replace(self[name], type="null", categories=None, ordered=None, rarest=None)
+                continue
+            schema[name] = replace(self[name], categories=common, rarest=int(count[count >= min_count].min()))
+        return schema, kept
+
     def conform(self, data: Any) -> pd.DataFrame:
         """
         The data as a table with exactly the columns of this schema, in its order.
@@ -434,7 +482,9 @@ def _infer_field(name: str, column: pd.Series, categorical: bool, max_categories
     f = Field(name, "null", nullable=len(values) < len(column), dtype=str(column.dtype))
     if isinstance(column.dtype, pd.CategoricalDtype) and len(categories := column.cat.categories):
         _kind_of(categories.to_series(), categorical=True)
-        return replace(f, type="category", categories=categories.tolist(), ordered=column.cat.ordered or None)
+        counts = values.value_counts()
+        f = replace(f, type="category", categories=categories.tolist(), ordered=column.cat.ordered or None)
+        return replace(f, rarest=int(counts[counts > 0].min()) if len(values) else None)
     if len(values) == 0:
         return f
     kind = _kind_of(values, categorical)
@@ -443,7 +493,8 @@ def _infer_field(name: str, column: pd.Series, categorical: bool, max_categories
     if kind == "text" or categorical:
         distinct = values.unique()
         if categorical or (len(distinct) <= max_categories and 2 * len(distinct) <= len(values)):
-            return replace(f, type="category", categories=sorted(distinct.tolist()))
+            rarest = int(values.value_counts().min())
+            return replace(f, type="category", categories=sorted(distinct.tolist()), rarest=rarest)
         return replace(f, type="text", max_length=int(values.str.len().max()))
     f = replace(f, type=kind)
     if not f.is_numeric:

@@ -1,0 +1,197 @@
+"""Folders to the Hub, whole or not at all, and what to do when the Hub says no."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+from huggingface_hub import CommitInfo, HfApi, constants
+from huggingface_hub.errors import HfHubHTTPError
+
+
+# Weights that an earlier push may have left, in other shards.
+STALE = ("model*.safetensors*", "diffusion_pytorch_model*.safetensors*")
+
+UNHARMED = " No half commit is left behind, and files that were sent whole are not sent again."
+
+
+def upload_folder(
+    folder: str | os.PathLike,
+    repo_id: str,
+    *,
+    repo_type: str = "model",
+    subfolder: str | None = None,
+    commit_message: str = "Upload with difflm_hf",
+    commit_description: str | None = None,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    ignore_patterns: Sequence[str] | None = None,
+    delete_patterns: Sequence[str] | None = None,
+) -> CommitInfo:
+    """
+    Makes the content of a folder one commit of a repository, which is created where it does not exist. A reader sees
+    all of it or nothing. After a cut-off the same call goes on: files that were sent whole are not sent again.
+
+    Args:
+        folder (`str` or `Path`): The folder.
+        repo_id (`str`): The repository: `"name"` in the user's own namespace, or `"namespace/name"`.
+        repo_type (`str`, defaults to `"model"`): `"model"` or `"dataset"`.
+        subfolder (`str`, *optional*): Where in the repository.
+        commit_message, commit_description (`str`, *optional*): Of the commit.
+        private (`bool`, *optional*): Whether a new repository is private; what is usual for its owner if not given.
+        token (`str` or `bool`, *optional*): A token to write with; the one of `hf auth login` if not given.
+        revision (`str`, *optional*): The branch, which is created where it does not exist.
+        create_pr (`bool`, defaults to `False`): Open a pull request instead of changing the branch.
+        ignore_patterns (`Sequence[str]`, *optional*): Files to leave out.
+        delete_patterns (`Sequence[str]`, *optional*): Files of the repository to delete, unless they are uploaded.
+
+    Returns:
+        `CommitInfo`.
+
+    Raises:
+        `HfHubHTTPError`, `ConnectionError`: when the Hub refuses, or is out of reach. The message says what to do.
+    """
+    api = HfApi(token=token, library_name="difflm_hf")
+    with explained(repo_id):
+        repo_id = api.create_repo(repo_id, private=private, repo_type=repo_type, exist_ok=True).repo_id
+        if revision is not None and not create_pr and not revision.startswith("refs/"):
+            api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
+        return api.upload_folder(
+            repo_id=repo_id,
+            repo_type=repo_type,
+            folder_path=folder,
+            path_in_repo=subfolder,
+            commit_message=commit_message,
+            commit_description=commit_description,
+            revision=revision,
+            create_pr=create_pr,
+            ignore_patterns=ignore_patterns,
+            delete_patterns=delete_patterns,
+        )
+
+
+class PushToHubMixin:
+    """`push_to_hub` for whatever has a `save_pretrained`, the same for all parts of a pipeline."""
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        subfolder: str | None = None,
+        commit_message: str | None = None,
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        **kwargs,
+    ) -> CommitInfo:
+        """
+        Saves to a repository of the Hub, in one commit.
+
+        Args:
+            repo_id (`str`): The repository, `"name"` or `"namespace/name"`; created where it does not exist.
+            subfolder (`str`, *optional*): Where in the repository.
+            commit_message, commit_description (`str`, *optional*): Of the commit.
+            private (`bool`, *optional*): Whether a new repository is private.
+            token (`str` or `bool`, *optional*): A token to write with; the one of `hf auth login` if not given.
+            revision (`str`, *optional*): The branch, which is created where it does not exist.
+            create_pr (`bool`, defaults to `False`): Open a pull request instead of changing the branch.
+            kwargs (*optional*): Those of `save_pretrained`.
+
+        Returns:
+            `CommitInfo`.
+
+        Raises:
+            `HfHubHTTPError`, `ConnectionError`: when the Hub refuses, or is out of reach. The message says what to do.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, **kwargs)
+            return upload_folder(
+                folder,
+                repo_id,
+                subfolder=subfolder,
+                commit_message=commit_message or f"Upload {type(self).__name__}",
+                commit_description=commit_description,
+                private=private,
+                token=token,
+                revision=revision,
+                create_pr=create_pr,
+                delete_patterns=STALE,
+            )
+
+
+@contextmanager
+def explained(repo_id: str | os.PathLike, is_upload: bool = True) -> Iterator[None]:
+    """
+    Says what to do, below what the Hub says.
+
+    Args:
+        repo_id (`str`): The repository.
+        is_upload (`bool`, defaults to `True`): Whether it is written to, or read.
+    """
+    try:
+        yield
+    except (httpx2.HTTPError, OSError, ValueError) as error:
+        # transformers and diffusers turn what the Hub answers into errors of their own.
+        answer = _in_chain(error, HfHubHTTPError)
+        if answer is not None:
+            advice = _advice(answer.response.status_code, answer.response.headers, repo_id, is_upload)
+        elif _in_chain(error, httpx2.TransportError) is not None:
+            advice = _lost_connection(is_upload)
+        else:
+            raise
+        if isinstance(error, HfHubHTTPError):
+            error.append_to_message(f"\n\n{advice}")
+            raise
+        cls = ConnectionError if answer is None else OSError
+        raise cls(f"{error}\n\n{advice}") from error
+
+
+def _in_chain(error: BaseException | None, cls: type) -> Any:
+    while error is not None and not isinstance(error, cls):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _advice(status: int, headers: Any, repo_id: str | os.PathLike, is_upload: bool) -> str:
+    access = "write access" if is_upload else "read access"
+    again = "push again" if is_upload else "try again"
+    if status == 401:
+        return (
+            f"Log in with `hf auth login`, or pass a token with {access} to {repo_id} as token=... or in HF_TOKEN; if "
+            "there is one, it is wrong, revoked or out of date."
+        )
+    if status == 403:
+        return (
+            f"The token has no {access} to {repo_id}: make one that has at {constants.ENDPOINT}/settings/tokens, ask "
+            "the owner to let you in, or choose a repository of your own."
+        )
+    if status == 404:
+        return (
+            f"There is no {repo_id} with what was asked for, or the token may not see it: look at the spelling of "
+            "name and revision, and log in with `hf auth login` if the repository is private."
+        )
+    if status in (409, 412):
+        return f"Someone else changed {repo_id} at the same moment: {again}."
+    if status == 429:
+        wait = headers.get("Retry-After")
+        when = f"in {wait} seconds" if wait and wait.isdigit() else f"after {wait}" if wait else "in some minutes"
+        return f"Too many requests in a short time. Nothing is wrong with yours: {again} {when}."
+    if status >= 500:
+        return f"The Hub has trouble of its own ({status}): {again} in some minutes.{UNHARMED if is_upload else ''}"
+    return f"The Hub refuses the request ({status}); what it says above tells why."
+
+
+def _lost_connection(is_upload: bool) -> str:
+    if is_upload:
+        return f"The connection to {constants.ENDPOINT} was lost: push again.{UNHARMED}"
+    return (
+        f"{constants.ENDPOINT} is out of reach: look at the network, or pass local_files_only=True for what is cached."
+    )

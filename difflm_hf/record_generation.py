@@ -1,0 +1,82 @@
+"""`transformers.pipeline("record-generation", model=...)`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from huggingface_hub import CommitInfo
+from transformers import Pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from .pipeline_difflm import DiffLMPipeline
+
+
+class RecordGenerationPipeline(Pipeline):
+    """
+    A [`DiffLMPipeline`] among the pipelines of transformers.
+
+    It is called with a number of records, or a list of such numbers. Further arguments are `seed`, in place of a
+    generator, and those of [`DiffLMPipeline.__call__`].
+
+    Example:
+
+    ```python
+    >>> from transformers import pipeline
+
+    >>> generate = pipeline("record-generation", model="my-model")
+    >>> table = generate(1000, seed=0, output_type="pandas")
+    ```
+    """
+
+    _load_processor = False
+    _load_image_processor = False
+    _load_video_processor = False
+    _load_feature_extractor = False
+    _load_tokenizer = False
+
+    def _sanitize_parameters(self, seed: int | None = None, **kwargs) -> tuple[dict, dict, dict]:
+        if seed is not None:
+            kwargs["seed"] = seed
+        return {}, kwargs, {}
+
+    def preprocess(self, num_records: int) -> dict[str, int]:
+        return {"num_records": num_records}
+
+    def _forward(self, model_inputs: dict[str, int], seed: int | None = None, **kwargs) -> Any:
+        if seed is not None:
+            kwargs["generator"] = torch.Generator().manual_seed(seed)
+        return self.model(**model_inputs, **kwargs, return_dict=False)[0]
+
+    def forward(self, model_inputs: dict[str, int], **kwargs) -> Any:
+        # Not that of the base class, which moves tensors, and would look for some in all the records.
+        return self._forward(model_inputs, **kwargs)
+
+    def postprocess(self, records: Any) -> Any:
+        return records
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+        self.model.save_pretrained(save_directory, **kwargs)
+
+    def push_to_hub(self, repo_id: str, **kwargs) -> CommitInfo:
+        return self.model.push_to_hub(repo_id, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} of {self.model}"
+
+
+class _Loader(DiffLMPipeline):
+    """What `transformers.pipeline` loads: a [`DiffLMPipeline`], by the arguments that it has for its own models."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs) -> DiffLMPipeline:
+        kwargs.pop("_from_pipeline", None)
+        if kwargs.get("dtype") == "auto":
+            del kwargs["dtype"]
+        return DiffLMPipeline.from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+
+PIPELINE_REGISTRY.register_pipeline(
+    "record-generation", pipeline_class=RecordGenerationPipeline, pt_model=_Loader, type="text"
+)
