@@ -6,10 +6,12 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 import httpx2
-from huggingface_hub import CommitInfo, HfApi, constants
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
 
 
@@ -31,8 +33,8 @@ def upload_folder(
     token: str | bool | None = None,
     revision: str | None = None,
     create_pr: bool = False,
-    ignore_patterns: Sequence[str] | None = None,
-    delete_patterns: Sequence[str] | None = None,
+    ignore_patterns: Sequence[str] = (),
+    delete_patterns: Sequence[str] = (),
 ) -> CommitInfo:
     """
     Makes the content of a folder one commit of a repository, which is created where it does not exist. A reader sees
@@ -48,8 +50,9 @@ def upload_folder(
         token (`str` or `bool`, *optional*): A token to write with; the one of `hf auth login` if not given.
         revision (`str`, *optional*): The branch, which is created where it does not exist.
         create_pr (`bool`, defaults to `False`): Open a pull request instead of changing the branch.
-        ignore_patterns (`Sequence[str]`, *optional*): Files to leave out.
-        delete_patterns (`Sequence[str]`, *optional*): Files of the repository to delete, unless they are uploaded.
+        ignore_patterns (`Sequence[str]`, defaults to none): Files of the folder to leave out.
+        delete_patterns (`Sequence[str]`, defaults to none):
+            Files below `subfolder` to delete from the repository, unless they are uploaded.
 
     Returns:
         `CommitInfo`.
@@ -58,21 +61,32 @@ def upload_folder(
         `HfHubHTTPError`, `ConnectionError`: when the Hub refuses, or is out of reach. The message says what to do.
     """
     api = HfApi(token=token, library_name="difflm_hf")
+    root = f"{subfolder.strip('/')}/" if subfolder else ""
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+    added = {
+        root + name: CommitOperationAdd(root + name, path)
+        for name, path in paths.items()
+        if not any(fnmatch(name, pattern) for pattern in ignore_patterns)
+    }
     with explained(repo_id):
         repo_id = api.create_repo(repo_id, private=private, repo_type=repo_type, exist_ok=True).repo_id
         if revision is not None and not create_pr and not revision.startswith("refs/"):
             api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
-        return api.upload_folder(
-            repo_id=repo_id,
+        present = api.list_repo_files(repo_id, revision=revision, repo_type=repo_type) if delete_patterns else []
+        deleted = [
+            CommitOperationDelete(name)
+            for name in present
+            if name not in added and any(fnmatch(name, root + pattern) for pattern in delete_patterns)
+        ]
+        # Not `upload_folder` of huggingface_hub, which may make several commits.
+        return api.create_commit(
+            repo_id,
+            [*added.values(), *deleted],
             repo_type=repo_type,
-            folder_path=folder,
-            path_in_repo=subfolder,
             commit_message=commit_message,
             commit_description=commit_description,
             revision=revision,
             create_pr=create_pr,
-            ignore_patterns=ignore_patterns,
-            delete_patterns=delete_patterns,
         )
 
 
@@ -138,8 +152,8 @@ def explained(repo_id: str | os.PathLike, is_upload: bool = True) -> Iterator[No
     """
     try:
         yield
-    except (httpx2.HTTPError, OSError, ValueError) as error:
-        # transformers and diffusers turn what the Hub answers into errors of their own.
+    except (httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
+        # The libraries turn what the Hub answers into errors of their own.
         answer = _in_chain(error, HfHubHTTPError)
         if answer is not None:
             advice = _advice(answer.response.status_code, answer.response.headers, repo_id, is_upload)
