@@ -13,7 +13,10 @@ setup(
     license_files=["LICENSE"],
     keywords=["synthetic data", "tabular", "diffusion", "language model", "variational autoencoder", "transformers"],
     packages=find_packages(include=["difflm_hf", "difflm_hf.*"]),
-    package_data={"difflm_hf.evaluation": ["report.html.jinja", "modules/*/*.py"]},
+    package_data={
+        "difflm_hf.evaluation": ["report.html.jinja", "modules/*/*.py"],
+        "difflm_hf.hub": ["*.jinja"],
+    },
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.8",
@@ -22,7 +25,8 @@ setup(
         "accelerate>=1.10",
         "datasets>=4.0",
         "tokenizers>=0.22",
-        "huggingface_hub>=2.0",
+        "huggingface_hub>=2.4",
+        "httpx2>=2.16",
         "safetensors>=0.6",
         "numpy>=2.0",
         "pandas>=2.2",
@@ -42,6 +46,7 @@ setup(
         "rich>=13",
     ],
     extras_require={
+        "energy": ["codecarbon>=3"],
         "test": ["pytest>=8", "hypothesis>=6.100", "playwright>=1.50", "ruff>=0.12", "sacrebleu>=2.4"],
     },
     entry_points={"console_scripts": ["difflm=difflm_hf.cli:main"]},

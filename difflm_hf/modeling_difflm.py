@@ -194,6 +194,12 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
     """
 
     lm_module = "lm"
+    # Of a checkpoint of the whole autoencoder, the decoder is loaded.
+    _keys_to_ignore_on_load_unexpected = [r"^encoder\.", r"^to_posterior\."]
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs) -> DiffLMForCausalLM:
+        return super().from_pretrained(*args, **{"key_mapping": {r"^decoder\.": ""}, **kwargs})
 
     def __init__(self, config: DiffLMConfig, lm: PreTrainedModel | None = None):
         super().__init__(config)
@@ -749,6 +755,7 @@ class InverseTransformSampler(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(-1, ids[:, None], 0.0)
 
 
-AutoConfig.register("difflm", DiffLMConfig)
+# Code from a repository may have registered its own copy before.
+AutoConfig.register("difflm", DiffLMConfig, exist_ok=True)
 AutoModel.register(DiffLMConfig, DiffLMModel)
 AutoModelForCausalLM.register(DiffLMConfig, DiffLMForCausalLM)

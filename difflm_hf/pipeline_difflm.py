@@ -8,12 +8,12 @@ import os
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
-import diffusers
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from diffusers import DiffusionPipeline, SchedulerMixin
-from diffusers.pipelines.pipeline_loading_utils import ALL_IMPORTABLE_CLASSES, LOADABLE_CLASSES
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import CommitInfo, ModelCard
@@ -124,6 +123,7 @@ class DiffLMPipeline(DiffusionPipeline):
             `OSError`: when there is no such pipeline, or a file of it is missing or damaged. The message names it.
             `ValueError`: when `base_model` is another than the one that the checkpoint was trained with.
         """
+        register()
         name = os.fspath(pretrained_model_name_or_path)
         kwargs.setdefault("use_safetensors", True)
         is_local = os.path.isdir(name)
@@ -140,6 +140,19 @@ class DiffLMPipeline(DiffusionPipeline):
         # A snapshot of the Hub has its commit for a name.
         pipe.revision = None if is_local else folder.name
         return pipe
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str | os.PathLike) -> dict[str, Any]:
+        config = super()._dict_from_json_file(json_file)
+        # A repository that carries code names a module of its own; this class needs none.
+        if isinstance(config.get("_class_name"), list):
+            config["_class_name"] = config["_class_name"][-1]
+        return config
+
+    def register_to_config(self, **kwargs) -> None:
+        # diffusers would name the module of a component, and look for it in the repository.
+        names = {(cls.__module__, cls.__name__): (lib, cls.__name__) for cls, lib in LIBRARIES.items()}
+        super().register_to_config(**{k: names.get(v, v) if isinstance(v, tuple) else v for k, v in kwargs.items()})
 
     def save_pretrained(self, save_directory: str | os.PathLike, *, merge_base: bool = False, **kwargs) -> None:
         """
@@ -165,6 +178,9 @@ class DiffLMPipeline(DiffusionPipeline):
         evaluation: str | os.PathLike | None = None,
         license: str | None = None,
         datasets: Sequence[str] = (),
+        language: str | Sequence[str] | None = None,
+        tags: Sequence[str] = (),
+        include_data_plots: bool = False,
         include_code: bool = False,
         merge_base: bool = False,
         allow_rare_categories: bool = False,
@@ -179,7 +195,7 @@ class DiffLMPipeline(DiffusionPipeline):
             card (`ModelCard`, `str` or `Path`, *optional*): A card, or its file, in place of a generated one.
             evaluation (`str` or `Path`, *optional*): A folder of `difflm evaluate`, for the figures in the card.
             license (`str`, *optional*): The Hub's identifier of the licence of the weights.
-            datasets (`Sequence[str]`, *optional*): Hub ids of the datasets that the model was trained on.
+            datasets, language, tags, include_data_plots (*optional*): As [`~difflm_hf.hub.model_card`] has them.
             include_code (`bool`, defaults to `False`):
                 Push the code too: where `difflm_hf` is not installed, the model then loads with
                 `trust_remote_code=True`.
@@ -200,9 +216,8 @@ class DiffLMPipeline(DiffusionPipeline):
             `HfHubHTTPError`, `ConnectionError`: when the Hub refuses, or is out of reach. The message says what to do.
         """
         try:
-            # By its name: repositories that carry this file carry neither of these.
-            from difflm_hf.hub.cards import model_card
-            from difflm_hf.hub.remote_code import add_code
+            # By their names: repositories that carry this file carry neither of these.
+            cards, remote_code = import_module("difflm_hf.hub.cards"), import_module("difflm_hf.hub.remote_code")
         except ImportError as error:
             raise ImportError("to push a model, install the package difflm_hf") from error
         if not allow_rare_categories:
@@ -212,9 +227,13 @@ class DiffLMPipeline(DiffusionPipeline):
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, merge_base=merge_base, max_shard_size=max_shard_size)
             if include_code:
-                add_code(Path(folder))
+                remote_code.add_code(folder)
+            if evaluation is not None:
+                cards.copy_plots(evaluation, folder, include_data_plots)
             if card is None:
-                card = model_card(self, repo_id, evaluation, license=license, datasets=datasets)
+                card = cards.model_card(
+                    self, repo_id, evaluation, license, datasets, language, tags, include_data_plots
+                )
             elif not isinstance(card, ModelCard):
                 card = ModelCard.load(card)
             card.save(Path(folder) / "README.md")
@@ -222,7 +241,7 @@ class DiffLMPipeline(DiffusionPipeline):
                 folder,
                 repo_id,
                 **{"commit_message": "Upload DiffLMPipeline", **kwargs},
-                delete_patterns=[f"{name}/*" for name in self.components],
+                delete_patterns=[*(f"{name}/*" for name in (*self.components, "plots")), "difflm_hf*.py"],
             )
 
     @torch.no_grad()
@@ -517,13 +536,21 @@ def _mix(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
-# `DiffusionPipeline.from_pretrained` looks for the class that model_index.json names in diffusers itself, and for
-# components in packages that it has in this table.
-diffusers.DiffLMPipeline = DiffLMPipeline
-COMPONENTS = {
-    component.__name__: ["save_pretrained", "from_pretrained"]
-    for component in (DiffLMModel, DiffLMDenoiser, LatentEDMScheduler, DiffLMProcessor)
+LIBRARIES = {  # in which `DiffusionPipeline.from_pretrained` looks for the classes that model_index.json names
+    DiffLMPipeline: "diffusers",
+    DiffLMModel: "transformers",
+    DiffLMDenoiser: "diffusers",
+    LatentEDMScheduler: "diffusers",
+    DiffLMProcessor: "transformers",
 }
-LOADABLE_CLASSES["difflm_hf"] = COMPONENTS
-ALL_IMPORTABLE_CLASSES.update(COMPONENTS)
-AutoConfig.register(DiffLMPipelineConfig.model_type, DiffLMPipelineConfig)
+
+
+def register() -> None:
+    """Makes the classes of this module, and not of another copy of it, those that model_index.json names."""
+    for cls, library in LIBRARIES.items():
+        # Imported here: transformers puts another module object in its place while it is being imported.
+        setattr(import_module(library), cls.__name__, cls)
+
+
+register()
+AutoConfig.register(DiffLMPipelineConfig.model_type, DiffLMPipelineConfig, exist_ok=True)

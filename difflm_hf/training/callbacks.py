@@ -7,6 +7,7 @@ import time
 
 from torch.utils.tensorboard import SummaryWriter
 from transformers import ProgressCallback, TrainerCallback
+from transformers.trainer_callback import ExportableState
 
 
 class LossProgressCallback(ProgressCallback):
@@ -61,6 +62,32 @@ class TensorBoardLog(TrainerCallback):
     def on_train_end(self, args, state, control, **kwargs):
         if self.writer is not None:
             self.writer.close()
+
+
+class Stopwatch(TrainerCallback, ExportableState):
+    """
+    Measures the time of training, that before an interruption included.
+
+    Args:
+        seconds (`float`, defaults to 0.0): The time so far.
+    """
+
+    def __init__(self, seconds: float = 0.0):
+        self.seconds = seconds
+        self.start = None
+
+    @property
+    def elapsed(self) -> float:
+        return self.seconds + (0.0 if self.start is None else time.monotonic() - self.start)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.start = time.monotonic()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.seconds, self.start = self.elapsed, None
+
+    def state(self) -> dict:
+        return {"args": {"seconds": self.elapsed}, "attributes": {}}
 
 
 class TimeLimit(TrainerCallback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -28,13 +29,14 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 
 from ..denoiser import DiffLMDenoiser
+from ..hub.cards import model_card
 from ..modeling_difflm import DiffLMModel
 from ..pipeline_difflm import DiffLMPipeline
 from ..processing_difflm import DiffLMProcessor
 from ..records import RecordSchema, read_table
 from ..scheduling_latent_edm import LatentEDMScheduler
 from ..utils import no_progress_bars, supports_bf16
-from .callbacks import LossProgressCallback, TensorBoardLog, TimeLimit
+from .callbacks import LossProgressCallback, Stopwatch, TensorBoardLog, TimeLimit
 from .recipes import (
     COMMON_ARGUMENTS,
     COMPACT_BLOCK_SIZE,
@@ -51,6 +53,7 @@ from .recipes import (
     VAE_SHARE,
     Recipe,
 )
+from .summary import energy_meter, summarize_phase, summarize_training
 from .trainers import (
     DiffLMTrainer,
     DiffLMTrainingArguments,
@@ -72,13 +75,22 @@ def train(
     injection: str = "soft_prompt",
     max_length: int = 1024,
     max_minutes: float | None = None,
+    min_category_count: int = 1,
     seed: int = 0,
     resume: bool = False,
+    push_to_hub: bool = False,
+    hub_model_id: str | None = None,
+    hub_strategy: str = "every_save",
+    hub_private_repo: bool | None = None,
+    hub_token: str | None = None,
+    hub_revision: str | None = None,
+    **push_kwargs,
 ) -> DiffLMPipeline:
     """
     Trains DiffLM on records: first the VAE, then the latent diffusion.
 
-    `output_dir` then holds the pipeline, with TensorBoard logs under `logs/` and the checkpoints under `checkpoints/`.
+    `output_dir` then holds the pipeline and its card, with TensorBoard logs under `logs/` and the checkpoints under
+    `checkpoints/`.
 
     Args:
         data (`pandas.DataFrame`, `datasets.Dataset`, `list[dict]`, `str` or `Path`): The records, or their file.
@@ -96,15 +108,38 @@ def train(
         max_length (`int`, defaults to 1024):
             Tokens that a record's texts may take, or the whole record with `base_model`; a longer one is an error.
         max_minutes (`float`, *optional*): Time that training may take, both phases together.
+        min_category_count (`int`, defaults to 1):
+            Leave out records with categories of fewer records than this: the schema, which is a part of the model,
+            names all categories, and so may give people away. Pieces of text that were seen fewer times get no id in
+            the vocabulary.
         seed (`int`, defaults to 0): Seed of everything.
         resume (`bool`, defaults to `False`): Go on where a run into the same folder was cut off.
+        push_to_hub (`bool`, defaults to `False`): Push the pipeline and its card to the Hub at the end.
+        hub_model_id (`str`, *optional*): The repository; the name of `output_dir` if not given.
+        hub_strategy (`str`, defaults to `"every_save"`):
+            What to push before: nothing by `"end"`, by `"every_save"` the latest weights into `vae/` and `denoiser/`,
+            and by `"checkpoint"` and `"all_checkpoints"` also what it takes to resume, into `checkpoints/`.
+        hub_private_repo, hub_token, hub_revision (*optional*): As those of `TrainingArguments`.
+        push_kwargs (*optional*): Further arguments of [`DiffLMPipeline.push_to_hub`], such as `license`.
 
     Returns:
         [`DiffLMPipeline`], which is also saved in `output_dir`.
 
     Raises:
-        `ValueError`: for data that cannot be learnt from, unknown names, and a folder that is not empty.
+        `ValueError`:
+            for data that cannot be learnt from, unknown names, a folder that is not empty, and, before training, for
+            what may not be pushed.
     """
+    arguments = {
+        "config": config,
+        "base_model": base_model,
+        "base_encoder": base_encoder,
+        "injection": injection,
+        "max_length": max_length,
+        "max_minutes": max_minutes,
+        "min_category_count": min_category_count,
+        "seed": seed,
+    }
     if config not in RECIPES:
         raise ValueError(f"config={config!r} is not one of {', '.join(map(repr, RECIPES))}")
     if base_encoder is not None and base_model is None:
@@ -115,29 +150,63 @@ def train(
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
     recipe = RECIPES[config]
     train_table, validation_table = _split(read_table(data), validation, seed)
-    both = pd.concat([train_table, validation_table])
+    both = pd.concat([train_table, validation_table], ignore_index=True)
     schema = schema or RecordSchema.infer(both, categorical)
+    num_train = len(train_table)
+    if min_category_count > 1:
+        both = schema.conform(both)
+        schema, kept = schema.without_rare_categories(both, min_category_count)
+        both, num_train = both[kept], int(kept[:num_train].sum())
+    tables = both.iloc[:num_train], both.iloc[num_train:]
     base_encoder = base_encoder or base_model
     tokenizers = [base and AutoTokenizer.from_pretrained(base) for base in (base_model, base_encoder)]
-    processor = DiffLMProcessor.from_records(both, schema, *tokenizers, max_length)
+    processor = DiffLMProcessor.from_records(both, schema, *tokenizers, max_length, min_category_count)
     _ = processor.grammar  # says what it cannot do before hours of training
-    records = [to_dataset(processor, table) for table in (train_table, validation_table)]
+    records = [to_dataset(processor, table) for table in tables]
 
     set_seed(seed)
     if base_model is None:
         vae = build_model(processor, recipe, injection)
     else:
         vae = adapt_model(base_encoder, base_model, processor, recipe, injection, records)
-    vae = _train_vae(vae, records, recipe, output_dir, seed, deadline)
+    hub = {}
+    if push_to_hub:
+        if not push_kwargs.get("allow_rare_categories"):
+            processor.check_publishable()
+        if not push_kwargs.get("merge_base"):
+            vae.check_publishable()
+        hub = {
+            "push_to_hub": True,
+            "hub_model_id": hub_model_id or output_dir.absolute().name,
+            "hub_strategy": hub_strategy,
+            "hub_private_repo": hub_private_repo,
+            "hub_token": hub_token,
+            "hub_revision": hub_revision,
+        }
+    with energy_meter() as energy_kwh:
+        vae, autoencoder = _train_vae(vae, records, recipe, output_dir, seed, deadline, hub)
+        set_seed(seed)  # a run that resumes from here has drawn no random numbers
+        scheduler = LatentEDMScheduler(**NOISE_LEVELS)
+        denoiser, diffusion = _train_denoiser(vae, scheduler, records, recipe, output_dir, seed, deadline, hub)
+        # Of all of the training, or unknown.
+        energy = None if resume else energy_kwh()
 
-    set_seed(seed)  # a run that resumes from here has drawn no random numbers
-    scheduler = LatentEDMScheduler(**NOISE_LEVELS)
-    denoiser = _train_denoiser(vae, scheduler, records, recipe, output_dir, seed, deadline)
-
+    training = summarize_training(
+        data, both, len(both) - num_train, schema, arguments, [autoencoder, diffusion], energy
+    )
     block_size = COMPACT_BLOCK_SIZE if processor.is_compact else JSON_BLOCK_SIZE
     sampler = EDMDPMSolverMultistepScheduler.from_config(scheduler.config, **SAMPLER_CONFIG)
-    save_pipeline(DiffLMPipeline(vae, denoiser, sampler, processor, block_size), output_dir)
-    return DiffLMPipeline.from_pretrained(output_dir)
+    save_pipeline(DiffLMPipeline(vae, denoiser, sampler, processor, block_size, training), output_dir)
+    pipe = DiffLMPipeline.from_pretrained(output_dir)
+    if push_to_hub:
+        pipe.push_to_hub(
+            hub["hub_model_id"],
+            private=hub_private_repo,
+            token=hub_token,
+            revision=hub_revision,
+            **{"commit_message": "End of training", **push_kwargs},
+        )
+    return pipe
 
 
 def _train_vae(
@@ -147,9 +216,11 @@ def _train_vae(
     output_dir: Path,
     seed: int,
     deadline: float | None,
-) -> DiffLMModel:
+    hub: dict[str, Any],
+) -> tuple[DiffLMModel, dict[str, Any]]:
     folder = output_dir / "checkpoints" / "vae"
-    arguments = _arguments(DiffLMTrainingArguments, folder, seed, VAE_ARGUMENTS | recipe.vae)
+    fields = VAE_ARGUMENTS | recipe.vae | hub
+    arguments = _arguments(DiffLMTrainingArguments, folder, seed, fields)
     steps_per_epoch = -(-len(records[0]) // arguments.per_device_train_batch_size)
     arguments.max_steps = max(recipe.min_steps, int(arguments.num_train_epochs * steps_per_epoch))
     trainer = DiffLMTrainer(vae, arguments, train_dataset=records[0], eval_dataset=records[1])
@@ -165,9 +236,10 @@ def _train_denoiser(
     output_dir: Path,
     seed: int,
     deadline: float | None,
-) -> DiffLMDenoiser:
+    hub: dict[str, Any],
+) -> tuple[DiffLMDenoiser, dict[str, Any]]:
     folder = output_dir / "checkpoints" / "denoiser"
-    arguments = _arguments(LatentDiffusionTrainingArguments, folder, seed, recipe.denoiser)
+    arguments = _arguments(LatentDiffusionTrainingArguments, folder, seed, recipe.denoiser | hub)
     latents = [encode_latents(vae, dataset, arguments.sample_posterior) for dataset in records]
     denoiser = DiffLMDenoiser(latent_size=vae.config.latent_size, **recipe.denoiser_config)
     mean, std = latents[0].tensors["mean"], latents[0].tensors["std"]
@@ -292,6 +364,7 @@ def save_pipeline(pipeline: DiffLMPipeline, output_dir: Path) -> None:
     temporary = output_dir / "complete"
     shutil.rmtree(temporary, ignore_errors=True)
     _save_whole(pipeline, temporary)
+    model_card(pipeline).save(temporary / "README.md")
     (output_dir / "model_index.json").unlink(missing_ok=True)
     for path in sorted(temporary.iterdir(), key=lambda path: path.name == "model_index.json"):
         target = output_dir / path.name
@@ -341,24 +414,29 @@ def _arguments(cls: type[TrainingArguments], folder: Path, seed: int, fields: di
         data_seed=seed,
         bf16=supports_bf16(),
         use_cpu=not torch.cuda.is_available(),
+        hub_subfolder=folder.name,
         **{**COMMON_ARGUMENTS, **fields},
     )
 
 
-def _run(trainer: Trainer, description: str, deadline: float | None) -> torch.nn.Module:
+def _run(trainer: Trainer, description: str, deadline: float | None) -> tuple[torch.nn.Module, dict[str, Any]]:
     """
     Trains to the end, the deadline, or where validation no longer improves, from the last checkpoint if there is one.
 
     Returns:
-        The best model, which is also saved in the folder `best`: once that is there, the phase is complete.
+        The best model, which is also saved in the folder `best`: once that is there, the phase is complete. And the
+        record of the phase.
     """
     folder = Path(trainer.args.output_dir)
-    best = folder / "best"
+    best, record = folder / "best", folder / "phase.json"
     if not best.is_dir():
         with no_progress_bars():
             _train(trainer, description, deadline, folder)
+            summary = summarize_phase(description, trainer)
+            record.write_text(json.dumps(summary, indent=2), encoding="utf-8")
             _save_whole(trainer.model, best)
-    return type(trainer.model).from_pretrained(best).to(trainer.args.device).eval()
+    model = type(trainer.model).from_pretrained(best).to(trainer.args.device).eval()
+    return model, json.loads(record.read_text(encoding="utf-8"))
 
 
 def _train(trainer: Trainer, description: str, deadline: float | None, folder: Path) -> None:
@@ -369,6 +447,7 @@ def _train(trainer: Trainer, description: str, deadline: float | None, folder: P
     if checkpoint is not None:
         state = states[checkpoint]
         if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
+            trainer.add_callback(Stopwatch(**state.stateful_callbacks["Stopwatch"]["args"]))
             trainer.state = state
             return trainer._load_best_model()
         args.max_steps = state.max_steps
@@ -380,6 +459,7 @@ def _train(trainer: Trainer, description: str, deadline: float | None, folder: P
     trainer.pop_callback(ProgressCallback)
     trainer.add_callback(LossProgressCallback(description))
     trainer.add_callback(TensorBoardLog(folder.parents[1] / "logs" / folder.name))
+    trainer.add_callback(Stopwatch())
     trainer.add_callback(EarlyStoppingCallback(EARLY_STOPPING_PATIENCE))
     if deadline is not None:
         trainer.add_callback(TimeLimit(deadline))

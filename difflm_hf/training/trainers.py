@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.training_utils import EMAModel
+from huggingface_hub import CommitInfo, HfApi
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import HubStrategy
+from transformers.utils import PushInProgress, logging
 
 from ..denoiser import DiffLMDenoiser
+from ..hub.upload import upload_folder
 from ..modeling_difflm import DiffLMModel
 from ..scheduling_latent_edm import LatentEDMScheduler
 from .beta_schedule import BetaSchedule
 
+
+logger = logging.get_logger(__name__)
 
 EVAL_SEED = 0  # validation draws the same noise each time, so that its losses compare
 
@@ -40,8 +51,18 @@ class TensorDataset(Dataset):
         return self[torch.tensor(indices)]
 
 
+@dataclass
+class _TrainingArguments(TrainingArguments):
+    hub_subfolder: str | None = field(default=None, metadata={"help": "Where in the repository the model is."})
+
+
 class _Trainer(Trainer):
-    """A Trainer of whole batches of tensors, whose evaluations draw the same random numbers each time."""
+    """
+    A Trainer of whole batches of tensors, whose evaluations draw the same random numbers each time, and whose pushes
+    to the Hub are commits of a model that loads.
+    """
+
+    args: _TrainingArguments
 
     def __init__(self, model: torch.nn.Module, args: TrainingArguments, **kwargs):
         # What TensorDataset returns is a batch already.
@@ -57,13 +78,90 @@ class _Trainer(Trainer):
             torch.manual_seed(EVAL_SEED)
             return super().evaluation_loop(*args, **kwargs)
 
+    def final_weights(self) -> AbstractContextManager:
+        """Within it, the model has the weights that training is after."""
+        return nullcontext()
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        args, job = self.args, self.push_in_progress
+        is_busy = job is not None and not job.is_done() and not args.hub_always_push
+        if not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END or is_busy:
+            return
+        self.callback_handler.on_push_begin(args, self.state, self.control)
+        # A copy, since checkpoints come and go while it is sent.
+        folder = Path(tempfile.mkdtemp())
+        with self.final_weights():
+            self.model.save_pretrained(folder / (args.hub_subfolder or ""))
+        stale = []
+        if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            is_last = args.hub_strategy == HubStrategy.CHECKPOINT
+            parent = Path("checkpoints", args.hub_subfolder) if args.hub_subfolder else Path()
+            checkpoint = parent / ("last-checkpoint" if is_last else Path(checkpoint_folder).name)
+            # Not the arguments, among which the token may be, and which resuming does without.
+            shutil.copytree(checkpoint_folder, folder / checkpoint, ignore=shutil.ignore_patterns(TRAINING_ARGS_NAME))
+            stale = [f"{checkpoint.as_posix()}/*"]
+        message = f"Training in progress, step {self.state.global_step}"
+
+        def push() -> None:
+            try:
+                upload_folder(
+                    folder,
+                    self.hub_model_id,
+                    token=args.hub_token,
+                    revision=args.hub_revision,
+                    commit_message=message,
+                    delete_patterns=stale,
+                )
+            except Exception as error:
+                logger.warning(f"A push to {self.hub_model_id} failed, training goes on: {error}")
+            finally:
+                shutil.rmtree(folder)
+
+        self.push_in_progress = PushInProgress([HfApi().run_as_future(push)])
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs,
+    ) -> CommitInfo | Future | None:
+        """
+        Pushes the model to `args.hub_model_id`.
+
+        Args:
+            commit_message (`str`, defaults to `"End of training"`): Of the commit.
+            blocking (`bool`, defaults to `True`): Return when it is done, rather than a `Future` at once.
+            token, revision, private (*optional*): In place of `hub_token`, `hub_revision` and `hub_private_repo`.
+            kwargs (*optional*): Those of the model's `push_to_hub`.
+        """
+        args = self.args
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        if not self.is_world_process_zero():
+            return None
+        self._finish_current_push()
+        push = partial(
+            self.model.push_to_hub,
+            self.hub_model_id,
+            subfolder=args.hub_subfolder,
+            commit_message=commit_message,
+            token=token or args.hub_token,
+            revision=revision or args.hub_revision,
+            **kwargs,
+        )
+        return push() if blocking else HfApi().run_as_future(push)
+
 
 @dataclass
-class DiffLMTrainingArguments(TrainingArguments):
+class DiffLMTrainingArguments(_TrainingArguments):
     """
     `TrainingArguments`, and how β goes.
 
     Args:
+        hub_subfolder (`str`, *optional*): Where in the repository the model is, with `push_to_hub`.
         beta_schedule (`str`, defaults to `"constant"`): `"constant"`, `"decreasing"` or `"cyclical"`.
         beta_max, beta_min (`float`, defaults to 0.5 and 0.001): Bounds of β.
         beta_decay (`float`, defaults to 0.7): Factor of `"decreasing"`.
@@ -148,11 +246,12 @@ class DiffLMTrainer(_Trainer):
 
 
 @dataclass
-class LatentDiffusionTrainingArguments(TrainingArguments):
+class LatentDiffusionTrainingArguments(_TrainingArguments):
     """
     `TrainingArguments`, and two of the latent diffusion.
 
     Args:
+        hub_subfolder (`str`, *optional*): Where in the repository the model is, with `push_to_hub`.
         sample_posterior (`bool`, defaults to `True`):
             Draw latents from the records' posteriors, anew each time, rather than take the means of these. The decoder
             is trained on such draws, so that it writes the truest records from them.
@@ -211,7 +310,7 @@ class LatentDiffusionTrainer(_Trainer):
         return (loss, {"denoised": denoised}) if return_outputs else loss
 
     @contextmanager
-    def _averaged_weights(self) -> Iterator[None]:
+    def final_weights(self) -> Iterator[None]:
         parameters = list(self.model.parameters())
         self.ema.store(parameters)
         self.ema.copy_to(parameters)
@@ -221,7 +320,7 @@ class LatentDiffusionTrainer(_Trainer):
             self.ema.restore(parameters)
 
     def evaluation_loop(self, *args, **kwargs):
-        with self._averaged_weights():
+        with self.final_weights():
             return super().evaluation_loop(*args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:

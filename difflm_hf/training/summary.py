@@ -1,0 +1,138 @@
+"""What training records of itself, for the model card."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import Trainer
+
+from ..processing_difflm import MIN_CATEGORY_COUNT
+from ..records import Field, RecordSchema
+from .callbacks import Stopwatch
+
+
+PACKAGES = ("difflm_hf", "torch", "transformers", "diffusers", "tokenizers", "datasets", "pandas")
+# Of a phase, those that users change most.
+PHASE_ARGUMENTS = (
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "optim",
+    "per_device_train_batch_size",
+    "bf16",
+    "beta_schedule",
+    "beta_max",
+    "free_bits",
+    "sample_posterior",
+    "ema_decay",
+)
+NUM_COMMON = 5  # categories that a card names
+MIN_RANGE_COUNT = 20 * MIN_CATEGORY_COUNT  # numbers of which the 5th percentile is above that many
+
+
+def summarize_training(
+    source: Any,
+    table: pd.DataFrame,
+    num_validation: int,
+    schema: RecordSchema,
+    arguments: dict[str, Any],
+    phases: list[dict[str, Any]],
+    energy_kwh: float | None,
+) -> dict[str, Any]:
+    """
+    The record of a training, for `DiffLMPipeline.config.training`. It tells of the data what many records share, and
+    nothing of a single one.
+
+    Args:
+        source (`Any`): What was given as data; its name is kept if it is a file.
+        table (`pandas.DataFrame`): All records, those for validation last.
+        num_validation (`int`): How many these are.
+        schema ([`RecordSchema`]): Their schema.
+        arguments (`dict`): Of [`train`].
+        phases (`list[dict]`): What [`summarize_phase`] gave.
+        energy_kwh (`float`, *optional*): The energy that all of it took.
+    """
+    rows = pd.util.hash_pandas_object(table.astype(object), index=False).to_numpy()
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "data": {
+            "source": Path(source).name if isinstance(source, (str, os.PathLike)) else None,
+            "fingerprint": f"sha256:{hashlib.sha256(rows.tobytes()).hexdigest()}",
+            "num_records": len(table) - num_validation,
+            "num_validation_records": num_validation,
+        },
+        "columns": [_summarize_column(f, table[f.name]) for f in schema],
+        "arguments": arguments,
+        "phases": phases,
+        "hardware": {
+            "processor": platform.processor() or platform.machine(),
+            "num_cpus": os.cpu_count(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "energy_kwh": energy_kwh,
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def _summarize_column(field: Field, column: pd.Series) -> dict[str, Any]:
+    summary: dict[str, Any] = {"name": field.name, "type": field.type, "nullable": field.nullable}
+    values = column.dropna()
+    if field.type == "category":
+        counts = values.value_counts()
+        common = counts.index[counts >= MIN_CATEGORY_COUNT][:NUM_COMMON].tolist()
+        summary |= {"num_categories": len(field.categories), "common": common, "rarest": field.rarest}
+    elif field.is_numeric and len(values) >= MIN_RANGE_COUNT:
+        numbers = pd.Series(field.to_numpy(values)).quantile([0.05, 0.95], interpolation="nearest")
+        # Digits enough to know the range by, too few to know a record by.
+        show = {"datetime": lambda n: n.date().isoformat(), "number": lambda n: float(f"{n:.3g}"), "integer": int}
+        summary["range"] = [show[field.type](n) for n in numbers]
+    elif field.type == "text":
+        summary["max_length"] = field.max_length
+    return summary
+
+
+def summarize_phase(name: str, trainer: Trainer) -> dict[str, Any]:
+    """The record of a phase that has come to its end."""
+    state, arguments = trainer.state, trainer.args.to_dict()
+    best = next((log for log in state.log_history if log.get("eval_loss") == state.best_metric), {})
+    stopwatch = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Stopwatch))
+    return {
+        "name": name,
+        "arguments": {key: arguments[key] for key in PHASE_ARGUMENTS if key in arguments},
+        "num_steps": state.global_step,
+        "num_epochs": state.epoch,
+        "seconds": stopwatch.elapsed,
+        "metrics": {
+            key: value
+            for key, value in best.items()
+            if key.startswith("eval_") and not key.endswith(("_runtime", "_per_second"))
+        },
+    }
+
+
+@contextmanager
+def energy_meter() -> Iterator[Callable[[], float | None]]:
+    """Gives what codecarbon, where it is installed, measures in kWh: processors, memory and GPUs, from here on."""
+    try:
+        from codecarbon import OfflineEmissionsTracker
+    except ImportError:
+        yield lambda: None
+        return
+    # The country matters for emissions only, of which nothing is asked.
+    tracker = OfflineEmissionsTracker(country_iso_code="USA", save_to_file=False, log_level="critical")
+    tracker.start()
+    try:
+        yield lambda: tracker.stop() and tracker.final_emissions_data.energy_consumed
+    finally:
+        tracker.stop()
