@@ -2,6 +2,7 @@
 
 from .configuration_difflm import DiffLMConfig
 from .denoiser import DiffLMDenoiser
+from .hub.datasets import push_dataset
 from .modeling_difflm import DiffLMForCausalLM, DiffLMModel, DiffLMOutput
 from .pipeline_difflm import DiffLMPipeline, DiffLMPipelineOutput
 from .processing_difflm import DiffLMProcessor
@@ -40,5 +41,6 @@ __all__ = [
     "LatentEDMScheduler",
     "RecordGenerationPipeline",
     "RecordSchema",
+    "push_dataset",
     "train",
 ]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Learn the distribution of records, and generate new ones.", no_args_is_help=True)
 console = Console(stderr=True)
+RARE_HELP = "Publish the names of categories of fewer than 10 records, and all of the vocabulary of texts."
 
 
 @app.command()
@@ -36,8 +37,19 @@ def train(
     categorical: Annotated[list[str] | None, typer.Option(help="A column to take as categories; repeatable.")] = None,
     max_length: Annotated[int, typer.Option(help="Tokens that the texts of a record may take.")] = 1024,
     max_minutes: Annotated[float | None, typer.Option(help="Time for training, in minutes.")] = None,
+    min_category_count: Annotated[
+        int, typer.Option(help="Leave out records with rarer categories, whose names would be in the model's files.")
+    ] = 1,
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on where a run into OUTPUT_DIR was cut off.")] = False,
+    push_to_hub: Annotated[bool, typer.Option("--push-to-hub", help="Push the model to the Hub at the end.")] = False,
+    hub_model_id: Annotated[str | None, typer.Option(help="Where to; the name of OUTPUT_DIR by default.")] = None,
+    hub_strategy: Annotated[
+        str, typer.Option(help="What to push before: end, every_save, checkpoint or all_checkpoints.")
+    ] = "every_save",
+    private: Annotated[bool | None, typer.Option(help="Whether a new repository is private.")] = None,
+    license: Annotated[str | None, typer.Option(help="Licence of the weights, as the Hub names it.")] = None,
+    allow_rare_categories: Annotated[bool, typer.Option("--allow-rare-categories", help=RARE_HELP)] = False,
 ) -> None:
     """Train a model on records."""
     from .training import train
@@ -53,8 +65,15 @@ def train(
         injection=injection,
         max_length=max_length,
         max_minutes=max_minutes,
+        min_category_count=min_category_count,
         seed=seed,
         resume=resume,
+        push_to_hub=push_to_hub,
+        hub_model_id=hub_model_id,
+        hub_strategy=hub_strategy,
+        hub_private_repo=private,
+        license=license,
+        allow_rare_categories=allow_rare_categories,
     )
     console.print(f"saved in {output_dir}", markup=False, highlight=False, soft_wrap=True)
 
@@ -75,27 +94,50 @@ def generate(
         str | None, typer.Option(help="float32 or bfloat16; the fastest of this machine by default.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed and dtype give the same records.")] = 0,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model of the Hub.")] = None,
+    base_model: Annotated[
+        str | None, typer.Option(help="A copy of the frozen base LM, in place of the one that the model names.")
+    ] = None,
+    push_to_hub: Annotated[
+        str | None, typer.Option(help="Push the records to this dataset repository, with a card.")
+    ] = None,
+    private: Annotated[bool | None, typer.Option(help="Whether a new repository is private.")] = None,
+    license: Annotated[str | None, typer.Option(help="Licence of the records, as the Hub names it.")] = None,
 ) -> None:
     """Generate records with a trained model."""
+    from .hub.datasets import push_dataset
     from .pipeline_difflm import DiffLMPipeline
     from .records import write_table
     from .shards import write_shards
     from .utils import default_dtype, no_progress_bars
 
-    if profile == (output is not None):
-        raise ValueError("give either --output, to write records, or --profile, to measure")
+    if profile == (output is not None or push_to_hub is not None):
+        raise ValueError("give either --output or --push-to-hub, for the records, or --profile, to measure")
+    if push_to_hub is not None and output is not None and output.suffix:
+        raise ValueError(f"--push-to-hub goes with a folder of Parquet files; name one in place of --output {output}")
     if output is not None:
         check_output(output)
     if dtype not in (None, "float32", "bfloat16"):
         raise ValueError(f"dtype={dtype!r} is neither 'float32' nor 'bfloat16'")
     with no_progress_bars():
-        pipe = DiffLMPipeline.from_pretrained(model, dtype=getattr(torch, dtype) if dtype else default_dtype())
+        pipe = DiffLMPipeline.from_pretrained(
+            model,
+            base_model=base_model,
+            revision=revision,
+            dtype=getattr(torch, dtype) if dtype else default_dtype(),
+        )
     if torch.cuda.is_available():
         pipe.to("cuda")
     pipe.set_progress_bar_config(unit=" records", smoothing=0.02)
     sampling = {"num_inference_steps": num_inference_steps, "temperature": temperature, "top_p": top_p}
     if profile:
         _print_profile(pipe, num_records, sampling)
+        return
+    if push_to_hub is not None:
+        commit = push_dataset(
+            pipe, push_to_hub, num_records, seed, **sampling, output_dir=output, private=private, license=license
+        )
+        console.print(f"{num_records} records in {commit.repo_url}", markup=False, highlight=False, soft_wrap=True)
         return
     if not output.suffix:
         write_shards(pipe, output, num_records, seed, **sampling)
@@ -120,6 +162,52 @@ def _print_profile(pipe: DiffLMPipeline, num_records: int, sampling: dict[str, A
         f"{profile.records_per_second:,.0f} records/s, {profile.flops_per_record / 1e6:,.1f} MFLOP each: "
         f"{profile.share_of_limit:.1%} of the {profile.matrix_flops / 1e9:,.0f} GFLOP/s of large matrix products here"
     )
+
+
+@app.command()
+def push(
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    repo_id: Annotated[str, typer.Argument(help="Where to: NAME, or NAMESPACE/NAME.")],
+    evaluation: Annotated[
+        Path | None, typer.Option(help="A folder of `difflm evaluate`, for the figures in the card.")
+    ] = None,
+    card: Annotated[Path | None, typer.Option(help="A model card, in place of a generated one.")] = None,
+    license: Annotated[str | None, typer.Option(help="Licence of the weights, as the Hub names it.")] = None,
+    dataset: Annotated[list[str] | None, typer.Option(help="Hub id of the training data; repeatable.")] = None,
+    revision: Annotated[str | None, typer.Option(help="The branch; a new one is made.")] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request.")] = False,
+    private: Annotated[bool | None, typer.Option(help="Whether a new repository is private.")] = None,
+    message: Annotated[str | None, typer.Option(help="Message of the commit.")] = None,
+    include_code: Annotated[
+        bool, typer.Option("--include-code", help="Push the code too, for those who have not installed difflm_hf.")
+    ] = False,
+    merge_base: Annotated[
+        bool, typer.Option("--merge-base", help="Push the weights of a frozen base LM too, and not only its name.")
+    ] = False,
+    allow_rare_categories: Annotated[bool, typer.Option("--allow-rare-categories", help=RARE_HELP)] = False,
+) -> None:
+    """Push a trained model to the Hub, with a card."""
+    from .pipeline_difflm import DiffLMPipeline
+    from .utils import no_progress_bars
+
+    with no_progress_bars():
+        pipe = DiffLMPipeline.from_pretrained(model)
+    commit = pipe.push_to_hub(
+        repo_id,
+        card=card,
+        evaluation=evaluation,
+        license=license,
+        datasets=dataset or (),
+        include_code=include_code,
+        merge_base=merge_base,
+        allow_rare_categories=allow_rare_categories,
+        revision=revision,
+        create_pr=create_pr,
+        private=private,
+        **({} if message is None else {"commit_message": message}),
+    )
+    url = commit.pr_url or commit.commit_url
+    console.print(f"pushed to {url}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

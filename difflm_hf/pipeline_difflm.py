@@ -32,7 +32,7 @@ from transformers import AutoConfig
 from .base_model import HUB_ARGUMENTS, check_vocabulary
 from .configuration_difflm import DiffLMPipelineConfig
 from .denoiser import DiffLMDenoiser
-from .hub.upload import explained, upload_folder
+from .hub.upload import commit_files, explained, folder_files, full_repo_id
 from .modeling_difflm import DiffLMModel
 from .processing_difflm import DiffLMProcessor
 from .records import JSONCodec
@@ -100,6 +100,7 @@ class DiffLMPipeline(DiffusionPipeline):
         super().__init__()
         self.register_modules(vae=vae, denoiser=denoiser, scheduler=scheduler, processor=processor)
         self.register_to_config(block_size=block_size, training=training)
+        self.revision: str | None = None  # the commit, of a pipeline that comes from the Hub
 
     @classmethod
     def from_pretrained(
@@ -206,7 +207,7 @@ class DiffLMPipeline(DiffusionPipeline):
             max_shard_size (`int` or `str`, *optional*): Bytes of a file of weights.
             kwargs (*optional*):
                 `private`, `token`, `revision`, `create_pr`, `commit_message` and `commit_description` of
-                [`upload_folder`].
+                [`~difflm_hf.hub.commit_files`].
 
         Returns:
             `CommitInfo`.
@@ -224,23 +225,22 @@ class DiffLMPipeline(DiffusionPipeline):
             self.processor.check_publishable()
         if not merge_base:
             self.vae.check_publishable()
+        repo_id = full_repo_id(repo_id, kwargs.get("token"))
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, merge_base=merge_base, max_shard_size=max_shard_size)
             if include_code:
                 remote_code.add_code(folder)
+            files: dict[str, Path | bytes] = {**folder_files(folder)}
             if evaluation is not None:
-                cards.copy_plots(evaluation, folder, include_data_plots)
+                files |= cards.plot_files(evaluation, include_data_plots)
             if card is None:
-                card = cards.model_card(
-                    self, repo_id, evaluation, license, datasets, language, tags, include_data_plots
-                )
-            elif not isinstance(card, ModelCard):
-                card = ModelCard.load(card)
-            card.save(Path(folder) / "README.md")
-            return upload_folder(
-                folder,
+                facts = license, datasets, language, tags, include_data_plots
+                card = cards.model_card(self, repo_id, evaluation, *facts)
+            files["README.md"] = str(card).encode() if isinstance(card, ModelCard) else Path(card)
+            return commit_files(
+                files,
                 repo_id,
-                **{"commit_message": "Upload DiffLMPipeline", **kwargs},
+                **{"commit_message": f"Upload {type(self).__name__}", **kwargs},
                 delete_patterns=[*(f"{name}/*" for name in (*self.components, "plots")), "difflm_hf*.py"],
             )
 
@@ -486,7 +486,7 @@ class DiffLMPipeline(DiffusionPipeline):
         if output_type == "pandas":
             return table
         if output_type == "dataset":
-            return Dataset.from_pandas(table, preserve_index=False)
+            return Dataset.from_pandas(table, features=self.processor.schema.to_features(), preserve_index=False)
         texts = JSONCodec(self.processor.schema).encode(table)
         return texts if output_type == "text" else [json.loads(text) for text in texts]
 

@@ -18,7 +18,7 @@ from tiny import RECIPES
 from difflm_hf import DiffLMDenoiser, DiffLMPipeline, DiffLMProcessor, Field, JSONCodec, RecordSchema
 from difflm_hf.evaluation import evaluate_table, summarize, table_figures, write_report
 from difflm_hf.hub import cards
-from difflm_hf.hub.cards import copy_plots, dataset_card, model_card, plot_files
+from difflm_hf.hub.cards import dataset_card, model_card, plot_files
 from difflm_hf.training.train import build_model
 
 
@@ -325,7 +325,7 @@ def test_hostile_names(table, report, tmp_path):
     assert [row[0] for row in page.rows[1 : len(names) + 1]] == [name for name in SHOWN if name != "half ?"]
 
 
-def test_evaluation_figures_and_plots(pipeline, report, tmp_path):
+def test_evaluation_figures_and_plots(pipeline, report):
     card = model_card(pipeline, "user/people", report)
     page = Page(card)
     scores = json.loads((report / "report.json").read_text())
@@ -335,13 +335,12 @@ def test_evaluation_figures_and_plots(pipeline, report, tmp_path):
     assert "120 synthetic records were compared with 121 training records and 120 real ones" in page.text
     paths = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", card.text)
     assert paths == ["plots/correlations.png", "plots/distances.png"] == list(plot_files(report))
-    assert copy_plots(report, tmp_path) == [tmp_path / path for path in paths]
-    assert all((tmp_path / path).read_bytes().startswith(b"\x89PNG") for path in paths)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in plot_files(report).values())
     # Plots of single records and of all categories need permission.
     everything = model_card(pipeline, "user/people", report, include_data_plots=True)
     paths = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", everything.text)
     assert paths == [f"plots/{name}.png" for name in ("marginals", "correlations", "map", "distances")]
-    assert len(copy_plots(report, tmp_path, include_data_plots=True)) == 4
+    assert list(plot_files(report, include_data_plots=True)) == paths
 
 
 def test_alarms_come_first(pipeline, report, tmp_path):
@@ -395,7 +394,7 @@ def test_missing_reports_and_damaged_plots(pipeline, report, tmp_path):
         dataset_card(pipeline.processor.schema, 5, evaluation=tmp_path / "nowhere")
     folder = edited(report, tmp_path)
     (folder / "distances.png").write_bytes((report / "distances.png").read_bytes()[:500])
-    for act in (lambda: model_card(pipeline, evaluation=folder), lambda: copy_plots(folder, tmp_path)):
+    for act in (lambda: model_card(pipeline, evaluation=folder), lambda: plot_files(folder)):
         with pytest.raises(OSError, match=r"distances\.png is damaged"):
             act()
 

@@ -90,7 +90,7 @@ def test_profile(model, monkeypatch, capsys):
 @pytest.mark.parametrize("options", [[], ["--profile", "--output", "table.csv"]])
 def test_generate_either_writes_or_measures(options, error_of, model):
     line = error_of("generate", model, "--num-records", 10, *options)
-    assert line == "error: give either --output, to write records, or --profile, to measure"
+    assert line == "error: give either --output or --push-to-hub, for the records, or --profile, to measure"
 
 
 def test_endings_agree(model, monkeypatch, tmp_path):

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
@@ -64,8 +63,8 @@ def model_card(
         pipeline ([`DiffLMPipeline`]): The model.
         repo_id (`str`, *optional*): Its id on the Hub, such as `"user/model"`.
         evaluation (`str` or `Path`, *optional*):
-            The folder that `difflm evaluate` or [`write_report`] wrote. [`copy_plots`] brings the plots that the card
-            shows beside it.
+            The folder that `difflm evaluate` or [`write_report`] wrote. [`plot_files`] are the plots that the card
+            shows.
         license (`str`, *optional*): The licence of the weights, as the Hub names it, such as `"apache-2.0"`.
         datasets (`Sequence[str]`, defaults to none): Ids on the Hub of what it was trained on.
         language (`str` or `Sequence[str]`, *optional*): Codes of the languages of its texts, such as `"en"`.
@@ -86,7 +85,6 @@ def model_card(
     ```python
     >>> card = model_card(pipe, "user/adult", evaluation="report", license="apache-2.0")
     >>> card.save("adult-model/README.md")
-    >>> copy_plots("report", "adult-model")
     ```
     """
     for hub_id in filter(None, (repo_id, *datasets)):
@@ -251,28 +249,6 @@ def plot_files(evaluation: str | os.PathLike, include_data_plots: bool = False) 
                 raise OSError(f"{path} is damaged ({error}); evaluate anew") from error
             files[f"{PLOTS_FOLDER}/{path.name}"] = path
     return files
-
-
-def copy_plots(
-    evaluation: str | os.PathLike, folder: str | os.PathLike, include_data_plots: bool = False
-) -> list[Path]:
-    """
-    Copies the plots that a card shows to where it looks for them.
-
-    Args:
-        evaluation (`str` or `Path`): The folder that `difflm evaluate` or [`write_report`] wrote.
-        folder (`str` or `Path`): The folder of the card; the plots come into `plots/` in it.
-        include_data_plots (`bool`, defaults to `False`): As for [`model_card`].
-
-    Returns:
-        `list[Path]`: The copies.
-    """
-    copies = []
-    for name, path in plot_files(evaluation, include_data_plots).items():
-        copies.append(Path(folder) / name)
-        copies[-1].parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copies[-1])
-    return copies
 
 
 def _read_scores(folder: str | os.PathLike) -> dict[str, Any]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import httpx2
@@ -21,73 +21,78 @@ STALE = ("model*.safetensors*", "diffusion_pytorch_model*.safetensors*")
 UNHARMED = " No half commit is left behind, and files that were sent whole are not sent again."
 
 
-def upload_folder(
-    folder: str | os.PathLike,
+def commit_files(
+    files: Mapping[str, Path | bytes],
     repo_id: str,
     *,
     repo_type: str = "model",
-    subfolder: str | None = None,
     commit_message: str = "Upload with difflm_hf",
     commit_description: str | None = None,
     private: bool | None = None,
     token: str | bool | None = None,
     revision: str | None = None,
     create_pr: bool = False,
-    ignore_patterns: Sequence[str] = (),
     delete_patterns: Sequence[str] = (),
 ) -> CommitInfo:
     """
-    Makes the content of a folder one commit of a repository, which is created where it does not exist. A reader sees
-    all of it or nothing. After a cut-off the same call goes on: files that were sent whole are not sent again.
+    Makes files one commit of a repository, which is created where it does not exist. A reader sees all of it or
+    nothing. After a cut-off the same call goes on: files that were sent whole are not sent again.
 
     Args:
-        folder (`str` or `Path`): The folder.
+        files (`Mapping[str, Path | bytes]`): Files, or what is in them, by their paths in the repository.
         repo_id (`str`): The repository: `"name"` in the user's own namespace, or `"namespace/name"`.
         repo_type (`str`, defaults to `"model"`): `"model"` or `"dataset"`.
-        subfolder (`str`, *optional*): Where in the repository.
         commit_message, commit_description (`str`, *optional*): Of the commit.
         private (`bool`, *optional*): Whether a new repository is private; what is usual for its owner if not given.
         token (`str` or `bool`, *optional*): A token to write with; the one of `hf auth login` if not given.
         revision (`str`, *optional*): The branch, which is created where it does not exist.
         create_pr (`bool`, defaults to `False`): Open a pull request instead of changing the branch.
-        ignore_patterns (`Sequence[str]`, defaults to none): Files of the folder to leave out.
         delete_patterns (`Sequence[str]`, defaults to none):
-            Files below `subfolder` to delete from the repository, unless they are uploaded.
+            Files to delete from the repository, unless they are uploaded.
 
     Returns:
         `CommitInfo`.
 
     Raises:
-        `HfHubHTTPError`, `ConnectionError`: when the Hub refuses, or is out of reach. The message says what to do.
+        `HfHubHTTPError`, `ConnectionError`, `OSError`:
+            when the Hub refuses, or is out of reach. The message says what to do.
     """
     api = HfApi(token=token, library_name="difflm_hf")
-    root = f"{subfolder.strip('/')}/" if subfolder else ""
-    paths = {path.relative_to(folder).as_posix(): path for path in sorted(Path(folder).rglob("*")) if path.is_file()}
-    added = {
-        root + name: CommitOperationAdd(root + name, path)
-        for name, path in paths.items()
-        if not any(fnmatch(name, pattern) for pattern in ignore_patterns)
-    }
     with explained(repo_id):
         repo_id = api.create_repo(repo_id, private=private, repo_type=repo_type, exist_ok=True).repo_id
         if revision is not None and not create_pr and not revision.startswith("refs/"):
             api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
         present = api.list_repo_files(repo_id, revision=revision, repo_type=repo_type) if delete_patterns else []
-        deleted = [
-            CommitOperationDelete(name)
+        stale = [
+            name
             for name in present
-            if name not in added and any(fnmatch(name, root + pattern) for pattern in delete_patterns)
+            if name not in files and any(fnmatch(name, pattern) for pattern in delete_patterns)
         ]
         # Not `upload_folder` of huggingface_hub, which may make several commits.
         return api.create_commit(
             repo_id,
-            [*added.values(), *deleted],
+            [*(CommitOperationAdd(*file) for file in files.items()), *map(CommitOperationDelete, stale)],
             repo_type=repo_type,
             commit_message=commit_message,
             commit_description=commit_description,
             revision=revision,
             create_pr=create_pr,
         )
+
+
+def full_repo_id(repo_id: str, token: str | bool | None = None) -> str:
+    """`"namespace/name"`, in the namespace of the token's user where none is given."""
+    if "/" in repo_id:
+        return repo_id
+    with explained(repo_id):
+        return f"{HfApi(token=token).whoami()['name']}/{repo_id}"
+
+
+def folder_files(folder: str | os.PathLike, subfolder: str | None = None) -> dict[str, Path]:
+    """The files of a folder by their paths in a repository, there in a subfolder."""
+    root = PurePosixPath(subfolder or "")
+    paths = (path for path in sorted(Path(folder).rglob("*")) if path.is_file())
+    return {str(root / path.relative_to(folder).as_posix()): path for path in paths}
 
 
 class PushToHubMixin:
@@ -127,17 +132,16 @@ class PushToHubMixin:
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, **kwargs)
-            return upload_folder(
-                folder,
+            return commit_files(
+                folder_files(folder, subfolder),
                 repo_id,
-                subfolder=subfolder,
                 commit_message=commit_message or f"Upload {type(self).__name__}",
                 commit_description=commit_description,
                 private=private,
                 token=token,
                 revision=revision,
                 create_pr=create_pr,
-                delete_patterns=STALE,
+                delete_patterns=[str(PurePosixPath(subfolder or "") / pattern) for pattern in STALE],
             )
 
 

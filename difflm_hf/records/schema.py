@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from datasets import Features
 from pandas.api import types as pd_types
 
 from .table import read_table
@@ -424,6 +425,10 @@ class RecordSchema:
     def to_arrow(self) -> pa.Schema:
         """The Arrow schema of generated tables, the same for all of them."""
         return pa.schema([f.to_arrow() for f in self])
+
+    def to_features(self) -> Features:
+        """The features of a `datasets.Dataset` of generated records."""
+        return Features.from_arrow_schema(self.to_arrow())
 
     def to_dict(self) -> list[dict[str, Any]]:
         return [{k: v for k, v in asdict(f).items() if v is not None} for f in self.fields]

@@ -24,7 +24,7 @@ from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress, logging
 
 from ..denoiser import DiffLMDenoiser
-from ..hub.upload import upload_folder
+from ..hub.upload import commit_files, explained, folder_files
 from ..modeling_difflm import DiffLMModel
 from ..scheduling_latent_edm import LatentEDMScheduler
 from .beta_schedule import BetaSchedule
@@ -82,6 +82,10 @@ class _Trainer(Trainer):
         """Within it, the model has the weights that training is after."""
         return nullcontext()
 
+    def init_hf_repo(self, *args, **kwargs) -> None:
+        with explained(self.args.hub_model_id or self.args.output_dir):
+            super().init_hf_repo(*args, **kwargs)
+
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         args, job = self.args, self.push_in_progress
         is_busy = job is not None and not job.is_done() and not args.hub_always_push
@@ -104,8 +108,8 @@ class _Trainer(Trainer):
 
         def push() -> None:
             try:
-                upload_folder(
-                    folder,
+                commit_files(
+                    folder_files(folder),
                     self.hub_model_id,
                     token=args.hub_token,
                     revision=args.hub_revision,
