@@ -14,7 +14,6 @@ from huggingface_hub import CommitInfo
 
 from ..pipeline_difflm import DiffLMPipeline
 from ..shards import MANIFEST, write_shards
-from .cards import dataset_card, plot_files
 from .upload import commit_files, full_repo_id
 
 
@@ -65,6 +64,9 @@ def push_dataset(
     >>> push_dataset(pipe, "user/adult-synthetic", 10_000, seed=0, private=True)
     ```
     """
+    # Cards take plots and templates, which generation does without.
+    from .cards import dataset_card, plot_files
+
     sampling = {"num_inference_steps": num_inference_steps, "temperature": temperature, "top_p": top_p}
     repo_id = full_repo_id(repo_id, kwargs.get("token"))
     model = pipe.name_or_path if pipe.name_or_path and not os.path.exists(pipe.name_or_path) else None

@@ -29,7 +29,6 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 
 from ..denoiser import DiffLMDenoiser
-from ..hub.cards import model_card
 from ..modeling_difflm import DiffLMModel
 from ..pipeline_difflm import DiffLMPipeline
 from ..processing_difflm import DiffLMProcessor
@@ -361,6 +360,9 @@ def encode_latents(
 
 def save_pipeline(pipeline: DiffLMPipeline, output_dir: Path) -> None:
     """Saves beside the final place first, and model_index.json last, so that what can be loaded is complete."""
+    # Cards take plots and templates, which nothing before the end does.
+    from ..hub.cards import model_card
+
     temporary = output_dir / "complete"
     shutil.rmtree(temporary, ignore_errors=True)
     _save_whole(pipeline, temporary)
