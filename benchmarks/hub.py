@@ -20,13 +20,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from huggingface_hub import HfApi
 from transformers import AutoConfig
 
 from difflm_hf import DiffLMConfig, DiffLMModel
-from difflm_hf.records import JSONCodec, RecordSchema
 
 from .results import save_result
 
@@ -86,17 +84,22 @@ def push_table_model(data: str, folder: str, repo_id: str, categorical: list[str
     print(json.dumps({"commit": commit.oid, "push_seconds": time.monotonic() - start}))
 
 
-def push_base(repo_id: str, encoder_id: str, records: list[str], base: dict, encoder: dict, vocabulary: int) -> None:
+def push_base(data: str, repo_id: str, encoder_id: str, base: dict, encoder: dict, vocabulary: int) -> None:
+    from pathlib import Path
+
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+    from difflm_hf.records import JSONCodec, RecordSchema, read_table
+
+    table = read_table(Path(data, "shoppers", "train.csv")).head(2000)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=vocabulary - 2, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(records, trainer)
+    tokenizer.train_from_iterator(JSONCodec(RecordSchema.infer(table)).encode(table), trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
     )
@@ -264,9 +267,7 @@ def main() -> None:
         print(rows, flush=True)
         save_result("hub", {"rows": {"num_records": NUM_RECORDS, **rows}})
 
-        training = pd.read_csv(Path(data, "shoppers", "train.csv"))
-        records = JSONCodec(RecordSchema.infer(training, CATEGORICAL)).encode(training)
-        machine.run(push_base, "alice/base", "alice/encoder", records[:2000], BASE, ENCODER, VOCABULARY)
+        machine.run(push_base, data, "alice/base", "alice/encoder", BASE, ENCODER, VOCABULARY)
         names = "alice/shoppers-json", "alice/base", "alice/encoder"
         pushed = machine.run(push_json_model, data, str(model), *names, NUM_JSON_TRAINING_RECORDS)
         frozen = round_trip(machine, model, names[0], pushed, NUM_JSON_RECORDS)

@@ -100,6 +100,10 @@ at hand. Where a model did not end within {max_minutes} minutes, or failed, the 
 
 {grammars}
 
+## The Hub
+
+{hub}
+
 ## Evaluation
 
 `python -m benchmarks.evaluation` times [`difflm evaluate`](evaluation.md), with a target to predict, on rows that were
@@ -150,6 +154,19 @@ ENDLESS = """- {records:,} records in {files} files took {seconds:,.0f} s, {rate
   {after:,.0f} MiB after the first million, and {peak:,.0f} MiB in the end.
 - {killed:,} records: killed by SIGKILL at {kills} random moments ({moments} s after the start) and started again each
   time, a run ended with {same} as one that was left alone.
+"""
+HUB = """`python -m benchmarks.hub` takes models of Shoppers through a Hub on the loopback interface, by the real
+client over HTTP. The model is pushed with its card, all that is on the machine is deleted, and another process loads
+and generates with the same seed.
+
+{table}
+
+- The frozen LM's repository has {base:.1f} MB; what is pushed of a model with it is {share:.1%} of that. Of the
+  paper's pair, BERT-base as encoder and Mistral-7B frozen in bfloat16, it would be {trained:.2f} GB of
+  {published:.1f}: {pair_share:.1%}.
+- Of {cuts} pushes of {bytes:.1f} MB whose connections were cut off at a random byte, {failed} failed. Of these {empty}
+  left the repository empty. Repeated, {whole} of {cuts} were whole.
+- A dataset of {rows:,} generated records, loaded by `load_dataset`, had {features} features and {equal} rows.
 """
 GRAMMARS = """`python -m benchmarks.grammars` compares libraries for JSON by a grammar, on adult and a byte-level BPE
 of 32,000 ids, in one thread; times are in microseconds for a record and step, mean and 99th percentile.
@@ -414,6 +431,36 @@ def grammars_section() -> str:
     )
 
 
+def hub_section() -> str:
+    result = load_result("hub")
+    rows = []
+    for name, key in (("from scratch", "table"), ("frozen LM", "frozen")):
+        f = result[key]
+        rows.append(
+            [name, str(f["files"]), f"{f['bytes'] / 1e6:.1f} MB", f"{f['push_seconds']:.1f} s"]
+            + [f"{f['load_seconds']:.1f} s", f"{f['num_records']:,}"]
+            + ["yes" if f[same] else "no" for same in ("same_by_id", "same_by_commit")]
+        )
+    frozen, pair, cut, loaded = result["frozen"], result["frozen"]["published_pair"], result["cut"], result["rows"]
+    header = ["model", "files", "size", "push", "load", "records", "the same by id", "the same by commit"]
+    return HUB.format(
+        table=_table(header, rows),
+        base=frozen["base_bytes"] / 1e6,
+        share=frozen["bytes"] / frozen["base_bytes"],
+        trained=pair["trained"] / 1e9,
+        published=pair["base"] / 1e9,
+        pair_share=pair["trained"] / pair["base"],
+        cuts=cut["cuts"],
+        bytes=cut["bytes"] / 1e6,
+        failed=cut["failed"],
+        empty=cut["empty"],
+        whole=cut["whole"],
+        rows=loaded["num_records"],
+        features="equal" if loaded["features"] else "other",
+        equal="equal" if loaded["rows"] else "other",
+    )
+
+
 def evaluation_table() -> str:
     rows = [
         [f"{int(num_rows):,}", f"{figures['seconds']:.0f} s", f"{figures['peak_gib']:.1f} GiB"]
@@ -477,6 +524,7 @@ def main() -> None:
         generation=generation_section(tables),
         endless=endless_section(),
         grammars=grammars_section(),
+        hub=hub_section(),
         evaluation=evaluation_table(),
         latents=latents_table(tables),
         tradeoff=tradeoff_section(),
