@@ -20,7 +20,7 @@ from .configuration_difflm import DiffLMConfig
 
 # What a user says about downloads and devices, which goes for the base as well.
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
-LOADING_ARGUMENTS = ("dtype", "attn_implementation", "max_memory", "offload_folder", "trust_remote_code")
+LOADING_ARGUMENTS = ("dtype", "torch_dtype", "max_memory", "offload_folder", "trust_remote_code")
 # Fields of a configuration that say nothing about the weights or their use.
 INCIDENTAL = {"architectures", "dtype", "quantization_config", "transformers_version", "use_cache"}
 # Those that a processor chooses.
@@ -45,7 +45,7 @@ class BaseModelStub(nn.Module):
 
 
 def load_base_model(
-    config: DiffLMConfig, base_model: str | os.PathLike | None, module: str, device_map: Any, **kwargs
+    config: DiffLMConfig, base_model: str | os.PathLike | None, module: str, /, device_map: Any, **kwargs
 ) -> PreTrainedModel:
     """
     Loads the base that a configuration names.
@@ -58,32 +58,43 @@ def load_base_model(
         kwargs (*optional*): Of the call of `from_pretrained` for the whole model. What is of use here is taken.
 
     Raises:
-        `ValueError`: when the base is another than the one that the checkpoint was trained with.
+        `OSError`: when the base is not there.
+        `ValueError`: when it is another than the one that the checkpoint was trained with.
     """
-    arguments = {name: kwargs[name] for name in HUB_ARGUMENTS + LOADING_ARGUMENTS if name in kwargs}
+    name = base_model or config.base_model
+    if os.path.isabs(name) and not os.path.isdir(name):
+        raise FileNotFoundError(
+            f"there is no folder {name}, where the base model should be that this checkpoint was trained with; pass a "
+            "copy of that one as base_model"
+        )
+    arguments = {key: kwargs[key] for key in HUB_ARGUMENTS + LOADING_ARGUMENTS if key in kwargs}
+    attention = kwargs.get("attn_implementation")
+    if isinstance(attention, dict):  # one for each configuration inside that of the whole
+        attention = attention.get("decoder_config")
     lm = AutoModelForCausalLM.from_pretrained(
-        base_model or config.base_model,
+        name,
         revision="main" if base_model else config.base_revision or "main",
         device_map=_device_map_of(module, device_map),
+        attn_implementation=attention,
         use_safetensors=True,
         **arguments,
     )
     trained, given = _essentials(config.decoder_config), _essentials(lm.config)
     if differences := [
-        f"{name} is {given.get(name)!r}, not {trained.get(name)!r}"
-        for name in sorted(trained.keys() | given.keys())
-        if given.get(name) != trained.get(name)
+        f"{key} is {given.get(key)!r}, not {trained.get(key)!r}"
+        for key in sorted(trained.keys() | given.keys())
+        if given.get(key) != trained.get(key)
     ]:
         raise ValueError(
-            f"{base_model or config.base_model} is not the base model that this checkpoint was trained with, "
+            f"{name} is not the base model that this checkpoint was trained with, "
             f"{named(config)}: {', '.join(differences)}; pass a copy of that one as base_model"
         )
-    for name in SPECIAL_IDS:
-        setattr(lm.config, name, getattr(config.decoder_config, name, None))
+    for key in SPECIAL_IDS:
+        setattr(lm.config, key, getattr(config.decoder_config, key, None))
     return lm
 
 
-def check_vocabulary(tokenizer: PreTrainedTokenizerBase, base_model: str | os.PathLike) -> None:
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, base_model: str | os.PathLike, **kwargs) -> None:
     """
     Compares a checkpoint's tokenizer with that of a copy of its base.
 
@@ -91,7 +102,11 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, base_model: str | os.Pa
         `ValueError`: for the first id that stands for another token.
         `OSError`: when the copy has no tokenizer.
     """
-    ours, theirs = tokenizer.get_vocab(), AutoTokenizer.from_pretrained(base_model).get_vocab()
+    try:
+        theirs = AutoTokenizer.from_pretrained(base_model, **kwargs).get_vocab()
+    except (OSError, ValueError) as error:
+        raise OSError(f"{base_model} has no tokenizer to compare with that of the checkpoint: {error}") from error
+    ours = tokenizer.get_vocab()
     if different := sorted((token for token in ours if theirs.get(token) != ours[token]), key=ours.get):
         token = different[0]
         there = f"has the id {theirs[token]}" if token in theirs else "is unknown"
@@ -124,4 +139,4 @@ def _device_map_of(module: str, device_map: Any) -> str | int | torch.device | d
     above = [key for key in device_map if f"{module}.".startswith(f"{key}." if key else "")]
     if not below and not above:
         raise ValueError(f"device_map={device_map} does not say where {module!r} is to be; add it, or the key ''")
-    return below or {"": device_map[max(above, key=len)]}
+    return ({"": device_map[max(above, key=len)]} if above else {}) | below

@@ -79,6 +79,15 @@ class DiffLMConfig(PreTrainedConfig):
         self.max_record_length = max_record_length
         super().__init__(**kwargs)
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs) -> DiffLMConfig:
+        # In a call of `from_pretrained`, it is a copy of the base to load, and not another name for it.
+        copy_of_base = {key: kwargs.pop(key) for key in ("base_model",) if key in kwargs}
+        loaded = super().from_dict(config_dict, **kwargs)
+        if kwargs.get("return_unused_kwargs"):
+            return loaded[0], loaded[1] | copy_of_base
+        return loaded
+
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """The decoder's configuration, from which `generate` reads layers, heads and vocabulary."""
         return self.decoder_config.get_text_config(decoder=True)

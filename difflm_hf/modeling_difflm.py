@@ -140,7 +140,9 @@ class DiffLMPreTrainedModel(PushToHubMixin, PreTrainedModel):
         # Paths of this machine say nothing elsewhere.
         for config in (self.config, self.config.encoder_config, self.config.decoder_config):
             config.name_or_path = ""
-        with self.merged_base() if merge_base else nullcontext():
+        # A base that is trained after all is another one.
+        is_whole = merge_base or not self.config.freeze_decoder
+        with self.merged_base() if is_whole else nullcontext():
             super().save_pretrained(save_directory, *args, max_shard_size=max_shard_size, **kwargs)
 
     @contextmanager
@@ -199,7 +201,11 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs) -> DiffLMForCausalLM:
-        return super().from_pretrained(*args, **{"key_mapping": {r"^decoder\.": ""}, **kwargs})
+        loaded = super().from_pretrained(*args, **{"key_mapping": {r"^decoder\.": ""}, **kwargs})
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if model.generation_config._from_model_config:
+            model.generation_config = GenerationConfig.from_model_config(model.lm.config)
+        return loaded
 
     def __init__(self, config: DiffLMConfig, lm: PreTrainedModel | None = None):
         super().__init__(config)

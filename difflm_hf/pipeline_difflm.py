@@ -134,7 +134,9 @@ class DiffLMPipeline(DiffusionPipeline):
             except (OSError, ValueError) as error:
                 raise OSError(f"{name} is neither a folder nor a model that the Hub gives: {error}") from error
         _check_files(folder, given=kwargs)
-        if base_model is not None and "vae" not in kwargs:
+        if base_model is not None:
+            if "vae" in kwargs:
+                raise ValueError("base_model and vae exclude each other: load the vae with that base_model")
             kwargs["vae"] = _load_with_base(folder, base_model, kwargs)
         pipe = super().from_pretrained(folder, **kwargs)
         pipe.register_to_config(_name_or_path=name)
@@ -494,13 +496,17 @@ class DiffLMPipeline(DiffusionPipeline):
 def _load_with_base(folder: Path, base_model: str | os.PathLike, kwargs: dict[str, Any]) -> DiffLMModel:
     """The VAE of a pipeline with another copy of its base LM, as the pipeline's `kwargs` say."""
     processor = kwargs.get("processor") or DiffLMProcessor.from_pretrained(folder / "processor")
-    check_vocabulary(processor.tokenizer, base_model)
-    arguments = {name: kwargs[name] for name in (*HUB_ARGUMENTS, "use_safetensors") if name in kwargs}
+    where = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+    check_vocabulary(processor.tokenizer, base_model, **where)
     dtype = kwargs.get("dtype")
     if isinstance(dtype, dict):
         dtype = dtype.get("vae", dtype.get("default"))
     return DiffLMModel.from_pretrained(
-        folder / "vae", base_model=base_model, dtype="auto" if dtype is None else dtype, **arguments
+        folder / "vae",
+        base_model=base_model,
+        dtype="auto" if dtype is None else dtype,
+        device_map=kwargs.get("device_map"),
+        **where,
     )
 
 

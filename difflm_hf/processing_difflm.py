@@ -73,10 +73,10 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
                 A pretrained encoder's tokenizer, with `tokenizer`. Defaults to `tokenizer`.
             max_length (`int`, defaults to 1024): Tokens that a record's texts may take, or a whole JSON record.
             min_text_count (`int`, defaults to 1):
-                Times that a piece of text must be seen to get an id in the compact codec's vocabulary.
+                Records that a piece of text must be seen in to get an id in the compact codec's vocabulary.
         """
         table = read_table(data)
-        schema = schema or RecordSchema.infer(table)
+        schema = RecordSchema.infer(table) if schema is None else schema.count_categories(schema.conform(table))
         if tokenizer is not None:
             return cls(tokenizer, encoder_tokenizer or tokenizer, JSONCodec(schema), max_length)
         codec, tokenizer = CompactCodec.fit(schema, table, max_text_tokens=max_length, min_text_count=min_text_count)
@@ -216,7 +216,7 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         if self.is_compact and self.codec.texts and self.codec.min_text_count < min_count:
             raise ValueError(
                 f"column {self.codec.texts[0].name!r} is free text: the vocabulary learnt from it has pieces, perhaps "
-                f"names, that were seen fewer than {min_count} times; {ways}"
+                f"names, that fewer than {min_count} records have; {ways}"
             )
 
     def push_to_hub(self, repo_id: str, *, allow_rare_categories: bool = False, **kwargs) -> CommitInfo:

@@ -452,7 +452,7 @@ def test_isoformat_has_no_offsets_with_seconds(time, text):
         (pd.to_datetime(["2020-12-31", "2020-01-01"]), "datetime", YEAR),
         ([None, None], "null", {"nullable": True}),
         (pd.Categorical([True]), "category", {"categories": [True], "rarest": 1}),
-        (pd.Categorical([2], [3, 2], ordered=True), "category", {"categories": [3, 2], "ordered": True, "rarest": 1}),
+        (pd.Categorical([2], [3, 2], ordered=True), "category", {"categories": [3, 2], "ordered": True, "rarest": 0}),
     ],
     ids=str,
 )

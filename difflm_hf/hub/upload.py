@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, constants
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 
 # Weights that an earlier push may have left, in other shards.
@@ -62,11 +62,12 @@ def commit_files(
         repo_id = api.create_repo(repo_id, private=private, repo_type=repo_type, exist_ok=True).repo_id
         if revision is not None and not create_pr and not revision.startswith("refs/"):
             api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
-        present = api.list_repo_files(repo_id, revision=revision, repo_type=repo_type) if delete_patterns else []
+        # To be told of what others commit from here on, which would otherwise mix with this.
+        parent = api.repo_info(repo_id, revision=revision, repo_type=repo_type)
         stale = [
-            name
-            for name in present
-            if name not in files and any(fnmatch(name, pattern) for pattern in delete_patterns)
+            file.rfilename
+            for file in parent.siblings
+            if file.rfilename not in files and any(fnmatch(file.rfilename, pattern) for pattern in delete_patterns)
         ]
         # Not `upload_folder` of huggingface_hub, which may make several commits.
         return api.create_commit(
@@ -77,6 +78,7 @@ def commit_files(
             commit_description=commit_description,
             revision=revision,
             create_pr=create_pr,
+            parent_commit=parent.sha,
         )
 
 
@@ -159,20 +161,25 @@ def explained(repo_id: str | os.PathLike, is_upload: bool = True) -> Iterator[No
     except (httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
         # The libraries turn what the Hub answers into errors of their own.
         answer = _in_chain(error, HfHubHTTPError)
+        cls = OSError
         if answer is not None:
             advice = _advice(answer.response.status_code, answer.response.headers, repo_id, is_upload)
         elif _in_chain(error, httpx2.TransportError) is not None:
-            advice = _lost_connection(is_upload)
+            advice, cls = _lost_connection(is_upload), ConnectionError
+        elif not is_upload and _in_chain(error, (LocalEntryNotFoundError, OfflineModeIsEnabled)) is not None:
+            advice = (
+                f"{repo_id} is not in the cache: load it once with the network, without HF_HUB_OFFLINE and "
+                "local_files_only."
+            )
         else:
             raise
         if isinstance(error, HfHubHTTPError):
             error.append_to_message(f"\n\n{advice}")
             raise
-        cls = ConnectionError if answer is None else OSError
         raise cls(f"{error}\n\n{advice}") from error
 
 
-def _in_chain(error: BaseException | None, cls: type) -> Any:
+def _in_chain(error: BaseException | None, cls: type | tuple[type, ...]) -> Any:
     while error is not None and not isinstance(error, cls):
         error = error.__cause__ or error.__context__
     return error

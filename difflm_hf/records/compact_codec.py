@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -69,7 +70,7 @@ class CompactCodec:
         tokens (`dict[str, FieldTokens]`): The tokens of every field that is neither text nor null.
         num_text_ids (`int`): Ids of the byte-level BPE, which follow the four special ones.
         max_text_tokens (`int`): Tokens that the texts of a record may take in all, closing `⟨/s⟩` included.
-        min_text_count (`int`, defaults to 1): Times that each piece of the BPE was seen at least.
+        min_text_count (`int`, defaults to 1): Records that each piece of the BPE was seen in at least.
     """
 
     name = "compact"
@@ -121,7 +122,7 @@ class CompactCodec:
             text_vocab_size (`int`, defaults to 2048): Ids of the byte-level BPE for texts.
             max_text_tokens (`int`, defaults to 1024): Most tokens that the texts of one record may take.
             min_text_count (`int`, defaults to 1):
-                Times that a piece of text must be seen to get an id. All others are spelled in smaller pieces.
+                Records that a piece of text must be seen in to get an id. All others are spelled in smaller pieces.
 
         Returns:
             The codec and its tokenizer.
@@ -134,9 +135,7 @@ class CompactCodec:
         if len(table) == 0:
             raise ValueError("the table has no rows to fit a codec on")
         texts = [f.name for f in schema if f.type == "text"]
-        bpe = _train_bpe(
-            [t for name in texts for t in table[name].dropna()], text_vocab_size if texts else 0, min_text_count
-        )
+        bpe = _train_bpe(table[texts], text_vocab_size, min_text_count)
         vocab = [PAD, BOS, NULL, EOS, *bpe["vocab"]]
         tokens: dict[str, FieldTokens] = {}
         units: dict[str, np.ndarray] = {}
@@ -403,19 +402,26 @@ def _find_copies(
     return sorted((name for name, rate in rates.items() if rate >= min_copies), key=lambda name: -rates[name])
 
 
-def _train_bpe(texts: list[str], vocab_size: int, min_count: int) -> dict[str, Any]:
+def _train_bpe(texts: pd.DataFrame, vocab_size: int, min_count: int) -> dict[str, Any]:
     """A byte-level BPE: its vocabulary in order of id, and its merges."""
-    if not vocab_size:
+    if texts.columns.empty:
         return {"vocab": [], "merges": []}
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = splitter = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=min_count,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+
+    def words() -> Iterator[str]:
+        # Each once for a record: what is said often, but by one alone, is not common.
+        for record in texts.itertuples(index=False):
+            given = [text for text in record if isinstance(text, str)]
+            yield from sorted({t[i:j] for t in given for _, (i, j) in splitter.pre_tokenize_str(t)})
+
+    tokenizer.train_from_iterator(words(), trainer)
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
     vocab = tokenizer.get_vocab()
     return {"vocab": sorted(vocab, key=vocab.get), "merges": [tuple(m) for m in merges]}

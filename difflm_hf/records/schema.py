@@ -97,7 +97,7 @@ class Field:
             short decimal form, which are kept bit by bit.
         format (`str`, *optional*): `strftime` format of datetimes that came as strings.
         max_length (`int`, *optional*): Characters in the longest text.
-        rarest (`int`, *optional*): Records of the rarest category, in the data that the categories were read off.
+        rarest (`int`, *optional*): Records of the rarest category in the training data; 0 if it does not occur there.
     """
 
     name: str
@@ -347,7 +347,18 @@ class RecordSchema:
         for name in table.columns:
             with _naming(name):
                 schema.fields.append(_infer_field(name, table[name], name in categorical, max_categories))
-        return schema
+        return schema.count_categories(table)
+
+    def count_categories(self, table: pd.DataFrame) -> RecordSchema:
+        """A schema whose categories have the `rarest` of this table, which conforms to it."""
+        fields = []
+        for f in self:
+            if f.type == "category":
+                position = f.index(table[f.name])
+                counts = np.bincount(position[position >= 0], minlength=len(f.categories))
+                f = replace(f, rarest=int(counts.min()))
+            fields.append(f)
+        return RecordSchema(fields)
 
     def without_rare_categories(self, table: pd.DataFrame, min_count: int) -> tuple[RecordSchema, np.ndarray]:
         """
@@ -487,19 +498,16 @@ def _infer_field(name: str, column: pd.Series, categorical: bool, max_categories
     f = Field(name, "null", nullable=len(values) < len(column), dtype=str(column.dtype))
     if isinstance(column.dtype, pd.CategoricalDtype) and len(categories := column.cat.categories):
         _kind_of(categories.to_series(), categorical=True)
-        counts = values.value_counts()
-        f = replace(f, type="category", categories=categories.tolist(), ordered=column.cat.ordered or None)
-        return replace(f, rarest=int(counts[counts > 0].min()) if len(values) else None)
+        return replace(f, type="category", categories=categories.tolist(), ordered=column.cat.ordered or None)
     if len(values) == 0:
         return f
     kind = _kind_of(values, categorical)
     if kind == "text" and not categorical and (format := _datetime_format(values)) is not None:
         kind, f.format = "datetime", format
     if kind == "text" or categorical:
-        distinct = values.unique()
+        distinct = pd.Index([v.item() if isinstance(v, np.generic) else v for v in values.unique()])
         if categorical or (len(distinct) <= max_categories and 2 * len(distinct) <= len(values)):
-            rarest = int(values.value_counts().min())
-            return replace(f, type="category", categories=sorted(distinct.tolist()), rarest=rarest)
+            return replace(f, type="category", categories=sorted(distinct.tolist()))
         return replace(f, type="text", max_length=int(values.str.len().max()))
     f = replace(f, type=kind)
     if not f.is_numeric:

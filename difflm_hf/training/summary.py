@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from transformers import Trainer
@@ -63,7 +64,8 @@ def summarize_training(
         phases (`list[dict]`): What [`summarize_phase`] gave.
         energy_kwh (`float`, *optional*): The energy that all of it took.
     """
-    rows = pd.util.hash_pandas_object(table.astype(object), index=False).to_numpy()
+    # Sorted, since the split into training and validation, which a seed decides, says nothing of the data.
+    rows = np.sort(pd.util.hash_pandas_object(table.astype(object), index=False).to_numpy())
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "data": {
@@ -94,12 +96,22 @@ def _summarize_column(field: Field, column: pd.Series) -> dict[str, Any]:
         summary |= {"num_categories": len(field.categories), "common": common, "rarest": field.rarest}
     elif field.is_numeric and len(values) >= MIN_RANGE_COUNT:
         numbers = pd.Series(field.to_numpy(values)).quantile([0.05, 0.95], interpolation="nearest")
-        # Digits enough to know the range by, too few to know a record by.
-        show = {"datetime": lambda n: n.date().isoformat(), "number": lambda n: float(f"{n:.3g}"), "integer": int}
-        summary["range"] = [show[field.type](n) for n in numbers]
+        summary["range"] = [_round(field, number) for number in numbers]
     elif field.type == "text":
         summary["max_length"] = field.max_length
     return summary
+
+
+def _round(field: Field, number: Any) -> int | float | str:
+    """A number with digits enough to know a range by, too few to know a record by."""
+    if field.type == "number":
+        return float(f"{number:.3g}")
+    if field.type == "integer":
+        return int(float(f"{number:.4g}"))  # years as they are
+    if field.format is not None and "%Y" not in field.format:
+        return number.strftime("%H:%M")  # a time of any day
+    moment = number.tz_localize("UTC").tz_convert(field.time_zone) if field.time_zone else number
+    return moment.date().isoformat()
 
 
 def summarize_phase(name: str, trainer: Trainer) -> dict[str, Any]:

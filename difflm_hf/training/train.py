@@ -109,8 +109,8 @@ def train(
         max_minutes (`float`, *optional*): Time that training may take, both phases together.
         min_category_count (`int`, defaults to 1):
             Leave out records with categories of fewer records than this: the schema, which is a part of the model,
-            names all categories, and so may give people away. Pieces of text that were seen fewer times get no id in
-            the vocabulary.
+            names all categories, and so may give people away. Pieces of text that fewer records have get no id in the
+            vocabulary.
         seed (`int`, defaults to 0): Seed of everything.
         resume (`bool`, defaults to `False`): Go on where a run into the same folder was cut off.
         push_to_hub (`bool`, defaults to `False`): Push the pipeline and its card to the Hub at the end.
@@ -150,12 +150,17 @@ def train(
     recipe = RECIPES[config]
     train_table, validation_table = _split(read_table(data), validation, seed)
     both = pd.concat([train_table, validation_table], ignore_index=True)
-    schema = schema or RecordSchema.infer(both, categorical)
+    is_inferred = schema is None
+    schema = RecordSchema.infer(both, categorical) if is_inferred else schema
     num_train = len(train_table)
     if min_category_count > 1:
         both = schema.conform(both)
+        names = [f.name for f in schema if f.type == "category"]
         schema, kept = schema.without_rare_categories(both, min_category_count)
         both, num_train = both[kept], int(kept[:num_train].sum())
+        if is_inferred:  # of what is left, as bounds tell of records, too
+            left = RecordSchema.infer(both, names)
+            schema = RecordSchema([f if f.name in names else left[f.name] for f in schema])
     tables = both.iloc[:num_train], both.iloc[num_train:]
     base_encoder = base_encoder or base_model
     tokenizers = [base and AutoTokenizer.from_pretrained(base) for base in (base_model, base_encoder)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +32,9 @@ from .beta_schedule import BetaSchedule
 
 
 logger = logging.get_logger(__name__)
+
+# What resuming does without: arguments, among which the token may be, and a processor, which names rare categories.
+PRIVATE = (TRAINING_ARGS_NAME, "processor_config.json", "*tokenizer*")
 
 EVAL_SEED = 0  # validation draws the same noise each time, so that its losses compare
 
@@ -91,6 +95,9 @@ class _Trainer(Trainer):
         is_busy = job is not None and not job.is_done() and not args.hub_always_push
         if not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END or is_busy:
             return
+        if os.path.isabs(getattr(self.model.config, "base_model", None) or ""):
+            logger.warning_once("No pushes before the end: the base model is a folder, which others do not have")
+            return
         self.callback_handler.on_push_begin(args, self.state, self.control)
         # A copy, since checkpoints come and go while it is sent.
         folder = Path(tempfile.mkdtemp())
@@ -101,8 +108,7 @@ class _Trainer(Trainer):
             is_last = args.hub_strategy == HubStrategy.CHECKPOINT
             parent = Path("checkpoints", args.hub_subfolder) if args.hub_subfolder else Path()
             checkpoint = parent / ("last-checkpoint" if is_last else Path(checkpoint_folder).name)
-            # Not the arguments, among which the token may be, and which resuming does without.
-            shutil.copytree(checkpoint_folder, folder / checkpoint, ignore=shutil.ignore_patterns(TRAINING_ARGS_NAME))
+            shutil.copytree(checkpoint_folder, folder / checkpoint, ignore=shutil.ignore_patterns(*PRIVATE))
             stale = [f"{checkpoint.as_posix()}/*"]
         message = f"Training in progress, step {self.state.global_step}"
 
