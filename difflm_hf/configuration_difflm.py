@@ -28,6 +28,9 @@ class DiffLMConfig(PreTrainedConfig):
             Hub id or folder of the pretrained causal LM that a frozen decoder is. Checkpoints then leave its weights
             out, and loading fetches them from there.
         base_revision (`str`, *optional*): The commit of `base_model`, where that is a Hub id.
+        share_embeddings (`bool`, defaults to `False`):
+            The encoder reads the causal LM's input embeddings, brought to its width by a linear map, in place of
+            embeddings of its own. For encoders from scratch beside a pretrained LM, whose vocabulary is large.
         position_ranges (`list[tuple[int, int]]`, *optional*):
             The ids `[start, end)` that the record format allows at each position after BOS; the last holds for every
             further position if `num_texts` is not 0. Losses and samples are then computed over these ids alone.
@@ -60,6 +63,7 @@ class DiffLMConfig(PreTrainedConfig):
         freeze_decoder: bool = False,
         base_model: str | None = None,
         base_revision: str | None = None,
+        share_embeddings: bool = False,
         position_ranges: list[tuple[int, int]] | None = None,
         num_texts: int = 0,
         max_record_length: int | None = None,
@@ -74,6 +78,7 @@ class DiffLMConfig(PreTrainedConfig):
         self.freeze_decoder = freeze_decoder
         self.base_model = base_model
         self.base_revision = base_revision
+        self.share_embeddings = share_embeddings
         self.position_ranges = position_ranges and [(start, end) for start, end in position_ranges]
         self.num_texts = num_texts
         self.max_record_length = max_record_length

@@ -596,8 +596,11 @@ class DiffLMModel(DiffLMPreTrainedModel):
         encoder = AutoModel.from_config(config.encoder_config) if encoder is None else encoder
         config.encoder_config = encoder.config
         self.encoder = encoder.get_encoder() if hasattr(encoder, "decoder") else encoder
-        self.to_posterior = nn.Linear(self.encoder.config.get_text_config().hidden_size, 2 * config.latent_size)
+        encoder_size = self.encoder.config.get_text_config().hidden_size
+        self.to_posterior = nn.Linear(encoder_size, 2 * config.latent_size)
         self.decoder = DiffLMForCausalLM(config, lm)
+        if config.share_embeddings:
+            self.embeds_projection = nn.Linear(config.get_text_config().hidden_size, encoder_size)
         self.post_init()
 
     def _set_lm(self, lm: PreTrainedModel) -> None:
@@ -616,7 +619,7 @@ class DiffLMModel(DiffLMPreTrainedModel):
     @classmethod
     def from_encoder_decoder_pretrained(
         cls,
-        encoder: str,
+        encoder: str | None,
         decoder: str,
         freeze_decoder: bool = True,
         revision: str = "main",
@@ -632,7 +635,9 @@ class DiffLMModel(DiffLMPreTrainedModel):
         dtype that it was saved in.
 
         Args:
-            encoder (`str`): Hub id or folder of a model that `AutoModel` loads.
+            encoder (`str`, *optional*):
+                Hub id or folder of a model that `AutoModel` loads. Not given, one of `encoder_config` starts from
+                scratch, and reads the causal LM's input embeddings.
             decoder (`str`): Hub id or folder of a model that `AutoModelForCausalLM` loads.
             freeze_decoder (`bool`, defaults to `True`): Leave the causal LM as it is, as the paper does.
             revision (`str`, defaults to `"main"`): Revision of the decoder.
@@ -640,7 +645,11 @@ class DiffLMModel(DiffLMPreTrainedModel):
                 Ids that records start and end with, where they are not those of the decoder's configuration.
             kwargs (*optional*): Further fields of [`DiffLMConfig`].
         """
-        encoder = AutoModel.from_pretrained(encoder, dtype=torch.float32, use_safetensors=True)
+        if encoder is None:
+            kwargs["share_embeddings"] = True
+        else:
+            encoder = AutoModel.from_pretrained(encoder, dtype=torch.float32, use_safetensors=True)
+            kwargs["encoder_config"] = encoder.config
         dtype = "auto" if freeze_decoder else torch.float32
         revision = resolve_revision(decoder, revision)
         lm = AutoModelForCausalLM.from_pretrained(decoder, revision=revision, dtype=dtype, use_safetensors=True)
@@ -652,9 +661,7 @@ class DiffLMModel(DiffLMPreTrainedModel):
             kwargs["base_model"] = os.path.abspath(decoder) if is_folder else decoder
             # The commit, unless the Hub was out of reach and the revision came from the cache.
             kwargs["base_revision"] = None if is_folder else getattr(revision, "resolved", revision)
-        config = DiffLMConfig(
-            encoder_config=encoder.config, decoder_config=lm.config, freeze_decoder=freeze_decoder, **kwargs
-        )
+        config = DiffLMConfig(decoder_config=lm.config, freeze_decoder=freeze_decoder, **kwargs)
         return cls(config, encoder, lm).eval()
 
     def encode(
@@ -670,7 +677,12 @@ class DiffLMModel(DiffLMPreTrainedModel):
         Returns:
             μ(x) and log σ²(x), each `torch.FloatTensor` of shape `(batch_size, latent_size)`.
         """
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        if self.config.share_embeddings:
+            embeds = self.decoder.get_input_embeddings()(input_ids)
+            inputs = {"inputs_embeds": self.embeds_projection(embeds.to(self.embeds_projection.weight.dtype))}
+        else:
+            inputs = {"input_ids": input_ids}
+        hidden = self.encoder(**inputs, attention_mask=attention_mask).last_hidden_state
         if attention_mask is None:
             pooled = hidden.mean(1)
         else:

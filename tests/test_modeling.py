@@ -528,6 +528,25 @@ class TestPretrained:
         )
         assert_same_weights(model.encoder, encoder.encoder)
 
+    @pytest.mark.parametrize("decoder_type", ["llama", "gemma3_text"])
+    def test_encoder_that_reads_the_decoders_embeddings(self, tiny_config, save, tmp_path, ids, decoder_type):
+        lm, folder = save(decoder_type, AutoModelForCausalLM)
+        model = DiffLMModel.from_encoder_decoder_pretrained(
+            None, folder, encoder_config=tiny_config("bert", vocab_size=1, hidden_size=24)
+        )
+        model.save_pretrained(tmp_path / "model")
+        for m in model, DiffLMModel.from_pretrained(tmp_path / "model"):
+            m.train()(ids).loss.backward()
+            assert m.embeds_projection.weight.grad.any()
+            assert not any(parameter.grad is not None for parameter in m.decoder.lm.parameters())
+            posterior = m.eval().encode(ids)
+            torch.testing.assert_close(posterior, model.eval().encode(ids))
+        # It sees which ids there are.
+        with torch.no_grad():
+            model.decoder.get_input_embeddings().weight[ids[0, -1]] += 1
+            changed = (posterior[0] != model.encode(ids)[0]).any(1)
+        assert changed.tolist() == [(row == ids[0, -1]).any().item() for row in ids]
+
     def test_frozen_decoder(self, save, tmp_path, ids):
         model = DiffLMModel.from_encoder_decoder_pretrained(save("bert")[1], save("llama", AutoModelForCausalLM)[1])
         model.save_pretrained(tmp_path / "model")

@@ -102,7 +102,9 @@ def train(
         base_model (`str`, *optional*):
             Hub id or folder of a pretrained causal LM, which then writes records as JSON and is not trained itself.
             Not given, a small decoder is trained from scratch on the compact format.
-        base_encoder (`str`, *optional*): Hub id or folder of a pretrained encoder, with `base_model`.
+        base_encoder (`str`, *optional*):
+            Hub id or folder of a pretrained encoder, with `base_model`. Not given, a small one is trained from
+            scratch on the base model's input embeddings.
         injection (`str`, defaults to `"soft_prompt"`): One of the four ways of [`DiffLMConfig`].
         max_length (`int`, defaults to 1024):
             Tokens that a record's texts may take, or the whole record with `base_model`; a longer one is an error.
@@ -162,7 +164,6 @@ def train(
             left = RecordSchema.infer(both, names)
             schema = RecordSchema([f if f.name in names else left[f.name] for f in schema])
     tables = both.iloc[:num_train], both.iloc[num_train:]
-    base_encoder = base_encoder or base_model
     tokenizers = [base and AutoTokenizer.from_pretrained(base) for base in (base_model, base_encoder)]
     processor = DiffLMProcessor.from_records(both, schema, *tokenizers, max_length, min_category_count)
     _ = processor.grammar  # says what it cannot do before hours of training
@@ -289,7 +290,7 @@ def build_model(processor: DiffLMProcessor, recipe: Recipe, injection: str = "so
 
 
 def adapt_model(
-    encoder: str,
+    encoder: str | None,
     decoder: str,
     processor: DiffLMProcessor,
     recipe: Recipe,
@@ -297,15 +298,21 @@ def adapt_model(
     records: list[TensorDataset],
 ) -> DiffLMModel:
     """
-    A DiffLM of two pretrained models, with the decoder frozen.
+    A DiffLM of a pretrained decoder, which is frozen, and an encoder that is pretrained, too, or starts from scratch.
 
     Raises:
         `ValueError`: when one of them cannot read records as long as these.
     """
     lengths = {name: max(d.tensors[name].shape[1] for d in records) for name in ("input_ids", "decoder_input_ids")}
+    fields = {}
+    if encoder is None:
+        # Of its own embeddings, which it does not use, it has but one.
+        length = {"max_position_embeddings": lengths["input_ids"] + 64, "vocab_size": 1}
+        fields["encoder_config"] = AutoConfig.for_model("bert", **length, **ENCODER_CONFIG, **recipe.encoder_config)
     model = DiffLMModel.from_encoder_decoder_pretrained(
         encoder,
         decoder,
+        **fields,
         latent_size=recipe.latent_size,
         injection=injection,
         max_record_length=lengths["decoder_input_ids"],
