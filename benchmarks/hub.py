@@ -2,12 +2,13 @@
 Takes models through a Hub on the loopback interface, by the real client over HTTP.
 
     pip install -c constraints.txt -e ".[test]"
-    python -m benchmarks.hub --data-dir DIR [--work-dir DIR]
+    python -m benchmarks.hub --data-dir DIR --base LM [--work-dir DIR]
 
-DIR holds shoppers/{train,valid,test}.csv. A model of that table is trained, evaluated and pushed with its card; all
-that is on the machine is deleted; another process loads it by its id and by its commit, and generates. The same for a
-model that writes with a frozen base LM, which is on that Hub too. Generated records are pushed as a dataset and loaded
-again, and uploads are cut off at random bytes and repeated. Figures go to benchmarks/results/hub.json.
+DIR holds shoppers/{train,valid,test}.csv; LM is a causal LM that examples/pretrain_base_lm.py made of other data. A
+model of that table is trained, evaluated and pushed with its card; all that is on the machine is deleted; another
+process loads it by its id and by its commit, and generates. The same for a model that writes with the frozen LM, which
+is on that Hub too. Generated records are pushed as a dataset and loaded again, and uploads are cut off at random bytes
+and repeated. Figures go to benchmarks/results/hub.json.
 """
 
 from __future__ import annotations
@@ -37,24 +38,7 @@ CATEGORICAL = ["OperatingSystems", "Browser", "Region", "TrafficType"]
 NUM_RECORDS, NUM_JSON_RECORDS = 10_000, 64
 NUM_JSON_TRAINING_RECORDS = 1000
 NUM_CUTS = 10
-# A frozen base LM of random weights, and an encoder that reads its tokens with narrow embeddings.
-BASE = {
-    "model_type": "llama",
-    "hidden_size": 512,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 8,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-}
-ENCODER = {
-    "model_type": "electra",
-    "embedding_size": 32,
-    "hidden_size": 128,
-    "intermediate_size": 384,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-}
-VOCABULARY = 4096
+JSON_MINUTES = 4
 TIMEOUT = 3600
 
 
@@ -84,35 +68,14 @@ def push_table_model(data: str, folder: str, repo_id: str, categorical: list[str
     print(json.dumps({"commit": commit.oid, "push_seconds": time.monotonic() - start}))
 
 
-def push_base(data: str, repo_id: str, encoder_id: str, base: dict, encoder: dict, vocabulary: int) -> None:
-    from pathlib import Path
+def push_base(folder: str, repo_id: str) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedTokenizerFast
-
-    from difflm_hf.records import JSONCodec, RecordSchema, read_table
-
-    table = read_table(Path(data, "shoppers", "train.csv")).head(2000)
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary - 2, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(JSONCodec(RecordSchema.infer(table)).encode(table), trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
-    )
-    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    ids |= {"pad_token_id": tokenizer.pad_token_id, "vocab_size": vocabulary, "max_position_embeddings": 1024}
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(AutoConfig.for_model(**base, **ids)).bfloat16().push_to_hub(repo_id)
-    AutoModel.from_config(AutoConfig.for_model(**encoder, **ids)).push_to_hub(encoder_id)
-    for repo in (repo_id, encoder_id):
-        tokenizer.push_to_hub(repo)
+    AutoModelForCausalLM.from_pretrained(folder).bfloat16().push_to_hub(repo_id)
+    AutoTokenizer.from_pretrained(folder).push_to_hub(repo_id)
 
 
-def push_json_model(data: str, folder: str, repo_id: str, base: str, encoder: str, num_records: int) -> None:
+def push_json_model(data: str, folder: str, repo_id: str, base: str, num_records: int, minutes: float) -> None:
     import json
     import time
     from pathlib import Path
@@ -121,7 +84,7 @@ def push_json_model(data: str, folder: str, repo_id: str, base: str, encoder: st
     from difflm_hf.records import read_table
 
     table = read_table(Path(data, "shoppers", "train.csv")).head(num_records)
-    pipe = train(table, folder, base_model=base, base_encoder=encoder, max_minutes=1)
+    pipe = train(table, folder, base_model=base, max_minutes=minutes)
     start = time.monotonic()
     commit = pipe.push_to_hub(repo_id, allow_rare_categories=True)
     print(json.dumps({"commit": commit.oid, "push_seconds": time.monotonic() - start}))
@@ -247,6 +210,7 @@ def published_pair() -> dict[str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--base", type=Path, required=True, help="A causal LM that has not seen Shoppers.")
     parser.add_argument("--work-dir", type=Path, default=Path("benchmark-models"))
     args = parser.parse_args()
     data, folder = str(args.data_dir.absolute()), (args.work_dir / "hub").absolute()
@@ -267,10 +231,10 @@ def main() -> None:
         print(rows, flush=True)
         save_result("hub", {"rows": {"num_records": NUM_RECORDS, **rows}})
 
-        machine.run(push_base, data, "alice/base", "alice/encoder", BASE, ENCODER, VOCABULARY)
-        names = "alice/shoppers-json", "alice/base", "alice/encoder"
-        pushed = machine.run(push_json_model, data, str(model), *names, NUM_JSON_TRAINING_RECORDS)
-        frozen = round_trip(machine, model, names[0], pushed, NUM_JSON_RECORDS)
+        machine.run(push_base, str(args.base.absolute()), "alice/base")
+        sizes = NUM_JSON_TRAINING_RECORDS, JSON_MINUTES
+        pushed = machine.run(push_json_model, data, str(model), "alice/shoppers-json", "alice/base", *sizes)
+        frozen = round_trip(machine, model, "alice/shoppers-json", pushed, NUM_JSON_RECORDS)
         frozen |= {"base_bytes": size_of(hub, "alice/base"), "published_pair": published_pair()}
         print(frozen, flush=True)
         save_result("hub", {"frozen": frozen})

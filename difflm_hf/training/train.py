@@ -43,6 +43,7 @@ from .recipes import (
     EARLY_STOPPING_PATIENCE,
     ENCODER_CONFIG,
     JSON_BLOCK_SIZE,
+    LM_BATCH_TOKENS,
     NOISE_LEVELS,
     NUM_EVALUATIONS,
     NUMERIC_SHARE,
@@ -224,7 +225,12 @@ def _train_vae(
     hub: dict[str, Any],
 ) -> tuple[DiffLMModel, dict[str, Any]]:
     folder = output_dir / "checkpoints" / "vae"
-    fields = VAE_ARGUMENTS | recipe.vae | hub
+    fields = COMMON_ARGUMENTS | VAE_ARGUMENTS | recipe.vae | hub
+    if "decoder_input_ids" in records[0].tensors:
+        # Logits over the vocabulary of a pretrained LM take most of the memory.
+        most = max(1, LM_BATCH_TOKENS // records[0].tensors["decoder_input_ids"].shape[1])
+        sizes = ("per_device_train_batch_size", "per_device_eval_batch_size")
+        fields |= {name: min(fields[name], most) for name in sizes}
     arguments = _arguments(DiffLMTrainingArguments, folder, seed, fields)
     steps_per_epoch = -(-len(records[0]) // arguments.per_device_train_batch_size)
     arguments.max_steps = max(recipe.min_steps, int(arguments.num_train_epochs * steps_per_epoch))
