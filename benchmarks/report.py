@@ -161,9 +161,9 @@ and generates with the same seed.
 
 {table}
 
-- The frozen LM's repository has {base:.1f} MB; what is pushed of a model with it is {share:.1%} of that. Of the
-  paper's pair, BERT-base as encoder and Mistral-7B frozen in bfloat16, it would be {trained:.2f} GB of
-  {published:.1f}: {pair_share:.1%}.
+- The frozen LM, of the shape of SmolLM2-135M and with random weights, has {base:.0f} MB; what is pushed of a model
+  with it has {share:.1%} of that. Of the paper's pair, BERT-base as encoder and Mistral-7B frozen in bfloat16, it
+  would be {trained:.2f} GB of {published:.1f}: {pair_share:.1%}.
 - Of {cuts} pushes of {bytes:.1f} MB whose connections were cut off at a random byte, {failed} failed. Of these {empty}
   left the repository empty. Repeated, {whole} of {cuts} were whole.
 - A dataset of {rows:,} generated records, loaded by `load_dataset`, had {features} features and {equal} rows.
