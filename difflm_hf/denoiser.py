@@ -82,6 +82,10 @@ class DiffLMDenoiser(PushToHubMixin, ModelMixin, ConfigMixin):
         self.register_buffer("latent_mean", torch.zeros(latent_size))
         self.register_buffer("latent_std", torch.ones(latent_size))
 
+    def save_config(self, *args, **kwargs) -> None:
+        self.register_to_config(_name_or_path="")  # a path of this machine says nothing elsewhere
+        super().save_config(*args, **kwargs)
+
     def normalize_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents z, of shape `(batch_size, latent_size)`, on the scale of the diffusion."""
         return (latents - self.latent_mean) / self.latent_std

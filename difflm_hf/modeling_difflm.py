@@ -137,6 +137,8 @@ class DiffLMPreTrainedModel(PushToHubMixin, PreTrainedModel):
             max_shard_size (`int` or `str`, defaults to `"50GB"`): Bytes of a file of weights.
             kwargs (*optional*): Those of `PreTrainedModel.save_pretrained`.
         """
+        if kwargs.get("push_to_hub") and not merge_base:
+            self.check_publishable()
         # Paths of this machine say nothing elsewhere.
         for config in (self.config, self.config.encoder_config, self.config.decoder_config):
             config.name_or_path = ""

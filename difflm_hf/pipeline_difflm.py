@@ -157,7 +157,15 @@ class DiffLMPipeline(DiffusionPipeline):
         names = {(cls.__module__, cls.__name__): (lib, cls.__name__) for cls, lib in LIBRARIES.items()}
         super().register_to_config(**{k: names.get(v, v) if isinstance(v, tuple) else v for k, v in kwargs.items()})
 
-    def save_pretrained(self, save_directory: str | os.PathLike, *, merge_base: bool = False, **kwargs) -> None:
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        *,
+        merge_base: bool = False,
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        **kwargs,
+    ) -> None:
         """
         Saves the pipeline in a folder.
 
@@ -165,12 +173,21 @@ class DiffLMPipeline(DiffusionPipeline):
             save_directory (`str` or `Path`): The folder.
             merge_base (`bool`, defaults to `False`):
                 Save the weights of a frozen base LM too, rather than its name and commit.
+            push_to_hub (`bool`, defaults to `False`): Then push, by `kwargs` of [`DiffLMPipeline.push_to_hub`].
+            repo_id (`str`, *optional*): Where to; the name of the folder if not given.
             kwargs (*optional*): Those of `DiffusionPipeline.save_pretrained`, such as `max_shard_size`.
         """
-        # The path that this pipeline came from says nothing elsewhere.
-        self.register_to_config(_name_or_path="")
-        with self.vae.merged_base() if merge_base else nullcontext():
-            super().save_pretrained(save_directory, **kwargs)
+        if push_to_hub:
+            self.save_pretrained(save_directory, merge_base=merge_base)
+            self.push_to_hub(repo_id or Path(save_directory).absolute().name, merge_base=merge_base, **kwargs)
+            return
+        name = self.name_or_path
+        self.register_to_config(_name_or_path="")  # a path of this machine says nothing elsewhere
+        try:
+            with self.vae.merged_base() if merge_base else nullcontext():
+                super().save_pretrained(save_directory, **kwargs)
+        finally:
+            self.register_to_config(_name_or_path=name)
         DiffLMPipelineConfig(architectures=[type(self).__name__]).save_pretrained(save_directory)
 
     def push_to_hub(

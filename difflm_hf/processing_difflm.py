@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -218,6 +220,20 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
                 f"column {self.codec.texts[0].name!r} is free text: the vocabulary learnt from it has pieces, perhaps "
                 f"names, that fewer than {min_count} records have; {ways}"
             )
+
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> list[str]:
+        """
+        Saves to a folder.
+
+        Args:
+            save_directory (`str` or `Path`): The folder.
+            push_to_hub (`bool`, defaults to `False`): Push, too, by `kwargs` of [`DiffLMProcessor.push_to_hub`].
+            kwargs (*optional*): Else those of `ProcessorMixin.save_pretrained`.
+        """
+        if push_to_hub:
+            self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).absolute().name), **kwargs)
+            kwargs = {}
+        return super().save_pretrained(save_directory, **kwargs)
 
     def push_to_hub(self, repo_id: str, *, allow_rare_categories: bool = False, **kwargs) -> CommitInfo:
         """

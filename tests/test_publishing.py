@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_training import save_pretrained_pair
 from tiny import RECIPES
 
 from difflm_hf import DiffLMPipeline, DiffLMProcessor, JSONCodec, RecordSchema, train
+from difflm_hf.hub.cards import model_card
 from difflm_hf.records import CompactCodec
 from difflm_hf.training.callbacks import LossProgressCallback
 from difflm_hf.training.summary import summarize_training
@@ -430,3 +432,20 @@ def test_schema_of_the_first_table_is_left_alone():
     schema = RecordSchema.infer(table)
     schema.without_rare_categories(table, 10)
     assert schema == RecordSchema.infer(table)
+
+
+def test_no_path_of_this_machine_is_saved(tmp_path):
+    """Neither where the data or the base came from, nor where the model was trained and loaded from."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"color": rng.choice(["rot", "grün"], 32), "big": rng.random(32) < 0.5})
+    table.to_csv(tmp_path / "table.csv", index=False)
+    codec = JSONCodec(RecordSchema.infer(table))
+    save_pretrained_pair(codec.encode(table), tmp_path, "llama", num_steps=1)
+    for base in ({}, {"base_model": str(tmp_path / "decoder"), "base_encoder": str(tmp_path / "encoder")}):
+        pipe = train(tmp_path / "table.csv", tmp_path / f"model{len(base)}", config="tiny", **base)
+        pipe.save_pretrained(tmp_path / f"saved{len(base)}", merge_base=True)
+        model_card(pipe).save(tmp_path / f"saved{len(base)}" / "README.md")
+        assert pipe.name_or_path == str(tmp_path / f"model{len(base)}")
+        files = [path for path in (tmp_path / f"saved{len(base)}").rglob("*") if path.is_file()]
+        assert len(files) > 8
+        assert [path.name for path in files if str(tmp_path).encode() in path.read_bytes()] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -141,8 +142,9 @@ def energy_meter() -> Iterator[Callable[[], float | None]]:
     except ImportError:
         yield lambda: None
         return
+    logging.getLogger("codecarbon").setLevel(logging.ERROR)
     # The country matters for emissions only, of which nothing is asked.
-    tracker = OfflineEmissionsTracker(country_iso_code="USA", save_to_file=False, log_level="critical")
+    tracker = OfflineEmissionsTracker(country_iso_code="USA", save_to_file=False, log_level="error")
     tracker.start()
     try:
         yield lambda: tracker.stop() and tracker.final_emissions_data.energy_consumed

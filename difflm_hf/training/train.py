@@ -134,8 +134,9 @@ def train(
     """
     arguments = {
         "config": config,
-        "base_model": base_model,
-        "base_encoder": base_encoder,
+        # Of folders the names: their paths say nothing elsewhere.
+        "base_model": base_model and (Path(base_model).name if os.path.isdir(base_model) else base_model),
+        "base_encoder": base_encoder and (Path(base_encoder).name if os.path.isdir(base_encoder) else base_encoder),
         "injection": injection,
         "max_length": max_length,
         "max_minutes": max_minutes,
