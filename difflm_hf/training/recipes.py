@@ -110,8 +110,8 @@ NOISE_LEVELS = {"sigma_min": 0.02, "sigma_max": 5.0}
 # With 12 evaluations, of order 3, as near to the exact solution as Heun's method with 31.
 SAMPLER_CONFIG = {"solver_order": 3}
 
-# Of the longest records, in a batch that a pretrained LM reads.
-LM_BATCH_TOKENS = 2**13
+# Of a pretrained LM, in a batch of the longest records: a GiB in float32, of which training takes several.
+LM_BATCH_LOGITS = 2**28
 
 # Records that are generated together: of the compact codec, and written by a pretrained LM
 COMPACT_BLOCK_SIZE, JSON_BLOCK_SIZE = 8192, 64

@@ -43,7 +43,7 @@ from .recipes import (
     EARLY_STOPPING_PATIENCE,
     ENCODER_CONFIG,
     JSON_BLOCK_SIZE,
-    LM_BATCH_TOKENS,
+    LM_BATCH_LOGITS,
     NOISE_LEVELS,
     NUM_EVALUATIONS,
     NUMERIC_SHARE,
@@ -229,7 +229,8 @@ def _train_vae(
     fields = COMMON_ARGUMENTS | VAE_ARGUMENTS | recipe.vae | hub
     if "decoder_input_ids" in records[0].tensors:
         # Logits over the vocabulary of a pretrained LM take most of the memory.
-        most = max(1, LM_BATCH_TOKENS // records[0].tensors["decoder_input_ids"].shape[1])
+        num_logits = records[0].tensors["decoder_input_ids"].shape[1] * vae.config.get_text_config().vocab_size
+        most = max(1, LM_BATCH_LOGITS // num_logits)
         sizes = ("per_device_train_batch_size", "per_device_eval_batch_size")
         fields |= {name: min(fields[name], most) for name in sizes}
     arguments = _arguments(DiffLMTrainingArguments, folder, seed, fields)
