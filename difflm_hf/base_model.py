@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from .configuration_difflm import DiffLMConfig
+from .hub.upload import explained
 
 
 # What a user says about downloads and devices, which goes for the base as well.
@@ -71,14 +72,15 @@ def load_base_model(
     attention = kwargs.get("attn_implementation")
     if isinstance(attention, dict):  # one for each configuration inside that of the whole
         attention = attention.get("decoder_config")
-    lm = AutoModelForCausalLM.from_pretrained(
-        name,
-        revision="main" if base_model else config.base_revision or "main",
-        device_map=_device_map_of(module, device_map),
-        attn_implementation=attention,
-        use_safetensors=True,
-        **arguments,
-    )
+    with explained(name, is_upload=False):
+        lm = AutoModelForCausalLM.from_pretrained(
+            name,
+            revision="main" if base_model else config.base_revision or "main",
+            device_map=_device_map_of(module, device_map),
+            attn_implementation=attention,
+            use_safetensors=True,
+            **arguments,
+        )
     trained, given = _essentials(config.decoder_config), _essentials(lm.config)
     if differences := [
         f"{key} is {given.get(key)!r}, not {trained.get(key)!r}"

@@ -47,6 +47,7 @@ def train(
     hub_strategy: Annotated[
         str, typer.Option(help="What to push before: end, every_save, checkpoint or all_checkpoints.")
     ] = "every_save",
+    hub_revision: Annotated[str | None, typer.Option(help="The branch; a new one is made.")] = None,
     private: Annotated[bool | None, typer.Option(help="Whether a new repository is private.")] = None,
     license: Annotated[str | None, typer.Option(help="Licence of the weights, as the Hub names it.")] = None,
     allow_rare_categories: Annotated[bool, typer.Option("--allow-rare-categories", help=RARE_HELP)] = False,
@@ -72,6 +73,7 @@ def train(
         hub_model_id=hub_model_id,
         hub_strategy=hub_strategy,
         hub_private_repo=private,
+        hub_revision=hub_revision,
         license=license,
         allow_rare_categories=allow_rare_categories,
     )
@@ -103,6 +105,9 @@ def generate(
     ] = None,
     private: Annotated[bool | None, typer.Option(help="Whether a new repository is private.")] = None,
     license: Annotated[str | None, typer.Option(help="Licence of the records, as the Hub names it.")] = None,
+    allow_rare_categories: Annotated[
+        bool, typer.Option("--allow-rare-categories", help="Publish records whose categories may be rare, and texts.")
+    ] = False,
 ) -> None:
     """Generate records with a trained model."""
     from .hub.datasets import push_dataset
@@ -135,7 +140,15 @@ def generate(
         return
     if push_to_hub is not None:
         commit = push_dataset(
-            pipe, push_to_hub, num_records, seed, **sampling, output_dir=output, private=private, license=license
+            pipe,
+            push_to_hub,
+            num_records,
+            seed,
+            **sampling,
+            output_dir=output,
+            allow_rare_categories=allow_rare_categories,
+            license=license,
+            private=private,
         )
         console.print(f"{num_records} records in {commit.repo_url}", markup=False, highlight=False, soft_wrap=True)
         return
@@ -181,6 +194,9 @@ def push(
     include_code: Annotated[
         bool, typer.Option("--include-code", help="Push the code too, for those who have not installed difflm_hf.")
     ] = False,
+    base_model: Annotated[
+        str | None, typer.Option(help="A copy of the frozen base LM, in place of the one that the model names.")
+    ] = None,
     merge_base: Annotated[
         bool, typer.Option("--merge-base", help="Push the weights of a frozen base LM too, and not only its name.")
     ] = False,
@@ -191,7 +207,7 @@ def push(
     from .utils import no_progress_bars
 
     with no_progress_bars():
-        pipe = DiffLMPipeline.from_pretrained(model)
+        pipe = DiffLMPipeline.from_pretrained(model, base_model=base_model)
     commit = pipe.push_to_hub(
         repo_id,
         card=card,

@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig
 
 from .base_model import HUB_ARGUMENTS, check_vocabulary
-from .configuration_difflm import DiffLMPipelineConfig
+from .configuration_difflm import DiffLMConfig, DiffLMPipelineConfig
 from .denoiser import DiffLMDenoiser
 from .hub.upload import commit_files, explained, folder_files, full_repo_id
 from .modeling_difflm import DiffLMModel
@@ -134,10 +134,10 @@ class DiffLMPipeline(DiffusionPipeline):
             except (OSError, ValueError) as error:
                 raise OSError(f"{name} is neither a folder nor a model that the Hub gives: {error}") from error
         _check_files(folder, given=kwargs)
-        if base_model is not None:
-            if "vae" in kwargs:
-                raise ValueError("base_model and vae exclude each other: load the vae with that base_model")
-            kwargs["vae"] = _load_with_base(folder, base_model, kwargs)
+        if "vae" not in kwargs:
+            kwargs |= _load_vae_with_base(folder, base_model, kwargs)
+        elif base_model is not None:
+            raise ValueError("base_model and vae exclude each other: load the vae with that base_model")
         pipe = super().from_pretrained(folder, **kwargs)
         pipe.register_to_config(_name_or_path=name)
         # A snapshot of the Hub has its commit for a name.
@@ -164,6 +164,7 @@ class DiffLMPipeline(DiffusionPipeline):
         merge_base: bool = False,
         push_to_hub: bool = False,
         repo_id: str | None = None,
+        max_shard_size: int | str | None = None,
         **kwargs,
     ) -> None:
         """
@@ -175,17 +176,19 @@ class DiffLMPipeline(DiffusionPipeline):
                 Save the weights of a frozen base LM too, rather than its name and commit.
             push_to_hub (`bool`, defaults to `False`): Then push, by `kwargs` of [`DiffLMPipeline.push_to_hub`].
             repo_id (`str`, *optional*): Where to; the name of the folder if not given.
-            kwargs (*optional*): Those of `DiffusionPipeline.save_pretrained`, such as `max_shard_size`.
+            max_shard_size (`int` or `str`, *optional*): Bytes of a file of weights.
+            kwargs (*optional*): Those of `DiffusionPipeline.save_pretrained`.
         """
+        sizes = {"merge_base": merge_base, "max_shard_size": max_shard_size}
         if push_to_hub:
-            self.save_pretrained(save_directory, merge_base=merge_base)
-            self.push_to_hub(repo_id or Path(save_directory).absolute().name, merge_base=merge_base, **kwargs)
+            self.save_pretrained(save_directory, **sizes)
+            self.push_to_hub(repo_id or Path(save_directory).absolute().name, **sizes, **kwargs)
             return
         name = self.name_or_path
         self.register_to_config(_name_or_path="")  # a path of this machine says nothing elsewhere
         try:
             with self.vae.merged_base() if merge_base else nullcontext():
-                super().save_pretrained(save_directory, **kwargs)
+                super().save_pretrained(save_directory, max_shard_size=max_shard_size, **kwargs)
         finally:
             self.register_to_config(_name_or_path=name)
         DiffLMPipelineConfig(architectures=[type(self).__name__]).save_pretrained(save_directory)
@@ -240,6 +243,8 @@ class DiffLMPipeline(DiffusionPipeline):
             cards, remote_code = import_module("difflm_hf.hub.cards"), import_module("difflm_hf.hub.remote_code")
         except ImportError as error:
             raise ImportError("to push a model, install the package difflm_hf") from error
+        if card is not None and not isinstance(card, ModelCard) and not Path(card).is_file():
+            raise ValueError(f"card={card!r} is no file; give a ModelCard, or the file of one")
         if not allow_rare_categories:
             self.processor.check_publishable()
         if not merge_base:
@@ -256,12 +261,17 @@ class DiffLMPipeline(DiffusionPipeline):
                 facts = license, datasets, language, tags, include_data_plots
                 card = cards.model_card(self, repo_id, evaluation, *facts)
             files["README.md"] = str(card).encode() if isinstance(card, ModelCard) else Path(card)
-            return commit_files(
+            commit = commit_files(
                 files,
                 repo_id,
                 **{"commit_message": f"Upload {type(self).__name__}", **kwargs},
-                delete_patterns=[*(f"{name}/*" for name in (*self.components, "plots")), "difflm_hf*.py"],
+                delete_patterns=[f"{name}/*" for name in (*self.components, "plots", "checkpoints")]
+                + ["difflm_hf*.py"],
             )
+        if commit.pr_url is None:
+            self.register_to_config(_name_or_path=repo_id)
+            self.revision = commit.oid
+        return commit
 
     @torch.no_grad()
     def __call__(
@@ -510,21 +520,30 @@ class DiffLMPipeline(DiffusionPipeline):
         return texts if output_type == "text" else [json.loads(text) for text in texts]
 
 
-def _load_with_base(folder: Path, base_model: str | os.PathLike, kwargs: dict[str, Any]) -> DiffLMModel:
-    """The VAE of a pipeline with another copy of its base LM, as the pipeline's `kwargs` say."""
-    processor = kwargs.get("processor") or DiffLMProcessor.from_pretrained(folder / "processor")
+def _load_vae_with_base(
+    folder: Path, base_model: str | os.PathLike | None, kwargs: dict[str, Any]
+) -> dict[str, DiffLMModel]:
+    """
+    The VAE of a pipeline whose base LM is elsewhere, by the pipeline's `kwargs`; none where there is no such base.
+    diffusers, which would load it, hands on neither a token nor a cache.
+    """
+    if base_model is None and DiffLMConfig.from_pretrained(folder / "vae").base_model is None:
+        return {}
     where = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-    check_vocabulary(processor.tokenizer, base_model, **where)
+    if base_model is not None:
+        processor = kwargs.get("processor") or DiffLMProcessor.from_pretrained(folder / "processor")
+        check_vocabulary(processor.tokenizer, base_model, **where)
     dtype = kwargs.get("dtype")
     if isinstance(dtype, dict):
         dtype = dtype.get("vae", dtype.get("default"))
-    return DiffLMModel.from_pretrained(
+    vae = DiffLMModel.from_pretrained(
         folder / "vae",
         base_model=base_model,
         dtype="auto" if dtype is None else dtype,
         device_map=kwargs.get("device_map"),
         **where,
     )
+    return {"vae": vae}
 
 
 def _draw_seed(generator: torch.Generator | None) -> int:

@@ -204,7 +204,7 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         Raises:
             `ValueError`: when categories are rarer, or the vocabulary of texts has pieces that are.
         """
-        rare = {f.name: f.rarest for f in self.schema if f.rarest is not None and f.rarest < min_count}
+        rare = {f.name: f.rarest or 0 for f in self.schema if f.type == "category" and (f.rarest or 0) < min_count}
         ways = (
             f"train with min_category_count={min_count} to leave them out, or pass allow_rare_categories=True if the "
             "data may be known"

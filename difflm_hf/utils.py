@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import torch
 from diffusers.utils import logging as diffusers
+from huggingface_hub.constants import HF_HUB_DISABLE_PROGRESS_BARS
 from transformers.utils import logging as transformers
 
 
@@ -72,7 +73,7 @@ def no_progress_bars() -> Iterator[None]:
     try:
         yield
     finally:
-        for library in libraries:
+        for library in libraries if not HF_HUB_DISABLE_PROGRESS_BARS else ():
             library.enable_progress_bar()
 
 

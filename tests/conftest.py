@@ -1,12 +1,23 @@
 """Models small enough to run anywhere, all from configurations."""
 
-import pytest
-import torch
-from transformers import AutoConfig
-from transformers.utils import logging
+import os
 
-from difflm_hf.configuration_difflm import DiffLMConfig
-from difflm_hf.modeling_difflm import DiffLMModel
+import pytest
+from hub_server import HubServer
+
+
+# Clients read where their Hub is when they are imported, which is from here on.
+HUB = HubServer()
+for name, value in HUB.environment(token=HUB.add_user("alice")).items():
+    if name.startswith("HF_"):
+        os.environ[name] = value
+
+import torch  # noqa: E402
+from transformers import AutoConfig  # noqa: E402
+from transformers.utils import logging  # noqa: E402
+
+from difflm_hf.configuration_difflm import DiffLMConfig  # noqa: E402
+from difflm_hf.modeling_difflm import DiffLMModel  # noqa: E402
 
 
 logging.disable_progress_bar()
@@ -51,6 +62,12 @@ CONFIGS = {
         **VOCABULARY,
     },
 }
+
+
+@pytest.fixture(scope="session")
+def hub() -> HubServer:
+    """A Hub on the loopback interface, whose client this process is, with the token of `alice`."""
+    return HUB
 
 
 @pytest.fixture

@@ -622,3 +622,15 @@ def test_latents_are_posterior_samples_or_means(run):
     torch.testing.assert_close(samples["std"], (0.5 * logvar).exp())
     torch.testing.assert_close(means["mean"], mean)
     assert not means["std"].any()
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [({"seed": 1}, "seed"), ({"min_category_count": 3}, "min_category_count"), ({"data": make_table(90)}, "data")],
+)
+def test_resuming_another_run(change, name, brief, tmp_path):
+    arguments = {"data": make_table(80), "output_dir": tmp_path / "model", "config": brief}
+    train(**arguments)
+    with pytest.raises(ValueError, match=f"holds a run with {name}=.* train into another folder"):
+        train(**{**arguments, **change}, resume=True)
+    train(**arguments, resume=True, max_minutes=1)

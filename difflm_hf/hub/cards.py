@@ -121,6 +121,7 @@ def model_card(
         base_model=data.base_model,
         is_pretrained=base_model is not None or pipeline.vae.config.freeze_decoder,
         num_parameters={part: _count_parameters(getattr(pipeline, part)) for part in ("vae", "denoiser")},
+        dtype=str(pipeline.vae.dtype).removeprefix("torch."),
         schema=pipeline.processor.schema,
         min_text_count=getattr(pipeline.processor.codec, "min_text_count", 1),
         seconds=sum(seconds) if seconds and None not in seconds else None,

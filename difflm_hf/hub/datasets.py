@@ -30,6 +30,7 @@ def push_dataset(
     top_p: float = 1.0,
     batch_size: int | None = None,
     output_dir: str | os.PathLike | None = None,
+    allow_rare_categories: bool = False,
     evaluation: str | os.PathLike | None = None,
     license: str | None = None,
     language: str | Sequence[str] | None = None,
@@ -50,6 +51,8 @@ def push_dataset(
         num_inference_steps, temperature, top_p, batch_size: As in the call of the pipeline.
         output_dir (`str` or `Path`, *optional*):
             Where to keep the files, as [`write_shards`] does, which then goes on where it was cut off.
+        allow_rare_categories (`bool`, defaults to `False`):
+            Publish records that may have categories of fewer than 10 training records, and free text.
         evaluation (`str` or `Path`, *optional*): A folder of `difflm evaluate` on these records, for the card.
         license, language, task_categories, tags (*optional*): For the card, as the Hub names them.
         kwargs (*optional*):
@@ -57,6 +60,10 @@ def push_dataset(
 
     Returns:
         `CommitInfo`.
+
+    Raises:
+        `ValueError`: for what may not be published, before records are generated.
+        `HfHubHTTPError`, `ConnectionError`: when the Hub refuses, or is out of reach. The message says what to do.
 
     Example:
 
@@ -67,6 +74,8 @@ def push_dataset(
     # Cards take plots and templates, which generation does without.
     from .cards import dataset_card, plot_files
 
+    if not allow_rare_categories:
+        pipe.processor.check_publishable()
     sampling = {"num_inference_steps": num_inference_steps, "temperature": temperature, "top_p": top_p}
     repo_id = full_repo_id(repo_id, kwargs.get("token"))
     model = pipe.name_or_path if pipe.name_or_path and not os.path.exists(pipe.name_or_path) else None
@@ -77,7 +86,7 @@ def push_dataset(
         model,
         pipe.revision,
         seed,
-        sampling,
+        {**sampling, "scheduler": type(pipe.scheduler).__name__, "dtype": str(pipe.vae.dtype).removeprefix("torch.")},
         {name: version(name) for name in PACKAGES},
         datetime.now(UTC).date().isoformat(),
         evaluation,

@@ -69,6 +69,8 @@ def commit_files(
             for file in parent.siblings
             if file.rfilename not in files and any(fnmatch(file.rfilename, pattern) for pattern in delete_patterns)
         ]
+        if private and not parent.private:
+            raise ValueError(f"{repo_id} is there already, and public; make it private first, or name another one")
         # Not `upload_folder` of huggingface_hub, which may make several commits.
         return api.create_commit(
             repo_id,
@@ -98,7 +100,12 @@ def folder_files(folder: str | os.PathLike, subfolder: str | None = None) -> dic
 
 
 class PushToHubMixin:
-    """`push_to_hub` for whatever has a `save_pretrained`, the same for all parts of a pipeline."""
+    """`push_to_hub` for whatever has a `save_pretrained`, and errors of loading that say what to do."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None = None, *args, **kwargs):
+        with explained(pretrained_model_name_or_path, is_upload=False):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def push_to_hub(
         self,
@@ -159,6 +166,8 @@ def explained(repo_id: str | os.PathLike, is_upload: bool = True) -> Iterator[No
     try:
         yield
     except (httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
+        if getattr(error, "is_explained", False):
+            raise
         # The libraries turn what the Hub answers into errors of their own.
         answer = _in_chain(error, HfHubHTTPError)
         cls = OSError
@@ -175,8 +184,11 @@ def explained(repo_id: str | os.PathLike, is_upload: bool = True) -> Iterator[No
             raise
         if isinstance(error, HfHubHTTPError):
             error.append_to_message(f"\n\n{advice}")
+            error.is_explained = True
             raise
-        raise cls(f"{error}\n\n{advice}") from error
+        explanation = cls(f"{error}\n\n{advice}")
+        explanation.is_explained = True
+        raise explanation from error
 
 
 def _in_chain(error: BaseException | None, cls: type | tuple[type, ...]) -> Any:

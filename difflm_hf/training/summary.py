@@ -65,13 +65,11 @@ def summarize_training(
         phases (`list[dict]`): What [`summarize_phase`] gave.
         energy_kwh (`float`, *optional*): The energy that all of it took.
     """
-    # Sorted, since the split into training and validation, which a seed decides, says nothing of the data.
-    rows = np.sort(pd.util.hash_pandas_object(table.astype(object), index=False).to_numpy())
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "data": {
             "source": Path(source).name if isinstance(source, (str, os.PathLike)) else None,
-            "fingerprint": f"sha256:{hashlib.sha256(rows.tobytes()).hexdigest()}",
+            "fingerprint": fingerprint_records(table),
             "num_records": len(table) - num_validation,
             "num_validation_records": num_validation,
         },
@@ -86,6 +84,13 @@ def summarize_training(
         "energy_kwh": energy_kwh,
         "versions": {name: version(name) for name in PACKAGES},
     }
+
+
+def fingerprint_records(table: pd.DataFrame) -> str:
+    """A hash of records, in whatever order."""
+    # Sorted, since the split into training and validation, which a seed decides, says nothing of the data.
+    rows = np.sort(pd.util.hash_pandas_object(table.astype(object), index=False).to_numpy())
+    return f"sha256:{hashlib.sha256(rows.tobytes()).hexdigest()}"
 
 
 def _summarize_column(field: Field, column: pd.Series) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -34,7 +35,7 @@ from ..pipeline_difflm import DiffLMPipeline
 from ..processing_difflm import DiffLMProcessor
 from ..records import RecordSchema, read_table
 from ..scheduling_latent_edm import LatentEDMScheduler
-from ..utils import no_progress_bars, supports_bf16
+from ..utils import no_progress_bars, supports_bf16, written_whole
 from .callbacks import LossProgressCallback, Stopwatch, TensorBoardLog, TimeLimit
 from .recipes import (
     COMMON_ARGUMENTS,
@@ -53,7 +54,7 @@ from .recipes import (
     VAE_SHARE,
     Recipe,
 )
-from .summary import energy_meter, summarize_phase, summarize_training
+from .summary import energy_meter, fingerprint_records, summarize_phase, summarize_training
 from .trainers import (
     DiffLMTrainer,
     DiffLMTrainingArguments,
@@ -84,7 +85,11 @@ def train(
     hub_private_repo: bool | None = None,
     hub_token: str | None = None,
     hub_revision: str | None = None,
-    **push_kwargs,
+    license: str | None = None,
+    datasets: Sequence[str] = (),
+    include_code: bool = False,
+    merge_base: bool = False,
+    allow_rare_categories: bool = False,
 ) -> DiffLMPipeline:
     """
     Trains DiffLM on records: first the VAE, then the latent diffusion.
@@ -119,10 +124,12 @@ def train(
         push_to_hub (`bool`, defaults to `False`): Push the pipeline and its card to the Hub at the end.
         hub_model_id (`str`, *optional*): The repository; the name of `output_dir` if not given.
         hub_strategy (`str`, defaults to `"every_save"`):
-            What to push before: nothing by `"end"`, by `"every_save"` the latest weights into `vae/` and `denoiser/`,
-            and by `"checkpoint"` and `"all_checkpoints"` also what it takes to resume, into `checkpoints/`.
+            What to push before: nothing by `"end"`, by `"every_save"` the latest weights into `checkpoints/vae` and
+            `checkpoints/denoiser`, and by `"checkpoint"` and `"all_checkpoints"` also the Trainer's checkpoints. The
+            pipeline that a repository holds stays as it is until the end.
         hub_private_repo, hub_token, hub_revision (*optional*): As those of `TrainingArguments`.
-        push_kwargs (*optional*): Further arguments of [`DiffLMPipeline.push_to_hub`], such as `license`.
+        license, datasets, include_code, merge_base, allow_rare_categories (*optional*):
+            As those of [`DiffLMPipeline.push_to_hub`].
 
     Returns:
         [`DiffLMPipeline`], which is also saved in `output_dir`.
@@ -164,7 +171,7 @@ def train(
         both, num_train = both[kept], int(kept[:num_train].sum())
         if is_inferred:  # of what is left, as bounds tell of records, too
             left = RecordSchema.infer(both, names)
-            schema = RecordSchema([f if f.name in names else left[f.name] for f in schema])
+            schema = RecordSchema([left[f.name] if left[f.name].type == f.type else f for f in schema])
     tables = both.iloc[:num_train], both.iloc[num_train:]
     tokenizers = [base and AutoTokenizer.from_pretrained(base) for base in (base_model, base_encoder)]
     processor = DiffLMProcessor.from_records(both, schema, *tokenizers, max_length, min_category_count)
@@ -178,9 +185,9 @@ def train(
         vae = adapt_model(base_encoder, base_model, processor, recipe, injection, records)
     hub = {}
     if push_to_hub:
-        if not push_kwargs.get("allow_rare_categories"):
+        if not allow_rare_categories:
             processor.check_publishable()
-        if not push_kwargs.get("merge_base"):
+        if not merge_base:
             vae.check_publishable()
         hub = {
             "push_to_hub": True,
@@ -190,6 +197,7 @@ def train(
             "hub_token": hub_token,
             "hub_revision": hub_revision,
         }
+    _claim(output_dir / "checkpoints", arguments, processor, both)
     with energy_meter() as energy_kwh:
         vae, autoencoder = _train_vae(vae, records, recipe, output_dir, seed, deadline, hub)
         set_seed(seed)  # a run that resumes from here has drawn no random numbers
@@ -211,9 +219,33 @@ def train(
             private=hub_private_repo,
             token=hub_token,
             revision=hub_revision,
-            **{"commit_message": "End of training", **push_kwargs},
+            commit_message="End of training",
+            license=license,
+            datasets=datasets,
+            include_code=include_code,
+            merge_base=merge_base,
+            allow_rare_categories=allow_rare_categories,
         )
     return pipe
+
+
+def _claim(folder: Path, arguments: dict[str, Any], processor: DiffLMProcessor, table: pd.DataFrame) -> None:
+    """Writes what the checkpoints in a folder are of, or compares it with what they were of."""
+    codec = json.dumps(processor.codec.to_dict(), default=str)
+    run = {name: value for name, value in arguments.items() if name != "max_minutes"}
+    run |= {"data": fingerprint_records(table), "schema": hashlib.sha256(codec.encode()).hexdigest()}
+    path = folder / "run.json"
+    if path.exists():
+        given = json.loads(path.read_text(encoding="utf-8"))
+        for name, value in run.items():
+            if given.get(name) != value:
+                raise ValueError(
+                    f"{folder.parent} holds a run with {name}={given.get(name)!r}, which {value!r} cannot go on with; "
+                    "resume with the same data and arguments, or train into another folder"
+                )
+    folder.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
 
 
 def _train_vae(
@@ -436,7 +468,7 @@ def _arguments(cls: type[TrainingArguments], folder: Path, seed: int, fields: di
         data_seed=seed,
         bf16=supports_bf16(),
         use_cpu=not torch.cuda.is_available(),
-        hub_subfolder=folder.name,
+        hub_subfolder=f"checkpoints/{folder.name}",
         **{**COMMON_ARGUMENTS, **fields},
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -20,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress, logging
 
@@ -106,9 +107,10 @@ class _Trainer(Trainer):
         stale = []
         if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
             is_last = args.hub_strategy == HubStrategy.CHECKPOINT
-            parent = Path("checkpoints", args.hub_subfolder) if args.hub_subfolder else Path()
-            checkpoint = parent / ("last-checkpoint" if is_last else Path(checkpoint_folder).name)
+            name = "last-checkpoint" if is_last else Path(checkpoint_folder).name
+            checkpoint = Path(args.hub_subfolder or "", name)
             shutil.copytree(checkpoint_folder, folder / checkpoint, ignore=shutil.ignore_patterns(*PRIVATE))
+            _forget_paths(folder / checkpoint / TRAINER_STATE_NAME)
             stale = [f"{checkpoint.as_posix()}/*"]
         message = f"Training in progress, step {self.state.global_step}"
 
@@ -163,6 +165,13 @@ class _Trainer(Trainer):
             **kwargs,
         )
         return push() if blocking else HfApi().run_as_future(push)
+
+
+def _forget_paths(path: Path) -> None:
+    """Leaves of the best checkpoint, in the state of a Trainer, the name alone."""
+    state = json.loads(path.read_text(encoding="utf-8"))
+    state["best_model_checkpoint"] = state["best_model_checkpoint"] and Path(state["best_model_checkpoint"]).name
+    path.write_text(json.dumps(state, indent=2), encoding="utf-8")
 
 
 @dataclass
