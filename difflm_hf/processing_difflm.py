@@ -206,8 +206,8 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         """
         rare = {f.name: f.rarest or 0 for f in self.schema if f.type == "category" and (f.rarest or 0) < min_count}
         ways = (
-            f"train with min_category_count={min_count} to leave them out, or pass allow_rare_categories=True if the "
-            "data may be known"
+            f"train with min_category_count={min_count} to leave them out, or, if the data may be known, pass "
+            "allow_rare_categories=True (to the command --allow-rare-categories)"
         )
         if rare:
             name = min(rare, key=rare.get)
