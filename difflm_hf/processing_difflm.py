@@ -16,10 +16,13 @@ from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, P
 from .configuration_difflm import DiffLMConfig
 from .grammar import JSONGrammar
 from .hub.upload import PushToHubMixin
-from .records import CompactCodec, JSONCodec, RecordSchema, read_table
+from .records import CompactCodec, JSONCodec, RecordSchema, TextCodec, read_table
+from .records.bpe import SPECIAL_TOKENS, to_tokenizer, train_bpe
 
 
-CODECS = {codec.name: codec for codec in (CompactCodec, JSONCodec)}
+CODECS = {codec.name: codec for codec in (CompactCodec, JSONCodec, TextCodec)}
+KEY_ORDERS = ("schema", "shuffled")
+DOCUMENT_VOCAB_SIZE = 4096  # of the byte-level BPE of documents, for LMs from scratch
 
 
 # Categories of fewer records are not published unless the user says so.
@@ -30,27 +33,38 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
     """
     A record codec and the tokenizers that go with it.
 
-    With the compact codec, for decoders from scratch, encoder and decoder share one small vocabulary. With the JSON
-    codec, for pretrained decoders, each reads records as JSON in its own vocabulary. Make one with
-    [`DiffLMProcessor.from_records`].
+    With the compact codec, for tables and decoders from scratch, encoder and decoder share one small vocabulary. With
+    the JSON codec and the text codec, for documents and pretrained decoders, records are texts, which each reads in
+    its own vocabulary. Make one with [`DiffLMProcessor.from_records`].
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): The decoder's tokenizer.
         encoder_tokenizer (`PreTrainedTokenizerBase`): The encoder's tokenizer.
-        codec (`CompactCodec`, `JSONCodec` or `dict`): The codec, or its `to_dict()`.
-        max_length (`int`, defaults to 1024): Tokens that a JSON record may take.
+        codec (`CompactCodec`, `JSONCodec`, `TextCodec` or `dict`): The codec, or its `to_dict()`.
+        max_length (`int`, defaults to 1024): Tokens that a record may take, BOS and EOS included.
+        key_order (`str`, defaults to `"schema"`):
+            With the JSON codec: keys in the order of the schema, or `"shuffled"`, for LMs that are to write them in
+            any order. Generated records have that of the schema.
+        min_text_count (`int`, *optional*):
+            Records that each piece of the tokenizer's vocabulary was seen in, where that was made from the records.
     """
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
         encoder_tokenizer: PreTrainedTokenizerBase,
-        codec: CompactCodec | JSONCodec | dict[str, Any],
+        codec: CompactCodec | JSONCodec | TextCodec | dict[str, Any],
         max_length: int = 1024,
+        key_order: str = "schema",
+        min_text_count: int | None = None,
     ):
         super().__init__(tokenizer, encoder_tokenizer)
+        if key_order not in KEY_ORDERS:
+            raise ValueError(f"key_order={key_order!r} is not one of {', '.join(map(repr, KEY_ORDERS))}")
         self.codec = CODECS[codec["name"]].from_dict(codec) if isinstance(codec, dict) else codec
         self.max_length = max_length
+        self.key_order = key_order
+        self.min_text_count = min_text_count
 
     @classmethod
     def from_records(
@@ -61,6 +75,8 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         encoder_tokenizer: PreTrainedTokenizerBase | None = None,
         max_length: int = 1024,
         min_text_count: int = 1,
+        key_order: str = "schema",
+        drop_overlong: bool = False,
     ) -> DiffLMProcessor:
         """
         Fits a processor to data.
@@ -69,20 +85,37 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
             data (`pandas.DataFrame` or anything that [`RecordSchema.infer`] takes): The records.
             schema (`RecordSchema`, *optional*): Their schema; inferred when not given.
             tokenizer (`PreTrainedTokenizerBase`, *optional*):
-                A pretrained decoder's tokenizer: records are then written as JSON in it. Without one, the compact
-                codec makes its own.
+                A pretrained decoder's tokenizer: records are then written in it, as JSON, or as they are where each is
+                one text. Without one, so are documents, in a byte-level BPE made from them, while rows of tables go
+                through the compact codec.
             encoder_tokenizer (`PreTrainedTokenizerBase`, *optional*):
                 A pretrained encoder's tokenizer, with `tokenizer`. Defaults to `tokenizer`.
-            max_length (`int`, defaults to 1024): Tokens that a record's texts may take, or a whole JSON record.
+            max_length (`int`, defaults to 1024):
+                Tokens that a record may take; with the compact codec, that its texts may.
             min_text_count (`int`, defaults to 1):
-                Records that a piece of text must be seen in to get an id in the compact codec's vocabulary.
+                Records that a piece of text must be seen in to get an id in a vocabulary made from the data.
+            key_order (`str`, defaults to `"schema"`): That of JSON records, see [`DiffLMProcessor`].
+            drop_overlong (`bool`, defaults to `False`):
+                Fit to the records that are not too long, rather than raise an error where one is.
+                [`DiffLMProcessor.too_long`] says which are.
         """
         table = read_table(data)
         schema = RecordSchema.infer(table) if schema is None else schema.count_categories(schema.conform(table))
+        if tokenizer is None and not schema.is_of_documents:
+            codec, tokenizer = CompactCodec.fit(
+                schema,
+                table,
+                max_text_tokens=max_length,
+                min_text_count=min_text_count,
+                drop_overlong=drop_overlong,
+            )
+            return cls(tokenizer, tokenizer, codec, max_length, min_text_count=min_text_count)
+        codec = TextCodec(schema) if schema.is_of_texts else JSONCodec(schema)
         if tokenizer is not None:
-            return cls(tokenizer, encoder_tokenizer or tokenizer, JSONCodec(schema), max_length)
-        codec, tokenizer = CompactCodec.fit(schema, table, max_text_tokens=max_length, min_text_count=min_text_count)
-        return cls(tokenizer, tokenizer, codec, max_length)
+            return cls(tokenizer, encoder_tokenizer or tokenizer, codec, max_length, key_order)
+        pieces, merges = train_bpe(([text] for text in codec.encode(table)), DOCUMENT_VOCAB_SIZE, min_text_count)
+        tokenizer = to_tokenizer([*SPECIAL_TOKENS, *pieces], merges)
+        return cls(tokenizer, tokenizer, codec, max_length, key_order, min_text_count)
 
     @property
     def schema(self) -> RecordSchema:
@@ -108,7 +141,7 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         Returns:
             `BatchFeature` with `input_ids` and, where there is padding, `attention_mask`, both of shape
             `(num_records, sequence_length)`; with the compact codec also `remainders`, of shape
-            `(num_records, num_remainders)`; with the JSON codec also `decoder_input_ids` and
+            `(num_records, num_remainders)`; with the other codecs also `decoder_input_ids` and
             `decoder_attention_mask`.
 
         Raises:
@@ -120,20 +153,43 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
             if not (mask := input_ids != self.tokenizer.pad_token_id).all():
                 data["attention_mask"] = mask.astype(np.int64)
             return BatchFeature(data, tensor_type=return_tensors)
-        texts = self.codec.encode(records)
+        texts = self._to_texts(records)
         encoder = self.encoder_tokenizer(texts, add_special_tokens=True)["input_ids"]
-        decoder = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        bos, eos, _ = self.special_ids
-        decoder = [[bos, *ids, eos] for ids in decoder]
+        decoder = self._to_ids(texts)
         longest = max(range(len(texts)), key=lambda i: len(decoder[i]))
         if len(decoder[longest]) > self.max_length:
+            num_longer = sum(len(ids) > self.max_length for ids in decoder)
             raise ValueError(
-                f"record {longest} takes {len(decoder[longest])} tokens and max_length is {self.max_length}; "
-                f"shorten or drop it, or raise max_length: {texts[longest][:80]!r}..."
+                f"record {longest} takes {len(decoder[longest])} tokens and max_length is {self.max_length}, which "
+                f"{num_longer} of {len(texts)} records exceed; shorten or drop them (overlong='drop' in training), or "
+                f"raise max_length: {texts[longest][:80]!r}..."
             )
         encoder_pad = self.encoder_tokenizer.pad_token_id
         data = _pad(encoder, encoder_pad if encoder_pad is not None else 0, "")
         return BatchFeature({**data, **_pad(decoder, self.special_ids[2], "decoder_")}, tensor_type=return_tensors)
+
+    def too_long(self, records: Any) -> np.ndarray:
+        """
+        Which records take more tokens than `max_length` allows, as a `bool` array of shape `(num_records,)`.
+
+        Args:
+            records (`pandas.DataFrame` or anything that [`RecordSchema.conform`] takes): The records.
+        """
+        if self.is_compact:
+            table = self.schema.conform(records)
+            return self.codec.count_text_tokens(table, self.tokenizer) > self.codec.max_text_tokens
+        return np.array([len(ids) > self.max_length for ids in self._to_ids(self._to_texts(records))], bool)
+
+    def _to_texts(self, records: Any) -> list[str]:
+        if self.key_order == "shuffled" and isinstance(self.codec, JSONCodec):
+            return self.codec.encode(records, np.random.default_rng(0))
+        return self.codec.encode(records)
+
+    def _to_ids(self, texts: list[str]) -> list[list[int]]:
+        """Texts in the decoder's ids, from BOS to EOS. What looks like a special token inside a text is text."""
+        bos, eos, _ = self.special_ids
+        ids = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return [[bos, *row, eos] for row in ids]
 
     @property
     def special_ids(self) -> tuple[int, int, int]:
@@ -146,8 +202,8 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
 
     @cached_property
     def grammar(self) -> JSONGrammar | None:
-        """What a JSON record may look like; `None` with the compact codec, whose layout says it."""
-        if self.is_compact:
+        """What a JSON record may look like; `None` with the compact codec, whose layout says it, and with texts."""
+        if not isinstance(self.codec, JSONCodec):
             return None
         return JSONGrammar(self.codec.grammar_schema(), self.tokenizer, self.special_ids[1])
 
@@ -175,7 +231,14 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
             if remainders.dtype == np.int64:
                 remainders = remainders.view(np.uint64)
             return self.codec.decode(input_ids, self.tokenizer, remainders), np.ones(len(input_ids), bool)
-        return self.codec.decode(self.tokenizer.batch_decode(input_ids, skip_special_tokens=True))
+        texts = self.tokenizer.batch_decode(input_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        if not isinstance(self.codec, TextCodec):
+            return self.codec.decode(texts)
+        # A text that has not come to its end is cut off, though it does not show.
+        ended = (input_ids[:, 1:] == self.special_ids[1]).any(1)
+        table, valid = self.codec.decode([text for text, has_ended in zip(texts, ended) if has_ended])
+        ended[ended] = valid
+        return table, ended
 
     def model_config(self, **kwargs) -> DiffLMConfig:
         """
@@ -215,9 +278,10 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
                 f"the schema names all categories, and so may give people away: the rarest of column {name!r} has "
                 f"{rare[name]}, and columns with categories of fewer than {min_count} records are {list(rare)}; {ways}"
             )
-        if self.is_compact and self.codec.texts and self.codec.min_text_count < min_count:
+        texts = [f.name for f in self.schema if f.type in ("text", "json")]
+        if self.min_text_count is not None and texts and self.min_text_count < min_count:
             raise ValueError(
-                f"column {self.codec.texts[0].name!r} is free text: the vocabulary learnt from it has pieces, perhaps "
+                f"column {texts[0]!r} is free text: the vocabulary learnt from it has pieces, perhaps "
                 f"names, that fewer than {min_count} records have; {ways}"
             )
 

@@ -15,9 +15,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from jsonschema import Draft202012Validator, SchemaError
-from referencing import Registry
-from referencing.exceptions import Unresolvable
+
+from ..records.nested import is_valid, make_validator
 
 
 TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -69,7 +68,7 @@ def evaluate_json(
     (0.5, 1.0)
     ```
     """
-    validator = None if schema is None else _make_validator(schema)
+    validator = None if schema is None else make_validator(schema)
     documents, real_documents = _read_json("synthetic", synthetic), _read_json("train", train)
     if None in real_documents:
         row = real_documents.index(None)
@@ -80,7 +79,7 @@ def evaluate_json(
 
     scores = {"parse_rate": len(records) / len(documents)}
     if validator is not None:
-        scores["schema_validity"] = sum(_accepts(validator, record) for record in records) / len(documents)
+        scores["schema_validity"] = sum(is_valid(validator, record) for record in records) / len(documents)
 
     paths = _key_paths(real_records + records)
     real_paths, paths = paths[: len(train)], paths[len(train) :]
@@ -350,23 +349,6 @@ def _read_json(name: str, documents: Sequence[str | dict]) -> list[str | None]:
         except TypeError as error:
             raise TypeError(f"`{name}[{index}]` holds what JSON cannot: {error}") from error
     return texts
-
-
-def _make_validator(schema: dict) -> Draft202012Validator:
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        raise ValueError(f"`schema` is not a JSON Schema, at {error.json_path}: {error.message}") from error
-    return Draft202012Validator(schema, registry=Registry())  # an empty registry downloads nothing
-
-
-def _accepts(validator: Draft202012Validator, record: dict) -> bool:
-    try:
-        return validator.is_valid(record)
-    except (OverflowError, RecursionError):  # integers beyond a float, and records too deep for a recursive schema
-        return False
-    except Unresolvable as error:
-        raise ValueError(f"`schema` refers to {error.ref!r}, which it does not hold; add it under $defs") from error
 
 
 def _key_paths(records: Sequence[dict]) -> list[set[int]]:

@@ -2,6 +2,7 @@ from .compact_codec import CompactCodec
 from .json_codec import JSONCodec
 from .schema import Field, RecordSchema
 from .table import read_table, write_table
+from .text_codec import TextCodec
 
 
-__all__ = ["CompactCodec", "Field", "JSONCodec", "RecordSchema", "read_table", "write_table"]
+__all__ = ["CompactCodec", "Field", "JSONCodec", "RecordSchema", "TextCodec", "read_table", "write_table"]

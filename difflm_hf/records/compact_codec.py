@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from .bpe import BOS, BOS_ID, EOS, EOS_ID, NULL, NULL_ID, PAD, PAD_ID, to_tokenizer, train_bpe
 from .numbers import Grid, QuantileBins
 from .schema import Field, RecordSchema
-
-
-# Byte-level BPE never emits angle quotation marks, so no text contains one of these.
-PAD, BOS, NULL, EOS = "⟨pad⟩", "⟨s⟩", "⟨null⟩", "⟨/s⟩"
-PAD_ID, BOS_ID, NULL_ID, EOS_ID = range(4)
 
 
 @dataclass
@@ -104,6 +97,7 @@ class CompactCodec:
         text_vocab_size: int = 2048,
         max_text_tokens: int = 1024,
         min_text_count: int = 1,
+        drop_overlong: bool = False,
     ) -> tuple[CompactCodec, PreTrainedTokenizerFast]:
         """
         Reads bins, values and the text vocabulary off a table.
@@ -123,6 +117,8 @@ class CompactCodec:
             max_text_tokens (`int`, defaults to 1024): Most tokens that the texts of one record may take.
             min_text_count (`int`, defaults to 1):
                 Records that a piece of text must be seen in to get an id. All others are spelled in smaller pieces.
+            drop_overlong (`bool`, defaults to `False`):
+                Take the table without the records whose texts are too long, rather than raise an error.
 
         Returns:
             The codec and its tokenizer.
@@ -135,11 +131,18 @@ class CompactCodec:
         if len(table) == 0:
             raise ValueError("the table has no rows to fit a codec on")
         texts = [f.name for f in schema if f.type == "text"]
-        bpe = _train_bpe(table[texts], text_vocab_size, min_text_count)
-        vocab = [PAD, BOS, NULL, EOS, *bpe["vocab"]]
+        pieces, merges = [], []
+        if texts:
+            rows = table[texts].itertuples(index=False)
+            pieces, merges = train_bpe(
+                ([text for text in row if isinstance(text, str)] for row in rows), text_vocab_size, min_text_count
+            )
+        vocab = [PAD, BOS, NULL, EOS, *pieces]
         tokens: dict[str, FieldTokens] = {}
         units: dict[str, np.ndarray] = {}
         for f in schema:
+            if f.type == "json":
+                raise ValueError(f"column {f.name!r} has nested values, which the compact codec has no tokens for")
             if f.type in ("text", "null"):
                 continue
             t = tokens[f.name] = FieldTokens()
@@ -168,9 +171,13 @@ class CompactCodec:
                 t.fine_start = len(vocab)
                 vocab += [f"⟨{name}.{i}⟩" for i in range(t.bins.num_steps)]
 
-        tokenizer = _to_tokenizer(vocab, bpe["merges"])
-        codec = cls(schema, tokens, len(bpe["vocab"]), max_text_tokens, min_text_count)
-        codec.max_text_tokens = max(map(len, codec._text_rows(table, tokenizer)))
+        tokenizer = to_tokenizer(vocab, merges)
+        codec = cls(schema, tokens, len(pieces), max_text_tokens, min_text_count)
+        if drop_overlong:
+            lengths = codec.count_text_tokens(table, tokenizer)
+            codec.max_text_tokens = int(lengths[lengths <= max_text_tokens].max(initial=0))
+        else:
+            codec.max_text_tokens = max(map(len, codec._text_rows(table, tokenizer)))
         return codec, tokenizer
 
     @property
@@ -320,6 +327,11 @@ class CompactCodec:
         encodings = tokenizer(column.where(~null, "").tolist(), split_special_tokens=True, add_special_tokens=False)
         return [[NULL_ID, EOS_ID] if n else [*ids, EOS_ID] for ids, n in zip(encodings["input_ids"], null)]
 
+    def count_text_tokens(self, table: pd.DataFrame, tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
+        """The tokens that the texts of each record take, as an array of shape `(num_records,)`."""
+        columns = [list(map(len, self._text_ids(table[f.name], tokenizer))) for f in self.texts]
+        return np.array(columns, np.int64).reshape(len(columns), len(table)).sum(0)
+
     def _text_rows(self, table: pd.DataFrame, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
         """The ids of each record's texts, one text after the other."""
         columns = [self._text_ids(table[f.name], tokenizer) for f in self.texts]
@@ -400,37 +412,3 @@ def _find_copies(
         if name != f.name and not (f.nullable or g.nullable) and (g.type, g.decimals) == (f.type, f.decimals):
             rates[name] = (binned & (units[name] == units[f.name])).mean()
     return sorted((name for name, rate in rates.items() if rate >= min_copies), key=lambda name: -rates[name])
-
-
-def _train_bpe(texts: pd.DataFrame, vocab_size: int, min_count: int) -> dict[str, Any]:
-    """A byte-level BPE: its vocabulary in order of id, and its merges."""
-    if texts.columns.empty:
-        return {"vocab": [], "merges": []}
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = splitter = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        min_frequency=min_count,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-
-    def words() -> Iterator[str]:
-        # Each once for a record: what is said often, but by one alone, is not common.
-        for record in texts.itertuples(index=False):
-            given = [text for text in record if isinstance(text, str)]
-            yield from sorted({t[i:j] for t in given for _, (i, j) in splitter.pre_tokenize_str(t)})
-
-    tokenizer.train_from_iterator(words(), trainer)
-    merges = json.loads(tokenizer.to_str())["model"]["merges"]
-    vocab = tokenizer.get_vocab()
-    return {"vocab": sorted(vocab, key=vocab.get), "merges": [tuple(m) for m in merges]}
-
-
-def _to_tokenizer(vocab: list[str], merges: list[tuple[str, str]]) -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(vocab)}, merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, eos_token=EOS, padding_side="right"
-    )

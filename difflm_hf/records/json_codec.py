@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .nested import order_keys, to_json, to_plain
 from .schema import Field, RecordSchema, isoformat
+from .table import OPTIONAL
 
 
 # The types that JSON's values may have in Python.
@@ -23,6 +25,9 @@ JSON_TYPES = {
 }
 
 
+BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+UNKNOWN = ("uniqueItems",)  # keywords that llguidance does not take
+VERBATIM = ("enum", "const", "default", "examples")  # keywords whose values are no schemas
 MAX_GRAMMAR_INTEGER = 2**62  # what llguidance counts up to
 # Numbers that Python writes without an exponent: of no more decimals, or of smaller size
 MAX_PLAIN_DECIMALS, MAX_PLAIN_NUMBER = 4, 1e16
@@ -30,9 +35,9 @@ MAX_PLAIN_DECIMALS, MAX_PLAIN_NUMBER = 4, 1e16
 
 class JSONCodec:
     """
-    Turns tables into lines of JSON and back.
+    Turns tables, whose values may be nested, into lines of JSON and back.
 
-    Keys come in the order of the schema, numbers with the digits of the data.
+    Keys come in the order of the schema, those of nested objects too, and numbers with the digits of the data.
 
     Args:
         schema (`RecordSchema`): The fields.
@@ -43,17 +48,27 @@ class JSONCodec:
     def __init__(self, schema: RecordSchema):
         self.schema = schema
 
-    def encode(self, data: Any) -> list[str]:
+    def encode(self, data: Any, key_generator: np.random.Generator | None = None) -> list[str]:
         """
-        One JSON object for each record of `data` (anything that [`RecordSchema.conform`] takes).
+        One JSON object for each record of `data` (anything that [`RecordSchema.conform`] takes). Of optional fields,
+        nulls are left out.
+
+        Args:
+            data (`Any`): The records.
+            key_generator (`np.random.Generator`, *optional*): Shuffles the keys of all objects.
 
         Raises:
             `ValueError`: for a value outside the schema, naming column and value.
         """
         table = self.schema.conform(data)
-        columns = [_to_json_values(f, table[f.name]) for f in self.schema]
-        names = self.schema.names
-        return [json.dumps(dict(zip(names, row)), ensure_ascii=False) for row in zip(*columns)]
+        fields = [(f.name, f.optional) for f in self.schema]
+        texts = []
+        for row in zip(*(_to_json_values(f, table[f.name]) for f in self.schema)):
+            record = {name: value for (name, optional), value in zip(fields, row) if not (optional and value is None)}
+            if key_generator is not None:
+                record = order_keys(record, {}, key_generator)
+            texts.append(to_json(record))
+        return texts
 
     def decode(self, texts: list[str]) -> tuple[pd.DataFrame, np.ndarray]:
         """
@@ -70,11 +85,14 @@ class JSONCodec:
         records = [self._parse(text) for text in texts]
         valid = np.array([record is not None for record in records], bool)
         parsed = [record for record in records if record is not None]
-        columns = {f.name: pd.Series([record[f.name] for record in parsed], dtype=object) for f in self.schema}
+        columns = {f.name: pd.Series([record.get(f.name) for record in parsed], dtype=object) for f in self.schema}
         allowed = np.all([f.allows(columns[f.name]) for f in self.schema], axis=0)
         valid[valid] = allowed
         columns = {f.name: _from_json_values(f, columns[f.name][allowed]) for f in self.schema}
-        return pd.DataFrame(columns, columns=self.schema.names), valid
+        table = pd.DataFrame(columns, columns=self.schema.names)
+        if optional := [f.name for f in self.schema if f.optional]:
+            table.attrs[OPTIONAL] = optional
+        return table, valid
 
     def grammar_schema(self) -> dict[str, Any]:
         """
@@ -91,6 +109,10 @@ class JSONCodec:
                         del field[bound]
             elif f.type == "number":
                 schema["properties"][f.name] = _number_grammar(f, field)
+            elif f.type == "json":
+                schema["properties"][f.name] = _for_grammar(field)
+        if "$defs" in schema:
+            schema["$defs"] = _for_grammar(schema["$defs"])
         return schema
 
     def _parse(self, text: str) -> dict[str, Any] | None:
@@ -99,10 +121,18 @@ class JSONCodec:
             record = json.loads(text, parse_constant=_reject)
         except (ValueError, RecursionError):  # the latter from "[[[[[..."
             return None
-        if not isinstance(record, dict) or set(record) != set(self.schema.names):
+        if not isinstance(record, dict) or not set(record) <= set(self.schema.names):
             return None
-        values = ((f, record[f.name]) for f in self.schema)
-        return record if all(value is None or type(value) in JSON_TYPES[f.type] for f, value in values) else None
+        for f in self.schema:
+            if f.name not in record:
+                fits = f.optional
+            elif record[f.name] is None:
+                fits = not f.optional
+            else:
+                fits = f.type == "json" or type(record[f.name]) in JSON_TYPES[f.type]
+            if not fits:
+                return None
+        return record
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.name, "schema": self.schema.to_dict()}
@@ -127,6 +157,25 @@ def _number_grammar(f: Field, schema: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [bounded, {"enum": shorter}]} if shorter else bounded
 
 
+def _for_grammar(schema: Any) -> Any:
+    """
+    A JSON Schema whose numbers have no bounds, between which llguidance lets no exponents through, and whose objects
+    have no keys but those that they name, where they name some. What it does not say, `decode` checks.
+    """
+    if isinstance(schema, list):
+        return [_for_grammar(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kinds = schema.get("type")
+    is_number = "number" in (kinds if isinstance(kinds, list) else [kinds])
+    closed = {"additionalProperties": False} if kinds == "object" and "properties" in schema else {}
+    return closed | {
+        key: part if key in VERBATIM else _for_grammar(part)
+        for key, part in schema.items()
+        if not (is_number and key in BOUNDS) and key not in UNKNOWN
+    }
+
+
 def _reject(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
@@ -138,15 +187,21 @@ def _to_json_values(f: Field, column: pd.Series) -> list:
         values = f.to_numpy(values)
     elif f.type == "boolean":
         values = values.astype(bool)
+    elif f.type == "json":
+        values = values.map(lambda value: order_keys(to_plain(value), f.json_schema))
     elif f.type == "datetime" and f.format is None:
         values = f.to_series(f.to_numpy(values), np.zeros(len(values), bool)).map(isoformat)
     filled = np.full(len(column), None)
-    filled[~null] = np.array(values.tolist(), dtype=object)
+    # Element by element, since NumPy would take lists for dimensions.
+    for position, value in zip(np.flatnonzero(~null), values.tolist()):
+        filled[position] = value
     return filled.tolist()
 
 
 def _from_json_values(f: Field, column: pd.Series) -> pd.Series:
     null = column.isna().to_numpy()
+    if f.type == "json":
+        return column
     values = f.to_numpy(column[~null]) if f.is_numeric else column[~null].to_numpy()
     filled = np.zeros(len(column), values.dtype)
     filled[~null] = values

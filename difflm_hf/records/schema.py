@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 import sys
+import textwrap
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -16,12 +19,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from datasets import Features
+from jsonschema.exceptions import best_match
 from pandas.api import types as pd_types
 
-from .table import read_table
+from .nested import infer_json_schema, is_json, is_nested, is_valid, make_validator, to_json, to_plain
+from .table import OPTIONAL, read_table
 
 
-FieldType = Literal["integer", "number", "category", "boolean", "datetime", "text", "null"]
+FieldType = Literal["integer", "number", "category", "boolean", "datetime", "text", "json", "null"]
 
 # What `pandas.api.types.infer_dtype` calls the types that a field may have.
 KINDS: dict[str, FieldType] = {
@@ -39,6 +44,7 @@ ARROW_TYPES = {
     "number": pa.float64(),
     "datetime": pa.string(),
     "text": pa.string(),
+    "json": pa.json_(),
     "null": pa.null(),
 }
 # Strings in one of these formats are dates or times; each writes back exactly what it read.
@@ -62,6 +68,7 @@ DIGITS = {  # of a calendar and a clock
     "%y": r"\d{2}",
     "%f": r"\d{1,6}",
 }
+ANNOTATIONS = ("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment")
 MAX_YEARS = 200  # that a pattern names
 OFFSET_PATTERN = r"(Z|[+-](0\d|1[0-5]):[0-5]\d)"
 OFFSET = re.compile(r":[\d.]+\s*[Zz+-]")  # after a time; a date has signs too
@@ -72,6 +79,8 @@ WIDEST: dict[str, tuple[Any, Any]] = {
     "datetime": (pd.Timestamp.min, pd.Timestamp.max),
 }
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can hold and UTF-8 cannot
+# Of strings inside nested values that are an enumeration: distinct ones at most, and each so often at least
+MAX_NESTED_CATEGORIES, MIN_NESTED_COUNT = 64, 10
 MAX_DECIMALS = 15  # a float64 has at most 15 digits that decimal notation can rely on
 MAX_EXACT_INTEGER = 2**53  # above it, neighbouring integers share one float64
 
@@ -84,9 +93,11 @@ class Field:
     Args:
         name (`str`): Its column.
         type (`str`):
-            `"integer"`, `"number"`, `"category"`, `"boolean"`, `"datetime"`, `"text"`, or `"null"` where nothing but
-            nulls was seen.
+            `"integer"`, `"number"`, `"category"`, `"boolean"`, `"datetime"`, `"text"`, `"json"` for nested values, or
+            `"null"` where nothing but nulls was seen.
         nullable (`bool`, defaults to `False`): Whether it may be null.
+        optional (`bool`, defaults to `False`):
+            Whether JSON records may lack it. In tables it is then null, and a null is written by leaving it out.
         dtype (`str`, defaults to `"object"`): The pandas dtype of the column, which generated tables have too.
         categories (`list`, *optional*): The values of a category, in order.
         ordered (`bool`, *optional*): Whether a column of dtype `category` is ordered.
@@ -98,11 +109,13 @@ class Field:
         format (`str`, *optional*): `strftime` format of datetimes that came as strings.
         max_length (`int`, *optional*): Characters in the longest text.
         rarest (`int`, *optional*): Records of the rarest category in the training data; 0 if it does not occur there.
+        json_schema (`dict`, *optional*): JSON Schema (draft 2020-12) of nested values, with all that it refers to.
     """
 
     name: str
     type: FieldType
     nullable: bool = False
+    optional: bool = False
     dtype: str = "object"
     categories: list | None = None
     ordered: bool | None = None
@@ -112,12 +125,16 @@ class Field:
     format: str | None = None
     max_length: int | None = None
     rarest: int | None = None
+    json_schema: dict[str, Any] | None = None
 
     def __post_init__(self):
+        self.nullable |= self.optional
         if self.type not in get_args(FieldType):
             raise ValueError(f"field {self.name!r}: type {self.type!r} is not one of {', '.join(get_args(FieldType))}")
         if self.type == "category" and not self.categories:
             raise ValueError(f"field {self.name!r} is a category; give its categories")
+        if self.type == "json" and self.json_schema is None:
+            raise ValueError(f"field {self.name!r} is of nested values; give its json_schema")
 
     @property
     def is_numeric(self) -> bool:
@@ -145,6 +162,8 @@ class Field:
             return "true or false"
         if self.type == "category":
             return f"one of its {len(self.categories)} categories"
+        if self.type == "json":
+            return "what its JSON Schema allows"
         if self.type == "text":
             limit = "" if self.max_length is None else f" of at most {self.max_length} characters"
             return f"a UTF-8 text{limit}"
@@ -164,8 +183,14 @@ class Field:
         row = allowed.argmin()
         if column.isna().iloc[row]:
             raise ValueError(f"null in row {row}; fill it, drop the record, or set nullable=True in the schema")
+        value = column.tolist()[row]
+        written, reason = repr(value), ""
+        if self.type == "json":
+            written = reprlib.repr(value)
+            error = best_match(make_validator(self.json_schema).iter_errors(to_plain(value)))
+            reason = "" if error is None else f", at {error.json_path}: {textwrap.shorten(error.message, 200)}"
         raise ValueError(
-            f"{column.tolist()[row]!r} in row {row} is not {self.description}; drop the record, or change the schema"
+            f"{written} in row {row} is not {self.description}{reason}; drop the record, or change the schema"
         )
 
     def allows(self, column: pd.Series) -> np.ndarray:
@@ -175,6 +200,9 @@ class Field:
         allowed = np.full(len(column), self.nullable)
         if self.type == "null":
             allowed[given] = False
+        elif self.type == "json":
+            validator = make_validator(self.json_schema)
+            allowed[given] = [is_json(value) and is_valid(validator, to_plain(value)) for value in values]
         elif self.type == "text":
             limit = np.inf if self.max_length is None else self.max_length
             allowed[given] = [is_text(value) and len(value) <= limit for value in values]
@@ -265,10 +293,13 @@ class Field:
 
     def to_json_schema(self) -> dict[str, Any]:
         """The field as a JSON Schema (draft 2020-12)."""
+        has_null = self.nullable and not self.optional
+        if self.type == "json":
+            return {"anyOf": [self.json_schema, {"type": "null"}]} if has_null else self.json_schema
         if self.type == "category":
-            return {"enum": [*self.categories, None] if self.nullable else list(self.categories)}
+            return {"enum": [*self.categories, None] if has_null else list(self.categories)}
         json_type = {"datetime": "string", "text": "string"}.get(self.type, self.type)
-        schema: dict[str, Any] = {"type": [json_type, "null"] if self.nullable and json_type != "null" else json_type}
+        schema: dict[str, Any] = {"type": [json_type, "null"] if has_null and json_type != "null" else json_type}
         # No "multipleOf": validators divide floats, and find that 0.3 is not a multiple of 0.1.
         if self.type in ("integer", "number"):
             schema |= {"minimum": self.minimum, "maximum": self.maximum}
@@ -322,6 +353,16 @@ class RecordSchema:
     def names(self) -> list[str]:
         return [f.name for f in self.fields]
 
+    @property
+    def is_of_documents(self) -> bool:
+        """Whether records are texts or have nested values, and thus are no rows of a table."""
+        return any(f.type == "json" for f in self) or all(f.type == "text" for f in self)
+
+    @property
+    def is_of_texts(self) -> bool:
+        """Whether a record is one text, and nothing else."""
+        return len(self) == 1 and self.fields[0].type == "text" and not self.fields[0].nullable
+
     @classmethod
     def infer(cls, data: Any, categorical: Sequence[str] = (), max_categories: int = 512) -> RecordSchema:
         """
@@ -336,8 +377,8 @@ class RecordSchema:
                 Strings with more distinct values than this, or with more than one for every two records, are text.
 
         Raises:
-            `ValueError`: on a table with no rows or columns, names that are double or no strings, columns of mixed or
-                nested types, and infinite numbers. The message names the column and the way out.
+            `ValueError`: on a table with no rows or columns, names that are double or no strings, columns of mixed
+                types, and infinite numbers. The message names the column and the way out.
         """
         table = read_table(data)
         check_columns(table, str(data) if isinstance(data, (str, Path)) else "the table")
@@ -346,7 +387,8 @@ class RecordSchema:
         schema = cls()
         for name in table.columns:
             with _naming(name):
-                schema.fields.append(_infer_field(name, table[name], name in categorical, max_categories))
+                f = _infer_field(name, table[name], name in categorical, max_categories)
+                schema.fields.append(replace(f, optional=name in table.attrs.get(OPTIONAL, ())))
         return schema.count_categories(table)
 
     def count_categories(self, table: pd.DataFrame) -> RecordSchema:
@@ -423,15 +465,63 @@ class RecordSchema:
                 f.check(table[f.name])
         return table[self.names]
 
+    @classmethod
+    def from_json_schema(cls, schema: dict[str, Any]) -> RecordSchema:
+        """
+        Takes over a JSON Schema.
+
+        Args:
+            schema (`dict`): The JSON Schema (draft 2020-12) of one record, which is an object.
+
+        Raises:
+            `ValueError`: when it is none, or not of objects with named properties.
+        """
+        make_validator(schema)
+        if schema.get("type", "object") != "object" or not schema.get("properties"):
+            raise ValueError("the JSON Schema is not of objects with `properties`, which become the fields; add them")
+        required = schema.get("required", ())
+        if unknown := sorted(set(required) - set(schema["properties"])):
+            raise ValueError(f"the JSON Schema requires {unknown[0]!r}, which is not among its `properties`")
+        return cls(
+            [
+                replace(_field_of(name, part, schema.get("$defs", {})), optional=name not in required)
+                for name, part in schema["properties"].items()
+            ]
+        )
+
+    @classmethod
+    def from_pydantic(cls, model: type) -> RecordSchema:
+        """
+        Takes over a pydantic model: its fields, under the names that JSON has for them.
+
+        Args:
+            model (`type[pydantic.BaseModel]`): The class.
+        """
+        return cls.from_json_schema(model.model_json_schema(mode="serialization"))
+
     def to_json_schema(self) -> dict[str, Any]:
         """The schema of one record as a JSON Schema (draft 2020-12)."""
+        properties = {f.name: f.to_json_schema() for f in self.fields}
+        definitions: dict[str, Any] = {}
+        for f in self:
+            for name, definition in (f.json_schema or {}).get("$defs", {}).items():
+                if definitions.setdefault(name, definition) != definition:
+                    raise ValueError(
+                        f"column {f.name!r}: another field defines {name!r} otherwise; rename one in $defs"
+                    )
         return {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "type": "object",
-            "properties": {f.name: f.to_json_schema() for f in self.fields},
-            "required": self.names,
+            "properties": {name: _without_definitions(part) for name, part in properties.items()},
+            "required": [f.name for f in self if not f.optional],
             "additionalProperties": False,
+            **({"$defs": definitions} if definitions else {}),
         }
+
+    def to_record_batch(self, table: pd.DataFrame) -> pa.RecordBatch:
+        """A table of this schema as Arrow has it, nested values as JSON."""
+        nested = {f.name: table[f.name].map(to_json, na_action="ignore") for f in self if f.type == "json"}
+        return pa.RecordBatch.from_pandas(table.assign(**nested), self.to_arrow(), preserve_index=False)
 
     def to_arrow(self) -> pa.Schema:
         """The Arrow schema of generated tables, the same for all of them."""
@@ -442,11 +532,16 @@ class RecordSchema:
         return Features.from_arrow_schema(self.to_arrow())
 
     def to_dict(self) -> list[dict[str, Any]]:
-        return [{k: v for k, v in asdict(f).items() if v is not None} for f in self.fields]
+        # JSON Schemas as text, since processors sort keys, and theirs have the order of the records'.
+        return [
+            {k: json.dumps(v) if k == "json_schema" else v for k, v in asdict(f).items() if v is not None}
+            for f in self.fields
+        ]
 
     @classmethod
     def from_dict(cls, fields: list[dict[str, Any]]) -> RecordSchema:
-        return cls([Field(**f) for f in fields])
+        parsed = [{"json_schema": json.loads(f["json_schema"])} if "json_schema" in f else {} for f in fields]
+        return cls([Field(**{**f, **nested}) for f, nested in zip(fields, parsed)])
 
     def save(self, path: str | Path) -> None:
         """Writes the schema as a JSON file that can be edited and read back by [`RecordSchema.load`]."""
@@ -458,6 +553,42 @@ class RecordSchema:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: not a record schema ({error})") from error
+
+
+def _field_of(name: str, schema: dict[str, Any], definitions: dict[str, Any]) -> Field:
+    """A field of a type of its own where that says all that the JSON Schema does, else one of nested values."""
+    options = [part for part in schema.get("anyOf", [schema]) if part != {"type": "null"}]
+    nullable = len(options) < len(schema.get("anyOf", [schema]))
+    part = {key: value for key, value in options[0].items() if key not in ANNOTATIONS} if len(options) == 1 else {}
+    if isinstance(part.get("type"), list):
+        types = [kind for kind in part["type"] if kind != "null"]
+        nullable |= len(types) < len(part["type"])
+        part = {**part, "type": types[0]} if len(types) == 1 else {}
+    if "const" in part:
+        part = {"enum": [part["const"]]} | {key: value for key, value in part.items() if key != "const"}
+    keys = frozenset(part) - {"type"}
+    kind = part.get("type")
+    if keys == {"enum"}:
+        nullable |= None in part["enum"]
+        values = [value for value in part["enum"] if value is not None]
+        if values and len({type(value) for value in values}) == 1 and not is_nested(values[0]):
+            return Field(name, "category", nullable, categories=values)
+    elif kind == "boolean" and not keys:
+        return Field(name, "boolean", nullable)
+    elif kind in ("integer", "number") and keys <= {"minimum", "maximum"}:
+        return Field(name, kind, nullable, minimum=part.get("minimum"), maximum=part.get("maximum"))
+    elif kind == "string" and keys <= {"maxLength"}:
+        return Field(name, "text", nullable, max_length=part.get("maxLength"))
+    elif kind == "null" and not keys:
+        return Field(name, "null", nullable=True)
+    return Field(name, "json", json_schema={**schema, **({"$defs": definitions} if definitions else {})})
+
+
+def _without_definitions(schema: Any) -> Any:
+    """A field's schema for a place inside a larger one, which has the definitions."""
+    if "anyOf" in schema:
+        schema = {**schema, "anyOf": [_without_definitions(option) for option in schema["anyOf"]]}
+    return {key: value for key, value in schema.items() if key != "$defs"}
 
 
 def check_columns(table: pd.DataFrame, source: str) -> None:
@@ -501,6 +632,8 @@ def _infer_field(name: str, column: pd.Series, categorical: bool, max_categories
         return replace(f, type="category", categories=categories.tolist(), ordered=column.cat.ordered or None)
     if len(values) == 0:
         return f
+    if not categorical and any(map(is_nested, values)):
+        return replace(f, type="json", json_schema=infer_json_schema(values.map(to_plain).tolist(), _infer_scalar))
     kind = _kind_of(values, categorical)
     if kind == "text" and not categorical and (format := _datetime_format(values)) is not None:
         kind, f.format = "datetime", format
@@ -522,14 +655,20 @@ def _infer_field(name: str, column: pd.Series, categorical: bool, max_categories
     return f
 
 
+def _infer_scalar(values: list) -> dict[str, Any]:
+    """The JSON Schema of scalars inside nested values. Strings are an enumeration when none of them is rare."""
+    f = _infer_field("", pd.Series(values, dtype=object), False, MAX_NESTED_CATEGORIES)
+    if f.type == "category" and min(Counter(values).values()) < MIN_NESTED_COUNT:
+        f = Field("", "text", max_length=max(map(len, values)))
+    return f.to_json_schema()
+
+
 def _kind_of(values: pd.Series, categorical: bool = False) -> FieldType:
     """The type of non-null values; a `ValueError` where there is none, or none that `categorical` fields may have."""
     kind = KINDS.get(pd_types.infer_dtype(values))
     if kind is None or (categorical and kind == "datetime"):
         types = {type(v).__name__: v for v in values}
         examples = ", ".join(f"{t} ({str(v)[:40]!r})" for t, v in types.items())
-        if set(types) <= {"dict", "list", "ndarray"}:
-            raise ValueError(f"nested values ({examples}); flatten them, or write them as JSON text")
         raise ValueError(f"mixed or unsupported types: {examples}; convert the column, e.g. by astype(str)")
     if kind == "number" and not np.isfinite(values.to_numpy(np.float64)).all():
         raise ValueError("an infinite number; replace it by a null or a finite number")

@@ -10,9 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from datasets import Dataset
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import ClassLabel, Dataset, Value
 
 from ..utils import written_whole
+from .nested import is_nested, merge_orders, to_json
+
+
+OPTIONAL = "optional"  # of a table's `attrs`: the columns that some of its records lack
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -40,33 +46,70 @@ def _read_json_lines(path: Path) -> pd.DataFrame:
         for number, line in enumerate(file, start=1):
             try:
                 records += [json.loads(line)] if line.strip() else []
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"line {number}: {error}") from error
+            if line.strip() and not isinstance(records[-1], Mapping):
+                raise ValueError(f"line {number}: {line.strip()[:40]!r} is no object, which every record is")
     return _from_records(records)
 
 
 def _from_records(records: Any) -> pd.DataFrame:
     if not isinstance(records, list) or not all(isinstance(record, Mapping) for record in records):
         raise ValueError("not a list of objects, one for each record")
-    return pd.DataFrame(records)
+    names = merge_orders(map(list, records))
+    table = pd.DataFrame({name: _to_series([record.get(name) for record in records]) for name in names})
+    table.attrs[OPTIONAL] = [name for name in names if not all(name in record for record in records)]
+    return table
+
+
+def _to_series(values: list) -> pd.Series:
+    # Integers would be none any more beside NaN.
+    has_integers = any(value is None for value in values) and any(type(value) is int for value in values)
+    series = pd.Series(values, dtype=object)
+    return series if has_integers else series.infer_objects()
 
 
 def _write_json_lines(table: pd.DataFrame, path: Path) -> None:
     # Not `DataFrame.to_json`, which rounds floats.
+    optional = table.attrs.get(OPTIONAL, ())
     with open(path, "w", encoding="utf-8") as file:
-        for record in table.astype(object).where(table.notna(), None).to_dict("records"):
+        for row in table.astype(object).where(table.notna(), None).to_dict("records"):
+            record = {name: value for name, value in row.items() if value is not None or name not in optional}
             file.write(json.dumps(record, ensure_ascii=False, default=lambda moment: moment.isoformat()) + "\n")
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    table = pd.read_parquet(path)
+    for field in pq.read_schema(path):
+        if isinstance(field.type, pa.JsonType):
+            table[field.name] = table[field.name].map(json.loads, na_action="ignore")
+    return table
+
+
+def with_json_texts(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """A table with nested values as JSON, for what has none such; and the columns that have them."""
+    names = [name for name in table if table[name].dtype == object and table[name].map(is_nested).any()]
+    return table.assign(**{name: table[name].map(to_json, na_action="ignore") for name in names}), names
+
+
+def _write_parquet(table: pd.DataFrame, path: Path) -> None:
+    texts, nested = with_json_texts(table)
+    data = pa.Table.from_pandas(texts, preserve_index=False)
+    for name in nested:
+        position = data.column_names.index(name)
+        data = data.set_column(position, pa.field(name, pa.json_()), data[name].cast(pa.json_()))
+    pq.write_table(data, path)
 
 
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".csv": _read_csv,
-    ".parquet": pd.read_parquet,
+    ".parquet": _read_parquet,
     ".json": _read_json,
     ".jsonl": _read_json_lines,
 }
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
-    ".csv": lambda table, path: table.to_csv(path, index=False),
-    ".parquet": lambda table, path: table.to_parquet(path, index=False),
+    ".csv": lambda table, path: with_json_texts(table)[0].to_csv(path, index=False),
+    ".parquet": _write_parquet,
     ".jsonl": _write_json_lines,
 }
 
@@ -93,9 +136,13 @@ def read_table(data: Any) -> pd.DataFrame:
     if isinstance(data, pd.DataFrame):
         return data
     if isinstance(data, Dataset):
-        return data.to_pandas()
+        nested = [name for name, feature in data.features.items() if not isinstance(feature, (Value, ClassLabel))]
+        if not nested:
+            return data.to_pandas()
+        columns = {name: pd.Series(data[name][:], dtype=object) for name in nested}
+        return data.to_pandas().assign(**columns)
     if isinstance(data, list) and all(isinstance(record, Mapping) for record in data):
-        return pd.DataFrame(data)
+        return _from_records(data)
     if not isinstance(data, (str, os.PathLike)):
         raise TypeError(
             f"cannot read records from a {type(data).__name__}; give a DataFrame, a Dataset, a list of dicts or a path"
