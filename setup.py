@@ -23,6 +23,7 @@ setup(
         "transformers>=5.23",
         "diffusers>=0.42",
         "accelerate>=1.10",
+        "peft>=0.18",
         "datasets>=4.0",
         "tokenizers>=0.22",
         "huggingface_hub>=2.4",
@@ -47,7 +48,15 @@ setup(
     ],
     extras_require={
         "energy": ["codecarbon>=3"],
-        "test": ["pytest>=8", "hypothesis>=6.100", "playwright>=1.50", "ruff>=0.12", "sacrebleu>=2.4"],
+        "quantization": ["bitsandbytes>=0.48"],
+        "test": [
+            "pytest>=8",
+            "hypothesis>=6.100",
+            "playwright>=1.50",
+            "pydantic>=2.10",
+            "ruff>=0.12",
+            "sacrebleu>=2.4",
+        ],
     },
     entry_points={"console_scripts": ["difflm=difflm_hf.cli:main"]},
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+import re
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -14,29 +16,62 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import is_peft_available
 
 from .configuration_difflm import DiffLMConfig
 from .hub.upload import explained
 
 
+# With a call of this name, loaders of remote code do not take the import for a requirement.
+if TYPE_CHECKING and is_peft_available():
+    from peft import LoraConfig
+
 # What a user says about downloads and devices, which goes for the base as well.
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
-LOADING_ARGUMENTS = ("dtype", "torch_dtype", "max_memory", "offload_folder", "trust_remote_code")
+LOADING_ARGUMENTS = (
+    "dtype",
+    "torch_dtype",
+    "max_memory",
+    "offload_folder",
+    "quantization_config",
+    "trust_remote_code",
+)
 # Fields of a configuration that say nothing about the weights or their use.
 INCIDENTAL = {"architectures", "dtype", "quantization_config", "transformers_version", "use_cache"}
 # Those that a processor chooses.
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+# Fields of a LoRA that checkpoints always state, since a later peft may have other defaults.
+LORA_FIELDS = ("r", "lora_alpha", "lora_dropout", "target_modules")
+# What peft calls the parameters of LoRA layers; "default" is the name of the adapter.
+LORA_PARAMETER = re.compile(r"\.lora_\w+\.default\b")
 
 
 class BaseModelStub(nn.Module):
     """
     Stands in for the base while the rest of a checkpoint is loaded: transformers would fill weights that a checkpoint
-    lacks with random numbers.
+    lacks with random numbers. Of the base's parameters it has those of LoRA layers, which a checkpoint holds.
+
+    Args:
+        lm (`PreTrainedModel`): The base.
     """
 
-    def __init__(self, config: PreTrainedConfig):
+    def __init__(self, lm: PreTrainedModel):
         super().__init__()
-        self.config = config
+        self.config = lm.config
+        for name, parameter in lora_parameters(lm).items():
+            *path, leaf = name.split(".")
+            module = self
+            for part in path:
+                if part not in module._modules:
+                    module.add_module(part, nn.Module())
+                module = module.get_submodule(part)
+            module.register_parameter(leaf, nn.Parameter(parameter.detach().clone()))
+
+    def fill(self, lm: PreTrainedModel) -> None:
+        """Gives what was loaded to the base."""
+        for name, parameter in self.named_parameters():
+            own = lm.get_parameter(name)
+            own.data = parameter.data.to(own.device)
 
     def get_input_embeddings(self) -> None:
         return None
@@ -60,7 +95,8 @@ def load_base_model(
 
     Raises:
         `OSError`: when the base is not there.
-        `ValueError`: when it is another than the one that the checkpoint was trained with.
+        `ValueError`: when it is another than the one that the checkpoint was trained with; when it is offloaded, and
+            the checkpoint has LoRA layers.
     """
     name = base_model or config.base_model
     if os.path.isabs(name) and not os.path.isdir(name):
@@ -76,7 +112,7 @@ def load_base_model(
         lm = AutoModelForCausalLM.from_pretrained(
             name,
             revision="main" if base_model else config.base_revision or "main",
-            device_map=_device_map_of(module, device_map),
+            device_map=device_map_of(module, device_map),
             attn_implementation=attention,
             use_safetensors=True,
             **arguments,
@@ -93,7 +129,85 @@ def load_base_model(
         )
     for key in SPECIAL_IDS:
         setattr(lm.config, key, getattr(config.decoder_config, key, None))
+    if config.lora is not None:
+        if any(parameter.is_meta for parameter in lm.parameters()):
+            raise ValueError(
+                f"device_map={device_map} offloads parts of {name}, beside which the LoRA layers of this checkpoint "
+                "do not work; put all of it on devices"
+            )
+        dtype = arguments.get("dtype") or arguments.get("torch_dtype") or "auto"
+        add_lora(lm, config.lora, torch.float32 if dtype == "auto" else lm.dtype)
     return lm
+
+
+def lora_fields(lora: LoraConfig | dict[str, Any]) -> dict[str, Any]:
+    """
+    A LoRA as plain fields, for [`DiffLMConfig`].
+
+    Args:
+        lora ([`~peft.LoraConfig`] or `dict`): The LoRA; where it does not name `target_modules`, it is for all linear
+            layers but the head.
+
+    Raises:
+        `ImportError`: when peft is not installed.
+        `TypeError`: for a field that a LoRA does not have.
+        `ValueError`: for one that would change the base itself.
+    """
+    LoraConfig = _peft().LoraConfig
+    config = lora if isinstance(lora, LoraConfig) else LoraConfig(**lora)
+    initial = config.init_lora_weights
+    if not isinstance(initial, bool) and initial not in ("gaussian", "orthogonal"):
+        raise ValueError(
+            f"init_lora_weights={initial!r} changes the base model, which checkpoints leave out; take True, "
+            "'gaussian' or 'orthogonal'"
+        )
+    defaults = LoraConfig().to_dict()
+    fields = {
+        key: sorted(value) if isinstance(value, set) else value
+        for key, value in config.to_dict().items()
+        if key in LORA_FIELDS or (value != defaults[key] and key != "base_model_name_or_path")
+    }
+    return {**fields, "target_modules": fields["target_modules"] or "all-linear"}
+
+
+def add_lora(lm: PreTrainedModel, lora: dict[str, Any], dtype: torch.dtype = torch.float32) -> None:
+    """
+    Puts new LoRA layers into a causal LM.
+
+    Args:
+        lm (`PreTrainedModel`): The causal LM; its own parameters are frozen.
+        lora (`dict`): Fields of a [`~peft.LoraConfig`].
+        dtype (`torch.dtype`, defaults to `torch.float32`):
+            Of the new layers, whatever that of the LM. In float32 small updates do not get lost.
+
+    Raises:
+        `ValueError`: when more than LoRA layers would be trained, or embeddings or head would get some.
+    """
+    peft = _peft()
+    lm.add_adapter(peft.LoraConfig(**lora_fields(lora)))
+    for parameter in lora_parameters(lm).values():
+        parameter.data = parameter.data.to(dtype)
+        # Else transformers would give it random values. What is to be loaded has none yet.
+        parameter._is_hf_initialized = not parameter.is_meta
+    lm.train(lm.training)  # for the new layers
+    if others := [name for name, p in lm.named_parameters() if p.requires_grad and not is_lora(name)]:
+        raise ValueError(
+            f"lora={lora} would train {others[0]} as well, which checkpoints leave out; take LoRA layers alone, with "
+            "no `bias` or `modules_to_save`"
+        )
+    layer = peft.tuners.tuners_utils.BaseTunerLayer
+    if any(isinstance(module, layer) for module in (lm.get_input_embeddings(), lm.get_output_embeddings())):
+        raise ValueError(f"lora={lora} is for the embeddings or the head as well; take other `target_modules`")
+
+
+def lora_parameters(lm: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of LoRA layers, by name."""
+    return {name: parameter for name, parameter in lm.named_parameters() if is_lora(name)}
+
+
+def is_lora(name: str) -> bool:
+    """Whether a parameter of that name belongs to a LoRA layer."""
+    return LORA_PARAMETER.search(name) is not None
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, base_model: str | os.PathLike, **kwargs) -> None:
@@ -125,15 +239,7 @@ def named(config: DiffLMConfig) -> str:
     return f"{config.base_model}{revision}"
 
 
-def _essentials(config: PreTrainedConfig) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in config.to_dict().items()
-        if not name.startswith("_") and name not in INCIDENTAL and name not in SPECIAL_IDS
-    }
-
-
-def _device_map_of(module: str, device_map: Any) -> str | int | torch.device | dict[str, Any] | None:
+def device_map_of(module: str, device_map: Any) -> str | int | torch.device | dict[str, Any] | None:
     """The part of a device map that is about a module: from entries below it, or from the nearest above."""
     if not isinstance(device_map, dict):
         return device_map
@@ -142,3 +248,19 @@ def _device_map_of(module: str, device_map: Any) -> str | int | torch.device | d
     if not below and not above:
         raise ValueError(f"device_map={device_map} does not say where {module!r} is to be; add it, or the key ''")
     return ({"": device_map[max(above, key=len)]} if above else {}) | below
+
+
+def _peft() -> ModuleType:
+    try:
+        import peft
+    except ImportError as error:
+        raise ImportError("LoRA layers need peft: run `pip install peft`, or leave `lora` out") from error
+    return peft
+
+
+def _essentials(config: PreTrainedConfig) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in config.to_dict().items()
+        if not name.startswith("_") and name not in INCIDENTAL and name not in SPECIAL_IDS
+    }

@@ -28,6 +28,9 @@ class DiffLMConfig(PreTrainedConfig):
             Hub id or folder of the pretrained causal LM that a frozen decoder is. Checkpoints then leave its weights
             out, and loading fetches them from there.
         base_revision (`str`, *optional*): The commit of `base_model`, where that is a Hub id.
+        lora (`dict`, *optional*):
+            Fields of a [`~peft.LoraConfig`], such as `{"r": 8, "lora_alpha": 16}`: the frozen causal LM gets LoRA
+            layers (arXiv 2106.09685), which are trained. `target_modules` defaults to `"all-linear"`.
         share_embeddings (`bool`, defaults to `False`):
             The encoder reads the causal LM's input embeddings, brought to its width by a linear map, in place of
             embeddings of its own. For encoders from scratch beside a pretrained LM, whose vocabulary is large.
@@ -63,6 +66,7 @@ class DiffLMConfig(PreTrainedConfig):
         freeze_decoder: bool = False,
         base_model: str | None = None,
         base_revision: str | None = None,
+        lora: dict[str, Any] | None = None,
         share_embeddings: bool = False,
         position_ranges: list[tuple[int, int]] | None = None,
         num_texts: int = 0,
@@ -78,6 +82,7 @@ class DiffLMConfig(PreTrainedConfig):
         self.freeze_decoder = freeze_decoder
         self.base_model = base_model
         self.base_revision = base_revision
+        self.lora = lora
         self.share_embeddings = share_embeddings
         self.position_ranges = position_ranges and [(start, end) for start, end in position_ranges]
         self.num_texts = num_texts
@@ -92,6 +97,12 @@ class DiffLMConfig(PreTrainedConfig):
         if kwargs.get("return_unused_kwargs"):
             return loaded[0], loaded[1] | copy_of_base
         return loaded
+
+    def to_dict(self) -> dict[str, Any]:
+        # How a base was quantized is up to who loads it, and nothing else of a checkpoint is quantized.
+        fields = super().to_dict()
+        fields["decoder_config"].pop("quantization_config", None)
+        return fields
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """The decoder's configuration, from which `generate` reads layers, heads and vocabulary."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -27,16 +27,30 @@ from transformers import (
 from transformers.cache_utils import DynamicLayer
 from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils import ModelOutput, can_return_tuple, is_peft_available
 from transformers.utils.hub import resolve_revision
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from .base_model import HUB_ARGUMENTS, BaseModelStub, load_base_model
+from .base_model import (
+    HUB_ARGUMENTS,
+    BaseModelStub,
+    add_lora,
+    device_map_of,
+    is_lora,
+    load_base_model,
+    lora_fields,
+    lora_parameters,
+)
 from .cache import preallocated_cache
 from .configuration_difflm import DiffLMConfig
 from .grammar import JSONGrammar
 from .hub.upload import PushToHubMixin
 from .injection import build_injection
 
+
+# With a call of this name, loaders of remote code do not take the import for a requirement.
+if TYPE_CHECKING and is_peft_available():
+    from peft import LoraConfig
 
 # Causal LMs that count positions in the cache, those that a mask leaves out included: by windows, or by ALiBi
 COUNTING_MODELS = ("gpt_neo", "mpt")
@@ -78,6 +92,20 @@ class DiffLMPreTrainedModel(PushToHubMixin, PreTrainedModel):
         # Checkpointed layers ignore the cache, and with it the memory.
         return self.config.injection != "kv_memory"
 
+    def activation_checkpointing_enable(self, *args, **kwargs) -> None:
+        """
+        As that of `PreTrainedModel`, for encoder and causal LM, whether it is frozen or not.
+
+        Raises:
+            `ValueError`: with `injection="kv_memory"`.
+        """
+        if not self.supports_gradient_checkpointing:
+            raise ValueError(
+                f"injection={self.config.injection!r} does not support activation checkpointing, which leaves out the "
+                "cache that the memory is in; turn it off, or take another injection"
+            )
+        super().activation_checkpointing_enable(*args, **kwargs)
+
     @classmethod
     def from_pretrained(
         cls,
@@ -94,10 +122,12 @@ class DiffLMPreTrainedModel(PushToHubMixin, PreTrainedModel):
             base_model (`str` or `Path`, *optional*):
                 A copy of the frozen base LM, in place of the one that the checkpoint names.
             kwargs (*optional*):
-                Those of `PreTrainedModel.from_pretrained`. Dtype, devices, token and cache go for the base as well.
+                Those of `PreTrainedModel.from_pretrained`. Dtype, devices, token and cache go for the base as well,
+                `quantization_config` for the base alone.
 
         Raises:
-            `ValueError`: when the base is not the one that the checkpoint was trained with, or is there already.
+            `ValueError`: when the base is not the one that the checkpoint was trained with, or is there already; when
+                the checkpoint lacks LoRA weights.
         """
         kwargs.setdefault("use_safetensors", True)
         config = kwargs.get("config")
@@ -106,18 +136,36 @@ class DiffLMPreTrainedModel(PushToHubMixin, PreTrainedModel):
             config = DiffLMConfig.from_pretrained(config or pretrained_model_name_or_path, **where)
         if config.base_model is not None:
             lm = load_base_model(config, base_model, cls.lm_module, **{"device_map": None, **kwargs})
-            kwargs["lm"] = BaseModelStub(lm.config)
+            kwargs["lm"] = stub = BaseModelStub(lm)
             if isinstance(device_map := kwargs.get("device_map"), dict):
-                kwargs["device_map"] = {k: v for k, v in device_map.items() if not k.startswith(f"{cls.lm_module}.")}
+                # What the stub has of the base is small, and goes to where the injection is until the base gets it.
+                injection = device_map_of(f"{cls.lm_module.removesuffix('lm')}injection", device_map)
+                rest = {k: v for k, v in device_map.items() if not k.startswith(f"{cls.lm_module}.")}
+                kwargs["device_map"] = rest | {cls.lm_module: next(iter(injection.values()))}
         elif base_model is not None:
             raise ValueError(f"{pretrained_model_name_or_path} holds its own LM; leave base_model={base_model!r} out")
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        elif kwargs.get("quantization_config") is not None:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} holds its own LM, and only a base that a checkpoint names can be "
+                "quantized; leave quantization_config out"
+            )
+        is_quantized = kwargs.pop("quantization_config", None) is not None
+        with_info = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        if missing := sorted(filter(is_lora, info["missing_keys"])):
+            raise ValueError(
+                f"{pretrained_model_name_or_path} has no weights of {missing[0]}, which its configuration asks for by "
+                f"lora={config.lora}"
+            )
         if config.base_model is not None:
+            stub.fill(lm)
             model._set_lm(lm)
         # Loading makes new parameters, which are not frozen.
         model._freeze()
-        return loaded
+        if is_quantized and kwargs.get("device_map") is None:
+            # transformers puts quantized models on the GPU.
+            model.to(lm.device)
+        return (model, info) if with_info else model
 
     def save_pretrained(
         self,
@@ -136,6 +184,9 @@ class DiffLMPreTrainedModel(PushToHubMixin, PreTrainedModel):
             merge_base (`bool`, defaults to `False`): Save the base's weights too, to depend on nothing else.
             max_shard_size (`int` or `str`, defaults to `"50GB"`): Bytes of a file of weights.
             kwargs (*optional*): Those of `PreTrainedModel.save_pretrained`.
+
+        Raises:
+            `ValueError`: when the base's weights are to be saved, but are quantized.
         """
         if kwargs.get("push_to_hub") and not merge_base:
             self.check_publishable()
@@ -144,6 +195,11 @@ class DiffLMPreTrainedModel(PushToHubMixin, PreTrainedModel):
             config.name_or_path = ""
         # A base that is trained after all is another one.
         is_whole = merge_base or not self.config.freeze_decoder
+        if is_whole and getattr(self.get_submodule(self.lm_module), "is_quantized", False):
+            raise ValueError(
+                "the base model is quantized, and has lost the weights that would be saved; load this model without "
+                "quantization_config to save with merge_base=True"
+            )
         with self.merged_base() if is_whole else nullcontext():
             super().save_pretrained(save_directory, *args, max_shard_size=max_shard_size, **kwargs)
 
@@ -211,7 +267,12 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
 
     def __init__(self, config: DiffLMConfig, lm: PreTrainedModel | None = None):
         super().__init__(config)
-        self._set_lm(AutoModelForCausalLM.from_config(config.decoder_config) if lm is None else lm)
+        if config.lora is not None and not config.freeze_decoder:
+            raise ValueError(f"lora={config.lora} is for a frozen causal LM; set freeze_decoder=True, or lora=None")
+        lm = AutoModelForCausalLM.from_config(config.decoder_config) if lm is None else lm
+        if config.lora is not None and not lora_parameters(lm):
+            add_lora(lm, config.lora)
+        self._set_lm(lm)
         self.injection = build_injection(config)
         # Not the LM's own, whose temperature and penalties are for chat: p(x|z) has none.
         self.generation_config = GenerationConfig.from_model_config(self.lm.config)
@@ -221,12 +282,17 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
     def _set_lm(self, lm: PreTrainedModel) -> None:
         self.lm = lm
         self.config.decoder_config = lm.config  # one object, which cannot get out of step
+        for module in lm.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                # For inference on CPUs bitsandbytes packs its 4 bits anew, and gradients are 0 from then on.
+                module.support_avx512bf16_for_cpu = False
         if self.config.base_model is not None:
-            self._keys_to_ignore_on_save = {f"lm.{name}" for name in lm.state_dict()}
+            self._keys_to_ignore_on_save = {f"lm.{name}" for name in lm.state_dict() if not is_lora(name)}
 
     def _freeze(self) -> None:
         if self.config.freeze_decoder:
-            self.lm.requires_grad_(False)
+            for name, parameter in self.lm.named_parameters():
+                parameter.requires_grad_(is_lora(name))
 
     def get_input_embeddings(self) -> nn.Module:
         return self.lm.get_input_embeddings()
@@ -627,11 +693,15 @@ class DiffLMModel(DiffLMPreTrainedModel):
         revision: str = "main",
         bos_token_id: int | None = None,
         eos_token_id: int | None = None,
+        lora: LoraConfig | dict[str, Any] | None = None,
+        dtype: str | torch.dtype | None = None,
+        attn_implementation: str | None = None,
+        quantization_config: QuantizationConfigMixin | None = None,
         **kwargs,
     ) -> DiffLMModel:
         """
         Puts two pretrained models together; what lies between them starts from scratch. Checkpoints of the result hold
-        a frozen causal LM by its name and commit alone.
+        a frozen causal LM by its name and commit alone, and its LoRA layers whole.
 
         What will be trained is loaded in float32, in which small updates do not get lost; a frozen causal LM in the
         dtype that it was saved in.
@@ -645,16 +715,39 @@ class DiffLMModel(DiffLMPreTrainedModel):
             revision (`str`, defaults to `"main"`): Revision of the decoder.
             bos_token_id, eos_token_id (`int`, *optional*):
                 Ids that records start and end with, where they are not those of the decoder's configuration.
+            lora ([`~peft.LoraConfig`] or `dict`, *optional*):
+                LoRA layers for the frozen causal LM, to be trained, or their fields: `{"r": 8}`. They are in all
+                linear layers but the head where `target_modules` does not say otherwise.
+            dtype (`str` or `torch.dtype`, *optional*): Of the causal LM, in place of the one above.
+            attn_implementation (`str`, *optional*):
+                How the causal LM computes attention: `"eager"`, `"sdpa"` or `"flash_attention_2"`.
+            quantization_config (`QuantizationConfigMixin`, *optional*):
+                Loads the frozen causal LM in fewer bits: a `BitsAndBytesConfig`, say, where bitsandbytes is installed.
             kwargs (*optional*): Further fields of [`DiffLMConfig`].
+
+        Raises:
+            `ValueError`: for LoRA layers or quantization of a causal LM that is not frozen.
         """
+        if not freeze_decoder:
+            for name, value in (("lora", lora), ("quantization_config", quantization_config)):
+                if value is not None:
+                    raise ValueError(f"{name} is for a frozen causal LM; leave it out, or set freeze_decoder=True")
+        if lora is not None:
+            kwargs["lora"] = lora_fields(lora)
         if encoder is None:
             kwargs["share_embeddings"] = True
         else:
             encoder = AutoModel.from_pretrained(encoder, dtype=torch.float32, use_safetensors=True)
             kwargs["encoder_config"] = encoder.config
-        dtype = "auto" if freeze_decoder else torch.float32
         revision = resolve_revision(decoder, revision)
-        lm = AutoModelForCausalLM.from_pretrained(decoder, revision=revision, dtype=dtype, use_safetensors=True)
+        lm = AutoModelForCausalLM.from_pretrained(
+            decoder,
+            revision=revision,
+            dtype=dtype or ("auto" if freeze_decoder else torch.float32),
+            attn_implementation=attn_implementation,
+            quantization_config=quantization_config,
+            use_safetensors=True,
+        )
         for name, token_id in (("bos_token_id", bos_token_id), ("eos_token_id", eos_token_id)):
             if token_id is not None:
                 setattr(lm.config, name, token_id)
@@ -664,7 +757,8 @@ class DiffLMModel(DiffLMPreTrainedModel):
             # The commit, unless the Hub was out of reach and the revision came from the cache.
             kwargs["base_revision"] = None if is_folder else getattr(revision, "resolved", revision)
         config = DiffLMConfig(decoder_config=lm.config, freeze_decoder=freeze_decoder, **kwargs)
-        return cls(config, encoder, lm).eval()
+        # transformers puts quantized models on the GPU.
+        return cls(config, encoder, lm).to(lm.device).eval()
 
     def encode(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
@@ -733,9 +827,11 @@ class DiffLMModel(DiffLMPreTrainedModel):
 
 def _token_nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """−log softmax(logits)[target] of each token, 0 where the target is negative."""
-    return F.cross_entropy(
-        logits.float().transpose(1, 2), targets.clamp(min=-100), reduction="none", ignore_index=-100
+    # The vocabulary is the last dimension, not the second: softmax over memory that is not contiguous is slow.
+    nll = F.cross_entropy(
+        logits.flatten(0, 1).float(), targets.flatten().clamp(min=-100), reduction="none", ignore_index=-100
     )
+    return nll.view(targets.shape)
 
 
 def _sample(logits: torch.Tensor, uniforms: torch.Tensor, temperature: float, top_p: float) -> torch.LongTensor:
