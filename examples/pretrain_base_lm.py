@@ -15,33 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch.utils.data import TensorDataset
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    PreTrainedTokenizerFast,
-    Trainer,
-    TrainingArguments,
-    set_seed,
-)
 
 from difflm_hf import JSONCodec, RecordSchema
+from difflm_hf.evaluation import train_language_model
 from difflm_hf.records import read_table
-from difflm_hf.utils import supports_bf16
 
 
 PROSE = ("text", "code")
-SIZES = {
-    "hidden_size": 256,
-    "intermediate_size": 704,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-    "max_position_embeddings": 1024,
-    "tie_word_embeddings": True,
-}
+CONTEXT = 1024  # more than a row, since virtual tokens come before a record
 
 
 def documents(path: Path, rng: np.random.Generator) -> Iterator[str]:
@@ -61,29 +42,6 @@ def documents(path: Path, rng: np.random.Generator) -> Iterator[str]:
         yield from JSONCodec(RecordSchema.infer(part)).encode(part)
 
 
-def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(special.values()),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
-
-
-def pack(texts: list[str], tokenizer: PreTrainedTokenizerFast, length: int) -> torch.Tensor:
-    """All documents one after the other, in rows of `length` ids."""
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    ids = [[bos, *document, eos] for document in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-    flat = torch.tensor(np.concatenate(ids), dtype=torch.long)
-    return flat[: len(flat) // length * length].view(-1, length)
-
-
 def main(
     files: list[Path],
     output_dir: Path,
@@ -95,7 +53,6 @@ def main(
     learning_rate: float,
     seed: int,
 ) -> None:
-    set_seed(seed)
     rng = np.random.default_rng(seed)
     texts: list[str] = []
     for path in files:
@@ -103,45 +60,19 @@ def main(
         texts += pd.Series(found).sample(min(len(found), max_documents), random_state=seed).tolist()
         print(f"{path.name}: {min(len(found), max_documents):,} of {len(found):,} documents")
     texts = [texts[i] for i in rng.permutation(len(texts))]
-    tokenizer = train_tokenizer(texts, vocab_size)
-    rows = pack(texts, tokenizer, length)
-    held_out = max(1, min(64, len(rows) // 10))
-    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", vocab_size=len(tokenizer), **ids, **SIZES))
-    print(f"{rows.numel():,} tokens, {model.num_parameters():,} parameters")
-    if not torch.cuda.is_available():
-        # Fused attention is slow backwards in bfloat16 on processors.
-        model.set_attn_implementation("eager")
-    arguments = TrainingArguments(
-        output_dir=str(output_dir / "checkpoints"),
-        max_steps=num_steps,
-        per_device_train_batch_size=batch_size,
-        per_device_eval_batch_size=batch_size,
+    model, tokenizer = train_language_model(
+        texts,
+        vocab_size=vocab_size,
+        config={"max_position_embeddings": max(CONTEXT, length)},
+        length=length,
+        num_steps=num_steps,
+        batch_size=batch_size,
         learning_rate=learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=num_steps // 20,
-        weight_decay=0.1,
-        adam_beta2=0.95,
-        bf16=supports_bf16(),
-        use_cpu=not torch.cuda.is_available(),
-        eval_strategy="steps",
-        eval_steps=max(1, num_steps // 4),
-        logging_steps=max(1, num_steps // 40),
-        save_strategy="no",
-        report_to="none",
         seed=seed,
     )
-    trainer = Trainer(
-        model,
-        arguments,
-        data_collator=lambda batch: dict.fromkeys(("input_ids", "labels"), torch.stack([row for (row,) in batch])),
-        train_dataset=TensorDataset(rows[held_out:]),
-        eval_dataset=TensorDataset(rows[:held_out]),
-    )
-    trainer.train()
     model.save_pretrained(output_dir)
     tokenizer.save_pretrained(output_dir)
-    print(f"saved in {output_dir}")
+    print(f"{model.num_parameters():,} parameters in {output_dir}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,20 @@
 """How good generated records are."""
 
+from .code_execution import (
+    ExecutionResult,
+    evaluate_human_eval,
+    evaluate_mbpp,
+    extract_code,
+    generate_completions,
+    mbpp_prompt,
+    pass_at_k,
+    run_code,
+)
 from .documents import distinct_n, evaluate_code, evaluate_json, evaluate_text, self_bleu
 from .fidelity import classifier_two_sample_test, precision_recall, quality_scores
+from .judge import TOOL_CRITERIA, judge_pairs, judge_records
+from .language_models import evaluate_downstream, perplexity, train_language_model
+from .latents import evaluate_latents
 from .plots import table_figures
 from .privacy import (
     ClosestRecords,
@@ -15,33 +28,50 @@ from .privacy import (
 from .record_metric import module_path
 from .report import summarize, to_markdown, write_report
 from .tables import evaluate_table
+from .tools import evaluate_tools
 from .utility import machine_learning_efficiency
 from .validity import diversity, row_validity
 
 
 __all__ = [
     "ClosestRecords",
+    "ExecutionResult",
+    "TOOL_CRITERIA",
     "attribute_disclosure",
     "classifier_two_sample_test",
     "distance_to_closest_record",
     "distinct_n",
     "diversity",
     "evaluate_code",
+    "evaluate_downstream",
+    "evaluate_human_eval",
     "evaluate_json",
+    "evaluate_latents",
+    "evaluate_mbpp",
     "evaluate_table",
     "evaluate_text",
+    "evaluate_tools",
     "exact_copies",
+    "extract_code",
+    "generate_completions",
+    "judge_pairs",
+    "judge_records",
     "machine_learning_efficiency",
+    "mbpp_prompt",
     "membership_inference",
     "module_path",
     "nearest_neighbor_distance_ratio",
+    "pass_at_k",
+    "perplexity",
     "precision_recall",
     "privacy_alarms",
     "quality_scores",
     "row_validity",
+    "run_code",
     "self_bleu",
     "summarize",
     "to_markdown",
     "table_figures",
+    "train_language_model",
     "write_report",
 ]

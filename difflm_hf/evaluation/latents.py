@@ -1,0 +1,60 @@
+"""What latents tell about their records."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from ..pipeline_difflm import DiffLMPipeline
+from ..training.train import to_dataset
+from ..training.trainers import trim_padding
+
+
+@torch.no_grad()
+def evaluate_latents(pipe: DiffLMPipeline, records: Any, batch_size: int = 32, seed: int = 0) -> dict[str, float]:
+    """
+    Measures the autoencoder of a pipeline on records.
+
+    Args:
+        pipe ([`DiffLMPipeline`]): The pipeline.
+        records (`pandas.DataFrame` or anything that [`RecordSchema.conform`] takes): Records that it has not seen.
+        batch_size (`int`, defaults to 32): Records at a time.
+        seed (`int`, defaults to 0): Seed of the draws from the posteriors.
+
+    Returns:
+        `dict[str, float]`:
+            - `reconstruction`: −log p(x|z) in nats per record, z drawn from the record's own posterior;
+            - `reconstruction_other`: the same, z from the posterior of another record;
+            - `kl`: KL(q(z|x) ‖ N(0, I)), in nats per record;
+            - `active`: dimensions of z with a mean KL above 0.1 nats;
+            - `nats_per_document`: reconstruction and KL together, an upper bound of −log p(x);
+            - `perplexity`: that bound per token of the decoder, as a perplexity.
+    """
+    dataset = to_dataset(pipe.processor, records)
+    generator = torch.Generator().manual_seed(seed)
+    own = other = kl = 0.0
+    num_tokens = 0
+    for start in range(0, len(dataset), batch_size):
+        batch = trim_padding(dataset[slice(start, start + batch_size)])
+        batch = {name: tensor.to(pipe.device) for name, tensor in batch.items()}
+        mean, logvar = pipe.vae.encode(batch["input_ids"], batch.get("attention_mask"))
+        noise = torch.randn(mean.shape, generator=generator).to(mean)
+        latents = mean + noise * (0.5 * logvar).exp()
+        prefix = "decoder_" if "decoder_input_ids" in batch else ""
+        ids, mask = batch[f"{prefix}input_ids"], batch.get(f"{prefix}attention_mask")
+        own += pipe.vae.decoder.negative_log_likelihood(ids, latents, mask).sum().item()
+        other += pipe.vae.decoder.negative_log_likelihood(ids, latents.roll(1, 0), mask).sum().item()
+        kl = kl + 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(0)
+        num_tokens += ids[:, 1:].numel() if mask is None else int(mask[:, 1:].sum())
+    num_records = len(dataset)
+    bound = own + kl.sum().item()
+    return {
+        "reconstruction": own / num_records,
+        "reconstruction_other": other / num_records,
+        "kl": kl.sum().item() / num_records,
+        "active": int((kl / num_records > 0.1).sum()),
+        "nats_per_document": bound / num_records,
+        "perplexity": math.exp(bound / num_tokens),
+    }

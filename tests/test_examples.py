@@ -1,0 +1,70 @@
+"""The scripts in `examples/`, run as a user runs them."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import make_table
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from difflm_hf.evaluation import perplexity
+from difflm_hf.records import read_table
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(script, *arguments, cwd):
+    command = [sys.executable, str(EXAMPLES / script), *map(str, arguments)]
+    process = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+@pytest.mark.slow
+def test_stdlib_functions(tmp_path):
+    limits = ("--max-lines", 4, "--max-characters", 120)
+    printed = run("stdlib_functions.py", "--output", "short.jsonl", *limits, cwd=tmp_path)
+    train, test = (read_table(tmp_path / f"short_{split}.jsonl") for split in ("train", "test"))
+    assert f"{len(train)} functions in short_train.jsonl" in printed
+    assert len(train) > 100 and len(test) == (len(train) + len(test)) // 10
+    assert not set(train["code"]) & set(test["code"])
+    for code in test["code"]:
+        (function,) = ast.parse(code).body
+        assert isinstance(function, ast.FunctionDef)
+        assert len(code) <= 120 and code == code.strip("\n")
+    assert {"test", "site-packages"}.isdisjoint(part for module in train["module"] for part in Path(module).parts)
+
+    run("stdlib_functions.py", "--output", "again.jsonl", *limits, cwd=tmp_path)
+    assert (tmp_path / "again_test.jsonl").read_bytes() == (tmp_path / "short_test.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+def test_pretrain_base_lm(tmp_path):
+    make_table(30).drop(columns="nothing").to_csv(tmp_path / "table.csv", index=False)
+    lines = [json.dumps({"text": f"Sentence {i}.", "attributes": {"number": i}, "id": i}) for i in range(40)]
+    (tmp_path / "texts.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    sizes = ("--vocab-size", 300, "--length", 64, "--num-steps", 4, "--batch-size", 2, "--max-documents", 50)
+    printed = run("pretrain_base_lm.py", "table.csv", "texts.jsonl", "--output-dir", "lm", *sizes, cwd=tmp_path)
+    assert "table.csv: 30 of 30 documents" in printed
+    assert "texts.jsonl: 50 of 80 documents" in printed  # sentences, and what else their records hold
+    assert sorted(path.name for path in (tmp_path / "lm").iterdir()) == [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "lm", use_safetensors=True)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "lm")
+    assert len(tokenizer) == model.config.vocab_size == 300
+    assert model.config.max_position_embeddings == 1024
+    assert all(weight.isfinite().all() and weight.dtype == torch.float32 for weight in model.parameters())
+    # Four steps are enough to know what is no document at all.
+    scores = [perplexity(model, tokenizer, [text])["bits_per_byte"] for text in ("Sentence 7.", "Ü°¶Ø§¤¬")]
+    assert scores[0] < scores[1]
