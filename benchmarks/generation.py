@@ -30,7 +30,7 @@ from difflm_hf.evaluation import classifier_two_sample_test
 from difflm_hf.modeling_difflm import DiffLMModel
 from difflm_hf.profiling import profile_generation
 from difflm_hf.records import RecordSchema
-from difflm_hf.training.recipes import COMPACT_BLOCK_SIZE, JSON_BLOCK_SIZE, NOISE_LEVELS, RECIPES, SAMPLER_CONFIG
+from difflm_hf.training.recipes import COMPACT_BLOCK_SIZE, DOCUMENT_BLOCK_SIZE, NOISE_LEVELS, RECIPES, SAMPLER_CONFIG
 from difflm_hf.training.train import build_model
 from difflm_hf.utils import default_dtype
 
@@ -149,7 +149,7 @@ def measure_json(data_dir: Path) -> dict[str, Any]:
     config = processor.model_config(encoder_config=encoder, decoder_config=lm.config, latent_size=8)
     vae = DiffLMModel(config, lm=lm).eval().to(default_dtype())
     scheduler = EDMDPMSolverMultistepScheduler(**NOISE_LEVELS, **SAMPLER_CONFIG)
-    pipe = DiffLMPipeline(vae, DiffLMDenoiser().to(default_dtype()), scheduler, processor, JSON_BLOCK_SIZE)
+    pipe = DiffLMPipeline(vae, DiffLMDenoiser().to(default_dtype()), scheduler, processor, DOCUMENT_BLOCK_SIZE)
     figures: dict[str, Any] = {}
     for temperature in (1.0, 1.5):
         latents = pipe.generate_latents(NUM_JSON, generator=seeded())
@@ -158,7 +158,7 @@ def measure_json(data_dir: Path) -> dict[str, Any]:
         with profile() as trace:
             batches = [
                 vae.decoder.sample_records(z, u, temperature, grammar=processor.grammar)
-                for z, u in zip(latents.split(JSON_BLOCK_SIZE), uniforms.split(JSON_BLOCK_SIZE))
+                for z, u in zip(latents.split(DOCUMENT_BLOCK_SIZE), uniforms.split(DOCUMENT_BLOCK_SIZE))
             ]
         seconds = time.perf_counter() - start
         records = [text for ids in batches for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]

@@ -48,7 +48,7 @@ def measure(folder: Path, work_dir: Path, beta: float, free_bits: float) -> dict
     return {
         "beta": beta,
         "free_bits": free_bits,
-        **score_latents(pipe, tables["valid"], generator),
+        **score_latents(pipe, tables["valid"], seed=0),
         **{name: scores["fidelity"][name] for name in ("column_shapes", "pair_trends", "c2st")},
         "mle": scores["utility"]["synthetic"]["auc"]["mean"],
     }

@@ -29,13 +29,25 @@ def train(
     output_dir: Annotated[Path, typer.Option(help="A new or empty folder for the model.")],
     validation: Annotated[Path | None, typer.Option(help="Records to select by; a tenth of DATA by default.")] = None,
     config: Annotated[str, typer.Option(help="The recipe: small or base.")] = "small",
-    base_model: Annotated[str | None, typer.Option(help="A pretrained causal LM of the Hub, to write JSON.")] = None,
+    base_model: Annotated[
+        str | None, typer.Option(help="A pretrained causal LM of the Hub, to write them.")
+    ] = None,
     base_encoder: Annotated[str | None, typer.Option(help="A pretrained encoder of the Hub, with it.")] = None,
+    tuning: Annotated[str, typer.Option(help="What of it is trained: frozen (nothing), lora or full.")] = "frozen",
+    quantization: Annotated[str | None, typer.Option(help="Load it in 8bit or 4bit, by bitsandbytes.")] = None,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Less memory, about a third more time.")
+    ] = False,
     injection: Annotated[
         str, typer.Option(help="soft_prompt, prefix_soft_prompt, kv_memory or input_embed.")
     ] = "soft_prompt",
     categorical: Annotated[list[str] | None, typer.Option(help="A column to take as categories; repeatable.")] = None,
-    max_length: Annotated[int, typer.Option(help="Tokens that the texts of a record may take.")] = 1024,
+    schema: Annotated[
+        Path | None, typer.Option(help="A JSON Schema of the records; inferred from them by default.")
+    ] = None,
+    max_length: Annotated[int, typer.Option(help="Tokens that a document, or the texts of a row, may take.")] = 1024,
+    overlong: Annotated[str, typer.Option(help="What becomes of longer records: raise an error, or drop.")] = "raise",
+    key_order: Annotated[str, typer.Option(help="Of JSON records in training: schema or shuffled.")] = "schema",
     max_minutes: Annotated[float | None, typer.Option(help="Time for training, in minutes.")] = None,
     min_category_count: Annotated[
         int, typer.Option(help="Leave out records with rarer categories, whose names would be in the model's files.")
@@ -53,18 +65,25 @@ def train(
     allow_rare_categories: Annotated[bool, typer.Option("--allow-rare-categories", help=RARE_HELP)] = False,
 ) -> None:
     """Train a model on records."""
+    from .records import RecordSchema
     from .training import train
 
     train(
         data,
         output_dir,
         validation=validation,
+        schema=None if schema is None else RecordSchema.from_json_schema(_read_json(schema)),
         categorical=categorical or (),
         config=config,
         base_model=base_model,
         base_encoder=base_encoder,
+        tuning=tuning,
+        quantization=quantization,
+        gradient_checkpointing=gradient_checkpointing,
         injection=injection,
         max_length=max_length,
+        overlong=overlong,
+        key_order=key_order,
         max_minutes=max_minutes,
         min_category_count=min_category_count,
         seed=seed,
@@ -344,17 +363,11 @@ def _evaluate_documents(
     from .evaluation import evaluate_code, evaluate_json, evaluate_text
     from .records import read_table
 
-    def read_json(path: Path) -> Any:
-        try:
-            return json.loads(_read_text(path))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: no JSON ({error})") from error
-
     if kind == "json":
         # Not `splitlines`, which takes characters inside JSON strings for ends of lines.
         documents = [_read_text(path).split("\n") for path in (synthetic, real)]
         documents = [[line for line in lines if line.strip()] for lines in documents]
-        schema = None if json_schema is None else read_json(json_schema)
+        schema = None if json_schema is None else _read_json(json_schema)
         return evaluate_json(*documents, schema=schema, key=key, seed=seed)
     if kind not in ("code", "text"):
         raise ValueError(f"--kind {kind} is none of table, json, code, text")
@@ -369,6 +382,13 @@ def _evaluate_documents(
             )
     measure = evaluate_code if kind == "code" else evaluate_text
     return measure(*(table[column].tolist() for table in tables), seed=seed)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: no JSON ({error})") from error
 
 
 def _read_text(path: Path) -> str:

@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import torch
 import torch.nn.functional as F
-from datasets import Dataset
+from datasets import Dataset, DatasetInfo
 from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
@@ -35,7 +35,7 @@ from .denoiser import DiffLMDenoiser
 from .hub.upload import commit_files, explained, folder_files, full_repo_id
 from .modeling_difflm import DiffLMModel
 from .processing_difflm import DiffLMProcessor
-from .records import JSONCodec
+from .records import JSONCodec, TextCodec
 from .scheduling_latent_edm import LatentEDMScheduler
 from .utils import map_in_threads
 
@@ -57,7 +57,7 @@ FILES = (  # of a saved pipeline
 # What the causal LM writes at once, unless the caller says otherwise: activations of more records leave the caches of
 # processors, and more tokens take much memory.
 BATCH_SIZE, BATCH_TOKENS = 2048, 2**19
-MAX_ATTEMPTS = 20  # rounds of sampling for JSON records before giving up
+MAX_ATTEMPTS = 20  # rounds of sampling documents before giving up
 
 
 @dataclass
@@ -298,7 +298,7 @@ class DiffLMPipeline(DiffusionPipeline):
             generator (`torch.Generator`, *optional*): For reproducible records.
             output_type (`str`, defaults to `"dict"`):
                 `"dict"` (a list of dicts), `"pandas"`, `"dataset"` (`datasets.Dataset`) or `"text"` (a JSON object
-                for each record).
+                for each record, or the text that it is).
             return_dict (`bool`, defaults to `True`): Whether to return a [`DiffLMPipelineOutput`] or a tuple.
             callback_on_step_end (`Callable`, *optional*):
                 Called as `callback(pipe, step, timestep, {"latents": latents})` after each step of the scheduler in
@@ -309,7 +309,7 @@ class DiffLMPipeline(DiffusionPipeline):
 
         Raises:
             `ValueError`: for arguments out of range.
-            `RuntimeError`: when a JSON decoder writes too few valid records.
+            `RuntimeError`: when a decoder of documents writes too few valid records.
 
         Example:
 
@@ -365,12 +365,12 @@ class DiffLMPipeline(DiffusionPipeline):
         """
         self.check_inputs(num_records, num_inference_steps, temperature, top_p, batch_size, "pandas")
         sampling = (num_inference_steps, temperature, top_p, batch_size, None)
-        arrow_schema = self.processor.schema.to_arrow()
+        schema = self.processor.schema
         with self.progress_bar(total=num_records) as progress_bar:
             for table in self._generate_blocks(
                 _draw_seed(generator), first_block, num_records, sampling, progress_bar
             ):
-                yield pa.RecordBatch.from_pandas(table, arrow_schema, preserve_index=False)
+                yield schema.to_record_batch(table)
         self.maybe_free_model_hooks()
 
     def _generate_blocks(
@@ -450,8 +450,8 @@ class DiffLMPipeline(DiffusionPipeline):
                 if (num_valid := sum(map(len, tables))) >= num_records:
                     return pd.concat(tables, ignore_index=True).iloc[:num_records]
         raise RuntimeError(
-            f"only {num_valid} of {MAX_ATTEMPTS * size} texts were valid records; train longer, or lower the "
-            "temperature"
+            f"only {num_valid} of {MAX_ATTEMPTS * size} texts were valid records, and the others not, or without end; "
+            "train longer, or lower the temperature"
         )
 
     def generate_latents(
@@ -515,7 +515,11 @@ class DiffLMPipeline(DiffusionPipeline):
         if output_type == "pandas":
             return table
         if output_type == "dataset":
-            return Dataset.from_pandas(table, features=self.processor.schema.to_features(), preserve_index=False)
+            schema = self.processor.schema
+            data = pa.Table.from_batches([schema.to_record_batch(table)])
+            return Dataset(data, DatasetInfo(features=schema.to_features()))
+        if output_type == "text" and isinstance(self.processor.codec, TextCodec):
+            return self.processor.codec.encode(table)
         texts = JSONCodec(self.processor.schema).encode(table)
         return texts if output_type == "text" else [json.loads(text) for text in texts]
 

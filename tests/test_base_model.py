@@ -21,7 +21,7 @@ from transformers import (
 
 from difflm_hf import DiffLMModel, DiffLMPipeline, JSONCodec, RecordSchema, train
 from difflm_hf.modeling_difflm import DiffLMForCausalLM
-from difflm_hf.training import RECIPES, Recipe
+from difflm_hf.training import DOCUMENT_RECIPES, Recipe
 from difflm_hf.training.callbacks import LossProgressCallback
 
 
@@ -453,10 +453,9 @@ class TestOtherBases:
 def brief() -> str:
     """A recipe of a few steps, with checkpoints."""
     fields = {"learning_rate": 1e-3, "per_device_train_batch_size": 16, "warmup_steps": 1}
-    RECIPES["brief, frozen"] = Recipe(
+    DOCUMENT_RECIPES["brief, frozen"] = Recipe(
         encoder_config={},
         decoder_config={},
-        numeric_decoder_config={},
         vae={**fields, "num_train_epochs": 1, "save_total_limit": None},
         denoiser_config={"width": 16, "num_layers": 1},
         denoiser={**fields, "max_steps": 8},

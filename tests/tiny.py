@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from difflm_hf.training import RECIPES, Recipe
+from difflm_hf.training import DOCUMENT_RECIPES, RECIPES, Recipe
 
 
 # Trains with `train(..., config="tiny")`.
@@ -22,6 +22,22 @@ RECIPES["tiny"] = Recipe(
     latent_size=4,
     num_latent_tokens=2,
     min_steps=64,
+)
+DOCUMENT_RECIPES["tiny"] = Recipe(
+    encoder_config=RECIPES["tiny"].encoder_config,
+    decoder_config={
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    },
+    vae={"learning_rate": 1e-2, "num_train_epochs": 1, "per_device_train_batch_size": 16, "warmup_steps": 2},
+    denoiser_config=RECIPES["tiny"].denoiser_config,
+    denoiser=RECIPES["tiny"].denoiser,
+    lora={"r": 2},
+    latent_size=4,
+    num_latent_tokens=2,
+    min_steps=16,
 )
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from difflm_hf import DiffLMPipeline, train
-from difflm_hf.training.train import encode_latents, to_dataset
+from difflm_hf.evaluation import evaluate_latents
 from difflm_hf.utils import default_dtype
 
 from .harness import Data, run
@@ -45,26 +45,21 @@ def describe(model: Model, num_rows: int) -> dict[str, Any]:
     records = pipe(num_rows, generator=model.generator).records
     return {
         "json_valid": sum(validator.is_valid(record) for record in records) / len(records),
-        "latents": score_latents(pipe, model.data.valid, model.generator),
+        "latents": score_latents(pipe, model.data.valid, model.data.seed),
         "tokens": pipe.vae.config.max_record_length,
         "parameters": sum(p.numel() for part in (pipe.vae, pipe.denoiser) for p in part.parameters()),
     }
 
 
-@torch.no_grad()
-def score_latents(pipe: DiffLMPipeline, table: pd.DataFrame, generator: torch.Generator) -> dict[str, float]:
+def score_latents(pipe: DiffLMPipeline, table: pd.DataFrame, seed: int) -> dict[str, float]:
     """KL, and nats per record that reconstruction costs from a record's own latents and from another record's."""
-    dataset = to_dataset(pipe.processor, table)
-    posterior = encode_latents(pipe.vae, dataset).tensors
-    mean, std = posterior["mean"], posterior["std"]
-    latents = mean + std * torch.randn(mean.shape, generator=generator)
-    batch = dataset[slice(None)]
-    own, other = (
-        pipe.vae.decoder.negative_log_likelihood(batch["input_ids"], z, batch.get("attention_mask")).mean().item()
-        for z in (latents, latents.roll(1, 0))
-    )
-    kl = 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).mean(0)
-    return {"kl": kl.sum().item(), "active": int((kl > 0.1).sum()), "own": own, "other": other}
+    scores = evaluate_latents(pipe, table, batch_size=1024, seed=seed)
+    return {
+        "kl": scores["kl"],
+        "active": scores["active"],
+        "own": scores["reconstruction"],
+        "other": scores["reconstruction_other"],
+    }
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 from .beta_schedule import BetaSchedule
-from .recipes import RECIPES, Recipe
+from .recipes import DOCUMENT_RECIPES, RECIPES, Recipe
 from .train import train
 from .trainers import (
     DiffLMTrainer,
@@ -11,6 +11,7 @@ from .trainers import (
 
 
 __all__ = [
+    "DOCUMENT_RECIPES",
     "RECIPES",
     "BetaSchedule",
     "DiffLMTrainer",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -13,26 +13,30 @@ class Recipe:
 
     Args:
         encoder_config, decoder_config (`dict`):
-            Fields of `BertConfig` and `GPT2Config`, where these are trained from scratch.
+            Fields of `BertConfig`, and of `GPT2Config` for rows of tables or `LlamaConfig` for documents, where these
+            are trained from scratch.
         numeric_decoder_config (`dict`): Those of the decoder that differ for tables of numbers.
         vae (`dict`): Fields of [`DiffLMTrainingArguments`].
         denoiser_config (`dict`): Fields of [`DiffLMDenoiser`].
         denoiser (`dict`): Fields of [`LatentDiffusionTrainingArguments`].
-        latent_size, num_latent_tokens (`int`, defaults to 8 and 1): Of the latents of models from scratch.
+        lora (`dict`): Fields of `peft.LoraConfig`, where a pretrained LM gets such layers.
+        latent_size, num_latent_tokens (`int`, defaults to 8 and 1): Of the latents.
         min_steps (`int`, defaults to 600): Steps of the VAE where `num_train_epochs` are fewer.
     """
 
     encoder_config: dict[str, Any]
     decoder_config: dict[str, Any]
-    numeric_decoder_config: dict[str, Any]
     vae: dict[str, Any]
     denoiser_config: dict[str, Any]
     denoiser: dict[str, Any]
+    numeric_decoder_config: dict[str, Any] = field(default_factory=dict)
+    lora: dict[str, Any] = field(default_factory=dict)
     latent_size: int = 8
     num_latent_tokens: int = 1
     min_steps: int = 600
 
 
+# Of rows of tables, with decoders from scratch
 RECIPES = {
     "small": Recipe(
         encoder_config={
@@ -63,8 +67,55 @@ RECIPES = {
     ),
 }
 
-# Of all models from scratch. GPT-2 takes a third of the operations of a Llama for a layer, and learned positions suit
-# records, in which each position is of its own kind.
+# Of documents, and of pretrained LMs, whose records are documents to them
+DOCUMENT_RECIPES = {
+    "small": Recipe(
+        encoder_config={
+            "hidden_size": 256,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 704,
+        },
+        decoder_config={
+            "hidden_size": 256,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "intermediate_size": 704,
+        },
+        vae={"learning_rate": 2e-3, "num_train_epochs": 10, "per_device_train_batch_size": 32},
+        denoiser_config={"width": 256, "num_layers": 3},
+        denoiser={"learning_rate": 1e-3, "max_steps": 6000, "per_device_train_batch_size": 512},
+        lora={"r": 16, "lora_alpha": 32},
+        latent_size=32,
+        num_latent_tokens=8,
+    ),
+    "base": Recipe(
+        encoder_config={
+            "hidden_size": 512,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 8,
+            "intermediate_size": 1408,
+        },
+        decoder_config={
+            "hidden_size": 512,
+            "num_hidden_layers": 8,
+            "num_attention_heads": 8,
+            "intermediate_size": 1408,
+        },
+        vae={"learning_rate": 1e-3, "num_train_epochs": 10, "per_device_train_batch_size": 64},
+        denoiser_config={"width": 512, "num_layers": 4},
+        denoiser={"learning_rate": 1e-3, "max_steps": 20000, "per_device_train_batch_size": 1024},
+        lora={"r": 32, "lora_alpha": 64},
+        latent_size=64,
+        num_latent_tokens=16,
+    ),
+}
+
+# How a pretrained LM is trained beside encoder and injection, and the learning rate. What is frozen bears a high one.
+TUNINGS = {"frozen": 3e-3, "lora": 1e-3, "full": 1e-4}
+
+# Of all decoders from scratch of rows. GPT-2 takes a third of the operations of a Llama for a layer, and learned
+# positions suit rows, in which each position is of its own kind.
 ENCODER_CONFIG = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 DECODER_CONFIG = {
     "activation_function": "relu",
@@ -110,8 +161,9 @@ NOISE_LEVELS = {"sigma_min": 0.02, "sigma_max": 5.0}
 # With 12 evaluations, of order 3, as near to the exact solution as Heun's method with 31.
 SAMPLER_CONFIG = {"solver_order": 3}
 
-# Of a pretrained LM, in a batch of the longest records: a GiB in float32, of which training takes several.
-LM_BATCH_LOGITS = 2**28
+# Of documents, in a batch of the longest: in float32 a GiB, of which training takes several. On processors smaller
+# batches are no slower, and learn more.
+BATCH_LOGITS, CPU_BATCH_LOGITS = 2**28, 2**26
 
-# Records that are generated together: of the compact codec, and written by a pretrained LM
-COMPACT_BLOCK_SIZE, JSON_BLOCK_SIZE = 8192, 64
+# Records that are generated together: rows by the compact codec, and documents
+COMPACT_BLOCK_SIZE, DOCUMENT_BLOCK_SIZE = 8192, 64

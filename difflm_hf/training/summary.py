@@ -20,6 +20,7 @@ from transformers import Trainer
 
 from ..processing_difflm import MIN_CATEGORY_COUNT
 from ..records import Field, RecordSchema
+from ..records.table import with_json_texts
 from .callbacks import Stopwatch
 
 
@@ -47,6 +48,7 @@ def summarize_training(
     source: Any,
     table: pd.DataFrame,
     num_validation: int,
+    num_dropped: int,
     schema: RecordSchema,
     arguments: dict[str, Any],
     phases: list[dict[str, Any]],
@@ -60,6 +62,7 @@ def summarize_training(
         source (`Any`): What was given as data; its name is kept if it is a file.
         table (`pandas.DataFrame`): All records, those for validation last.
         num_validation (`int`): How many these are.
+        num_dropped (`int`): Records that were left out, as they were too long.
         schema ([`RecordSchema`]): Their schema.
         arguments (`dict`): Of [`train`].
         phases (`list[dict]`): What [`summarize_phase`] gave.
@@ -72,6 +75,7 @@ def summarize_training(
             "fingerprint": fingerprint_records(table),
             "num_records": len(table) - num_validation,
             "num_validation_records": num_validation,
+            "num_dropped_records": num_dropped,
         },
         "columns": [_summarize_column(f, table[f.name]) for f in schema],
         "arguments": arguments,
@@ -89,7 +93,8 @@ def summarize_training(
 def fingerprint_records(table: pd.DataFrame) -> str:
     """A hash of records, in whatever order."""
     # Sorted, since the split into training and validation, which a seed decides, says nothing of the data.
-    rows = np.sort(pd.util.hash_pandas_object(table.astype(object), index=False).to_numpy())
+    texts, _ = with_json_texts(table)
+    rows = np.sort(pd.util.hash_pandas_object(texts.astype(object), index=False).to_numpy())
     return f"sha256:{hashlib.sha256(rows.tobytes()).hexdigest()}"
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import os
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from diffusers import EDMDPMSolverMultistepScheduler
 from transformers import (
     AutoConfig,
     AutoTokenizer,
+    BitsAndBytesConfig,
     EarlyStoppingCallback,
     PreTrainedConfig,
     ProgressCallback,
@@ -28,28 +31,33 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.utils import logging
 
+from ..configuration_difflm import DiffLMConfig
 from ..denoiser import DiffLMDenoiser
 from ..modeling_difflm import DiffLMModel
 from ..pipeline_difflm import DiffLMPipeline
-from ..processing_difflm import DiffLMProcessor
+from ..processing_difflm import KEY_ORDERS, DiffLMProcessor
 from ..records import RecordSchema, read_table
 from ..scheduling_latent_edm import LatentEDMScheduler
 from ..utils import no_progress_bars, supports_bf16, written_whole
 from .callbacks import LossProgressCallback, Stopwatch, TensorBoardLog, TimeLimit
 from .recipes import (
+    BATCH_LOGITS,
     COMMON_ARGUMENTS,
     COMPACT_BLOCK_SIZE,
+    CPU_BATCH_LOGITS,
     DECODER_CONFIG,
+    DOCUMENT_BLOCK_SIZE,
+    DOCUMENT_RECIPES,
     EARLY_STOPPING_PATIENCE,
     ENCODER_CONFIG,
-    JSON_BLOCK_SIZE,
-    LM_BATCH_LOGITS,
     NOISE_LEVELS,
     NUM_EVALUATIONS,
     NUMERIC_SHARE,
     RECIPES,
     SAMPLER_CONFIG,
+    TUNINGS,
     VAE_ARGUMENTS,
     VAE_SHARE,
     Recipe,
@@ -61,7 +69,18 @@ from .trainers import (
     LatentDiffusionTrainer,
     LatentDiffusionTrainingArguments,
     TensorDataset,
+    trim_padding,
 )
+
+
+logger = logging.get_logger(__name__)
+
+CHOICES = {  # of arguments
+    "tuning": tuple(TUNINGS),
+    "quantization": (None, "8bit", "4bit"),
+    "overlong": ("raise", "drop"),
+    "key_order": KEY_ORDERS,
+}
 
 
 def train(
@@ -73,8 +92,13 @@ def train(
     config: str = "small",
     base_model: str | None = None,
     base_encoder: str | None = None,
+    tuning: str = "frozen",
+    quantization: str | None = None,
+    gradient_checkpointing: bool = False,
     injection: str = "soft_prompt",
     max_length: int = 1024,
+    overlong: str = "raise",
+    key_order: str = "schema",
     max_minutes: float | None = None,
     min_category_count: int = 1,
     seed: int = 0,
@@ -106,14 +130,26 @@ def train(
         categorical (`Sequence[str]`, defaults to none): Columns that inference is to take as categories.
         config (`str`, defaults to `"small"`): The recipe: `"small"` or `"base"`.
         base_model (`str`, *optional*):
-            Hub id or folder of a pretrained causal LM, which then writes records as JSON and is not trained itself.
-            Not given, a small decoder is trained from scratch on the compact format.
+            Hub id or folder of a pretrained causal LM, which then writes records, as JSON or as the texts that they
+            are. Not given, a small one is trained from scratch: on documents (texts, and records with nested values)
+            likewise, on rows of tables in the compact format.
         base_encoder (`str`, *optional*):
             Hub id or folder of a pretrained encoder, with `base_model`. Not given, a small one is trained from
             scratch on the base model's input embeddings.
+        tuning (`str`, defaults to `"frozen"`):
+            What of `base_model` is trained: nothing by `"frozen"`, LoRA layers by `"lora"`, or all of it by `"full"`.
+        quantization (`str`, *optional*):
+            Load a `base_model` that is not trained itself in `"8bit"` or `"4bit"`, by bitsandbytes.
+        gradient_checkpointing (`bool`, defaults to `False`):
+            Compute activations anew in the backward pass: less memory, about a third more time.
         injection (`str`, defaults to `"soft_prompt"`): One of the four ways of [`DiffLMConfig`].
         max_length (`int`, defaults to 1024):
-            Tokens that a record's texts may take, or the whole record with `base_model`; a longer one is an error.
+            Tokens that a document may take, a row's texts, or a whole row with `base_model`.
+        overlong (`str`, defaults to `"raise"`):
+            What becomes of records that take more: an error, or by `"drop"` they are left out, and counted in a
+            warning and the model card.
+        key_order (`str`, defaults to `"schema"`):
+            That of JSON records in training: that of the schema, which inference takes from the data, or `"shuffled"`.
         max_minutes (`float`, *optional*): Time that training may take, both phases together.
         min_category_count (`int`, defaults to 1):
             Leave out records with categories of fewer records than this: the schema, which is a part of the model,
@@ -144,25 +180,38 @@ def train(
         # Of folders the names: their paths say nothing elsewhere.
         "base_model": base_model and (Path(base_model).name if os.path.isdir(base_model) else base_model),
         "base_encoder": base_encoder and (Path(base_encoder).name if os.path.isdir(base_encoder) else base_encoder),
+        "tuning": tuning,
+        "quantization": quantization,
+        "gradient_checkpointing": gradient_checkpointing,
         "injection": injection,
         "max_length": max_length,
+        "overlong": overlong,
+        "key_order": key_order,
         "max_minutes": max_minutes,
         "min_category_count": min_category_count,
         "seed": seed,
     }
-    if config not in RECIPES:
-        raise ValueError(f"config={config!r} is not one of {', '.join(map(repr, RECIPES))}")
+    for name, choices in CHOICES.items():
+        if arguments[name] not in choices:
+            raise ValueError(f"{name}={arguments[name]!r} is not one of {', '.join(map(repr, choices))}")
+    if base_model is None and (tuning != "frozen" or quantization is not None):
+        raise ValueError("tuning and quantization are of a base_model; give one, or leave them out")
+    if tuning == "full" and quantization is not None:
+        raise ValueError("a quantized LM cannot be trained; choose tuning='lora', or leave quantization out")
     if base_encoder is not None and base_model is None:
         raise ValueError("base_encoder goes with base_model; give both, or neither")
     output_dir = Path(output_dir)
     if output_dir.exists() and any(output_dir.iterdir()) and not resume:
         raise ValueError(f"{output_dir} is not empty; choose another folder, delete it, or resume the run in it")
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
-    recipe = RECIPES[config]
     train_table, validation_table = _split(read_table(data), validation, seed)
     both = pd.concat([train_table, validation_table], ignore_index=True)
     is_inferred = schema is None
     schema = RecordSchema.infer(both, categorical) if is_inferred else schema
+    recipes = RECIPES if base_model is None and not schema.is_of_documents else DOCUMENT_RECIPES
+    if config not in recipes:
+        raise ValueError(f"config={config!r} is not one of {', '.join(map(repr, recipes))}")
+    recipe = recipes[config]
     num_train = len(train_table)
     if min_category_count > 1:
         both = schema.conform(both)
@@ -174,15 +223,32 @@ def train(
             schema = RecordSchema([left[f.name] if left[f.name].type == f.type else f for f in schema])
     tables = both.iloc[:num_train], both.iloc[num_train:]
     tokenizers = [base and AutoTokenizer.from_pretrained(base) for base in (base_model, base_encoder)]
-    processor = DiffLMProcessor.from_records(both, schema, *tokenizers, max_length, min_category_count)
+    processor = DiffLMProcessor.from_records(
+        both, schema, *tokenizers, max_length, min_category_count, key_order, drop_overlong=overlong == "drop"
+    )
     _ = processor.grammar  # says what it cannot do before hours of training
+    num_dropped = 0
+    if overlong == "drop":
+        dropped = [processor.too_long(table) for table in tables]
+        tables = tuple(table[~mask] for table, mask in zip(tables, dropped))
+        both, num_dropped = pd.concat(tables, ignore_index=True), int(sum(mask.sum() for mask in dropped))
+        if min(map(len, tables)) == 0:
+            raise ValueError(f"no record takes at most max_length={max_length} tokens; raise it")
+        if num_dropped:
+            logger.warning(f"{num_dropped} records take more than {max_length} tokens, and are left out")
     records = [to_dataset(processor, table) for table in tables]
 
     set_seed(seed)
-    if base_model is None:
+    if processor.is_compact:
         vae = build_model(processor, recipe, injection)
+    elif base_model is None:
+        vae = build_document_model(processor, recipe, injection, records)
     else:
-        vae = adapt_model(base_encoder, base_model, processor, recipe, injection, records)
+        vae = adapt_model(base_encoder, base_model, processor, recipe, injection, records, tuning, quantization)
+        recipe = replace(recipe, vae={**recipe.vae, "learning_rate": TUNINGS[tuning]})
+    if gradient_checkpointing:
+        recipe = replace(recipe, vae={**recipe.vae, "gradient_checkpointing": True})
+        vae.activation_checkpointing_enable()  # says whether it can
     hub = {}
     if push_to_hub:
         if not allow_rare_categories:
@@ -207,9 +273,9 @@ def train(
         energy = None if resume else energy_kwh()
 
     training = summarize_training(
-        data, both, len(both) - num_train, schema, arguments, [autoencoder, diffusion], energy
+        data, both, len(tables[1]), num_dropped, schema, arguments, [autoencoder, diffusion], energy
     )
-    block_size = COMPACT_BLOCK_SIZE if processor.is_compact else JSON_BLOCK_SIZE
+    block_size = COMPACT_BLOCK_SIZE if processor.is_compact else DOCUMENT_BLOCK_SIZE
     sampler = EDMDPMSolverMultistepScheduler.from_config(scheduler.config, **SAMPLER_CONFIG)
     save_pipeline(DiffLMPipeline(vae, denoiser, sampler, processor, block_size, training), output_dir)
     pipe = DiffLMPipeline.from_pretrained(output_dir)
@@ -260,9 +326,9 @@ def _train_vae(
     folder = output_dir / "checkpoints" / "vae"
     fields = COMMON_ARGUMENTS | VAE_ARGUMENTS | recipe.vae | hub
     if "decoder_input_ids" in records[0].tensors:
-        # Logits over the vocabulary of a pretrained LM take most of the memory.
+        # Logits over the vocabulary take most of the memory.
         num_logits = records[0].tensors["decoder_input_ids"].shape[1] * vae.config.get_text_config().vocab_size
-        most = max(1, LM_BATCH_LOGITS // num_logits)
+        most = max(1, (BATCH_LOGITS if torch.cuda.is_available() else CPU_BATCH_LOGITS) // num_logits)
         sizes = ("per_device_train_batch_size", "per_device_eval_batch_size")
         fields |= {name: min(fields[name], most) for name in sizes}
     arguments = _arguments(DiffLMTrainingArguments, folder, seed, fields)
@@ -329,6 +395,43 @@ def build_model(processor: DiffLMProcessor, recipe: Recipe, injection: str = "so
     return model
 
 
+def build_document_model(
+    processor: DiffLMProcessor, recipe: Recipe, injection: str, records: list[TensorDataset]
+) -> DiffLMModel:
+    """A DiffLM from scratch for documents: a Llama, and an encoder that reads its input embeddings."""
+    longest = max(dataset.tensors["decoder_input_ids"].shape[1] for dataset in records)
+    length = 2 * longest + 64  # room for records longer than any seen, and for virtual tokens
+    bos, eos, pad = processor.special_ids
+    decoder_config = AutoConfig.for_model(
+        "llama",
+        vocab_size=len(processor.tokenizer),
+        max_position_embeddings=length,
+        bos_token_id=bos,
+        eos_token_id=eos,
+        pad_token_id=pad,
+        tie_word_embeddings=True,
+        **recipe.decoder_config,
+    )
+    return DiffLMModel(
+        DiffLMConfig(
+            encoder_config=_encoder_config(recipe, length),
+            decoder_config=decoder_config,
+            latent_size=recipe.latent_size,
+            num_latent_tokens=recipe.num_latent_tokens,
+            injection=injection,
+            share_embeddings=True,
+            max_record_length=length - 64,
+        )
+    )
+
+
+def _encoder_config(recipe: Recipe, length: int) -> PreTrainedConfig:
+    """An encoder from scratch that reads the embeddings of an LM."""
+    # Of its own embeddings, which it does not use, it has but one.
+    sizes = {"max_position_embeddings": length, "vocab_size": 1}
+    return AutoConfig.for_model("bert", **sizes, **ENCODER_CONFIG, **recipe.encoder_config)
+
+
 def adapt_model(
     encoder: str | None,
     decoder: str,
@@ -336,9 +439,12 @@ def adapt_model(
     recipe: Recipe,
     injection: str,
     records: list[TensorDataset],
+    tuning: str = "frozen",
+    quantization: str | None = None,
 ) -> DiffLMModel:
     """
-    A DiffLM of a pretrained decoder, which is frozen, and an encoder that is pretrained, too, or starts from scratch.
+    A DiffLM of a pretrained decoder, and an encoder that is pretrained, too, or starts from scratch. `tuning` and
+    `quantization` are those of [`train`].
 
     Raises:
         `ValueError`: when one of them cannot read records as long as these.
@@ -346,14 +452,19 @@ def adapt_model(
     lengths = {name: max(d.tensors[name].shape[1] for d in records) for name in ("input_ids", "decoder_input_ids")}
     fields = {}
     if encoder is None:
-        # Of its own embeddings, which it does not use, it has but one.
-        length = {"max_position_embeddings": lengths["input_ids"] + 64, "vocab_size": 1}
-        fields["encoder_config"] = AutoConfig.for_model("bert", **length, **ENCODER_CONFIG, **recipe.encoder_config)
+        fields["encoder_config"] = _encoder_config(recipe, lengths["input_ids"] + 64)
+    if tuning == "lora":
+        fields["lora"] = recipe.lora
+    if quantization is not None:
+        bits = {"load_in_8bit": True} if quantization == "8bit" else {"load_in_4bit": True}
+        fields["quantization_config"] = BitsAndBytesConfig(**bits)
     model = DiffLMModel.from_encoder_decoder_pretrained(
         encoder,
         decoder,
         **fields,
+        freeze_decoder=tuning != "full",
         latent_size=recipe.latent_size,
+        num_latent_tokens=recipe.num_latent_tokens,
         injection=injection,
         max_record_length=lengths["decoder_input_ids"],
         bos_token_id=processor.special_ids[0],
@@ -390,7 +501,7 @@ def smooth_embeddings(
 
 @torch.no_grad()
 def encode_latents(
-    model: DiffLMModel, dataset: TensorDataset, sample_posterior: bool = True, batch_size: int = 1024
+    model: DiffLMModel, dataset: TensorDataset, sample_posterior: bool = True, batch_tokens: int = 2**15
 ) -> TensorDataset:
     """
     The posteriors of all records, as a dataset for [`LatentDiffusionTrainer`]: with a standard deviation of 0, thus as
@@ -401,8 +512,9 @@ def encode_latents(
     """
     model.eval()
     means, stds = [], []
+    batch_size = max(1, batch_tokens // dataset.tensors["input_ids"].shape[1])
     for start in range(0, len(dataset), batch_size):
-        batch = dataset[slice(start, start + batch_size)]
+        batch = trim_padding(dataset[slice(start, start + batch_size)])
         mask = batch["attention_mask"].to(model.device) if "attention_mask" in batch else None
         mean, logvar = model.encode(batch["input_ids"].to(model.device), mask)
         means.append(mean.cpu())
@@ -520,18 +632,22 @@ def _train(trainer: Trainer, description: str, deadline: float | None, folder: P
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
 
 
-def _seconds_per_step(trainer: Trainer, num_warmup: int = 3, num_steps: int = 10) -> float:
+def _seconds_per_step(trainer: Trainer, num_warmup: int = 2, num_steps: int = 10, max_seconds: float = 10) -> float:
     """Measures training, validations included, without changing anything."""
     with torch.random.fork_rng():
-        batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-        for step in range(num_warmup + num_steps):
+        batches = itertools.islice(trainer.get_train_dataloader(), num_warmup + num_steps)
+        for step, batch in enumerate(itertools.cycle(list(batches))):
             if step == num_warmup:
                 start = time.monotonic()
+            batch = trainer._prepare_inputs(batch)
             with trainer.compute_loss_context_manager():
                 loss = trainer.compute_loss(trainer.model, batch)
             loss.backward()
+            num_measured, seconds = step + 1 - num_warmup, time.monotonic() - start if step >= num_warmup else 0
+            if num_measured == num_steps or seconds > max_seconds:
+                break
     trainer.model.zero_grad()
-    return 1.25 * (time.monotonic() - start) / num_steps
+    return 1.25 * seconds / num_measured
 
 
 def _save_whole(component: Any, folder: Path) -> None:

@@ -19,9 +19,10 @@ from diffusers.training_utils import EMAModel
 from huggingface_hub import CommitInfo, HfApi
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress, logging
 
@@ -56,6 +57,40 @@ class TensorDataset(Dataset):
         return self[torch.tensor(indices)]
 
 
+def trim_padding(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A batch of records without the columns in which all of them are padding."""
+    trimmed = dict(batch)
+    for prefix in ("", "decoder_"):
+        if (mask := batch.get(f"{prefix}attention_mask")) is not None:
+            length = int(mask.sum(1).max())
+            trimmed |= {name: batch[name][:, :length] for name in (f"{prefix}input_ids", f"{prefix}attention_mask")}
+    return trimmed
+
+
+class LengthGroupedSampler(Sampler):
+    """
+    Records in an order in which those of a batch are of about the same length, another in each epoch.
+
+    Args:
+        lengths (`list[int]`): Of the records.
+        batch_size (`int`): Records in a batch.
+        seed (`int`): Of the orders.
+    """
+
+    def __init__(self, lengths: list[int], batch_size: int, seed: int):
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+
 @dataclass
 class _TrainingArguments(TrainingArguments):
     hub_subfolder: str | None = field(default=None, metadata={"help": "Where in the repository the model is."})
@@ -71,7 +106,7 @@ class _Trainer(Trainer):
 
     def __init__(self, model: torch.nn.Module, args: TrainingArguments, **kwargs):
         # What TensorDataset returns is a batch already.
-        super().__init__(model, args, data_collator=lambda batch: batch, **kwargs)
+        super().__init__(model, args, data_collator=trim_padding, **kwargs)
         self.model_accepts_loss_kwargs = False
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
@@ -216,8 +251,9 @@ class DiffLMTrainer(_Trainer):
 
     def __init__(self, model: DiffLMModel, args: DiffLMTrainingArguments, **kwargs):
         super().__init__(model, args, **kwargs)
-        if args.bf16 and args.device.type == "cpu":
-            # The backward pass of fused attention takes several times as long in bf16 as a plain one on CPUs.
+        if args.bf16 and args.device.type == "cpu" and model.config.position_ranges is not None:
+            # For heads as small as those of rows, the backward pass of fused attention takes several times as long in
+            # bf16 as a plain one on CPUs.
             model.set_attn_implementation("eager")
         self._totals: dict[str, float] = {}
         self._num_records = 0
@@ -234,6 +270,13 @@ class DiffLMTrainer(_Trainer):
     def train(self, *args, **kwargs):
         self._totals, self._num_records = {}, 0
         return super().train(*args, **kwargs)
+
+    def _get_train_sampler(self, train_dataset: TensorDataset | None = None) -> Sampler:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        mask = dataset.tensors.get("decoder_attention_mask")
+        if mask is None:  # records of a table are of one length
+            return super()._get_train_sampler(train_dataset)
+        return LengthGroupedSampler(mask.sum(1).tolist(), self.args.train_batch_size, self.args.data_seed or 0)
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         outputs = model(**inputs, beta=self.beta, free_bits=self.args.free_bits)

@@ -1,0 +1,156 @@
+"""
+Measures what injection does: a pretrained LM that is frozen, or has LoRA layers, writes the records of a table that it
+has never seen, from latents that reach it in one of the four ways.
+
+    python examples/pretrain_base_lm.py ... --output-dir LM
+    python -m benchmarks.injection --data-dir DIR --base-model LM [--runs frozen lora ways sizes]
+
+DIR holds shoppers (train.csv, valid.csv, test.csv), which LM must not have been trained on. Figures go to
+benchmarks/results/injection.json; those of runs that are not asked for stay there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from difflm_hf import JSONCodec, RecordSchema, train
+from difflm_hf.evaluation import evaluate_latents, evaluate_table, perplexity
+from difflm_hf.training import DOCUMENT_RECIPES
+
+from .results import load_result, save_result
+
+
+TABLE, TARGET = "shoppers", "Revenue"
+CATEGORICAL = ("OperatingSystems", "Browser", "Region", "TrafficType")
+NUM_VALIDATION = 128
+SEED = 0
+
+
+@dataclass
+class Run:
+    """
+    A training.
+
+    Args:
+        injection, tuning (`str`): As in `train`.
+        minutes (`float`): The time that it may take.
+        latent_size, num_latent_tokens (`int`): As in `DiffLMConfig`.
+        num_records (`int`): Records to generate.
+    """
+
+    injection: str
+    tuning: str
+    minutes: float
+    latent_size: int = 32
+    num_latent_tokens: int = 16
+    num_records: int = 400
+
+
+def runs(minutes: float, long_minutes: float) -> dict[str, dict[str, Run]]:
+    ways = ("soft_prompt", "prefix_soft_prompt", "kv_memory", "input_embed")
+    return {
+        "frozen": {"frozen": Run("kv_memory", "frozen", long_minutes, num_records=1000)},
+        "lora": {"lora": Run("kv_memory", "lora", long_minutes, num_records=1000)},
+        "ways": {f"way {way}": Run(way, "frozen", minutes) for way in ways},
+        "sizes": {
+            **{f"latents {size}": Run("kv_memory", "frozen", minutes, latent_size=size) for size in (8, 128)},
+            **{f"tokens {num}": Run("kv_memory", "frozen", minutes, num_latent_tokens=num) for num in (4, 64)},
+        },
+    }
+
+
+def measure(run: Run, data_dir: Path, base_model: str) -> dict[str, Any]:
+    real, validation, test = (pd.read_csv(data_dir / TABLE / f"{name}.csv") for name in ("train", "valid", "test"))
+    small = DOCUMENT_RECIPES["small"]
+    DOCUMENT_RECIPES["run"] = replace(small, latent_size=run.latent_size, num_latent_tokens=run.num_latent_tokens)
+    with TemporaryDirectory() as folder:
+        pipe = train(
+            real,
+            folder,
+            validation=validation.head(NUM_VALIDATION),
+            categorical=CATEGORICAL,
+            config="run",
+            base_model=base_model,
+            tuning=run.tuning,
+            injection=run.injection,
+            max_minutes=run.minutes,
+            seed=SEED,
+        )
+    decode, masks = pipe.decode_latents, []
+
+    def watched(*args, **kwargs) -> tuple[pd.DataFrame, np.ndarray]:
+        records, mask = decode(*args, **kwargs)
+        masks.append(mask)
+        return records, mask
+
+    pipe.decode_latents = watched
+    table = pipe(run.num_records, generator=torch.Generator().manual_seed(SEED), output_type="pandas").records
+    scores = evaluate_table(table, real, test, target=TARGET, categorical=CATEGORICAL, seed=SEED)
+    trained = {name: weight for name, weight in pipe.vae.named_parameters() if weight.requires_grad}
+    return {
+        "injection": run.injection,
+        "tuning": run.tuning,
+        "minutes": run.minutes,
+        "latent_size": run.latent_size,
+        "num_latent_tokens": run.num_latent_tokens,
+        "num_records": run.num_records,
+        "num_steps": pipe.config.training["phases"][0]["num_steps"],
+        "trained_parameters": sum(weight.numel() for weight in trained.values()),
+        "valid": float(np.concatenate(masks).mean()),
+        **evaluate_latents(pipe, test),
+        "column_shapes": scores["fidelity"]["column_shapes"],
+        "pair_trends": scores["fidelity"]["pair_trends"],
+        "c2st": scores["fidelity"]["c2st"],
+        "mle": scores["utility"]["synthetic"]["auc"]["mean"],
+        "mle_real": scores["utility"]["real"]["auc"]["mean"],
+    }
+
+
+def measure_base(data_dir: Path, base_model: str) -> dict[str, Any]:
+    """The base without latents, on the same records."""
+    real, test = (pd.read_csv(data_dir / TABLE / f"{name}.csv") for name in ("train", "test"))
+    schema = RecordSchema.infer(pd.concat([real, test], ignore_index=True), CATEGORICAL)
+    texts = JSONCodec(schema).encode(test)
+    lm = AutoModelForCausalLM.from_pretrained(base_model).eval()
+    tokenizer = AutoTokenizer.from_pretrained(base_model)
+    lengths = [len(ids) + 1 for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    return {
+        "nats": perplexity(lm, tokenizer, texts)["nats_per_document"],
+        "tokens": sum(lengths) / len(lengths),
+        "parameters": lm.num_parameters(),
+        "layers": lm.config.num_hidden_layers,
+        "vocab_size": lm.config.vocab_size,
+    }
+
+
+def main(data_dir: Path, base_model: str, selected: list[str], minutes: float, long_minutes: float) -> None:
+    result = load_result("injection") or {"runs": {}}
+    result["base"] = measure_base(data_dir, base_model)
+    result |= {"table": TABLE, "threads": torch.get_num_threads(), "cpus": os.cpu_count()}
+    for group in selected:
+        for name, run in runs(minutes, long_minutes)[group].items():
+            scores = measure(run, data_dir, base_model)
+            print(name, scores, flush=True)
+            result["runs"][name] = scores
+            save_result("injection", result)
+
+
+if __name__ == "__main__":
+    groups = ["frozen", "lora", "ways", "sizes"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--base-model", required=True)
+    parser.add_argument("--runs", dest="selected", nargs="+", choices=groups, default=groups)
+    parser.add_argument("--minutes", type=float, default=4, help="Of each of the ways and sizes.")
+    parser.add_argument("--long-minutes", type=float, default=15, help="Of frozen and lora.")
+    main(**vars(parser.parse_args()))

@@ -1,0 +1,138 @@
+"""
+Trains on function specifications, as language models are given them as tools, from scratch; then generates new ones
+and compares them with real ones.
+
+    python examples/train_tools.py train.jsonl --validation valid.jsonl --test test.jsonl --output-dir tools-model
+
+Each line of a file is `{"name": ..., "description": ..., "parameters": a JSON Schema}`. The output folder gets the
+model, `tools.jsonl` and `scores.json`.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from difflm_hf import RecordSchema, train
+from difflm_hf.evaluation import evaluate_tools
+
+
+TYPES = ["string", "integer", "number", "boolean", "array", "object"]
+# What other languages call them; types that JSON Schema does not have are left out.
+SYNONYMS = {"tuple": "array", "arraylist": "array", "hashmap": "object", "long": "integer", "double": "number"}
+PARAMETERS = {"type": "object", "additionalProperties": {"$ref": "#/$defs/parameter"}}
+NAMES = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
+SCALAR = {"type": ["string", "integer", "number", "boolean", "null"]}
+TOOL_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "pattern": r"^[A-Za-z_][A-Za-z0-9_.\-]{0,127}$"},
+        "description": {"type": "string"},
+        "parameters": {
+            "type": "object",
+            "properties": {"type": {"const": "object"}, "properties": PARAMETERS, "required": NAMES},
+            "required": ["type", "properties", "required"],
+            "additionalProperties": False,
+        },
+    },
+    "required": ["name", "description", "parameters"],
+    "$defs": {
+        "parameter": {
+            "type": "object",
+            "properties": {
+                "type": {"enum": TYPES},
+                "description": {"type": "string"},
+                "enum": {"type": "array", "items": SCALAR, "minItems": 1},
+                "default": SCALAR,
+                "items": {"$ref": "#/$defs/parameter"},
+                "properties": PARAMETERS,
+                "required": NAMES,
+            },
+            "additionalProperties": False,
+        }
+    },
+}
+
+
+def read_tools(path: Path) -> list[dict[str, Any]]:
+    """The tools of a file, with parameters that are valid JSON Schemas."""
+    tools = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    for tool in tools:
+        known = normalise(tool["parameters"])
+        empty = {"type": "object", "properties": {}, "required": []}
+        tool["parameters"] = {key: known.get(key, value) for key, value in empty.items()}
+    return tools
+
+
+def normalise(parameter: dict[str, Any]) -> dict[str, Any]:
+    """A parameter with the keys and types that `TOOL_SCHEMA` has, and nothing else."""
+    known = {}
+    for key, value in parameter.items():
+        if key == "type":
+            name = str(value).lower()
+            value = SYNONYMS.get(name, name)
+            is_known = value in TYPES
+        elif key == "items":
+            value, is_known = normalise(value), True
+        elif key == "properties":
+            value, is_known = {name: normalise(part) for name, part in value.items()}, True
+        elif key == "required":
+            value, is_known = list(dict.fromkeys(value)), True
+        elif key == "default":
+            is_known = not isinstance(value, (dict, list))
+        elif key == "enum":
+            is_known = bool(value) and not any(isinstance(item, (dict, list)) for item in value)
+        else:
+            is_known = key == "description"
+        if is_known:
+            known[key] = value
+    return known
+
+
+def main(
+    train_file: Path,
+    validation: Path,
+    test: Path,
+    output_dir: Path,
+    max_minutes: float,
+    max_length: int,
+    num_records: int,
+    temperature: float,
+    top_p: float,
+    seed: int,
+) -> None:
+    real = read_tools(train_file)
+    pipe = train(
+        real,
+        output_dir,
+        validation=read_tools(validation),
+        schema=RecordSchema.from_json_schema(TOOL_SCHEMA),
+        max_length=max_length,
+        overlong="drop",
+        max_minutes=max_minutes,
+        seed=seed,
+    )
+    tools = pipe(
+        num_records, temperature=temperature, top_p=top_p, generator=torch.Generator().manual_seed(seed)
+    ).records
+    (output_dir / "tools.jsonl").write_text("".join(json.dumps(tool) + "\n" for tool in tools), encoding="utf-8")
+    scores = evaluate_tools(tools, real, read_tools(test), seed=seed)
+    (output_dir / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(scores, indent=2))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("train_file", type=Path, help="Tools, one in each line.")
+    parser.add_argument("--validation", type=Path, required=True)
+    parser.add_argument("--test", type=Path, required=True, help="Tools that the model has not seen.")
+    parser.add_argument("--output-dir", type=Path, required=True)
+    parser.add_argument("--max-minutes", type=float, default=25)
+    parser.add_argument("--max-length", type=int, default=512, help="Tokens; longer tools are left out.")
+    parser.add_argument("--num-records", type=int, default=1000)
+    parser.add_argument("--temperature", type=float, default=0.8)
+    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    main(**vars(parser.parse_args()))
