@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 
 from difflm_hf.evaluation import to_markdown
 
+from .markdown import to_table
+from .report_documents import documents_section, pretrained_section
 from .results import load_result
 from .tables import LOG_TARGET, MAX_MINUTES, MODELS, OURS, SEED
 
@@ -99,6 +101,14 @@ at hand. Where a model did not end within {max_minutes} minutes, or failed, the 
 ### Grammars
 
 {grammars}
+
+## Pretrained language models
+
+{pretrained}
+
+## Documents
+
+{documents}
 
 ## The Hub
 
@@ -188,11 +198,6 @@ runs.
 """
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def _mle(figures: dict[str, Any], rows: str = "synthetic") -> dict[str, float]:
     """Mean, low and high of the first score of MLE: AUC or RMSE."""
     return next(iter(figures["scores"]["utility"][rows].values()))
@@ -224,7 +229,7 @@ def fidelity_table(tables: dict[str, Any]) -> str:
             + [f"{mle['mean']:.3f} ± {mle['high'] - mle['mean']:.3f}"]
         )
     header = ["table", "model", "shapes", "trends", "C2ST", "train", "logistic", "α-precision", "β-recall", "MLE"]
-    return _table(header, rows)
+    return to_table(header, rows)
 
 
 def privacy_table(tables: dict[str, Any]) -> str:
@@ -252,7 +257,7 @@ def privacy_table(tables: dict[str, Any]) -> str:
                 ]
             )
     header = ["table", "model", "DCR", "NNDR", "membership", "disclosure", "copies", "alarms", "valid", "unique"]
-    return _table([*header, "pairs"], rows)
+    return to_table([*header, "pairs"], rows)
 
 
 def alarms_list(tables: dict[str, Any]) -> str:
@@ -283,7 +288,7 @@ def cost_table(tables: dict[str, Any]) -> str:
                 [*row, trained, f"{run['rows']:,}", f"{speed:,.0f}" if speed >= 100 else f"{speed:.1f}"]
                 + [f"{run['peak_gib']:.1f} GiB", MODELS[name].note]
             )
-    return _table(["table", "model", "train", "rows", "rows/s", "memory", ""], rows)
+    return to_table(["table", "model", "train", "rows", "rows/s", "memory", ""], rows)
 
 
 def latents_table(tables: dict[str, Any]) -> str:
@@ -295,7 +300,7 @@ def latents_table(tables: dict[str, Any]) -> str:
             [dataset, str(run["tokens"]), f"{run['parameters'] / 1e6:.2f} M", f"{z['kl']:.2f}", str(z["active"])]
             + [f"{z['own']:.1f}", f"{z['other']:.1f}", f"{run['json_valid']:.0%}"]
         )
-    return _table(["table", "tokens", "parameters", "KL", "active", "own", "other", "JSON valid"], rows)
+    return to_table(["table", "tokens", "parameters", "KL", "active", "own", "other", "JSON valid"], rows)
 
 
 def standing(tables: dict[str, Any]) -> str:
@@ -376,7 +381,7 @@ def generation_section(tables: dict[str, Any]) -> str:
         gflops=profile["matrix_flops"] / 1e9,
         limit=profile["matrix_flops"] / profile["flops_per_record"],
         share=profile["share_of_limit"],
-        solvers=_table(["solver", "evaluations", "C2ST", "C2ST, train", "records/s"], solvers),
+        solvers=to_table(["solver", "evaluations", "C2ST", "C2ST, train", "records/s"], solvers),
         batches=", ".join(f"{int(size):,}: {rate:,.0f}" for size, rate in result["batches"].items()),
         columns=", ".join(
             f"{row['columns']} columns ({row['tokens']} tokens) {row['records_per_second']:,.0f}"
@@ -424,10 +429,10 @@ def grammars_section() -> str:
         for temperature, row in load_result("generation")["json"].items()
     ]
     return GRAMMARS.format(
-        table=_table(header, rows),
+        table=to_table(header, rows),
         num_features=len(coverage),
         misread="; ".join(misread),
-        json=_table(["temperature", "valid", "tokens each", "records/s", "grammar"], json_rows),
+        json=to_table(["temperature", "valid", "tokens each", "records/s", "grammar"], json_rows),
     )
 
 
@@ -444,7 +449,7 @@ def hub_section() -> str:
     frozen, pair, cut, loaded = result["frozen"], result["frozen"]["published_pair"], result["cut"], result["rows"]
     header = ["model", "files", "size", "push", "load", "records", "the same by id", "the same by commit"]
     return HUB.format(
-        table=_table(header, rows),
+        table=to_table(header, rows),
         base=frozen["base_bytes"] / 1e6,
         share=frozen["bytes"] / frozen["base_bytes"],
         trained=pair["trained"] / 1e9,
@@ -467,7 +472,7 @@ def evaluation_table() -> str:
         for num_rows, figures in load_result("evaluation").items()
         if num_rows != "versions"
     ]
-    return _table(["synthetic rows", "time", "memory"], rows)
+    return to_table(["synthetic rows", "time", "memory"], rows)
 
 
 def tradeoff_section() -> str:
@@ -475,7 +480,7 @@ def tradeoff_section() -> str:
     points = sorted((p for p in result.values() if isinstance(p, dict) and "kl" in p), key=lambda p: p["kl"])
     keys = ("beta", "free_bits", "kl", "own", "other", "column_shapes", "pair_trends", "c2st", "mle")
     header = ["β", "free bits", "KL", "own", "other", "shapes", "trends", "C2ST", "MLE"]
-    table = _table(header, [[f"{p[key]:.3f}".rstrip("0").rstrip(".") for key in keys] for p in points])
+    table = to_table(header, [[f"{p[key]:.3f}".rstrip("0").rstrip(".") for key in keys] for p in points])
     return TRADEOFF.format(dataset=result["dataset"], table=table)
 
 
@@ -501,7 +506,7 @@ def readme_table(tables: dict[str, Any]) -> str:
             + [f"{run['train_seconds'] / 60:.1f} min", f"{run['rows_per_second']:,.0f}"]
         )
     header = ["table", "shapes", "C2ST", "best peer's C2ST", "MLE", "MLE of real rows", "DCR", "training", "rows/s"]
-    return _table(header, rows)
+    return to_table(header, rows)
 
 
 def main() -> None:
@@ -524,6 +529,8 @@ def main() -> None:
         generation=generation_section(tables),
         endless=endless_section(),
         grammars=grammars_section(),
+        pretrained=pretrained_section(),
+        documents=documents_section(),
         hub=hub_section(),
         evaluation=evaluation_table(),
         latents=latents_table(tables),

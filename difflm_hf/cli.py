@@ -29,9 +29,7 @@ def train(
     output_dir: Annotated[Path, typer.Option(help="A new or empty folder for the model.")],
     validation: Annotated[Path | None, typer.Option(help="Records to select by; a tenth of DATA by default.")] = None,
     config: Annotated[str, typer.Option(help="The recipe: small or base.")] = "small",
-    base_model: Annotated[
-        str | None, typer.Option(help="A pretrained causal LM of the Hub, to write them.")
-    ] = None,
+    base_model: Annotated[str | None, typer.Option(help="A pretrained causal LM of the Hub, to write them.")] = None,
     base_encoder: Annotated[str | None, typer.Option(help="A pretrained encoder of the Hub, with it.")] = None,
     tuning: Annotated[str, typer.Option(help="What of it is trained: frozen (nothing), lora or full.")] = "frozen",
     quantization: Annotated[str | None, typer.Option(help="Load it in 8bit or 4bit, by bitsandbytes.")] = None,

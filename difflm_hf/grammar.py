@@ -54,6 +54,26 @@ class JSONGrammar:
         """A parser at the start of a record."""
         return RecordParser(self._start.deep_copy(), self.eos_token_id)
 
+    def is_forced(self, ids: list[int]) -> list[bool]:
+        """
+        Which ids of a record leave the LM no choice, as keys and punctuation do.
+
+        Args:
+            ids (`list[int]`): The record, EOS included.
+        """
+        matcher, forced = self._start.deep_copy(), [False] * len(ids)
+        position = 0
+        while position < len(ids) and not matcher.is_stopped():
+            run = matcher.compute_ff_tokens()
+            if run and ids[position : position + len(run)] == run:
+                forced[position : position + len(run)] = [True] * len(run)
+            else:
+                run = ids[position : position + 1]
+            if not matcher.consume_tokens(run):
+                break  # what the grammar does not know is for the LM to learn
+            position += len(run)
+        return forced
+
     def forbidden(self, parsers: Iterable[RecordParser]) -> Future[np.ndarray]:
         """
         Which ids may not come next in each record, as a `bool` array of shape `(num_records, vocab_size)`.

@@ -52,6 +52,7 @@ from .injection import build_injection
 if TYPE_CHECKING and is_peft_available():
     from peft import LoraConfig
 
+INITIAL_LOGVAR = -4.0  # of the posteriors of documents
 # Causal LMs that count positions in the cache, those that a mask leaves out included: by windows, or by ALiBi
 COUNTING_MODELS = ("gpt_neo", "mpt")
 
@@ -279,8 +280,17 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         self._freeze()
         self.post_init()
 
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self.injection.projection and self.config.position_ranges is None:
+            # An LM that writes documents goes its own way, and learns to look away from latents that start as noise.
+            # What becomes of these should differ between records, but for what is added to every token.
+            if not self.injection.every_token:
+                module.weight.normal_(0, self.config.latent_size**-0.5)
+
     def _set_lm(self, lm: PreTrainedModel) -> None:
         self.lm = lm
+        self._is_head_plain: bool | None = None  # not known yet
         self.config.decoder_config = lm.config  # one object, which cannot get out of step
         for module in lm.modules():
             if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -457,6 +467,16 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         ranges = self.config.position_ranges
         return ranges[:-1] if self.config.num_texts else ranges
 
+    @torch.no_grad()
+    def _has_plain_head(self) -> bool:
+        """Whether logits are what the head makes of the last hidden states; some LMs scale or cap them."""
+        if self._is_head_plain is None:
+            ids = torch.arange(8, device=self.lm.device)[None]  # not padding alone, whose embeddings may be 0
+            outputs = self.lm(ids, output_hidden_states=True, use_cache=False)
+            logits = self.get_output_embeddings()(outputs.hidden_states[-1])
+            self._is_head_plain = torch.equal(logits, outputs.logits)
+        return self._is_head_plain
+
     def _hidden_states(self, input_ids, latents, past_key_values=None, use_cache=False):
         """Last hidden states of real tokens, before the head, and the cache."""
         inputs = self._inject(input_ids, None, latents, None, None, past_key_values)
@@ -469,7 +489,11 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         return F.linear(hidden, head.weight[start:end], None if head.bias is None else head.bias[start:end]).float()
 
     def negative_log_likelihood(
-        self, input_ids: torch.LongTensor, latents: torch.FloatTensor, attention_mask: torch.Tensor | None = None
+        self,
+        input_ids: torch.LongTensor,
+        latents: torch.FloatTensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
     ) -> torch.FloatTensor:
         """
         −log p(x|z) of each record.
@@ -478,17 +502,28 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
             input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`): Records from BOS on, right-padded.
             latents (`torch.FloatTensor` of shape `(batch_size, latent_size)`): Latents z.
             attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*): 0 for padding.
+            labels (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+                The ids that count, −100 for those that do not, such as what a grammar forces. Not given, all count
+                that are no padding.
 
         Returns:
             `torch.FloatTensor` of shape `(batch_size,)`: nats per record. With `config.position_ranges`,
             probabilities are over the ids that the format allows at each position.
         """
         # The LM needs no mask: padding is on the right, where causal attention never looks back at it.
-        inputs, targets = input_ids[:, :-1], input_ids[:, 1:]
+        inputs, targets = input_ids[:, :-1], (input_ids if labels is None else labels)[:, 1:]
         if attention_mask is not None:
             targets = targets.masked_fill(attention_mask[:, 1:] == 0, -100)
-        if self.config.position_ranges is None:
+        if self.config.position_ranges is None and not self._has_plain_head():
             return _token_nll(self(inputs, latents=latents, use_cache=False).logits, targets).sum(1)
+        if self.config.position_ranges is None:
+            # Of JSON, three tokens of four are forced: the head, the largest layer of a small LM, leaves them out.
+            hidden, _ = self._hidden_states(inputs, latents)
+            counted = targets >= 0
+            logits = self.get_output_embeddings()(hidden[counted]).float()
+            nll = logits.new_zeros(targets.shape)
+            nll[counted] = F.cross_entropy(logits, targets[counted], reduction="none")
+            return nll.sum(1)
         hidden, _ = self._hidden_states(inputs, latents)
         nll, ranges = hidden.new_zeros(len(hidden), dtype=torch.float32), self._fixed_ranges
         if num_fixed := len(ranges):
@@ -671,6 +706,11 @@ class DiffLMModel(DiffLMPreTrainedModel):
             self.embeds_projection = nn.Linear(config.get_text_config().hidden_size, encoder_size)
         self.post_init()
 
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self.to_posterior and self.config.position_ranges is None:
+            module.bias[self.config.latent_size :] = INITIAL_LOGVAR
+
     def _set_lm(self, lm: PreTrainedModel) -> None:
         self.decoder._set_lm(lm)
         self._keys_to_ignore_on_save = {f"decoder.{name}" for name in self.decoder._keys_to_ignore_on_save}
@@ -793,6 +833,7 @@ class DiffLMModel(DiffLMPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         decoder_input_ids: torch.LongTensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
         beta: float = 1.0,
         free_bits: float = 0.0,
     ) -> DiffLMOutput:
@@ -803,6 +844,8 @@ class DiffLMModel(DiffLMPreTrainedModel):
             decoder_input_ids (`torch.LongTensor` of shape `(batch_size, decoder_sequence_length)`, *optional*):
                 The same records in the decoder's ids, where its vocabulary is another.
             decoder_attention_mask (`torch.Tensor` of the same shape, *optional*): 0 for padding.
+            labels (`torch.LongTensor` of the same shape, *optional*):
+                The decoder's ids that count, −100 for those that do not.
             beta (`float`, defaults to 1.0): Weight of the KL term.
             free_bits (`float`, defaults to 0.0):
                 Nats of each latent dimension's mean KL that cost nothing (arXiv 1606.04934, section 4).
@@ -811,7 +854,7 @@ class DiffLMModel(DiffLMPreTrainedModel):
             decoder_input_ids, decoder_attention_mask = input_ids, attention_mask
         mean, logvar = self.encode(input_ids, attention_mask)
         latents = mean + torch.randn_like(mean) * (0.5 * logvar).exp()
-        nll = self.decoder.negative_log_likelihood(decoder_input_ids, latents, decoder_attention_mask)
+        nll = self.decoder.negative_log_likelihood(decoder_input_ids, latents, decoder_attention_mask, labels)
         # KL(N(μ, σ²) ‖ N(0, 1)) = (μ² + σ² − 1 − ln σ²) / 2 for each dimension.
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean(0)
         reconstruction = nll.mean()

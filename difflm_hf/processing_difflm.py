@@ -142,7 +142,9 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
             `BatchFeature` with `input_ids` and, where there is padding, `attention_mask`, both of shape
             `(num_records, sequence_length)`; with the compact codec also `remainders`, of shape
             `(num_records, num_remainders)`; with the other codecs also `decoder_input_ids` and
-            `decoder_attention_mask`.
+            `decoder_attention_mask`; with the JSON codec also `labels`, of the same shape: the ids that the grammar
+            leaves a choice of, and −100 for those that it forces. They are none where keys are shuffled, which the
+            grammar does not know.
 
         Raises:
             `ValueError`: for values outside the schema, and for records longer than `max_length`.
@@ -166,7 +168,12 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
             )
         encoder_pad = self.encoder_tokenizer.pad_token_id
         data = _pad(encoder, encoder_pad if encoder_pad is not None else 0, "")
-        return BatchFeature({**data, **_pad(decoder, self.special_ids[2], "decoder_")}, tensor_type=return_tensors)
+        data |= _pad(decoder, self.special_ids[2], "decoder_")
+        if self.grammar is not None and self.key_order == "schema":
+            forced = [[True, *self.grammar.is_forced(ids[1:])] for ids in decoder]
+            padded = _pad(forced, True, "")["input_ids"].astype(bool)
+            data["labels"] = np.where(padded, -100, data["decoder_input_ids"])
+        return BatchFeature(data, tensor_type=return_tensors)
 
     def too_long(self, records: Any) -> np.ndarray:
         """

@@ -25,12 +25,13 @@ def evaluate_latents(pipe: DiffLMPipeline, records: Any, batch_size: int = 32, s
 
     Returns:
         `dict[str, float]`:
-            - `reconstruction`: −log p(x|z) in nats per record, z drawn from the record's own posterior;
+            - `reconstruction`: −log p(x|z) in nats per record, z drawn from the record's own posterior; of JSON what
+              the grammar leaves a choice of;
             - `reconstruction_other`: the same, z from the posterior of another record;
             - `kl`: KL(q(z|x) ‖ N(0, I)), in nats per record;
             - `active`: dimensions of z with a mean KL above 0.1 nats;
             - `nats_per_document`: reconstruction and KL together, an upper bound of −log p(x);
-            - `perplexity`: that bound per token of the decoder, as a perplexity.
+            - `perplexity`: that bound per token that counts, as a perplexity.
     """
     dataset = to_dataset(pipe.processor, records)
     generator = torch.Generator().manual_seed(seed)
@@ -44,10 +45,12 @@ def evaluate_latents(pipe: DiffLMPipeline, records: Any, batch_size: int = 32, s
         latents = mean + noise * (0.5 * logvar).exp()
         prefix = "decoder_" if "decoder_input_ids" in batch else ""
         ids, mask = batch[f"{prefix}input_ids"], batch.get(f"{prefix}attention_mask")
-        own += pipe.vae.decoder.negative_log_likelihood(ids, latents, mask).sum().item()
-        other += pipe.vae.decoder.negative_log_likelihood(ids, latents.roll(1, 0), mask).sum().item()
+        labels = batch.get("labels")
+        own += pipe.vae.decoder.negative_log_likelihood(ids, latents, mask, labels).sum().item()
+        other += pipe.vae.decoder.negative_log_likelihood(ids, latents.roll(1, 0), mask, labels).sum().item()
         kl = kl + 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(0)
-        num_tokens += ids[:, 1:].numel() if mask is None else int(mask[:, 1:].sum())
+        counted = (ids if labels is None else labels)[:, 1:] >= 0
+        num_tokens += int((counted if mask is None else counted & mask[:, 1:].bool()).sum())
     num_records = len(dataset)
     bound = own + kl.sum().item()
     return {

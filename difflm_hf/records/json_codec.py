@@ -29,8 +29,6 @@ BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipl
 UNKNOWN = ("uniqueItems",)  # keywords that llguidance does not take
 VERBATIM = ("enum", "const", "default", "examples")  # keywords whose values are no schemas
 MAX_GRAMMAR_INTEGER = 2**62  # what llguidance counts up to
-# Numbers that Python writes without an exponent: of no more decimals, or of smaller size
-MAX_PLAIN_DECIMALS, MAX_PLAIN_NUMBER = 4, 1e16
 
 
 class JSONCodec:
@@ -61,13 +59,13 @@ class JSONCodec:
             `ValueError`: for a value outside the schema, naming column and value.
         """
         table = self.schema.conform(data)
-        fields = [(f.name, f.optional) for f in self.schema]
+        keys = [to_json(name) for name in self.schema.names]
         texts = []
-        for row in zip(*(_to_json_values(f, table[f.name]) for f in self.schema)):
-            record = {name: value for (name, optional), value in zip(fields, row) if not (optional and value is None)}
+        for row in zip(*(_to_json_texts(f, table[f.name], key_generator) for f in self.schema)):
+            items = [f"{key}: {text}" for key, text in zip(keys, row) if text is not None]
             if key_generator is not None:
-                record = order_keys(record, {}, key_generator)
-            texts.append(to_json(record))
+                items = [items[position] for position in key_generator.permutation(len(items))]
+            texts.append(f"{{{', '.join(items)}}}")
         return texts
 
     def decode(self, texts: list[str]) -> tuple[pd.DataFrame, np.ndarray]:
@@ -143,15 +141,15 @@ class JSONCodec:
 
 
 def _number_grammar(f: Field, schema: dict[str, Any]) -> dict[str, Any]:
-    """The JSON Schema of a field of numbers, by which llguidance lets all of them through as Python writes them."""
+    """The JSON Schema of a field of numbers, by which llguidance lets all of them through as the codec writes them."""
     ends = [end for end in (f.minimum, f.maximum) if end is not None]
-    if f.decimals is None or f.decimals > MAX_PLAIN_DECIMALS or any(abs(end) >= MAX_PLAIN_NUMBER for end in ends):
+    if f.decimals is None:
         return {"type": schema["type"]}  # between bounds there are no exponents
     if len(ends) == 2 and ends[0] == ends[1]:
         return {"enum": ends[:1] + [None] * f.nullable}
     bounded = {**schema, "multipleOf": 10.0 ** -max(f.decimals, 1)}  # of no decimals, Python writes one: 3.0
     # llguidance refuses 0.1 and 0.12 below a maximum of 0.123, and above a minimum of -0.123.
-    digits = [repr(float(end)) for end in (f.maximum, f.minimum) if end is not None]
+    digits = [_write_number(float(end)) for end in (f.maximum, f.minimum) if end is not None]
     shorter = [float(d[:k]) for d in digits for k in range(d.index(".") + 2, len(d))]
     shorter = [x for x in shorter if (f.minimum is None or x >= f.minimum) and (f.maximum is None or x <= f.maximum)]
     return {"anyOf": [bounded, {"enum": shorter}]} if shorter else bounded
@@ -180,6 +178,21 @@ def _reject(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
+def _to_json_texts(f: Field, column: pd.Series, key_generator: np.random.Generator | None) -> list[str | None]:
+    """The JSON of each value, `None` where an optional one is null."""
+    values = _to_json_values(f, column)
+    if f.type == "json" and key_generator is not None:
+        values = [order_keys(value, {}, key_generator) for value in values]
+    write = _write_number if f.type == "number" and f.decimals is not None else to_json
+    return [None if value is None and f.optional else "null" if value is None else write(value) for value in values]
+
+
+def _write_number(value: float) -> str:
+    """Without an exponent, which a grammar does not allow between bounds."""
+    text = repr(value)
+    return np.format_float_positional(value, trim="0") if "e" in text else text
+
+
 def _to_json_values(f: Field, column: pd.Series) -> list:
     null = column.isna().to_numpy()
     values = column[~null]
@@ -201,7 +214,7 @@ def _to_json_values(f: Field, column: pd.Series) -> list:
 def _from_json_values(f: Field, column: pd.Series) -> pd.Series:
     null = column.isna().to_numpy()
     if f.type == "json":
-        return column
+        return column.reset_index(drop=True)
     values = f.to_numpy(column[~null]) if f.is_numeric else column[~null].to_numpy()
     filled = np.zeros(len(column), values.dtype)
     filled[~null] = values

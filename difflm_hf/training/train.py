@@ -632,7 +632,7 @@ def _train(trainer: Trainer, description: str, deadline: float | None, folder: P
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
 
 
-def _seconds_per_step(trainer: Trainer, num_warmup: int = 2, num_steps: int = 10, max_seconds: float = 10) -> float:
+def _seconds_per_step(trainer: Trainer, num_warmup: int = 3, num_steps: int = 10, max_seconds: float = 15) -> float:
     """Measures training, validations included, without changing anything."""
     with torch.random.fork_rng():
         batches = itertools.islice(trainer.get_train_dataloader(), num_warmup + num_steps)

@@ -64,6 +64,8 @@ def trim_padding(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if (mask := batch.get(f"{prefix}attention_mask")) is not None:
             length = int(mask.sum(1).max())
             trimmed |= {name: batch[name][:, :length] for name in (f"{prefix}input_ids", f"{prefix}attention_mask")}
+    if "labels" in batch:
+        trimmed["labels"] = batch["labels"][:, : trimmed["decoder_input_ids"].shape[1]]
     return trimmed
 
 

@@ -1,0 +1,119 @@
+"""
+Runs the examples that train on documents, and keeps their figures.
+
+    python -m benchmarks.documents --data-dir DIR [--work-dir DIR] [--kinds tools code text]
+
+DIR holds tools and e2e (train.jsonl, valid.jsonl, test.jsonl); functions come from the standard library of this
+machine. An example that has ended in the work folder is not run again. Figures go to
+benchmarks/results/documents.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from difflm_hf.evaluation import evaluate_downstream
+
+from .results import load_result, save_result
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+FILES = {"tools": "tools.jsonl", "code": "code.jsonl", "text": "texts.jsonl"}
+NUM_SAMPLES = 3  # of each sort, for the page
+DOWNSTREAM = {"vocab_size": 2048, "length": 256, "num_steps": 300, "num_samples": 200}
+
+
+def command(kind: str, data_dir: Path, work_dir: Path) -> list[str]:
+    script = [sys.executable, str(EXAMPLES / f"train_{kind}.py")]
+    if kind == "code":
+        functions = work_dir / "stdlib.jsonl"
+        subprocess.run([sys.executable, str(EXAMPLES / "stdlib_functions.py"), "--output", str(functions)], check=True)
+        files = [str(work_dir / "stdlib_train.jsonl"), "--test", str(work_dir / "stdlib_test.jsonl")]
+        minutes = 16
+    else:
+        folder = data_dir / {"tools": "tools", "text": "e2e"}[kind]
+        files = [str(folder / "train.jsonl")]
+        for split, name in (("--validation", "valid"), ("--test", "test")):
+            files += [split, str(folder / f"{name}.jsonl")]
+        minutes = {"tools": 20, "text": 8}[kind]
+    return [*script, *files, "--output-dir", str(work_dir / kind), "--max-minutes", str(minutes)]
+
+
+def parses(code: str) -> bool:
+    try:
+        ast.parse(code)
+    except (SyntaxError, ValueError):
+        return False
+    return True
+
+
+def samples(kind: str, documents: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """The first documents, of code the first that parse and the first that do not."""
+    if kind != "code":
+        return {"first": documents[:NUM_SAMPLES]}
+    codes = [document["code"] for document in documents if document["code"].count("\n") < 12]
+    return {
+        "good": [code for code in codes if parses(code)][:NUM_SAMPLES],
+        "bad": [code for code in codes if not parses(code)][:NUM_SAMPLES],
+    }
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
+def measure(kind: str, data_dir: Path, work_dir: Path) -> dict[str, Any]:
+    folder, seconds = work_dir / kind, None
+    if not (folder / "scores.json").exists():
+        start = time.monotonic()
+        subprocess.run(command(kind, data_dir, work_dir), check=True)
+        seconds = time.monotonic() - start
+    training = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["training"]
+    documents = read_lines(folder / FILES[kind])
+    figures = {
+        "scores": json.loads((folder / "scores.json").read_text(encoding="utf-8")),
+        "training_minutes": sum(phase["seconds"] for phase in training["phases"]) / 60,
+        "num_steps": training["phases"][0]["num_steps"],
+        "data": {key: training["data"][key] for key in training["data"] if key.startswith("num_")},
+        "num_documents": len(documents),
+        "samples": samples(kind, documents),
+        "threads": torch.get_num_threads(),
+    }
+    if seconds is not None:
+        figures["minutes"] = seconds / 60
+    if kind == "code":
+        real, test = (
+            [document["code"] for document in read_lines(work_dir / f"stdlib_{name}.jsonl")]
+            for name in ("train", "test")
+        )
+        synthetic = [document["code"] for document in documents]
+        figures["downstream"] = evaluate_downstream(
+            synthetic, real[: len(synthetic)], test[: len(synthetic)], kind="code", **DOWNSTREAM
+        )
+    return figures
+
+
+def main(data_dir: Path, work_dir: Path, kinds: list[str]) -> None:
+    work_dir.mkdir(parents=True, exist_ok=True)
+    for kind in kinds:
+        earlier = load_result("documents").get(kind, {})
+        figures = measure(kind, data_dir, work_dir)
+        save_result("documents", {kind: {key: earlier[key] for key in ("minutes",) if key in earlier} | figures})
+        print(kind, json.dumps(figures["scores"]), flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--work-dir", type=Path, default=Path("benchmark-documents"))
+    parser.add_argument("--kinds", nargs="+", choices=list(FILES), default=list(FILES))
+    main(**vars(parser.parse_args()))

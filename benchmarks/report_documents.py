@@ -1,0 +1,251 @@
+"""The sections of docs/benchmarks.md on pretrained language models and on documents."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .markdown import to_table
+from .results import load_result
+
+
+INJECTION = """`python -m benchmarks.injection` takes a Llama of {parameters:.1f} million parameters in {layers}
+layers, which [`examples/pretrain_base_lm.py`](../examples/pretrain_base_lm.py) trained on tables, tools, sentences
+and code (with `--num-steps 400`), and lets it write the records of {table}, which it has never seen: as JSON,
+{tokens:.0f} tokens a record. Trained are an encoder from scratch and the injection, beside the LM as it is
+(*frozen*) or with LoRA layers. One run each, one thread, {cpus} cores that other work shared; hence steps, and not
+minutes, are what compares.
+
+{table_of_runs}
+
+*Reconstruction* is −log p(x|z) of the test split in nats per record, z drawn from the record's own posterior;
+*other* the same with z from another record. Without latents, the LM takes {base:,.0f} nats a record; *less* says
+how much of that is gone. *KL* is what latents hold. *Valid* is the share of texts that were records when they were
+written. *Shapes*, *trends*, *C2ST* and *MLE* are as above, of as many records as *records* says; MLE of as many
+real rows is {mle_real:.3f}. {standing}"""
+
+PRETRAINED = """`python -m benchmarks.pretrained` trains steps of DiffLM beside LMs with the configurations of
+models of the Hub and random weights, in batches of {batch_size} records of {length} tokens, on {device}. Memory is
+the peak of the process, libraries and the loading of weights included.
+
+{table}
+
+*Checkpointing* computes activations anew in the backward pass. 8 and 4 bits are those of bitsandbytes, whose
+products are made for GPUs. {cut}"""
+
+TOOLS = """### Tools
+
+`examples/train_tools.py`: {num_records:,} function specifications, {minutes:.0f} minutes of training from scratch
+with {threads}, {num_steps:,} steps; {num_dropped} of more than 512 tokens were left out, and counted.
+{num_documents:,} were generated.
+
+{table}
+
+*Hold-out* is what the test split scores in place of generated tools: a third of it are near-copies of training
+tools, which are many variants of fewer ones. *Schema valid* is the share whose `parameters` are a valid JSON
+Schema, *required declared* of those whose required parameters are all among the declared ones. *Coverage* is the
+share of the test split that has a near neighbour. The first ones, as they came:
+
+{samples}
+"""
+
+CODE = """### Code
+
+`examples/train_code.py`: {num_records:,} functions of the Python standard library, {minutes:.0f} minutes of
+training from scratch with {threads}, {num_steps:,} steps; {num_dropped:,} of more than 256 tokens were left out,
+and counted. Beside it, an LM of the same architecture without latents, trained for as many steps.
+
+{table}
+
+*Perplexity* is per token of the test split; that of DiffLM is an upper bound, exp of (reconstruction + KL) per
+token, with {reconstruction:.0f} + {kl:.1f} nats a function. What both write has the shape of Python more often
+than sense. The first short ones of DiffLM that parse:
+
+{good}
+
+And the first that do not:
+
+{bad}
+
+What synthetic functions are worth for training: an LM trained on {num_documents:,} real ones, on as many generated
+ones, and on the real ones and then the generated ones.
+
+{downstream}
+"""
+
+TEXT = """### Text
+
+`examples/train_text.py`: {num_records:,} sentences on restaurants (E2E), {minutes:.0f} minutes of training from
+scratch with {threads}, {num_steps:,} steps. {num_documents:,} were generated.
+
+{table}
+
+*Perplexity* is under a small LM that was trained on the test sentences alone. The first ones, as they came:
+
+{samples}
+"""
+
+EXECUTION = """### Code that has to run
+
+`python -m benchmarks.code_execution` runs the known solutions of MBPP's test split in the
+[sandbox](evaluation.md#code-that-has-to-run): {passed} of {num_problems} pass, in {seconds:.0f} s with
+{num_workers} processes at a time. {errors}"""
+
+
+def pretrained_section() -> str:
+    sections = []
+    if injection := load_result("injection"):
+        sections.append("### What injection does\n\n" + injection_section(injection))
+    if pretrained := load_result("pretrained"):
+        sections.append("### Steps beside models of the Hub\n\n" + steps_section(pretrained))
+    return "\n\n".join(sections)
+
+
+def injection_section(result: dict[str, Any]) -> str:
+    base, runs = result["base"], result["runs"]
+    rows = []
+    for name, run in runs.items():
+        rows.append(
+            [name, run["injection"], f"{run['latent_size']}", f"{run['num_latent_tokens']}"]
+            + [f"{run['num_steps']:,}", f"{run['reconstruction']:.0f}", f"{run['reconstruction_other']:.0f}"]
+            + [f"{1 - run['reconstruction'] / base['nats']:.0%}", f"{run['kl']:.1f}", f"{run['valid']:.1%}"]
+            + [f"{run[key]:.3f}" for key in ("column_shapes", "pair_trends", "c2st", "mle")]
+            + [f"{run['num_records']:,}"]
+        )
+    header = ["run", "injection", "latents", "tokens", "steps", "reconstruction", "other", "less", "KL", "valid"]
+    header += ["shapes", "trends", "C2ST", "MLE", "records"]
+    return INJECTION.format(
+        parameters=base["parameters"] / 1e6,
+        layers=base["layers"],
+        table=result["table"],
+        tokens=base["tokens"],
+        cpus=result["cpus"],
+        table_of_runs=to_table(header, rows),
+        base=base["nats"],
+        mle_real=next(iter(runs.values()))["mle_real"],
+        standing=result.get("standing", ""),
+    )
+
+
+def steps_section(result: dict[str, Any]) -> str:
+    rows, cut, device = [], [], ""
+    for name, modes in result["runs"].items():
+        for mode, run in modes.items():
+            rows.append(
+                [name, mode, f"{run['parameters'] / 1e6:,.0f} M", f"{run['trained_parameters'] / 1e6:,.1f} M"]
+                + [f"{run['seconds_per_step']:.1f} s", f"{run['tokens_per_second']:,.0f}"]
+                + [f"{run['peak_bytes'] / 2**30:.1f} GiB"]
+            )
+            device = run["device"] if run["device"] != "cpu" else f"a processor, {run['threads']} threads"
+        if run["layers"] < run["all_layers"]:
+            cut.append(f"{name} has {run['layers']} of its {run['all_layers']} layers here, for memory.")
+    header = ["model", "trained of the LM", "parameters", "trained", "time of a step", "tokens/s", "memory"]
+    return PRETRAINED.format(
+        batch_size=result["batch_size"],
+        length=result["length"],
+        device=device,
+        table=to_table(header, rows),
+        cut=" ".join(cut),
+    )
+
+
+def documents_section() -> str:
+    result = load_result("documents")
+    sections = [write(result[kind]) for kind, write in WRITERS.items() if kind in result]
+    if execution := load_result("code_execution"):
+        sections.append(execution_section(execution))
+    return "\n\n".join(sections)
+
+
+def tools_section(figures: dict[str, Any]) -> str:
+    s = figures["scores"]
+    rows = [
+        ["parse", f"{s['parse_rate']:.1%}", "", "100 %"],
+        ["schema valid", f"{s['schema_valid']:.1%}", f"{s['schema_valid_real']:.1%}", ""],
+        ["required declared", f"{s['required_declared']:.1%}", f"{s['required_declared_real']:.1%}", ""],
+        ["described parameters", f"{s['described']:.1%}", f"{s['described_real']:.1%}", ""],
+        ["names not in training", f"{s['novelty']:.1%}", "", f"{s['novelty_holdout']:.1%}"],
+        ["near-copies of training", f"{s['duplicates']:.1%}", "", f"{s['duplicates_holdout']:.1%}"],
+        ["distinct-2", f"{s['distinct_2']:.3f}", f"{s['distinct_2_real']:.3f}", ""],
+        ["types of parameters, similarity", f"{s['type_similarity']:.3f}", "1", ""],
+        ["number of parameters, similarity", f"{s['num_parameters_similarity']:.3f}", "1", ""],
+        ["coverage", f"{s['coverage']:.3f}", f"{s['coverage_real']:.3f}", ""],
+    ]
+    samples = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in figures["samples"]["first"])
+    return TOOLS.format(
+        **_facts(figures),
+        table=to_table(["", "generated", "training", "hold-out"], rows),
+        samples=_block(samples, "json"),
+    )
+
+
+def code_section(figures: dict[str, Any]) -> str:
+    ours, lm = figures["scores"]["difflm"], figures["scores"]["lm"]
+    rows = [
+        [name, f"{ours[key]:.3f}", f"{lm[key]:.3f}"] + ([f"{lm[real]:.3f}"] if real else [""])
+        for name, key, real in (
+            ("parse", "parse_rate", ""),
+            ("perplexity", "perplexity", ""),
+            ("not in training", "novelty", ""),
+            ("distinct-2", "distinct_2", "distinct_2_real"),
+        )
+    ]
+    rows.append(["nats a function", f"{ours['nats_per_document']:.0f}", f"{lm['nats_per_document']:.0f}", ""])
+    parameters = figures["scores"]["parameters"]
+    rows.append(["parameters", f"{parameters['difflm'] / 1e6:.1f} M", f"{parameters['lm'] / 1e6:.1f} M", ""])
+    downstream = [
+        [name.replace("_", " "), f"{run['bits_per_byte']:.3f}", f"{run['perplexity']:.1f}", f"{run['parse_rate']:.1%}"]
+        for name, run in figures["downstream"].items()
+    ]
+    return CODE.format(
+        **_facts(figures),
+        table=to_table(["", "DiffLM", "LM without latents", "real"], rows),
+        reconstruction=ours["reconstruction"],
+        kl=ours["kl"],
+        good="\n\n".join(_block(code, "python") for code in figures["samples"]["good"]),
+        bad="\n\n".join(_block(code, "text") for code in figures["samples"]["bad"]),
+        downstream=to_table(["trained on", "bits per byte", "perplexity", "parse"], downstream),
+    )
+
+
+def text_section(figures: dict[str, Any]) -> str:
+    s, real = figures["scores"]["text"], figures["scores"]
+    rows = [
+        ["self-BLEU", f"{s['self_bleu']:.3f}", f"{s['self_bleu_real']:.3f}", ""],
+        ["distinct-1", f"{s['distinct_1']:.4f}", f"{s['distinct_1_real']:.4f}", ""],
+        ["distinct-2", f"{s['distinct_2']:.3f}", f"{s['distinct_2_real']:.3f}", ""],
+        ["perplexity"] + [f"{real[name]['perplexity']:.1f}" for name in ("synthetic", "train", "validation")],
+        ["not in training", f"{s['novelty']:.1%}", "", ""],
+        ["lengths, similarity", f"{s['length_similarity']:.3f}", "1", ""],
+    ]
+    samples = "\n".join(record["text"] for record in figures["samples"]["first"])
+    return TEXT.format(
+        **_facts(figures),
+        table=to_table(["", "generated", "training", "validation"], rows),
+        samples=_block(samples, "text"),
+    )
+
+
+def execution_section(figures: dict[str, Any]) -> str:
+    split = figures["mbpp_test"]
+    errors = " ".join(f"Task {task} ends with `{error}`." for task, error in split["errors"].items())
+    return EXECUTION.format(**{**split, "errors": errors})
+
+
+WRITERS = {"tools": tools_section, "code": code_section, "text": text_section}
+
+
+def _facts(figures: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "num_records": figures["data"]["num_records"],
+        "num_dropped": figures["data"]["num_dropped_records"],
+        "minutes": figures["training_minutes"],
+        "num_steps": figures["num_steps"],
+        "num_documents": figures["num_documents"],
+        "threads": "one thread" if figures["threads"] == 1 else f"{figures['threads']} threads",
+    }
+
+
+def _block(text: str, language: str) -> str:
+    fence = "````" if "```" in text else "```"
+    return f"{fence}{language}\n{text}\n{fence}"
