@@ -34,6 +34,9 @@ class DiffLMConfig(PreTrainedConfig):
         share_embeddings (`bool`, defaults to `False`):
             The encoder reads the causal LM's input embeddings, brought to its width by a linear map, in place of
             embeddings of its own. For encoders from scratch beside a pretrained LM, whose vocabulary is large.
+        normalize_posterior (`bool`, defaults to `False`):
+            Bring posterior means to mean 0 and deviation 1 over the records, so that latents of texts that are much
+            alike, such as the JSON of a table, differ.
         position_ranges (`list[tuple[int, int]]`, *optional*):
             The ids `[start, end)` that the record format allows at each position after BOS; the last holds for every
             further position if `num_texts` is not 0. Losses and samples are then computed over these ids alone.
@@ -68,6 +71,7 @@ class DiffLMConfig(PreTrainedConfig):
         base_revision: str | None = None,
         lora: dict[str, Any] | None = None,
         share_embeddings: bool = False,
+        normalize_posterior: bool = False,
         position_ranges: list[tuple[int, int]] | None = None,
         num_texts: int = 0,
         max_record_length: int | None = None,
@@ -84,6 +88,7 @@ class DiffLMConfig(PreTrainedConfig):
         self.base_revision = base_revision
         self.lora = lora
         self.share_embeddings = share_embeddings
+        self.normalize_posterior = normalize_posterior
         self.position_ranges = position_ranges and [(start, end) for start, end in position_ranges]
         self.num_texts = num_texts
         self.max_record_length = max_record_length

@@ -678,6 +678,32 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         )
 
 
+class PosteriorNorm(nn.Module):
+    """
+    Brings posterior means to mean 0 and deviation 1 over the records, in each dimension: what differs between records
+    then shows in z however alike their texts are (after batch-normalised VAEs, arXiv 2004.12585). Moments are moving
+    averages, so that batches may be of one record.
+    """
+
+    MOMENTUM, EPSILON = 0.05, 1e-6
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("square", torch.ones(size))
+        self.register_buffer("num_batches", torch.zeros((), dtype=torch.long))
+
+    def forward(self, mean: torch.FloatTensor) -> torch.FloatTensor:
+        if self.training:
+            self.num_batches += 1
+            weight = max(self.MOMENTUM, 1 / int(self.num_batches))
+            batch = mean.detach()
+            self.mean.lerp_(batch.mean(0), weight)
+            self.square.lerp_(batch.square().mean(0), weight)
+        variance = (self.square - self.mean.square()).clamp(min=self.EPSILON)
+        return (mean - self.mean) / variance.sqrt()
+
+
 class DiffLMModel(DiffLMPreTrainedModel):
     """
     The variational autoencoder of DiffLM (arXiv 2411.03250, section 3.2): q(z|x) from a transformer's mean-pooled
@@ -702,6 +728,8 @@ class DiffLMModel(DiffLMPreTrainedModel):
         encoder_size = self.encoder.config.get_text_config().hidden_size
         self.to_posterior = nn.Linear(encoder_size, 2 * config.latent_size)
         self.decoder = DiffLMForCausalLM(config, lm)
+        if config.normalize_posterior:
+            self.posterior_norm = PosteriorNorm(config.latent_size)
         if config.share_embeddings:
             self.embeds_projection = nn.Linear(config.get_text_config().hidden_size, encoder_size)
         self.post_init()
@@ -825,7 +853,7 @@ class DiffLMModel(DiffLMPreTrainedModel):
             weights = attention_mask[..., None].to(hidden.dtype)
             pooled = (hidden * weights).sum(1) / weights.sum(1)
         mean, logvar = self.to_posterior(pooled.to(self.to_posterior.weight.dtype)).float().chunk(2, dim=-1)
-        return mean, logvar
+        return self.posterior_norm(mean) if self.config.normalize_posterior else mean, logvar
 
     def forward(
         self,

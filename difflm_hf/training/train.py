@@ -420,6 +420,7 @@ def build_document_model(
             num_latent_tokens=recipe.num_latent_tokens,
             injection=injection,
             share_embeddings=True,
+            normalize_posterior=True,
             max_record_length=length - 64,
         )
     )
@@ -463,6 +464,7 @@ def adapt_model(
         decoder,
         **fields,
         freeze_decoder=tuning != "full",
+        normalize_posterior=True,
         latent_size=recipe.latent_size,
         num_latent_tokens=recipe.num_latent_tokens,
         injection=injection,
@@ -634,6 +636,7 @@ def _train(trainer: Trainer, description: str, deadline: float | None, folder: P
 
 def _seconds_per_step(trainer: Trainer, num_warmup: int = 3, num_steps: int = 10, max_seconds: float = 15) -> float:
     """Measures training, validations included, without changing anything."""
+    moments = [(buffer, buffer.clone()) for buffer in trainer.model.buffers()]
     with torch.random.fork_rng():
         batches = itertools.islice(trainer.get_train_dataloader(), num_warmup + num_steps)
         for step, batch in enumerate(itertools.cycle(list(batches))):
@@ -647,6 +650,8 @@ def _seconds_per_step(trainer: Trainer, num_warmup: int = 3, num_steps: int = 10
             if num_measured == num_steps or seconds > max_seconds:
                 break
     trainer.model.zero_grad()
+    for buffer, before in moments:
+        buffer.copy_(before)
     return 1.25 * seconds / num_measured
 
 
