@@ -43,7 +43,7 @@ from difflm_hf import (
     train,
 )
 from difflm_hf.records import write_table
-from difflm_hf.training import RECIPES, TensorDataset
+from difflm_hf.training import DOCUMENT_RECIPES, RECIPES, TensorDataset
 from difflm_hf.training.callbacks import LossProgressCallback
 from difflm_hf.training.train import encode_latents, to_dataset
 
@@ -71,6 +71,7 @@ def edited(name: str, vae: dict | None = None, denoiser: dict | None = None, **f
     tiny = RECIPES["tiny"]
     fields |= {"vae": tiny.vae | (vae or {}), "denoiser": tiny.denoiser | (denoiser or {})}
     RECIPES[name] = dataclasses.replace(tiny, **fields)
+    DOCUMENT_RECIPES[name] = dataclasses.replace(DOCUMENT_RECIPES["tiny"], **fields)
     return name
 
 

@@ -90,6 +90,7 @@ def model_card(
     for hub_id in filter(None, (repo_id, *datasets)):
         validate_repo_id(hub_id)
     training = pipeline.config.get("training") or {}
+    arguments = training.get("arguments") or {}
     scores = None if evaluation is None else _read_scores(evaluation)
     base_model = getattr(pipeline.vae.config, "base_model", None)
     name = repo_id.split("/")[-1] if repo_id else "DiffLM model"
@@ -119,11 +120,11 @@ def model_card(
         pipeline=pipeline,
         vae=pipeline.vae.config,
         base_model=data.base_model,
-        is_pretrained=base_model is not None or pipeline.vae.config.freeze_decoder,
+        is_pretrained=any((base_model, pipeline.vae.config.freeze_decoder, arguments.get("base_model"))),
         num_parameters={part: _count_parameters(getattr(pipeline, part)) for part in ("vae", "denoiser")},
         dtype=str(pipeline.vae.dtype).removeprefix("torch."),
         schema=pipeline.processor.schema,
-        min_text_count=getattr(pipeline.processor.codec, "min_text_count", 1),
+        min_text_count=pipeline.processor.min_text_count,
         seconds=sum(seconds) if seconds and None not in seconds else None,
         hardware=_hardware(training.get("hardware") or {}),
         few_records=MIN_CATEGORY_COUNT,
