@@ -43,6 +43,45 @@ def tokenizer(base):
     return AutoTokenizer.from_pretrained(base / "decoder")
 
 
+def test_what_is_forced_needs_no_language_model(table, tokenizer):
+    """From the ids that are not forced alone, a parser writes the record."""
+    codec = JSONCodec(RecordSchema.infer(table))
+    grammar = JSONGrammar(codec.grammar_schema(), tokenizer)
+    for text in codec.encode(table.head(20)):
+        ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        forced = grammar.is_forced(ids)
+        parser = grammar.start()
+        for position, (token_id, is_forced) in enumerate(zip(ids, forced)):
+            if position == len(parser.ids):
+                assert not is_forced
+                parser.append(token_id)
+            assert parser.ids[position] == token_id
+        assert parser.is_complete
+        assert 0.3 < np.mean(forced) < 0.95
+
+
+def test_what_a_grammar_does_not_know_is_not_forced(table, tokenizer):
+    grammar = JSONGrammar(JSONCodec(RecordSchema.infer(table)).grammar_schema(), tokenizer)
+    ids = tokenizer('{"other": 1}', add_special_tokens=False)["input_ids"]
+    assert not any(grammar.is_forced(ids))
+
+
+def test_labels_are_the_ids_that_are_not_forced(table, base, tokenizer):
+    processor = DiffLMProcessor.from_records(table, tokenizer=tokenizer)
+    batch = processor(table.head(5))
+    counted = batch["labels"] >= 0
+    assert torch.equal(batch["labels"][counted], batch["decoder_input_ids"][counted])
+    assert not (counted & (batch["decoder_attention_mask"] == 0)).any()
+    assert not counted[:, 0].any()  # BOS
+    model = DiffLMForCausalLM(DiffLMConfig(decoder_config=AutoConfig.from_pretrained(base / "decoder"))).eval()
+    latents = torch.randn(5, model.config.latent_size)
+    arguments = batch["decoder_input_ids"], latents, batch["decoder_attention_mask"]
+    logits = model(batch["decoder_input_ids"][:, :-1], latents=latents).logits.log_softmax(-1)
+    each = -logits.gather(-1, batch["decoder_input_ids"][:, 1:, None]).squeeze(-1)
+    expected = (each * counted[:, 1:]).sum(1)
+    torch.testing.assert_close(model.negative_log_likelihood(*arguments, batch["labels"]), expected)
+
+
 def draw(grammar, rng, tokenizer):
     """A record of ids chosen evenly among those allowed; it ends as soon as a text may."""
     quote = tokenizer.convert_tokens_to_ids('"')

@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from conftest import SIZES
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 from transformers import (
@@ -16,7 +17,7 @@ from transformers import (
 )
 
 from difflm_hf.configuration_difflm import DiffLMConfig
-from difflm_hf.modeling_difflm import DiffLMForCausalLM, DiffLMModel
+from difflm_hf.modeling_difflm import DiffLMForCausalLM, DiffLMModel, PosteriorNorm
 
 
 DECODERS = ["llama", "mistral", "qwen2", "qwen3", "gpt2", "gemma", "gemma2", "gemma3_text"]
@@ -801,3 +802,42 @@ class TestRecords:
         likeliest = model.sample_records(torch.zeros(2, 3), uniforms, temperature=0)
         assert 3 < likeliest[0, 1] < 49
         assert torch.equal(model.sample_records(torch.zeros(2, 3), uniforms, top_p=1e-6), likeliest)
+
+
+class TestPosteriorNorm:
+    def test_means_have_mean_0_and_deviation_1_over_the_records(self):
+        norm = PosteriorNorm(4).train()
+        records = 3 + 0.01 * torch.randn(4000, 4) * torch.tensor([1, 2, 5, 50])
+        for batch in records.split(40):
+            norm(batch)
+        normed = norm.eval()(records)
+        torch.testing.assert_close(normed.mean(0), torch.zeros(4), rtol=0, atol=0.2)
+        torch.testing.assert_close(normed.std(0), torch.ones(4), rtol=0.2, atol=0)
+
+    def test_evaluation_changes_nothing(self):
+        norm = PosteriorNorm(2).eval()
+        mean = torch.randn(5, 2)
+        torch.testing.assert_close(norm(mean), mean)
+        assert norm.num_batches == 0
+
+    def test_a_batch_may_be_of_one_record(self):
+        norm = PosteriorNorm(2).train()
+        assert all(norm(torch.randn(1, 2)).isfinite().all() for _ in range(3))
+
+    def test_moments_are_saved(self, tiny_model, ids, tmp_path):
+        model = tiny_model(normalize_posterior=True).train()
+        model(ids)
+        model.eval().save_pretrained(tmp_path)
+        again = DiffLMModel.from_pretrained(tmp_path)
+        assert torch.equal(again.posterior_norm.mean, model.posterior_norm.mean)
+        assert again.posterior_norm.num_batches == 1
+        torch.testing.assert_close(again.encode(ids)[0], model.encode(ids)[0])
+
+
+def test_latents_of_documents_differ_from_the_start(tiny_model, record_model):
+    documents, rows = tiny_model(latent_size=64), record_model(latent_size=64)
+    assert documents.to_posterior.bias[64:].eq(-4).all()
+    assert rows.to_posterior.bias.eq(0).all()
+    deviations = [model.decoder.injection.projection.weight.std().item() for model in (documents, rows)]
+    assert deviations[0] == pytest.approx(1 / 8, rel=0.1)
+    assert deviations[1] == pytest.approx(SIZES["initializer_range"], rel=0.1)

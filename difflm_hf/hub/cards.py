@@ -30,8 +30,8 @@ UNKNOWN = "not recorded"
 MAX_CHARACTERS = 40  # of a name, for tables that fit a page
 PLOTS_FOLDER = "plots"
 DATA_PLOTS = ("marginals", "map")  # show categories however rare, and single records as points
-TAGS = ("difflm", "tabular", "synthetic-data", "latent-diffusion")
-DATASET_TAGS = ("synthetic", "tabular", "difflm")
+TAGS = ("difflm", "synthetic-data", "latent-diffusion")
+DATASET_TAGS = ("synthetic", "difflm")
 # "Other" is a task that the Hub knows; of those with "tabular" in their names, none generates tables.
 TASK = "other"
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B")
@@ -103,7 +103,7 @@ def model_card(
         pipeline_tag=TASK,
         base_model=base_model if _is_hub_id(base_model) else None,
         datasets=list(datasets) or None,
-        tags=[*TAGS, *tags],
+        tags=[*TAGS, _modality(pipeline.processor.schema), *tags],
         model_name=name,
         # The Hub wants a dataset for each figure, and by this name takes none.
         eval_results=list(_eval_results(scores, datasets[0] if len(datasets) == 1 else "unknown", source)) or None,
@@ -203,7 +203,7 @@ def dataset_card(
         language_creators=["machine-generated"] if any(f.type == "text" for f in schema) else None,
         size_categories=[_size_category(num_records)],
         task_categories=list(task_categories) or None,
-        tags=list(dict.fromkeys([*DATASET_TAGS, *tags])),
+        tags=list(dict.fromkeys([*DATASET_TAGS, _modality(schema), *tags])),
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": data_files}]}],
     )
     body = _render(
@@ -315,6 +315,11 @@ def _hardware(hardware: Mapping[str, Any]) -> str:
     cores = f"processor cores: {UNKNOWN}" if count is None else f"{count} processor core{'s' if count > 1 else ''}"
     gpu = (_text(hardware["gpu"]) or "no GPU") if "gpu" in hardware else f"GPU: {UNKNOWN}"
     return f"{cores}, of type {_text(hardware.get('processor')) or UNKNOWN}; {gpu}" if hardware else UNKNOWN
+
+
+def _modality(schema: RecordSchema) -> str:
+    """What the Hub calls this kind of records."""
+    return "text" if schema.is_of_documents else "tabular"
 
 
 def _rare_columns(columns: Sequence[Mapping[str, Any]]) -> list[str] | None:
