@@ -472,7 +472,8 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         """Whether logits are what the head makes of the last hidden states; some LMs scale or cap them."""
         if self._is_head_plain is None:
             ids = torch.arange(8, device=self.lm.device)[None]  # not padding alone, whose embeddings may be 0
-            outputs = self.lm(ids, output_hidden_states=True, use_cache=False)
+            with torch.random.fork_rng():  # as if nothing had been
+                outputs = self.lm(ids, output_hidden_states=True, use_cache=False)
             logits = self.get_output_embeddings()(outputs.hidden_states[-1])
             self._is_head_plain = torch.equal(logits, outputs.logits)
         return self._is_head_plain

@@ -39,13 +39,14 @@ from difflm_hf import (
     train,
 )
 from difflm_hf.cli import main
-from difflm_hf.training import RECIPES, TensorDataset
+from difflm_hf.training import DOCUMENT_RECIPES, RECIPES, TensorDataset
 from difflm_hf.training.train import to_dataset
 
 
 TINY = RECIPES["tiny"]
 # A few steps a phase, with two checkpoints
-RECIPES["brief"] = dataclasses.replace(TINY, min_steps=8, denoiser={**TINY.denoiser, "max_steps": 8})
+for recipes in (RECIPES, DOCUMENT_RECIPES):
+    recipes["brief"] = dataclasses.replace(recipes["tiny"], min_steps=8, denoiser={**TINY.denoiser, "max_steps": 8})
 
 MODEL = "alice/model"
 SECRETS = (b"Rareville", b"Quixotic", b"Zaphod9931")  # in few records

@@ -93,7 +93,7 @@ class TestArchitectures:
             torch.manual_seed(1)
             return model(ids).loss
 
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
         before = loss()
         before.backward()
         for name, parameter in model.named_parameters():

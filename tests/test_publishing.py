@@ -333,7 +333,7 @@ def test_time_before_an_interruption(brief, tmp_path):
 
 def summarize(table: pd.DataFrame, categorical=(), **arguments) -> dict:
     schema = RecordSchema.infer(table, categorical)
-    summary = summarize_training(table, table, len(table) // 10, schema, arguments, [], None)
+    summary = summarize_training(table, table, len(table) // 10, 0, schema, arguments, [], None)
     return json.loads(json.dumps(summary, allow_nan=False))
 
 
@@ -406,7 +406,7 @@ def test_common_categories():
 def test_source_is_a_name():
     table = make_columns(20)
     for source, name in {"/home/someone/people.csv": "people.csv", Path("a/b.parquet"): "b.parquet"}.items():
-        summary = summarize_training(source, table, 2, RecordSchema.infer(table), {}, [], None)
+        summary = summarize_training(source, table, 2, 0, RecordSchema.infer(table), {}, [], None)
         assert summary["data"]["source"] == name and "someone" not in json.dumps(summary)
     assert summarize(table)["data"]["source"] is None
 
