@@ -156,7 +156,11 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
                 data["attention_mask"] = mask.astype(np.int64)
             return BatchFeature(data, tensor_type=return_tensors)
         texts = self._to_texts(records)
-        encoder = self.encoder_tokenizer(texts, add_special_tokens=True)["input_ids"]
+        t = self.encoder_tokenizer
+        encoder = t(texts, add_special_tokens=True, split_special_tokens=True)["input_ids"]
+        # Of an empty text, an encoder without tokens of its own would read nothing.
+        ending = next((i for i in (t.sep_token_id, t.eos_token_id, t.pad_token_id) if i is not None), 0)
+        encoder = [ids or [ending] for ids in encoder]
         decoder = self._to_ids(texts)
         longest = max(range(len(texts)), key=lambda i: len(decoder[i]))
         if len(decoder[longest]) > self.max_length:

@@ -42,7 +42,7 @@ from difflm_hf.training.train import to_dataset
 from difflm_hf.training.trainers import LengthGroupedSampler, trim_padding
 
 
-BLOCK = 16
+BLOCK = 8
 WORDS = "the cat dog sat ran on under mat tree and was größe 猫 'so' \"no\" 🙂".split()
 JSON_SCHEMA = {
     "type": "object",
@@ -68,8 +68,8 @@ JSON_SCHEMA = {
 SCHEMA = RecordSchema.from_json_schema(JSON_SCHEMA)
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 TUNINGS = ["frozen", "lora", "full"]
-# 30,000 numbers of up to nine digits, none twice, take more than 100,000 tokens in any vocabulary of thousands.
-LONG_TEXT = " ".join(map(str, np.random.default_rng(0).integers(0, 10**9, 30_000)))
+# In any vocabulary, a word is a token at least.
+LONG_TEXT = "the cat " * 50_000
 
 
 def make_texts(num_records: int = 60, seed: int = 0) -> list[dict]:
@@ -196,22 +196,21 @@ def test_texts(text_run):
     assert (data["num_records"], data["num_validation_records"], data["num_dropped_records"]) == (81, 9, 0)
     # Nothing but the latents tells records apart, and each is written until its end.
     longest = max(len(record["text"]) for record in make_texts(90))
-    texts = [record["text"] for record in pipe(65).records]
-    assert len(texts) == 65 and len(set(texts)) > 5 and max(map(len, texts)) <= longest
+    texts = [record["text"] for record in pipe(40).records]
+    assert len(texts) == 40 and len(set(texts)) > 5 and max(map(len, texts)) <= longest
 
 
 @pytest.mark.parametrize("run", ["text_run", "nested_run"])
-@pytest.mark.parametrize("num_records", [1, BLOCK, BLOCK + 1])
-def test_number_of_records(run, num_records, request):
+def test_number_of_records(run, request):
     pipe = load(request.getfixturevalue(run))
-    for output_type in ("dict", "pandas", "dataset", "text"):
-        assert len(pipe(num_records, num_inference_steps=2, output_type=output_type).records) == num_records
+    for num_records in (1, BLOCK, BLOCK + 1):
+        assert len(pipe(num_records, num_inference_steps=2).records) == num_records
 
 
 def test_output_types_of_texts(text_run):
     pipe = load(text_run)
     records, table, dataset, texts = (
-        pipe(20, generator=seeded(), output_type=output_type).records
+        pipe(BLOCK, generator=seeded(), output_type=output_type).records
         for output_type in ("dict", "pandas", "dataset", "text")
     )
     assert records == [{"text": text} for text in texts]
@@ -223,7 +222,7 @@ def test_output_types_of_texts(text_run):
 def test_code(tmp_path):
     pipe = train(make_code(), tmp_path / "model", config="tiny")
     assert isinstance(pipe.processor.codec, TextCodec)
-    assert len(pipe(20, output_type="text").records) == 20
+    assert len(pipe(3, output_type="text").records) == 3
     # Not a blank nor an end of a line is lost on the way to ids and back.
     ids = pipe.processor(make_code())["decoder_input_ids"].numpy()
     table, valid = pipe.processor.decode_records(ids)
@@ -263,7 +262,7 @@ def test_generated_records_are_valid(nested_run):
 def test_output_types_of_nested_values(nested_run):
     pipe = load(nested_run)
     records, table, dataset, texts = (
-        pipe(30, generator=seeded(), output_type=output_type).records
+        pipe(2 * BLOCK, generator=seeded(), output_type=output_type).records
         for output_type in ("dict", "pandas", "dataset", "text")
     )
     assert records == [json.loads(text) for text in texts]
@@ -299,7 +298,6 @@ def test_shuffled_keys(brief, tmp_path):
     assert_valid(pipe(20).records)
 
 
-@pytest.mark.xfail(strict=True, reason="a column that all records lack is not one that they may lack")
 @pytest.mark.parametrize("which", ["data", "validation"])
 def test_an_optional_key_that_no_record_has(which, brief, tmp_path):
     without = [{key: value for key, value in record.items() if key != "tags"} for record in make_nested()]
@@ -625,14 +623,12 @@ def test_all_are_too_long(data, brief, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="a part with no record left ends training, whatever the other part has")
 def test_one_record_is_left(brief, tmp_path):
     records = [{"text": "the cat"}, {"text": "the dog " * 100}]
     pipe = train(records, tmp_path / "model", config=brief, overlong="drop", max_length=32)
     assert pipe.config.training["data"]["num_dropped_records"] == 1
 
 
-@pytest.mark.xfail(strict=True, reason="vocabulary and bounds are those of all records")
 def test_nothing_is_learnt_from_what_is_left_out(brief, tmp_path):
     left_out = {"text": "Zacharias Quellmalz " * 300}
     pipe = train([*make_texts(), left_out], tmp_path / "model", config=brief, overlong="drop", max_length=128)
@@ -773,7 +769,6 @@ def test_posteriors_do_not_depend_on_the_batch_size(text_run):
         assert (score["kl"], score["active"]) == pytest.approx((scores[0]["kl"], scores[0]["active"]), rel=1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason="noise and the other record are drawn batch by batch")
 def test_scores_do_not_depend_on_the_batch_size(text_run):
     pipe = DiffLMPipeline.from_pretrained(text_run)
     whole = evaluate_latents(pipe, make_texts(25))
@@ -781,7 +776,6 @@ def test_scores_do_not_depend_on_the_batch_size(text_run):
         assert evaluate_latents(pipe, make_texts(25), batch_size=batch_size) == pytest.approx(whole, rel=1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason="in a batch of one, the other record is the record itself")
 def test_another_record_is_another_one(text_run):
     pipe = DiffLMPipeline.from_pretrained(text_run)
     scores = evaluate_latents(pipe, make_texts(10), batch_size=1)
@@ -938,6 +932,7 @@ def test_card_of_texts(text_run):
     assert "| records are written | as the texts that they are |" in card
     assert "Free texts may come back word for word." in card
     assert "**a vocabulary learnt from the free texts:**" in card
+    assert "\n- text\n" in card and "tabular" not in card
     assert not [false for false in (*OF_TABLES, "JSON", "No rules across columns", "Left out") if false in card]
 
 
@@ -966,17 +961,14 @@ def test_card_tells_of_dropped_records(brief, tmp_path):
     assert "- **Left out,** as they were too long: 3\n" in card_of(tmp_path / "model")
 
 
-@pytest.mark.xfail(strict=True, reason="sentences for tables stand in all cards")
-@pytest.mark.parametrize("false", ["\n- tabular\n", "Ranges hold 90%", "--target COLUMN"])
+@pytest.mark.parametrize("false", ["Ranges hold 90%", "--target COLUMN"])
 def test_card_says_nothing_of_tables_where_there_is_none(false, text_run):
     assert false not in card_of(text_run)
 
 
-@pytest.mark.xfail(strict=True, reason="the summary is made with the schema that was given, which lacks the count")
 def test_card_tells_of_the_rarest_category(nested_run):
     assert "records of the rarest: not recorded" not in card_of(nested_run)
 
 
-@pytest.mark.xfail(strict=True, reason="Jinja takes the end of the line after a tag at its end")
 def test_each_fact_has_a_line(text_run):
     assert "\n- **Training records:** " in card_of(text_run)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..pipeline_difflm import DiffLMPipeline
-from ..training.train import to_dataset
+from ..training.train import encode_latents, to_dataset
 from ..training.trainers import trim_padding
 
 
@@ -34,21 +34,22 @@ def evaluate_latents(pipe: DiffLMPipeline, records: Any, batch_size: int = 32, s
             - `perplexity`: that bound per token that counts, as a perplexity.
     """
     dataset = to_dataset(pipe.processor, records)
-    generator = torch.Generator().manual_seed(seed)
-    own = other = kl = 0.0
+    posterior = encode_latents(pipe.vae, dataset).tensors
+    mean, std = posterior["mean"], posterior["std"]
+    latents = mean + std * torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))
+    kl = 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).sum(0)
+    own = other = 0.0
     num_tokens = 0
     for start in range(0, len(dataset), batch_size):
-        batch = trim_padding(dataset[slice(start, start + batch_size)])
-        batch = {name: tensor.to(pipe.device) for name, tensor in batch.items()}
-        mean, logvar = pipe.vae.encode(batch["input_ids"], batch.get("attention_mask"))
-        noise = torch.randn(mean.shape, generator=generator).to(mean)
-        latents = mean + noise * (0.5 * logvar).exp()
+        rows = slice(start, start + batch_size)
+        batch = {name: tensor.to(pipe.device) for name, tensor in trim_padding(dataset[rows]).items()}
         prefix = "decoder_" if "decoder_input_ids" in batch else ""
         ids, mask = batch[f"{prefix}input_ids"], batch.get(f"{prefix}attention_mask")
         labels = batch.get("labels")
-        own += pipe.vae.decoder.negative_log_likelihood(ids, latents, mask, labels).sum().item()
-        other += pipe.vae.decoder.negative_log_likelihood(ids, latents.roll(1, 0), mask, labels).sum().item()
-        kl = kl + 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(0)
+        own, other = (
+            total + pipe.vae.decoder.negative_log_likelihood(ids, z[rows].to(ids.device), mask, labels).sum().item()
+            for total, z in ((own, latents), (other, latents.roll(1, 0)))
+        )
         counted = (ids if labels is None else labels)[:, 1:] >= 0
         num_tokens += int((counted if mask is None else counted & mask[:, 1:].bool()).sum())
     num_records = len(dataset)

@@ -27,7 +27,9 @@ JSON_TYPES = {
 
 BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 UNKNOWN = ("uniqueItems",)  # keywords that llguidance does not take
-VERBATIM = ("enum", "const", "default", "examples")  # keywords whose values are no schemas
+SCHEMAS = ("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else")
+LISTS_OF_SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems")
+SCHEMAS_BY_NAME = ("properties", "patternProperties", "dependentSchemas")
 MAX_GRAMMAR_INTEGER = 2**62  # what llguidance counts up to
 
 
@@ -110,7 +112,7 @@ class JSONCodec:
             elif f.type == "json":
                 schema["properties"][f.name] = _for_grammar(field)
         if "$defs" in schema:
-            schema["$defs"] = _for_grammar(schema["$defs"])
+            schema["$defs"] = {name: _for_grammar(part) for name, part in schema["$defs"].items()}
         return schema
 
     def _parse(self, text: str) -> dict[str, Any] | None:
@@ -125,7 +127,7 @@ class JSONCodec:
             if f.name not in record:
                 fits = f.optional
             elif record[f.name] is None:
-                fits = not f.optional
+                fits = f.nullable
             else:
                 fits = f.type == "json" or type(record[f.name]) in JSON_TYPES[f.type]
             if not fits:
@@ -160,18 +162,23 @@ def _for_grammar(schema: Any) -> Any:
     A JSON Schema whose numbers have no bounds, between which llguidance lets no exponents through, and whose objects
     have no keys but those that they name, where they name some. What it does not say, `decode` checks.
     """
-    if isinstance(schema, list):
-        return [_for_grammar(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
     kinds = schema.get("type")
-    is_number = "number" in (kinds if isinstance(kinds, list) else [kinds])
-    closed = {"additionalProperties": False} if kinds == "object" and "properties" in schema else {}
-    return closed | {
-        key: part if key in VERBATIM else _for_grammar(part)
-        for key, part in schema.items()
-        if not (is_number and key in BOUNDS) and key not in UNKNOWN
-    }
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    parts: dict[str, Any] = {}
+    if "object" in kinds and "properties" in schema:
+        parts["additionalProperties"] = False
+    for key, part in schema.items():
+        if key in SCHEMAS_BY_NAME:
+            parts[key] = {name: _for_grammar(inside) for name, inside in part.items()}
+        elif key in LISTS_OF_SCHEMAS:
+            parts[key] = [_for_grammar(inside) for inside in part]
+        elif key in SCHEMAS:
+            parts[key] = _for_grammar(part)
+        elif key not in UNKNOWN and not (key in BOUNDS and ("number" in kinds or abs(part) > MAX_GRAMMAR_INTEGER)):
+            parts[key] = part
+    return parts
 
 
 def _reject(constant: str) -> None:

@@ -100,7 +100,9 @@ def to_plain(value: Any) -> Any:
     """A value with dicts, lists and scalars of Python alone, in place of those of NumPy that Parquet files give."""
     if isinstance(value, dict):
         return {key: to_plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
+    if isinstance(value, np.ndarray):  # of a file with nulls, which NumPy's numbers do not have
+        return [None if isinstance(item, float) and item != item else to_plain(item) for item in value]
+    if isinstance(value, (list, tuple)):
         return [to_plain(item) for item in value]
     return value.item() if isinstance(value, np.generic) else value
 
@@ -112,7 +114,7 @@ def is_nested(value: Any) -> bool:
 def is_json(value: Any) -> bool:
     """Whether JSON can hold a value: not numbers without end, and no half characters."""
     try:
-        to_json(to_plain(value)).encode()
+        to_json(value).encode()
     except (TypeError, ValueError, RecursionError):
         return False
     return True
@@ -160,6 +162,7 @@ def order_keys(
         root (`dict`, *optional*): The schema that references are into; `schema` itself when not given.
     """
     root = schema if root is None else root
+    schema = _chosen(schema, root, value)
     if isinstance(value, list):
         items = _part(schema, root, "items", "array")
         return [order_keys(item, items, generator, root) for item in value]
@@ -171,6 +174,15 @@ def order_keys(
     if generator is not None:
         keys = [keys[position] for position in generator.permutation(len(keys))]
     return {key: order_keys(value[key], properties.get(key, others), generator, root) for key in keys}
+
+
+def _chosen(schema: Any, root: dict[str, Any], value: Any) -> Any:
+    """Of several options for values of a kind, the first that accepts this one."""
+    options = [*schema.get("anyOf", ()), *schema.get("oneOf", ())] if isinstance(schema, dict) else []
+    if len(options) < 2 or not isinstance(value, (dict, list)):
+        return schema
+    accepting = (part for part in options if is_valid(make_validator({"$defs": root.get("$defs", {}), **part}), value))
+    return next(accepting, schema)
 
 
 def _part(schema: Any, root: dict[str, Any], keyword: str, kind: str) -> dict[str, Any]:
@@ -194,4 +206,4 @@ def _options(schema: Any, root: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def to_json(value: Any) -> str:
     """A value as JSON records have it."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return json.dumps(to_plain(value), ensure_ascii=False, allow_nan=False)

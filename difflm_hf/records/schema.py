@@ -6,7 +6,6 @@ import json
 import re
 import reprlib
 import sys
-import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from datasets import Features
 from jsonschema.exceptions import best_match
 from pandas.api import types as pd_types
 
-from .nested import infer_json_schema, is_json, is_nested, is_valid, make_validator, to_json, to_plain
+from .nested import REFERENCE, infer_json_schema, is_json, is_nested, is_valid, make_validator, to_json, to_plain
 from .table import OPTIONAL, read_table
 
 
@@ -184,11 +183,9 @@ class Field:
         if column.isna().iloc[row]:
             raise ValueError(f"null in row {row}; fill it, drop the record, or set nullable=True in the schema")
         value = column.tolist()[row]
-        written, reason = repr(value), ""
+        written, reason = repr(value) if self.type != "json" else reprlib.repr(value), ""
         if self.type == "json":
-            written = reprlib.repr(value)
-            error = best_match(make_validator(self.json_schema).iter_errors(to_plain(value)))
-            reason = "" if error is None else f", at {error.json_path}: {textwrap.shorten(error.message, 200)}"
+            reason = _what_is_wrong(self.json_schema, value)
         raise ValueError(
             f"{written} in row {row} is not {self.description}{reason}; drop the record, or change the schema"
         )
@@ -295,7 +292,8 @@ class Field:
         """The field as a JSON Schema (draft 2020-12)."""
         has_null = self.nullable and not self.optional
         if self.type == "json":
-            return {"anyOf": [self.json_schema, {"type": "null"}]} if has_null else self.json_schema
+            lacks_null = has_null and not is_valid(make_validator(self.json_schema), None)
+            return {"anyOf": [self.json_schema, {"type": "null"}]} if lacks_null else self.json_schema
         if self.type == "category":
             return {"enum": [*self.categories, None] if has_null else list(self.categories)}
         json_type = {"datetime": "string", "text": "string"}.get(self.type, self.type)
@@ -457,6 +455,9 @@ class RecordSchema:
                 message names column, row and value.
         """
         table = read_table(data)
+        lacking = [f.name for f in self if f.optional and f.name not in table]
+        if 0 < len(lacking) < len(self):
+            table = table.assign(**dict.fromkeys(lacking))
         for f in self:
             if (count := list(table.columns).count(f.name)) != 1:
                 problem = "stands more than once" if count else "is missing"
@@ -477,17 +478,21 @@ class RecordSchema:
             `ValueError`: when it is none, or not of objects with named properties.
         """
         make_validator(schema)
-        if schema.get("type", "object") != "object" or not schema.get("properties"):
+        if isinstance(schema, dict) and schema.get("$ref", "").startswith(REFERENCE):  # of a model inside itself
+            definitions = schema.get("$defs", {})
+            schema = {**definitions.get(schema["$ref"].removeprefix(REFERENCE), {}), "$defs": definitions}
+        is_object = isinstance(schema, dict) and schema.get("type", "object") == "object"
+        if not is_object or not schema.get("properties"):
             raise ValueError("the JSON Schema is not of objects with `properties`, which become the fields; add them")
         required = schema.get("required", ())
         if unknown := sorted(set(required) - set(schema["properties"])):
             raise ValueError(f"the JSON Schema requires {unknown[0]!r}, which is not among its `properties`")
-        return cls(
-            [
-                replace(_field_of(name, part, schema.get("$defs", {})), optional=name not in required)
-                for name, part in schema["properties"].items()
-            ]
-        )
+        fields = []
+        for name, part in schema["properties"].items():
+            with _naming(name):
+                field_of_part = _field_of(name, part, schema.get("$defs", {}))
+            fields.append(replace(field_of_part, optional=name not in required))
+        return cls(fields)
 
     @classmethod
     def from_pydantic(cls, model: type) -> RecordSchema:
@@ -557,9 +562,11 @@ class RecordSchema:
 
 def _field_of(name: str, schema: dict[str, Any], definitions: dict[str, Any]) -> Field:
     """A field of a type of its own where that says all that the JSON Schema does, else one of nested values."""
+    schema = schema if isinstance(schema, dict) else {} if schema else {"not": {}}
     options = [part for part in schema.get("anyOf", [schema]) if part != {"type": "null"}]
     nullable = len(options) < len(schema.get("anyOf", [schema]))
-    part = {key: value for key, value in options[0].items() if key not in ANNOTATIONS} if len(options) == 1 else {}
+    is_plain = len(options) == 1 and ("anyOf" not in schema or set(schema) <= {"anyOf", *ANNOTATIONS})
+    part = {key: value for key, value in options[0].items() if key not in ANNOTATIONS} if is_plain else {}
     if isinstance(part.get("type"), list):
         types = [kind for kind in part["type"] if kind != "null"]
         nullable |= len(types) < len(part["type"])
@@ -581,7 +588,8 @@ def _field_of(name: str, schema: dict[str, Any], definitions: dict[str, Any]) ->
         return Field(name, "text", nullable, max_length=part.get("maxLength"))
     elif kind == "null" and not keys:
         return Field(name, "null", nullable=True)
-    return Field(name, "json", json_schema={**schema, **({"$defs": definitions} if definitions else {})})
+    whole = {**schema, **({"$defs": definitions} if definitions else {})}
+    return Field(name, "json", nullable=is_valid(make_validator(whole), None), json_schema=whole)
 
 
 def _without_definitions(schema: Any) -> Any:
@@ -622,6 +630,18 @@ def _naming(column: str) -> Iterator[None]:
         yield
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"column {column!r}: {error}") from error
+
+
+def _what_is_wrong(schema: dict[str, Any], value: Any) -> str:
+    """Where and why a JSON Schema refuses a value, if that can be said."""
+    try:
+        error = best_match(make_validator(schema).iter_errors(to_plain(value)))
+    except (OverflowError, RecursionError):
+        return ""
+    if error is None:  # it is no JSON
+        return ""
+    message = error.message if len(error.message) <= 200 else f"{error.message[:80]} … {error.message[-100:]}"
+    return f", at {error.json_path}: {message}"
 
 
 def _infer_field(name: str, column: pd.Series, categorical: bool, max_categories: int) -> Field:

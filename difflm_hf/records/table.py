@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Value
 
 from ..utils import written_whole
-from .nested import is_nested, merge_orders, to_json
+from .nested import is_nested, merge_orders, to_json, to_plain
 
 
 OPTIONAL = "optional"  # of a table's `attrs`: the columns that some of its records lack
@@ -75,7 +75,9 @@ def _write_json_lines(table: pd.DataFrame, path: Path) -> None:
     with open(path, "w", encoding="utf-8") as file:
         for row in table.astype(object).where(table.notna(), None).to_dict("records"):
             record = {name: value for name, value in row.items() if value is not None or name not in optional}
-            file.write(json.dumps(record, ensure_ascii=False, default=lambda moment: moment.isoformat()) + "\n")
+            file.write(
+                json.dumps(to_plain(record), ensure_ascii=False, default=lambda moment: moment.isoformat()) + "\n"
+            )
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -83,6 +85,10 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     for field in pq.read_schema(path):
         if isinstance(field.type, pa.JsonType):
             table[field.name] = table[field.name].map(json.loads, na_action="ignore")
+        elif pa.types.is_nested(field.type) and field.name in table:
+            # Not as pandas reads them: lists of integers with a null would be of floats.
+            values = pq.read_table(path, columns=[field.name])[field.name].to_pylist()
+            table[field.name] = pd.Series(values, index=table.index, dtype=object)
     return table
 
 

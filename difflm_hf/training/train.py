@@ -39,6 +39,7 @@ from ..modeling_difflm import DiffLMModel
 from ..pipeline_difflm import DiffLMPipeline
 from ..processing_difflm import KEY_ORDERS, DiffLMProcessor
 from ..records import RecordSchema, read_table
+from ..records.table import OPTIONAL
 from ..scheduling_latent_edm import LatentEDMScheduler
 from ..utils import no_progress_bars, supports_bf16, written_whole
 from .callbacks import LossProgressCallback, Stopwatch, TensorBoardLog, TimeLimit
@@ -205,37 +206,36 @@ def train(
         raise ValueError(f"{output_dir} is not empty; choose another folder, delete it, or resume the run in it")
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
     train_table, validation_table = _split(read_table(data), validation, seed)
-    both = pd.concat([train_table, validation_table], ignore_index=True)
+    both = _join(train_table, validation_table)
     is_inferred = schema is None
     schema = RecordSchema.infer(both, categorical) if is_inferred else schema
     recipes = RECIPES if base_model is None and not schema.is_of_documents else DOCUMENT_RECIPES
     if config not in recipes:
         raise ValueError(f"config={config!r} is not one of {', '.join(map(repr, recipes))}")
     recipe = recipes[config]
-    num_train = len(train_table)
+    both, num_train = schema.conform(both), len(train_table)
     if min_category_count > 1:
-        both = schema.conform(both)
-        names = [f.name for f in schema if f.type == "category"]
         schema, kept = schema.without_rare_categories(both, min_category_count)
         both, num_train = both[kept], int(kept[:num_train].sum())
-        if is_inferred:  # of what is left, as bounds tell of records, too
-            left = RecordSchema.infer(both, names)
-            schema = RecordSchema([left[f.name] if left[f.name].type == f.type else f for f in schema])
-    tables = both.iloc[:num_train], both.iloc[num_train:]
+        schema = _narrowed(schema, both) if is_inferred else schema
     tokenizers = [base and AutoTokenizer.from_pretrained(base) for base in (base_model, base_encoder)]
-    processor = DiffLMProcessor.from_records(
-        both, schema, *tokenizers, max_length, min_category_count, key_order, drop_overlong=overlong == "drop"
-    )
-    _ = processor.grammar  # says what it cannot do before hours of training
+    settings = (*tokenizers, max_length, min_category_count, key_order, overlong == "drop")
+    processor = DiffLMProcessor.from_records(both, schema, *settings)
     num_dropped = 0
-    if overlong == "drop":
-        dropped = [processor.too_long(table) for table in tables]
-        tables = tuple(table[~mask] for table, mask in zip(tables, dropped))
-        both, num_dropped = pd.concat(tables, ignore_index=True), int(sum(mask.sum() for mask in dropped))
-        if min(map(len, tables)) == 0:
+    while overlong == "drop" and (dropped := processor.too_long(both)).any():
+        num_dropped += int(dropped.sum())
+        both, num_train = both[~dropped], num_train - int(dropped[:num_train].sum())
+        if len(both) == 0:
             raise ValueError(f"no record takes at most max_length={max_length} tokens; raise it")
-        if num_dropped:
-            logger.warning(f"{num_dropped} records take more than {max_length} tokens, and are left out")
+        # Anew, as nothing of what is left out is to be learnt: neither its words nor its bounds.
+        schema = _narrowed(schema, both) if is_inferred else schema
+        processor = DiffLMProcessor.from_records(both, schema, *settings)
+    if num_dropped:
+        logger.warning(f"{num_dropped} records take more than {max_length} tokens, and are left out")
+    _ = processor.grammar  # says what it cannot do before hours of training
+    tables = both.iloc[:num_train], both.iloc[num_train:]
+    if min(map(len, tables)) == 0:  # nothing is left to hold out
+        tables = both, both
     records = [to_dataset(processor, table) for table in tables]
 
     set_seed(seed)
@@ -273,7 +273,7 @@ def train(
         energy = None if resume else energy_kwh()
 
     training = summarize_training(
-        data, both, len(tables[1]), num_dropped, schema, arguments, [autoencoder, diffusion], energy
+        data, both, len(tables[1]), num_dropped, processor.schema, arguments, [autoencoder, diffusion], energy
     )
     block_size = COMPACT_BLOCK_SIZE if processor.is_compact else DOCUMENT_BLOCK_SIZE
     sampler = EDMDPMSolverMultistepScheduler.from_config(scheduler.config, **SAMPLER_CONFIG)
@@ -542,12 +542,31 @@ def save_pipeline(pipeline: DiffLMPipeline, output_dir: Path) -> None:
     temporary.rmdir()
 
 
+def _join(table: pd.DataFrame, validation: pd.DataFrame) -> pd.DataFrame:
+    both = pd.concat([table, validation], ignore_index=True)
+    both.attrs[OPTIONAL] = sorted({name for part in (table, validation) for name in part.attrs.get(OPTIONAL, ())})
+    return both
+
+
+def _narrowed(schema: RecordSchema, table: pd.DataFrame) -> RecordSchema:
+    """A schema that was inferred, with the bounds of what is left of the records: they tell of these, too."""
+    left = RecordSchema.infer(table, [f.name for f in schema if f.type == "category"])
+    return RecordSchema([left[f.name] if left[f.name].type == f.type else f for f in schema])
+
+
 def _split(table: pd.DataFrame, validation: Any, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     if validation is not None:
         validation = read_table(validation)
         if len(validation) == 0:
             raise ValueError("the validation table has no rows")
-        if odd := sorted(map(str, set(table.columns) ^ set(validation.columns))):
+        odd = sorted(map(str, set(table.columns) ^ set(validation.columns)))
+        if odd and OPTIONAL in table.attrs and OPTIONAL in validation.attrs:
+            # Objects of JSON may lack keys, and all of a part may lack the same one.
+            table, validation = (
+                part.assign(**{name: None for name in odd if name not in part}) for part in (table, validation)
+            )
+            table.attrs[OPTIONAL] = [*table.attrs[OPTIONAL], *odd]
+        elif odd:
             raise ValueError(f"column {odd[0]!r} is in only one of data and validation; both need the same columns")
         return table, validation
     if len(table) < 2:
