@@ -135,9 +135,14 @@ def is_valid(validator: Draft202012Validator, value: Any) -> bool:
         raise ValueError(f"`schema` refers to {error.ref!r}, which it does not hold; add it under $defs") from error
 
 
+def validator_of(schema: dict[str, Any]) -> Draft202012Validator:
+    """A validator of values by what is known to be a JSON Schema, which downloads nothing."""
+    return Draft202012Validator(schema, registry=Registry())
+
+
 def make_validator(schema: dict[str, Any]) -> Draft202012Validator:
     """
-    A validator of values, which downloads nothing.
+    A validator of values, after a look at the schema, which takes milliseconds.
 
     Raises:
         `ValueError`: when `schema` is no JSON Schema. The message says where.
@@ -146,7 +151,7 @@ def make_validator(schema: dict[str, Any]) -> Draft202012Validator:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
         raise ValueError(f"`schema` is not a JSON Schema, at {error.json_path}: {error.message}") from error
-    return Draft202012Validator(schema, registry=Registry())
+    return validator_of(schema)
 
 
 def order_keys(
@@ -181,7 +186,7 @@ def _chosen(schema: Any, root: dict[str, Any], value: Any) -> Any:
     options = [*schema.get("anyOf", ()), *schema.get("oneOf", ())] if isinstance(schema, dict) else []
     if len(options) < 2 or not isinstance(value, (dict, list)):
         return schema
-    accepting = (part for part in options if is_valid(make_validator({"$defs": root.get("$defs", {}), **part}), value))
+    accepting = (part for part in options if is_valid(validator_of({"$defs": root.get("$defs", {}), **part}), value))
     return next(accepting, schema)
 
 

@@ -21,7 +21,17 @@ from datasets import Features
 from jsonschema.exceptions import best_match
 from pandas.api import types as pd_types
 
-from .nested import REFERENCE, infer_json_schema, is_json, is_nested, is_valid, make_validator, to_json, to_plain
+from .nested import (
+    REFERENCE,
+    infer_json_schema,
+    is_json,
+    is_nested,
+    is_valid,
+    make_validator,
+    to_json,
+    to_plain,
+    validator_of,
+)
 from .table import OPTIONAL, read_table
 
 
@@ -132,8 +142,10 @@ class Field:
             raise ValueError(f"field {self.name!r}: type {self.type!r} is not one of {', '.join(get_args(FieldType))}")
         if self.type == "category" and not self.categories:
             raise ValueError(f"field {self.name!r} is a category; give its categories")
-        if self.type == "json" and self.json_schema is None:
-            raise ValueError(f"field {self.name!r} is of nested values; give its json_schema")
+        if self.type == "json":
+            if self.json_schema is None:
+                raise ValueError(f"field {self.name!r} is of nested values; give its json_schema")
+            make_validator(self.json_schema)
 
     @property
     def is_numeric(self) -> bool:
@@ -198,7 +210,7 @@ class Field:
         if self.type == "null":
             allowed[given] = False
         elif self.type == "json":
-            validator = make_validator(self.json_schema)
+            validator = validator_of(self.json_schema)
             allowed[given] = [is_json(value) and is_valid(validator, to_plain(value)) for value in values]
         elif self.type == "text":
             limit = np.inf if self.max_length is None else self.max_length
@@ -292,7 +304,7 @@ class Field:
         """The field as a JSON Schema (draft 2020-12)."""
         has_null = self.nullable and not self.optional
         if self.type == "json":
-            lacks_null = has_null and not is_valid(make_validator(self.json_schema), None)
+            lacks_null = has_null and not is_valid(validator_of(self.json_schema), None)
             return {"anyOf": [self.json_schema, {"type": "null"}]} if lacks_null else self.json_schema
         if self.type == "category":
             return {"enum": [*self.categories, None] if has_null else list(self.categories)}
@@ -589,7 +601,7 @@ def _field_of(name: str, schema: dict[str, Any], definitions: dict[str, Any]) ->
     elif kind == "null" and not keys:
         return Field(name, "null", nullable=True)
     whole = {**schema, **({"$defs": definitions} if definitions else {})}
-    return Field(name, "json", nullable=is_valid(make_validator(whole), None), json_schema=whole)
+    return Field(name, "json", nullable=is_valid(validator_of(whole), None), json_schema=whole)
 
 
 def _without_definitions(schema: Any) -> Any:
@@ -635,7 +647,7 @@ def _naming(column: str) -> Iterator[None]:
 def _what_is_wrong(schema: dict[str, Any], value: Any) -> str:
     """Where and why a JSON Schema refuses a value, if that can be said."""
     try:
-        error = best_match(make_validator(schema).iter_errors(to_plain(value)))
+        error = best_match(validator_of(schema).iter_errors(to_plain(value)))
     except (OverflowError, RecursionError):
         return ""
     if error is None:  # it is no JSON
