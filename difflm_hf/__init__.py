@@ -7,7 +7,7 @@ from .modeling_difflm import DiffLMForCausalLM, DiffLMModel, DiffLMOutput
 from .pipeline_difflm import DiffLMPipeline, DiffLMPipelineOutput
 from .processing_difflm import DiffLMProcessor
 from .record_generation import RecordGenerationPipeline
-from .records import CompactCodec, Field, JSONCodec, RecordSchema
+from .records import CompactCodec, Field, JSONCodec, RecordSchema, TextCodec
 from .scheduling_latent_edm import LatentEDMScheduler
 from .training import (
     BetaSchedule,
@@ -41,6 +41,7 @@ __all__ = [
     "LatentEDMScheduler",
     "RecordGenerationPipeline",
     "RecordSchema",
+    "TextCodec",
     "push_dataset",
     "train",
 ]

@@ -1,5 +1,6 @@
 """Models small enough to run anywhere, all from configurations."""
 
+import gc
 import os
 
 import pytest
@@ -62,6 +63,12 @@ CONFIGS = {
         **VOCABULARY,
     },
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def less_garbage() -> None:
+    """Each phase of training ends with a search for garbage, for which all that was imported is passed over here."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import gc
 import importlib.util
 import json
 import math
@@ -94,14 +93,6 @@ def make_nested(num_records: int = 60) -> list[dict]:
             record["tags"] = ["a", "b", "c"][: i % 4]
         records.append(record)
     return records
-
-
-@pytest.fixture(scope="module", autouse=True)
-def less_garbage():
-    """Each phase of training ends with a search for garbage, for which all that was imported is passed over here."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module", autouse=True)

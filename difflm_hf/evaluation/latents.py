@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..pipeline_difflm import DiffLMPipeline
@@ -60,5 +60,5 @@ def evaluate_latents(pipe: DiffLMPipeline, records: Any, batch_size: int = 32, s
         "kl": kl.sum().item() / num_records,
         "active": int((kl / num_records > 0.1).sum()),
         "nats_per_document": bound / num_records,
-        "perplexity": math.exp(bound / num_tokens),
+        "perplexity": float(np.exp(bound / num_tokens)),
     }
