@@ -75,7 +75,6 @@ MODELS: dict[str, dict[str, Any]] = {
 LAYERS = {"mistralai/Mistral-7B-Instruct-v0.3": 32}  # of those that are cut here
 MODES = ("frozen", "lora", "full", "frozen, checkpointing", "lora, checkpointing", "lora, 8 bits", "lora, 4 bits")
 BATCH_SIZE, LENGTH = 4, 128
-ENCODER = {"vocab_size": 1, "hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
 def build(base: str, mode: str) -> DiffLMModel:
@@ -91,7 +90,6 @@ def build(base: str, mode: str) -> DiffLMModel:
     model = DiffLMModel.from_encoder_decoder_pretrained(
         None,
         base,
-        encoder_config=AutoConfig.for_model("bert", max_position_embeddings=LENGTH, **ENCODER),
         latent_size=32,
         num_latent_tokens=8,
         **fields,

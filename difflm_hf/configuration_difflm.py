@@ -31,12 +31,8 @@ class DiffLMConfig(PreTrainedConfig):
         lora (`dict`, *optional*):
             Fields of a [`~peft.LoraConfig`], such as `{"r": 8, "lora_alpha": 16}`: the frozen causal LM gets LoRA
             layers (arXiv 2106.09685), which are trained. `target_modules` defaults to `"all-linear"`.
-        share_embeddings (`bool`, defaults to `False`):
-            The encoder reads the causal LM's input embeddings, brought to its width by a linear map, in place of
-            embeddings of its own. For encoders from scratch beside a pretrained LM, whose vocabulary is large.
-        normalize_posterior (`bool`, defaults to `False`):
-            Bring posterior means to mean 0 and deviation 1 over the records, so that latents of texts that are much
-            alike, such as the JSON of a table, differ.
+        encode_with_decoder (`bool`, defaults to `False`):
+            The causal LM encodes, too, without latents; there is no `encoder_config` then.
         position_ranges (`list[tuple[int, int]]`, *optional*):
             The ids `[start, end)` that the record format allows at each position after BOS; the last holds for every
             further position if `num_texts` is not 0. Losses and samples are then computed over these ids alone.
@@ -70,14 +66,13 @@ class DiffLMConfig(PreTrainedConfig):
         base_model: str | None = None,
         base_revision: str | None = None,
         lora: dict[str, Any] | None = None,
-        share_embeddings: bool = False,
-        normalize_posterior: bool = False,
+        encode_with_decoder: bool = False,
         position_ranges: list[tuple[int, int]] | None = None,
         num_texts: int = 0,
         max_record_length: int | None = None,
         **kwargs,
     ):
-        self.encoder_config = _to_config(encoder_config, "bert")
+        self.encoder_config = None if encode_with_decoder else _to_config(encoder_config, "bert")
         self.decoder_config = _to_config(decoder_config, "llama")
         self.latent_size = latent_size
         self.injection = injection
@@ -87,8 +82,7 @@ class DiffLMConfig(PreTrainedConfig):
         self.base_model = base_model
         self.base_revision = base_revision
         self.lora = lora
-        self.share_embeddings = share_embeddings
-        self.normalize_posterior = normalize_posterior
+        self.encode_with_decoder = encode_with_decoder
         self.position_ranges = position_ranges and [(start, end) for start, end in position_ranges]
         self.num_texts = num_texts
         self.max_record_length = max_record_length

@@ -24,6 +24,9 @@ from transformers import (
     LogitsProcessor,
     PreTrainedModel,
 )
+from transformers import (
+    initialization as init,
+)
 from transformers.cache_utils import DynamicLayer
 from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -52,7 +55,6 @@ from .injection import build_injection
 if TYPE_CHECKING and is_peft_available():
     from peft import LoraConfig
 
-INITIAL_LOGVAR = -4.0  # of the posteriors of documents
 # Causal LMs that count positions in the cache, those that a mask leaves out included: by windows, or by ALiBi
 COUNTING_MODELS = ("gpt_neo", "mpt")
 
@@ -192,7 +194,7 @@ class DiffLMPreTrainedModel(PushToHubMixin, PreTrainedModel):
         if kwargs.get("push_to_hub") and not merge_base:
             self.check_publishable()
         # Paths of this machine say nothing elsewhere.
-        for config in (self.config, self.config.encoder_config, self.config.decoder_config):
+        for config in filter(None, (self.config, self.config.encoder_config, self.config.decoder_config)):
             config.name_or_path = ""
         # A base that is trained after all is another one.
         is_whole = merge_base or not self.config.freeze_decoder
@@ -286,7 +288,7 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
             # An LM that writes documents goes its own way, and learns to look away from latents that start as noise.
             # What becomes of these should differ between records, but for what is added to every token.
             if not self.injection.every_token:
-                module.weight.normal_(0, self.config.latent_size**-0.5)
+                init.normal_(module.weight, 0, 0.3 * self.config.latent_size**-0.5)
 
     def _set_lm(self, lm: PreTrainedModel) -> None:
         self.lm = lm
@@ -679,36 +681,75 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         )
 
 
-class PosteriorNorm(nn.Module):
+class MovingStandardization(nn.Module):
     """
-    Brings posterior means to mean 0 and deviation 1 over the records, in each dimension: what differs between records
-    then shows in z however alike their texts are (after batch-normalised VAEs, arXiv 2004.12585). Moments are moving
-    averages, so that batches may be of one record.
+    Brings states to mean 0 and deviation 1 over the records, in each dimension. Moments are moving averages, so that
+    batches may be of one record.
+
+    Args:
+        size (`int`): Dimension of the states.
     """
 
-    MOMENTUM, EPSILON = 0.05, 1e-6
+    MOMENTUM, EPSILON = 0.02, 1e-8
 
     def __init__(self, size: int):
         super().__init__()
         self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("square", torch.ones(size))
+        self.register_buffer("variance", torch.ones(size))
         self.register_buffer("num_batches", torch.zeros((), dtype=torch.long))
 
-    def forward(self, mean: torch.FloatTensor) -> torch.FloatTensor:
+    def forward(self, states: torch.FloatTensor) -> torch.FloatTensor:
         if self.training:
             self.num_batches += 1
             weight = max(self.MOMENTUM, 1 / int(self.num_batches))
-            batch = mean.detach()
+            batch = states.detach()
+            # Within the batch: how far the mean moves while a model learns is no difference between records.
+            is_one = len(batch) == 1
+            variance = (batch[0] - self.mean).square() if is_one else batch.var(0)
+            self.variance.lerp_(variance, weight)
             self.mean.lerp_(batch.mean(0), weight)
-            self.square.lerp_(batch.square().mean(0), weight)
-        variance = (self.square - self.mean.square()).clamp(min=self.EPSILON)
-        return (mean - self.mean) / variance.sqrt()
+        return (states - self.mean) / (self.variance + self.EPSILON).sqrt()
+
+
+class DocumentPosterior(nn.Module):
+    """
+    μ and log σ² from the mean-pooled state of a document. Such states are much alike, and what differs between them
+    has to show in z from the start, before the causal LM has learnt to write without (as in batch-normalised VAEs,
+    arXiv 2004.12585): they are standardized, and a small network is added to the linear map.
+
+    Args:
+        size (`int`): Dimension of the states.
+        latent_size (`int`): Dimension of z.
+    """
+
+    INITIAL_LOGVAR = -4.0
+
+    def __init__(self, size: int, latent_size: int):
+        super().__init__()
+        self.standardization = MovingStandardization(size)
+        self.to_mean, self.to_logvar = (nn.Linear(size, latent_size) for _ in range(2))
+        self.residual = nn.Sequential(nn.Linear(size, 2 * size), nn.GELU(), nn.Linear(2 * size, 2 * latent_size))
+
+    def init_weights(self, module: nn.Module) -> None:
+        """Starts one of its linear maps: means with deviation 1, posteriors narrow, and the residual at 0."""
+        if module in (self.to_mean, self.residual[0]):
+            init.normal_(module.weight, 0, module.in_features**-0.5)
+        elif module is self.to_logvar:
+            init.zeros_(module.weight)
+            init.constant_(module.bias, self.INITIAL_LOGVAR)
+        elif module is self.residual[2]:
+            init.zeros_(module.weight)
+
+    def forward(self, states: torch.FloatTensor) -> torch.FloatTensor:
+        states = self.standardization(states)
+        return torch.cat([self.to_mean(states), self.to_logvar(states)], dim=-1) + self.residual(states)
 
 
 class DiffLMModel(DiffLMPreTrainedModel):
     """
     The variational autoencoder of DiffLM (arXiv 2411.03250, section 3.2): q(z|x) from a transformer's mean-pooled
-    state, p(x|z) by a [`DiffLMForCausalLM`].
+    state, p(x|z) by a [`DiffLMForCausalLM`]. With `config.encode_with_decoder` that transformer is the causal LM,
+    which knows the language of the records, and is read from without gradients.
 
     Args:
         config ([`DiffLMConfig`]): The configuration.
@@ -723,22 +764,23 @@ class DiffLMModel(DiffLMPreTrainedModel):
         self, config: DiffLMConfig, encoder: PreTrainedModel | None = None, lm: PreTrainedModel | None = None
     ):
         super().__init__(config)
-        encoder = AutoModel.from_config(config.encoder_config) if encoder is None else encoder
-        config.encoder_config = encoder.config
-        self.encoder = encoder.get_encoder() if hasattr(encoder, "decoder") else encoder
-        encoder_size = self.encoder.config.get_text_config().hidden_size
-        self.to_posterior = nn.Linear(encoder_size, 2 * config.latent_size)
+        self.encoder = None
+        if not config.encode_with_decoder:
+            encoder = AutoModel.from_config(config.encoder_config) if encoder is None else encoder
+            config.encoder_config = encoder.config
+            self.encoder = encoder.get_encoder() if hasattr(encoder, "decoder") else encoder
+        size = (config if self.encoder is None else self.encoder.config).get_text_config().hidden_size
+        is_document = config.position_ranges is None
+        self.to_posterior = (
+            DocumentPosterior(size, config.latent_size) if is_document else nn.Linear(size, 2 * config.latent_size)
+        )
         self.decoder = DiffLMForCausalLM(config, lm)
-        if config.normalize_posterior:
-            self.posterior_norm = PosteriorNorm(config.latent_size)
-        if config.share_embeddings:
-            self.embeds_projection = nn.Linear(config.get_text_config().hidden_size, encoder_size)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if module is self.to_posterior and self.config.position_ranges is None:
-            module.bias[self.config.latent_size :] = INITIAL_LOGVAR
+        if isinstance(self.to_posterior, DocumentPosterior):
+            self.to_posterior.init_weights(module)
 
     def _set_lm(self, lm: PreTrainedModel) -> None:
         self.decoder._set_lm(lm)
@@ -748,10 +790,10 @@ class DiffLMModel(DiffLMPreTrainedModel):
         self.decoder._freeze()
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.encoder.get_input_embeddings()
+        return (self.encoder or self.decoder).get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.encoder.set_input_embeddings(value)
+        (self.encoder or self.decoder).set_input_embeddings(value)
 
     @classmethod
     def from_encoder_decoder_pretrained(
@@ -777,8 +819,7 @@ class DiffLMModel(DiffLMPreTrainedModel):
 
         Args:
             encoder (`str`, *optional*):
-                Hub id or folder of a model that `AutoModel` loads. Not given, one of `encoder_config` starts from
-                scratch, and reads the causal LM's input embeddings.
+                Hub id or folder of a model that `AutoModel` loads. Not given, the causal LM encodes, too.
             decoder (`str`): Hub id or folder of a model that `AutoModelForCausalLM` loads.
             freeze_decoder (`bool`, defaults to `True`): Leave the causal LM as it is, as the paper does.
             revision (`str`, defaults to `"main"`): Revision of the decoder.
@@ -804,7 +845,7 @@ class DiffLMModel(DiffLMPreTrainedModel):
         if lora is not None:
             kwargs["lora"] = lora_fields(lora)
         if encoder is None:
-            kwargs["share_embeddings"] = True
+            kwargs["encode_with_decoder"] = True
         else:
             encoder = AutoModel.from_pretrained(encoder, dtype=torch.float32, use_safetensors=True)
             kwargs["encoder_config"] = encoder.config
@@ -842,19 +883,22 @@ class DiffLMModel(DiffLMPreTrainedModel):
         Returns:
             μ(x) and log σ²(x), each `torch.FloatTensor` of shape `(batch_size, latent_size)`.
         """
-        if self.config.share_embeddings:
-            embeds = self.decoder.get_input_embeddings()(input_ids)
-            inputs = {"inputs_embeds": self.embeds_projection(embeds.to(self.embeds_projection.weight.dtype))}
+        if self.encoder is None:
+            # What reading takes, writing teaches.
+            with torch.no_grad():
+                lm = self.decoder.lm.base_model
+                hidden = lm(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
         else:
-            inputs = {"input_ids": input_ids}
-        hidden = self.encoder(**inputs, attention_mask=attention_mask).last_hidden_state
+            hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        # Not in bfloat16, in which the small differences between the means of long records get lost.
+        hidden = hidden.float()
         if attention_mask is None:
             pooled = hidden.mean(1)
         else:
             weights = attention_mask[..., None].to(hidden.dtype)
             pooled = (hidden * weights).sum(1) / weights.sum(1)
-        mean, logvar = self.to_posterior(pooled.to(self.to_posterior.weight.dtype)).float().chunk(2, dim=-1)
-        return self.posterior_norm(mean) if self.config.normalize_posterior else mean, logvar
+        pooled = pooled.to(next(self.to_posterior.parameters()).dtype)
+        return self.to_posterior(pooled).float().chunk(2, dim=-1)
 
     def forward(
         self,

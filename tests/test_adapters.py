@@ -312,7 +312,7 @@ class TestLoading:
                 None, model.name_or_path, freeze_decoder, dtype=dtype
             )
             assert {p.dtype for p in model.decoder.lm.parameters()} == {torch.bfloat16}
-            assert {p.dtype for p in model.encoder.parameters()} == {torch.float32}
+            assert {p.dtype for p in model.to_posterior.parameters()} == {torch.float32}
             model = model.decoder.lm
 
     def test_attn_implementation(self, make_model, save, tiny_config):
@@ -361,7 +361,7 @@ def test_quantization(make_model, tmp_path, bits, lora):
     for _ in range(2):  # Training and sampling take turns.
         model.zero_grad()
         grads = gradients(model)
-        assert any(map(is_lora, grads)) == (lora is not None) and "to_posterior.weight" in grads
+        assert any(map(is_lora, grads)) == (lora is not None) and "to_posterior.to_mean.weight" in grads
         assert all(g.isfinite().all() and g.any() for name, g in grads.items() if "pooler" not in name)
         records = model.eval().decoder.sample_records(LATENTS, torch.rand(3, 11))
         assert ((records >= 0) & (records < 50)).all()

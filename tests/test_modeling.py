@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from difflm_hf.configuration_difflm import DiffLMConfig
-from difflm_hf.modeling_difflm import DiffLMForCausalLM, DiffLMModel, PosteriorNorm
+from difflm_hf.modeling_difflm import DiffLMForCausalLM, DiffLMModel, MovingStandardization
 
 
 DECODERS = ["llama", "mistral", "qwen2", "qwen3", "gpt2", "gemma", "gemma2", "gemma3_text"]
@@ -433,8 +433,8 @@ class TestModel:
         torch.manual_seed(0)
         model.zero_grad()
         outputs = model(ids, beta=7.0, free_bits=100.0)
-        (with_kl,) = torch.autograd.grad(outputs.loss, model.to_posterior.weight, retain_graph=True)
-        (without,) = torch.autograd.grad(outputs.reconstruction_loss, model.to_posterior.weight)
+        (with_kl,) = torch.autograd.grad(outputs.loss, model.to_posterior.to_mean.weight, retain_graph=True)
+        (without,) = torch.autograd.grad(outputs.reconstruction_loss, model.to_posterior.to_mean.weight)
         assert loss > 7 * 3 * 100
         torch.testing.assert_close(with_kl, without)
 
@@ -529,24 +529,30 @@ class TestPretrained:
         )
         assert_same_weights(model.encoder, encoder.encoder)
 
-    @pytest.mark.parametrize("decoder_type", ["llama", "gemma3_text"])
-    def test_encoder_that_reads_the_decoders_embeddings(self, tiny_config, save, tmp_path, ids, decoder_type):
+    @pytest.mark.parametrize("decoder_type", ["llama", "gemma3_text", "gpt2"])
+    def test_lm_that_encodes_too(self, save, tmp_path, ids, decoder_type):
         lm, folder = save(decoder_type, AutoModelForCausalLM)
-        model = DiffLMModel.from_encoder_decoder_pretrained(
-            None, folder, encoder_config=tiny_config("bert", vocab_size=1, hidden_size=24)
-        )
+        model = DiffLMModel.from_encoder_decoder_pretrained(None, folder)
+        assert model.encoder is None and model.config.encoder_config is None
         model.save_pretrained(tmp_path / "model")
+        mask = torch.ones_like(ids)
+        mask[0, 3:] = 0
         for m in model, DiffLMModel.from_pretrained(tmp_path / "model"):
             m.train()(ids).loss.backward()
-            assert m.embeds_projection.weight.grad.any()
+            assert m.to_posterior.to_mean.weight.grad.any()
             assert not any(parameter.grad is not None for parameter in m.decoder.lm.parameters())
-            posterior = m.eval().encode(ids)
-            torch.testing.assert_close(posterior, model.eval().encode(ids))
-        # It sees which ids there are.
-        with torch.no_grad():
-            model.decoder.get_input_embeddings().weight[ids[0, -1]] += 1
-            changed = (posterior[0] != model.encode(ids)[0]).any(1)
-        assert changed.tolist() == [(row == ids[0, -1]).any().item() for row in ids]
+            states = lm.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+            pooled = torch.stack([row[: m.sum()].mean(0) for row, m in zip(states, mask)])
+            mean, logvar = m.eval().encode(ids, mask)
+            torch.testing.assert_close(torch.cat([mean, logvar], 1), m.to_posterior(pooled), rtol=1e-4, atol=1e-4)
+
+    def test_lm_from_scratch_learns_from_writing_alone(self, tiny_config, ids):
+        config = DiffLMConfig(decoder_config=tiny_config("llama"), encode_with_decoder=True)
+        model = DiffLMModel(config)
+        sum(tensor.sum() for tensor in model.encode(ids)).backward()
+        assert not any(parameter.grad is not None for parameter in model.decoder.parameters())
+        model(ids).loss.backward()
+        assert all(parameter.grad is not None for parameter in model.decoder.lm.parameters())
 
     def test_frozen_decoder(self, save, tmp_path, ids):
         model = DiffLMModel.from_encoder_decoder_pretrained(save("bert")[1], save("llama", AutoModelForCausalLM)[1])
@@ -804,40 +810,50 @@ class TestRecords:
         assert torch.equal(model.sample_records(torch.zeros(2, 3), uniforms, top_p=1e-6), likeliest)
 
 
-class TestPosteriorNorm:
-    def test_means_have_mean_0_and_deviation_1_over_the_records(self):
-        norm = PosteriorNorm(4).train()
+class TestMovingStandardization:
+    def test_records_have_mean_0_and_deviation_1(self):
+        standardization = MovingStandardization(4).train()
         records = 3 + 0.01 * torch.randn(4000, 4) * torch.tensor([1, 2, 5, 50])
         for batch in records.split(40):
-            norm(batch)
-        normed = norm.eval()(records)
-        torch.testing.assert_close(normed.mean(0), torch.zeros(4), rtol=0, atol=0.2)
-        torch.testing.assert_close(normed.std(0), torch.ones(4), rtol=0.2, atol=0)
+            standardization(batch)
+        standardized = standardization.eval()(records)
+        torch.testing.assert_close(standardized.mean(0), torch.zeros(4), rtol=0, atol=0.2)
+        torch.testing.assert_close(standardized.std(0), torch.ones(4), rtol=0.2, atol=0)
+
+    def test_a_mean_that_moves_is_no_difference_between_records(self):
+        standardization = MovingStandardization(1).train()
+        for step in range(200):
+            standardization(step + torch.randn(40, 1))
+        assert standardization.variance.item() == pytest.approx(1, abs=0.2)
 
     def test_evaluation_changes_nothing(self):
-        norm = PosteriorNorm(2).eval()
-        mean = torch.randn(5, 2)
-        torch.testing.assert_close(norm(mean), mean)
-        assert norm.num_batches == 0
+        standardization = MovingStandardization(2).eval()
+        states = torch.randn(5, 2)
+        torch.testing.assert_close(standardization(states), states)
+        assert standardization.num_batches == 0
 
     def test_a_batch_may_be_of_one_record(self):
-        norm = PosteriorNorm(2).train()
-        assert all(norm(torch.randn(1, 2)).isfinite().all() for _ in range(3))
+        standardization = MovingStandardization(2).train()
+        assert all(standardization(torch.randn(1, 2)).isfinite().all() for _ in range(3))
 
     def test_moments_are_saved(self, tiny_model, ids, tmp_path):
-        model = tiny_model(normalize_posterior=True).train()
+        model = tiny_model().train()
         model(ids)
         model.eval().save_pretrained(tmp_path)
         again = DiffLMModel.from_pretrained(tmp_path)
-        assert torch.equal(again.posterior_norm.mean, model.posterior_norm.mean)
-        assert again.posterior_norm.num_batches == 1
+        saved, loaded = (m.to_posterior.standardization for m in (model, again))
+        assert torch.equal(loaded.mean, saved.mean) and loaded.mean.any()
+        assert loaded.num_batches == 1
         torch.testing.assert_close(again.encode(ids)[0], model.encode(ids)[0])
 
 
 def test_latents_of_documents_differ_from_the_start(tiny_model, record_model):
     documents, rows = tiny_model(latent_size=64), record_model(latent_size=64)
-    assert documents.to_posterior.bias[64:].eq(-4).all()
+    states = 5 + 0.01 * torch.randn(400, documents.encoder.config.hidden_size)
+    mean, logvar = documents.to_posterior.train()(states).chunk(2, 1)
+    assert mean.std(0).mean().item() == pytest.approx(1, abs=0.3)
+    assert logvar.mean().item() == pytest.approx(-4, abs=0.3)
     assert rows.to_posterior.bias.eq(0).all()
     deviations = [model.decoder.injection.projection.weight.std().item() for model in (documents, rows)]
-    assert deviations[0] == pytest.approx(1 / 8, rel=0.1)
+    assert deviations[0] == pytest.approx(0.3 / 8, rel=0.1)
     assert deviations[1] == pytest.approx(SIZES["initializer_range"], rel=0.1)

@@ -24,7 +24,6 @@ RECIPES["tiny"] = Recipe(
     min_steps=64,
 )
 DOCUMENT_RECIPES["tiny"] = Recipe(
-    encoder_config=RECIPES["tiny"].encoder_config,
     decoder_config={
         "hidden_size": 32,
         "num_hidden_layers": 1,

@@ -12,9 +12,10 @@ class Recipe:
     Sizes and hyper-parameters that work together.
 
     Args:
-        encoder_config, decoder_config (`dict`):
-            Fields of `BertConfig`, and of `GPT2Config` for rows of tables or `LlamaConfig` for documents, where these
-            are trained from scratch.
+        decoder_config (`dict`):
+            Fields of `GPT2Config` for rows of tables, of `LlamaConfig` for documents, where decoders are trained from
+            scratch.
+        encoder_config (`dict`): Fields of `BertConfig`, for rows of tables.
         numeric_decoder_config (`dict`): Those of the decoder that differ for tables of numbers.
         vae (`dict`): Fields of [`DiffLMTrainingArguments`].
         denoiser_config (`dict`): Fields of [`DiffLMDenoiser`].
@@ -24,11 +25,11 @@ class Recipe:
         min_steps (`int`, defaults to 600): Steps of the VAE where `num_train_epochs` are fewer.
     """
 
-    encoder_config: dict[str, Any]
     decoder_config: dict[str, Any]
     vae: dict[str, Any]
     denoiser_config: dict[str, Any]
     denoiser: dict[str, Any]
+    encoder_config: dict[str, Any] = field(default_factory=dict)
     numeric_decoder_config: dict[str, Any] = field(default_factory=dict)
     lora: dict[str, Any] = field(default_factory=dict)
     latent_size: int = 8
@@ -73,19 +74,13 @@ DOCUMENT_VAE = {"beta_schedule": "constant", "beta_max": 0.1, "free_bits": 0.0}
 # Of documents, and of pretrained LMs, whose records are documents to them
 DOCUMENT_RECIPES = {
     "small": Recipe(
-        encoder_config={
-            "hidden_size": 256,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "intermediate_size": 704,
-        },
         decoder_config={
             "hidden_size": 256,
             "num_hidden_layers": 4,
             "num_attention_heads": 4,
             "intermediate_size": 704,
         },
-        vae={**DOCUMENT_VAE, "learning_rate": 2e-3, "num_train_epochs": 10, "per_device_train_batch_size": 32},
+        vae={**DOCUMENT_VAE, "learning_rate": 2e-3, "num_train_epochs": 10, "per_device_train_batch_size": 8},
         denoiser_config={"width": 256, "num_layers": 3},
         denoiser={"learning_rate": 1e-3, "max_steps": 6000, "per_device_train_batch_size": 512},
         lora={"r": 16, "lora_alpha": 32},
@@ -93,19 +88,13 @@ DOCUMENT_RECIPES = {
         num_latent_tokens=8,
     ),
     "base": Recipe(
-        encoder_config={
-            "hidden_size": 512,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 8,
-            "intermediate_size": 1408,
-        },
         decoder_config={
             "hidden_size": 512,
             "num_hidden_layers": 8,
             "num_attention_heads": 8,
             "intermediate_size": 1408,
         },
-        vae={**DOCUMENT_VAE, "learning_rate": 1e-3, "num_train_epochs": 10, "per_device_train_batch_size": 64},
+        vae={**DOCUMENT_VAE, "learning_rate": 1e-3, "num_train_epochs": 10, "per_device_train_batch_size": 32},
         denoiser_config={"width": 512, "num_layers": 4},
         denoiser={"learning_rate": 1e-3, "max_steps": 20000, "per_device_train_batch_size": 1024},
         lora={"r": 32, "lora_alpha": 64},
@@ -115,7 +104,7 @@ DOCUMENT_RECIPES = {
 }
 
 # How a pretrained LM is trained beside encoder and injection, and the learning rate. What is frozen bears a high one.
-TUNINGS = {"frozen": 5e-3, "lora": 2e-3, "full": 1e-4}
+TUNINGS = {"frozen": 3e-3, "lora": 2e-3, "full": 1e-4}
 
 # Of all decoders from scratch of rows. GPT-2 takes a third of the operations of a Llama for a layer, and learned
 # positions suit rows, in which each position is of its own kind.

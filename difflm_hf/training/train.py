@@ -135,8 +135,7 @@ def train(
             are. Not given, a small one is trained from scratch: on documents (texts, and records with nested values)
             likewise, on rows of tables in the compact format.
         base_encoder (`str`, *optional*):
-            Hub id or folder of a pretrained encoder, with `base_model`. Not given, a small one is trained from
-            scratch on the base model's input embeddings.
+            Hub id or folder of a pretrained encoder, with `base_model`. Not given, the base model encodes, too.
         tuning (`str`, defaults to `"frozen"`):
             What of `base_model` is trained: nothing by `"frozen"`, LoRA layers by `"lora"`, or all of it by `"full"`.
         quantization (`str`, *optional*):
@@ -398,7 +397,7 @@ def build_model(processor: DiffLMProcessor, recipe: Recipe, injection: str = "so
 def build_document_model(
     processor: DiffLMProcessor, recipe: Recipe, injection: str, records: list[TensorDataset]
 ) -> DiffLMModel:
-    """A DiffLM from scratch for documents: a Llama, and an encoder that reads its input embeddings."""
+    """A DiffLM from scratch for documents: a Llama, which encodes, too."""
     longest = max(dataset.tensors["decoder_input_ids"].shape[1] for dataset in records)
     length = 2 * longest + 64  # room for records longer than any seen, and for virtual tokens
     bos, eos, pad = processor.special_ids
@@ -414,23 +413,14 @@ def build_document_model(
     )
     return DiffLMModel(
         DiffLMConfig(
-            encoder_config=_encoder_config(recipe, length),
             decoder_config=decoder_config,
             latent_size=recipe.latent_size,
             num_latent_tokens=recipe.num_latent_tokens,
             injection=injection,
-            share_embeddings=True,
-            normalize_posterior=True,
+            encode_with_decoder=True,
             max_record_length=length - 64,
         )
     )
-
-
-def _encoder_config(recipe: Recipe, length: int) -> PreTrainedConfig:
-    """An encoder from scratch that reads the embeddings of an LM."""
-    # Of its own embeddings, which it does not use, it has but one.
-    sizes = {"max_position_embeddings": length, "vocab_size": 1}
-    return AutoConfig.for_model("bert", **sizes, **ENCODER_CONFIG, **recipe.encoder_config)
 
 
 def adapt_model(
@@ -444,7 +434,7 @@ def adapt_model(
     quantization: str | None = None,
 ) -> DiffLMModel:
     """
-    A DiffLM of a pretrained decoder, and an encoder that is pretrained, too, or starts from scratch. `tuning` and
+    A DiffLM of a pretrained decoder, and a pretrained encoder where that is not the decoder, too. `tuning` and
     `quantization` are those of [`train`].
 
     Raises:
@@ -452,8 +442,6 @@ def adapt_model(
     """
     lengths = {name: max(d.tensors[name].shape[1] for d in records) for name in ("input_ids", "decoder_input_ids")}
     fields = {}
-    if encoder is None:
-        fields["encoder_config"] = _encoder_config(recipe, lengths["input_ids"] + 64)
     if tuning == "lora":
         fields["lora"] = recipe.lora
     if quantization is not None:
@@ -464,7 +452,6 @@ def adapt_model(
         decoder,
         **fields,
         freeze_decoder=tuning != "full",
-        normalize_posterior=True,
         latent_size=recipe.latent_size,
         num_latent_tokens=recipe.num_latent_tokens,
         injection=injection,
@@ -472,7 +459,7 @@ def adapt_model(
         bos_token_id=processor.special_ids[0],
         eos_token_id=processor.special_ids[1],
     )
-    _check_length(model.encoder.config, lengths["input_ids"])
+    _check_length((model.encoder or model.decoder.lm).config, lengths["input_ids"])
     num_virtual = model.decoder.injection.num_virtual_tokens
     limit = _check_length(model.decoder.lm.config, lengths["decoder_input_ids"] + num_virtual)
     # Room for records longer than any seen, and for those that the LM spells in smaller tokens.
