@@ -29,7 +29,7 @@ from .results import load_result, save_result
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FILES = {"tools": "tools.jsonl", "code": "code.jsonl", "text": "texts.jsonl"}
 NUM_SAMPLES = 3  # of each sort, for the page
-DOWNSTREAM = {"vocab_size": 2048, "length": 256, "num_steps": 300, "num_samples": 200}
+DOWNSTREAM = {"vocab_size": 2048, "length": 256, "num_steps": 200, "num_samples": 100}
 
 
 def command(kind: str, data_dir: Path, work_dir: Path) -> list[str]:
@@ -38,13 +38,13 @@ def command(kind: str, data_dir: Path, work_dir: Path) -> list[str]:
         functions = work_dir / "stdlib.jsonl"
         subprocess.run([sys.executable, str(EXAMPLES / "stdlib_functions.py"), "--output", str(functions)], check=True)
         files = [str(work_dir / "stdlib_train.jsonl"), "--test", str(work_dir / "stdlib_test.jsonl")]
-        minutes = 16
+        minutes = 22
     else:
         folder = data_dir / {"tools": "tools", "text": "e2e"}[kind]
         files = [str(folder / "train.jsonl")]
         for split, name in (("--validation", "valid"), ("--test", "test")):
             files += [split, str(folder / f"{name}.jsonl")]
-        minutes = {"tools": 20, "text": 4}[kind]
+        minutes = {"tools": 16, "text": 6}[kind]
     return [*script, *files, "--output-dir", str(work_dir / kind), "--max-minutes", str(minutes)]
 
 

@@ -683,32 +683,37 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
 
 class MovingStandardization(nn.Module):
     """
-    Brings states to mean 0 and deviation 1 over the records, in each dimension. Moments are moving averages, so that
-    batches may be of one record.
+    Brings states to mean 0 and deviation 1 over the records, in each dimension, by moving averages of their moments.
+
+    The variance is half of the mean squared difference between records of successive batches (von Neumann, 1941).
+    Variances within batches leave out what differs between batches of short and of long records; differences from a
+    moving mean count in how far that has moved while a model learnt.
 
     Args:
         size (`int`): Dimension of the states.
     """
 
-    MOMENTUM, EPSILON = 0.02, 1e-8
+    MOMENTUM, EPSILON = 0.01, 1e-8
 
     def __init__(self, size: int):
         super().__init__()
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("variance", torch.ones(size))
+        self.register_buffer("previous", torch.zeros(size))
         self.register_buffer("num_batches", torch.zeros((), dtype=torch.long))
 
     def forward(self, states: torch.FloatTensor) -> torch.FloatTensor:
         if self.training:
-            self.num_batches += 1
-            weight = max(self.MOMENTUM, 1 / int(self.num_batches))
-            batch = states.detach()
-            # Within the batch: how far the mean moves while a model learns is no difference between records.
-            is_one = len(batch) == 1
-            variance = (batch[0] - self.mean).square() if is_one else batch.var(0)
-            self.variance.lerp_(variance, weight)
-            self.mean.lerp_(batch.mean(0), weight)
+            self._update(states.detach())
         return (states - self.mean) / (self.variance + self.EPSILON).sqrt()
+
+    def _update(self, batch: torch.FloatTensor) -> None:
+        if (num_differences := int(self.num_batches)) > 0:
+            variance = (batch - self.previous).square().mean(0) / 2
+            self.variance.lerp_(variance, max(self.MOMENTUM, 1 / num_differences))
+        self.num_batches += 1
+        self.mean.lerp_(batch.mean(0), max(self.MOMENTUM, 1 / int(self.num_batches)))
+        self.previous.copy_(batch[-1])
 
 
 class DocumentPosterior(nn.Module):

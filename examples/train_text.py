@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from difflm_hf import train
-from difflm_hf.evaluation import evaluate_text, perplexity, train_language_model
+from difflm_hf.evaluation import evaluate_latents, evaluate_text, perplexity, train_language_model
 from difflm_hf.records import read_table, write_table
 
 
@@ -40,7 +40,7 @@ def main(
     write_table(table, output_dir / "texts.jsonl")
 
     texts, real_texts = table[column].tolist(), real[column].tolist()
-    scores = {"text": evaluate_text(texts, real_texts, seed=seed)}
+    scores = {"text": evaluate_text(texts, real_texts, seed=seed), "latents": evaluate_latents(pipe, held_out)}
     # An LM that has seen nothing but the test texts finds those likely that are like them.
     lm, tokenizer = train_language_model(
         unseen[column].tolist(), vocab_size=1024, config=SCORING_LM, length=128, num_steps=200, seed=seed

@@ -816,6 +816,7 @@ class TestMovingStandardization:
         records = 3 + 0.01 * torch.randn(4000, 4) * torch.tensor([1, 2, 5, 50])
         for batch in records.split(40):
             standardization(batch)
+        assert standardization.num_batches == 100
         standardized = standardization.eval()(records)
         torch.testing.assert_close(standardized.mean(0), torch.zeros(4), rtol=0, atol=0.2)
         torch.testing.assert_close(standardized.std(0), torch.ones(4), rtol=0.2, atol=0)
@@ -823,7 +824,13 @@ class TestMovingStandardization:
     def test_a_mean_that_moves_is_no_difference_between_records(self):
         standardization = MovingStandardization(1).train()
         for step in range(200):
-            standardization(step + torch.randn(40, 1))
+            standardization(0.1 * step + torch.randn(40, 1))
+        assert standardization.variance.item() == pytest.approx(1, abs=0.2)
+
+    def test_what_differs_between_batches_is(self):
+        standardization = MovingStandardization(1).train()
+        for length in torch.randn(1000):
+            standardization(length + 0.1 * torch.randn(40, 1))
         assert standardization.variance.item() == pytest.approx(1, abs=0.2)
 
     def test_evaluation_changes_nothing(self):
@@ -850,7 +857,9 @@ class TestMovingStandardization:
 def test_latents_of_documents_differ_from_the_start(tiny_model, record_model):
     documents, rows = tiny_model(latent_size=64), record_model(latent_size=64)
     states = 5 + 0.01 * torch.randn(400, documents.encoder.config.hidden_size)
-    mean, logvar = documents.to_posterior.train()(states).chunk(2, 1)
+    for batch in states.split(10):
+        documents.to_posterior.train()(batch)
+    mean, logvar = documents.to_posterior.eval()(states).chunk(2, 1)
     assert mean.std(0).mean().item() == pytest.approx(1, abs=0.3)
     assert logvar.mean().item() == pytest.approx(-4, abs=0.3)
     assert rows.to_posterior.bias.eq(0).all()

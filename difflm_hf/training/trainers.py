@@ -22,7 +22,6 @@ from safetensors.torch import save_file
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
-from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress, logging
 
@@ -74,7 +73,8 @@ def trim_padding(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 class LengthGroupedSampler(Sampler):
     """
-    Records in an order in which those of a batch are of about the same length, another in each epoch.
+    Records in an order in which those of a batch are of about the same length, another in each epoch. In contrast to
+    the sampler of transformers, long and short batches come in any order.
 
     Args:
         lengths (`list[int]`): Of the records.
@@ -82,15 +82,21 @@ class LengthGroupedSampler(Sampler):
         seed (`int`): Of the orders.
     """
 
+    NUM_BATCHES = 50  # of records that are drawn at random and sorted among each other
+
     def __init__(self, lengths: list[int], batch_size: int, seed: int):
-        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+        self.lengths, self.batch_size, self.seed, self.epoch = torch.tensor(lengths), batch_size, seed, 0
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
+        groups = torch.randperm(len(self), generator=generator).split(self.NUM_BATCHES * self.batch_size)
+        ordered = torch.cat([group[self.lengths[group].argsort(stable=True)] for group in groups])
+        *batches, rest = ordered.split(self.batch_size)
+        order = torch.randperm(len(batches), generator=generator).tolist()
+        return iter([index for batch in (*(batches[i] for i in order), rest) for index in batch.tolist()])
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
