@@ -3,10 +3,11 @@ Measures what injection does: a pretrained LM that is frozen, or has LoRA layers
 has never seen, from latents that reach it in one of the four ways.
 
     python examples/pretrain_base_lm.py ... --output-dir LM
-    python -m benchmarks.injection --data-dir DIR --base-model LM [--runs frozen lora ways sizes]
+    python -m benchmarks.injection --data-dir DIR --base-model LM [--work-dir DIR] [--runs frozen lora ways sizes]
 
-DIR holds shoppers (train.csv, valid.csv, test.csv), which LM must not have been trained on. Figures go to
-benchmarks/results/injection.json; those of runs that are not asked for stay there.
+DIR holds shoppers (train.csv, valid.csv, test.csv), which LM must not have been trained on. A model that is complete
+in the work folder is not trained again. Figures go to benchmarks/results/injection.json; those of runs that are not
+asked for stay there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import argparse
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from difflm_hf import DiffLMProcessor, RecordSchema, train
+from difflm_hf import DiffLMPipeline, DiffLMProcessor, RecordSchema, train
 from difflm_hf.evaluation import evaluate_latents, evaluate_table
 from difflm_hf.training import DOCUMENT_RECIPES
 from difflm_hf.training.train import to_dataset
@@ -72,11 +72,13 @@ def runs(minutes: float, long_minutes: float) -> dict[str, dict[str, Run]]:
     }
 
 
-def measure(run: Run, data_dir: Path, base_model: str) -> dict[str, Any]:
+def measure(run: Run, data_dir: Path, base_model: str, folder: Path) -> dict[str, Any]:
     real, validation, test = (pd.read_csv(data_dir / TABLE / f"{name}.csv") for name in ("train", "valid", "test"))
     small = DOCUMENT_RECIPES["small"]
     DOCUMENT_RECIPES["run"] = replace(small, latent_size=run.latent_size, num_latent_tokens=run.num_latent_tokens)
-    with TemporaryDirectory() as folder:
+    if (folder / "model_index.json").exists():
+        pipe = DiffLMPipeline.from_pretrained(folder)
+    else:
         pipe = train(
             real,
             folder,
@@ -147,13 +149,15 @@ def measure_base(data_dir: Path, base_model: str) -> dict[str, Any]:
     }
 
 
-def main(data_dir: Path, base_model: str, selected: list[str], minutes: float, long_minutes: float) -> None:
+def main(
+    data_dir: Path, base_model: str, work_dir: Path, selected: list[str], minutes: float, long_minutes: float
+) -> None:
     result = load_result("injection") or {"runs": {}}
     result["base"] = measure_base(data_dir, base_model)
     result |= {"table": TABLE, "threads": torch.get_num_threads(), "cpus": os.cpu_count()}
     for group in selected:
         for name, run in runs(minutes, long_minutes)[group].items():
-            scores = measure(run, data_dir, base_model)
+            scores = measure(run, data_dir, base_model, work_dir / name.replace(" ", "-"))
             print(name, scores, flush=True)
             result["runs"][name] = scores
             save_result("injection", result)
@@ -164,6 +168,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--base-model", required=True)
+    parser.add_argument("--work-dir", type=Path, default=Path("benchmark-injection"))
     parser.add_argument("--runs", dest="selected", nargs="+", choices=groups, default=groups)
     parser.add_argument("--minutes", type=float, default=4, help="Of each of the ways and sizes.")
     parser.add_argument("--long-minutes", type=float, default=15, help="Of frozen and lora.")
