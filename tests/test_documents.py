@@ -600,7 +600,6 @@ def test_the_processor_names_the_record():
     assert np.flatnonzero(processor.too_long(records)).tolist() == [20, 40]
 
 
-@pytest.mark.xfail(strict=True, reason="rows are counted in the shuffled table, and in the training part of it")
 def test_the_error_names_the_record_of_the_data(overlong, brief, tmp_path):
     arguments, _ = overlong
     with pytest.raises(ValueError, match=r"record 20 takes \d+ tokens .* 1 of 61 records|in row 20 \(\d+ tokens\)"):
@@ -626,6 +625,10 @@ def test_nothing_is_learnt_from_what_is_left_out(brief, tmp_path):
     assert pipe.config.training["data"]["num_dropped_records"] == 1
     assert pipe.processor.schema["text"].max_length == max(len(record["text"]) for record in make_texts())
     assert not [piece for piece in pipe.processor.tokenizer.get_vocab() if "Quellm" in piece]
+
+
+def test_card_of_a_model_whose_lm_encodes(text_run):
+    assert "| encoder | the causal language model |" in (text_run / "README.md").read_text(encoding="utf-8")
 
 
 # Batches of like lengths

@@ -204,18 +204,17 @@ def train(
     if output_dir.exists() and any(output_dir.iterdir()) and not resume:
         raise ValueError(f"{output_dir} is not empty; choose another folder, delete it, or resume the run in it")
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
-    train_table, validation_table = _split(read_table(data), validation, seed)
-    both = _join(train_table, validation_table)
+    both, order, num_train = _split(read_table(data), validation, seed)
     is_inferred = schema is None
     schema = RecordSchema.infer(both, categorical) if is_inferred else schema
     recipes = RECIPES if base_model is None and not schema.is_of_documents else DOCUMENT_RECIPES
     if config not in recipes:
         raise ValueError(f"config={config!r} is not one of {', '.join(map(repr, recipes))}")
     recipe = recipes[config]
-    both, num_train = schema.conform(both), len(train_table)
+    both = schema.conform(both)
     if min_category_count > 1:
         schema, kept = schema.without_rare_categories(both, min_category_count)
-        both, num_train = both[kept], int(kept[:num_train].sum())
+        both, order, num_train = _keep(kept, both, order, num_train)
         schema = _narrowed(schema, both) if is_inferred else schema
     tokenizers = [base and AutoTokenizer.from_pretrained(base) for base in (base_model, base_encoder)]
     settings = (*tokenizers, max_length, min_category_count, key_order, overlong == "drop")
@@ -223,7 +222,7 @@ def train(
     num_dropped = 0
     while overlong == "drop" and (dropped := processor.too_long(both)).any():
         num_dropped += int(dropped.sum())
-        both, num_train = both[~dropped], num_train - int(dropped[:num_train].sum())
+        both, order, num_train = _keep(~dropped, both, order, num_train)
         if len(both) == 0:
             raise ValueError(f"no record takes at most max_length={max_length} tokens; raise it")
         # Anew, as nothing of what is left out is to be learnt: neither its words nor its bounds.
@@ -232,10 +231,11 @@ def train(
     if num_dropped:
         logger.warning(f"{num_dropped} records take more than {max_length} tokens, and are left out")
     _ = processor.grammar  # says what it cannot do before hours of training
-    tables = both.iloc[:num_train], both.iloc[num_train:]
-    if min(map(len, tables)) == 0:  # nothing is left to hold out
-        tables = both, both
-    records = [to_dataset(processor, table) for table in tables]
+    # Encoded in the order in which they were given, which errors tell.
+    encoded = to_dataset(processor, both)
+    is_split = 0 < num_train < len(order)  # else nothing is left to hold out
+    parts = (order[:num_train], order[num_train:]) if is_split else (order, order)
+    records = [TensorDataset(**encoded[torch.from_numpy(part)]) for part in parts]
 
     set_seed(seed)
     if processor.is_compact:
@@ -272,7 +272,7 @@ def train(
         energy = None if resume else energy_kwh()
 
     training = summarize_training(
-        data, both, len(tables[1]), num_dropped, processor.schema, arguments, [autoencoder, diffusion], energy
+        data, both, len(records[1]), num_dropped, processor.schema, arguments, [autoencoder, diffusion], energy
     )
     block_size = COMPACT_BLOCK_SIZE if processor.is_compact else DOCUMENT_BLOCK_SIZE
     sampler = EDMDPMSolverMultistepScheduler.from_config(scheduler.config, **SAMPLER_CONFIG)
@@ -529,10 +529,13 @@ def save_pipeline(pipeline: DiffLMPipeline, output_dir: Path) -> None:
     temporary.rmdir()
 
 
-def _join(table: pd.DataFrame, validation: pd.DataFrame) -> pd.DataFrame:
-    both = pd.concat([table, validation], ignore_index=True)
-    both.attrs[OPTIONAL] = sorted({name for part in (table, validation) for name in part.attrs.get(OPTIONAL, ())})
-    return both
+def _keep(
+    mask: np.ndarray, table: pd.DataFrame, order: np.ndarray, num_train: int
+) -> tuple[pd.DataFrame, np.ndarray, int]:
+    """What [`_split`] returns, of some of the records."""
+    is_kept = mask[order]
+    positions = np.cumsum(mask) - 1
+    return table[mask], positions[order[is_kept]], int(is_kept[:num_train].sum())
 
 
 def _narrowed(schema: RecordSchema, table: pd.DataFrame) -> RecordSchema:
@@ -541,26 +544,28 @@ def _narrowed(schema: RecordSchema, table: pd.DataFrame) -> RecordSchema:
     return RecordSchema([left[f.name] if left[f.name].type == f.type else f for f in schema])
 
 
-def _split(table: pd.DataFrame, validation: Any, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    if validation is not None:
-        validation = read_table(validation)
-        if len(validation) == 0:
-            raise ValueError("the validation table has no rows")
-        odd = sorted(map(str, set(table.columns) ^ set(validation.columns)))
-        if odd and OPTIONAL in table.attrs and OPTIONAL in validation.attrs:
-            # Objects of JSON may lack keys, and all of a part may lack the same one.
-            table, validation = (
-                part.assign(**{name: None for name in odd if name not in part}) for part in (table, validation)
-            )
-            table.attrs[OPTIONAL] = [*table.attrs[OPTIONAL], *odd]
-        elif odd:
-            raise ValueError(f"column {odd[0]!r} is in only one of data and validation; both need the same columns")
-        return table, validation
-    if len(table) < 2:
-        return table, table  # nothing to hold out
-    order = np.random.default_rng(seed).permutation(len(table))
-    size = min(2000, max(1, len(table) // 10))
-    return table.iloc[order[size:]], table.iloc[order[:size]]
+def _split(table: pd.DataFrame, validation: Any, seed: int) -> tuple[pd.DataFrame, np.ndarray, int]:
+    """All records, the order to take them in, and how many of those are for training; the others are held out."""
+    if validation is None:
+        order = np.random.default_rng(seed).permutation(len(table))
+        # Of a single record, nothing can be held out.
+        size = min(2000, max(1, len(table) // 10)) if len(table) > 1 else 0
+        return table, np.roll(order, -size), len(table) - size
+    validation = read_table(validation)
+    if len(validation) == 0:
+        raise ValueError("the validation table has no rows")
+    odd = sorted(map(str, set(table.columns) ^ set(validation.columns)))
+    if odd and OPTIONAL in table.attrs and OPTIONAL in validation.attrs:
+        # Objects of JSON may lack keys, and all of a part may lack the same one.
+        table, validation = (
+            part.assign(**{name: None for name in odd if name not in part}) for part in (table, validation)
+        )
+        table.attrs[OPTIONAL] = [*table.attrs[OPTIONAL], *odd]
+    elif odd:
+        raise ValueError(f"column {odd[0]!r} is in only one of data and validation; both need the same columns")
+    both = pd.concat([table, validation], ignore_index=True)
+    both.attrs[OPTIONAL] = sorted({name for part in (table, validation) for name in part.attrs.get(OPTIONAL, ())})
+    return both, np.arange(len(both)), len(table)
 
 
 def to_dataset(processor: DiffLMProcessor, table: pd.DataFrame) -> TensorDataset:
