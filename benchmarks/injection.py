@@ -154,6 +154,7 @@ def main(
 ) -> None:
     result = load_result("injection") or {"runs": {}}
     result["base"] = measure_base(data_dir, base_model)
+    result["batch_size"] = DOCUMENT_RECIPES["small"].vae["per_device_train_batch_size"]
     result |= {"table": TABLE, "threads": torch.get_num_threads(), "cpus": os.cpu_count()}
     for group in selected:
         for name, run in runs(minutes, long_minutes)[group].items():

@@ -12,9 +12,9 @@ from .results import load_result
 INJECTION = """`python -m benchmarks.injection` takes a Llama of {parameters:.1f} million parameters in {layers}
 layers, which [`examples/pretrain_base_lm.py`](../examples/pretrain_base_lm.py) trained on tables, tools, sentences
 and code (with `--num-steps 400`), and lets it write the records of {table}, which it has never seen: as JSON,
-{tokens:.0f} tokens a record, of which the grammar leaves {open_tokens:.0f} open. Trained are an encoder from scratch
-and the injection, beside the LM as it is (*frozen*) or with LoRA layers. One run each, of as many steps of 32 records
-as stand there.
+{tokens:.0f} tokens a record, of which the grammar leaves {open_tokens:.0f} open. Trained are the map from its hidden
+states to latents and the injection, beside the LM as it is (*frozen*) or with LoRA layers. One run each, of as many
+steps of {batch_size} records as stand there.
 
 {table_of_runs}
 
@@ -83,7 +83,9 @@ scratch with {threads}, {num_steps:,} steps. {num_documents:,} were generated.
 
 {table}
 
-*Perplexity* is under a small LM that was trained on the test sentences alone. The first ones, as they came:
+*Perplexity* is under a small LM that was trained on the test sentences alone. A validation sentence takes {own:.1f}
+nats given its own latents, which hold {kl:.1f}, and {other:.1f} given those of another sentence. The first ones, as
+they came:
 
 {samples}
 """
@@ -129,6 +131,7 @@ def injection_section(result: dict[str, Any]) -> str:
         mle_real=next(iter(runs.values()))["mle_real"],
         standing=UNUSED if all(unused) else "",
         open_tokens=base["open_tokens"],
+        batch_size=result["batch_size"],
         forced=base["nats_with_forced"],
     )
 
@@ -227,6 +230,9 @@ def text_section(figures: dict[str, Any]) -> str:
     samples = "\n".join(record["text"] for record in figures["samples"]["first"])
     return TEXT.format(
         **_facts(figures),
+        own=real["latents"]["reconstruction"],
+        other=real["latents"]["reconstruction_other"],
+        kl=real["latents"]["kl"],
         table=to_table(["", "generated", "training", "validation"], rows),
         samples=_block(samples, "text"),
     )
