@@ -38,7 +38,7 @@ def command(kind: str, data_dir: Path, work_dir: Path) -> list[str]:
         functions = work_dir / "stdlib.jsonl"
         subprocess.run([sys.executable, str(EXAMPLES / "stdlib_functions.py"), "--output", str(functions)], check=True)
         files = [str(work_dir / "stdlib_train.jsonl"), "--test", str(work_dir / "stdlib_test.jsonl")]
-        minutes = 22
+        minutes = 13
     else:
         folder = data_dir / {"tools": "tools", "text": "e2e"}[kind]
         files = [str(folder / "train.jsonl")]

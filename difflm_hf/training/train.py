@@ -546,12 +546,11 @@ def _narrowed(schema: RecordSchema, table: pd.DataFrame) -> RecordSchema:
 
 def _split(table: pd.DataFrame, validation: Any, seed: int) -> tuple[pd.DataFrame, np.ndarray, int]:
     """All records, the order to take them in, and how many of those are for training; the others are held out."""
-    if validation is None:
+    if validation is None and len(table) != 1:
         order = np.random.default_rng(seed).permutation(len(table))
-        # Of a single record, nothing can be held out.
-        size = min(2000, max(1, len(table) // 10)) if len(table) > 1 else 0
+        size = min(2000, max(1, len(table) // 10))
         return table, np.roll(order, -size), len(table) - size
-    validation = read_table(validation)
+    validation = table if validation is None else read_table(validation)  # of a single record, that record
     if len(validation) == 0:
         raise ValueError("the validation table has no rows")
     odd = sorted(map(str, set(table.columns) ^ set(validation.columns)))

@@ -37,7 +37,7 @@ logger = logging.get_logger(__name__)
 # What resuming does without: arguments, among which the token may be, and a processor, which names rare categories.
 PRIVATE = (TRAINING_ARGS_NAME, "processor_config.json", "*tokenizer*")
 
-# Tokens, below which the backward pass of fused attention takes longer in bf16 than a plain one on CPUs
+# Tokens of a record, below which the backward pass of fused attention takes longer in bf16 than a plain one on CPUs
 SHORT = 256
 
 EVAL_SEED = 0  # validation draws the same noise each time, so that its losses compare
@@ -262,7 +262,7 @@ class DiffLMTrainer(_Trainer):
 
     def __init__(self, model: DiffLMModel, args: DiffLMTrainingArguments, **kwargs):
         super().__init__(model, args, **kwargs)
-        if args.bf16 and args.device.type == "cpu" and len(self.train_dataset[0]["input_ids"]) < SHORT:
+        if args.bf16 and args.device.type == "cpu" and self._mean_length() < SHORT:
             model.set_attn_implementation("eager")
         self._totals: dict[str, float] = {}
         self._num_records = 0
@@ -270,6 +270,11 @@ class DiffLMTrainer(_Trainer):
         self.add_callback(
             BetaSchedule(a.beta_schedule, a.beta_max, a.beta_min, a.beta_decay, a.beta_patience, a.beta_cycles)
         )
+
+    def _mean_length(self) -> float:
+        tensors = self.train_dataset.tensors
+        mask = tensors.get("attention_mask", torch.ones_like(tensors["input_ids"]))
+        return mask.sum(1).float().mean().item()
 
     @property
     def beta(self) -> float:
