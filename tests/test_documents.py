@@ -37,7 +37,7 @@ from difflm_hf.evaluation.latents import evaluate_latents
 from difflm_hf.records import TextCodec, read_table, write_table
 from difflm_hf.shards import write_shards
 from difflm_hf.training import DOCUMENT_RECIPES, RECIPES
-from difflm_hf.training.train import to_dataset
+from difflm_hf.training.train import encode_latents, to_dataset
 from difflm_hf.training.trainers import LengthGroupedSampler, trim_padding
 
 
@@ -648,6 +648,16 @@ def test_length_grouped_sampler():
         assert np.mean(spreads) < 100  # of some 400 in batches at random
     assert len({tuple(order) for order in orders.values()}) == 3
     assert list(LengthGroupedSampler(lengths, 8, seed=4)) != orders[0]
+
+
+def test_latents_are_in_the_order_of_the_records(text_run):
+    pipe = DiffLMPipeline.from_pretrained(text_run)
+    dataset = to_dataset(pipe.processor, make_texts(80))
+    latents = encode_latents(pipe.vae, dataset, batch_tokens=7 * dataset.tensors["input_ids"].shape[1])
+    with torch.no_grad():
+        mean, logvar = pipe.vae.encode(dataset.tensors["input_ids"], dataset.tensors["attention_mask"])
+    torch.testing.assert_close(latents.tensors["mean"], mean, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(latents.tensors["std"], (0.5 * logvar).exp(), rtol=1e-3, atol=1e-3)
 
 
 def test_every_record_once_in_each_epoch(text_run, tmp_path):

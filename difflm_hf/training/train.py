@@ -502,13 +502,17 @@ def encode_latents(
     model.eval()
     means, stds = [], []
     batch_size = max(1, batch_tokens // dataset.tensors["input_ids"].shape[1])
-    for start in range(0, len(dataset), batch_size):
-        batch = trim_padding(dataset[slice(start, start + batch_size)])
+    order = torch.arange(len(dataset))
+    if "attention_mask" in dataset.tensors:  # like lengths together
+        order = dataset.tensors["attention_mask"].sum(1).argsort(stable=True)
+    for indices in order.split(batch_size):
+        batch = trim_padding(dataset[indices])
         mask = batch["attention_mask"].to(model.device) if "attention_mask" in batch else None
         mean, logvar = model.encode(batch["input_ids"].to(model.device), mask)
         means.append(mean.cpu())
         stds.append((0.5 * logvar).exp().cpu() * sample_posterior)
-    return TensorDataset(mean=torch.cat(means), std=torch.cat(stds))
+    given = order.argsort()
+    return TensorDataset(mean=torch.cat(means)[given], std=torch.cat(stds)[given])
 
 
 def save_pipeline(pipeline: DiffLMPipeline, output_dir: Path) -> None:
