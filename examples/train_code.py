@@ -64,8 +64,9 @@ def main(
     table = pipe(num_records, **sampling, generator=torch.Generator().manual_seed(seed), output_type="pandas").records
     write_table(table, output_dir / "code.jsonl")
 
-    # Of all of these, what is short enough for the model.
-    tables = [real, validation, read_table(test)[["code"]]]
+    # Of all of these, what is short enough for the model: in characters, as the schema has it, and in tokens.
+    tables, longest = [real, validation, read_table(test)[["code"]]], pipe.processor.schema["code"].max_length
+    tables = [part[part["code"].str.len() <= longest] for part in tables]
     tables = [part[~pipe.processor.too_long(part)] for part in tables]
     real, validation, unseen = (part["code"].tolist() for part in tables)
     tokenizer, size = pipe.processor.tokenizer, pipe.vae.config.decoder_config.to_dict()

@@ -459,7 +459,8 @@ def adapt_model(
         bos_token_id=processor.special_ids[0],
         eos_token_id=processor.special_ids[1],
     )
-    _check_length((model.encoder or model.decoder.lm).config, lengths["input_ids"])
+    if model.encoder is not None:
+        _check_length(model.encoder.config, lengths["input_ids"])
     num_virtual = model.decoder.injection.num_virtual_tokens
     limit = _check_length(model.decoder.lm.config, lengths["decoder_input_ids"] + num_virtual)
     # Room for records longer than any seen, and for those that the LM spells in smaller tokens.
