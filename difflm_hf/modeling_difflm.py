@@ -736,14 +736,14 @@ class DocumentPosterior(nn.Module):
         self.residual = nn.Sequential(nn.Linear(size, 2 * size), nn.GELU(), nn.Linear(2 * size, 2 * latent_size))
 
     def init_weights(self, module: nn.Module) -> None:
-        """Starts one of its linear maps: means with deviation 1, posteriors narrow, and the residual at 0."""
+        """Starts one of its linear maps: means with deviation 1, posteriors narrow, and the residual small."""
         if module in (self.to_mean, self.residual[0]):
             init.normal_(module.weight, 0, module.in_features**-0.5)
         elif module is self.to_logvar:
             init.zeros_(module.weight)
             init.constant_(module.bias, self.INITIAL_LOGVAR)
         elif module is self.residual[2]:
-            init.zeros_(module.weight)
+            init.normal_(module.weight, 0, 0.1 * module.in_features**-0.5)
 
     def forward(self, states: torch.FloatTensor) -> torch.FloatTensor:
         states = self.standardization(states)

@@ -270,8 +270,9 @@ class TestGradientCheckpointing:
     def test_gradients(self, make_model, injection, fields):
         plain, checkpointed = (make_model(injection=injection, **fields) for _ in range(2))
         checkpointed.activation_checkpointing_enable({"use_reentrant": False})
-        gradients(checkpointed)  # looks at the head once, and never again
-        checkpointed.zero_grad()
+        for model in plain, checkpointed:
+            gradients(model)  # looks at the head once, and never again
+            model.zero_grad()
         calls = []
         for layer in checkpointed.encoder.encoder.layer[0].attention, checkpointed.decoder.lm.model.layers[0].mlp:
             layer.register_forward_pre_hook(lambda module, _: calls.append(type(module).__name__))

@@ -520,7 +520,7 @@ def test_training_saves_no_base(run):
         assert config_of(folder)["base_model"] == str(run / "base")
     for path in (run / "resumed").rglob("*"):
         if path.suffix in (".pt", ".bin"):  # of the optimizer, among others
-            assert path.stat().st_size < 3 * sum(p.stat().st_size for p in path.parent.glob("*.safetensors"))
+            assert path.stat().st_size < 4 * sum(p.stat().st_size for p in path.parent.glob("*.safetensors"))
 
 
 def test_resumed_training(run):
