@@ -29,7 +29,7 @@ from .results import load_result, save_result
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FILES = {"tools": "tools.jsonl", "code": "code.jsonl", "text": "texts.jsonl"}
 NUM_SAMPLES = 3  # of each sort, for the page
-DOWNSTREAM = {"vocab_size": 2048, "length": 256, "num_steps": 200, "num_samples": 100}
+DOWNSTREAM = {"vocab_size": 2048, "length": 256, "num_steps": 100, "num_samples": 100}
 
 
 def command(kind: str, data_dir: Path, work_dir: Path) -> list[str]:
