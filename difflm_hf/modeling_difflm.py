@@ -703,6 +703,7 @@ class MovingStandardization(nn.Module):
         self.register_buffer("num_batches", torch.zeros((), dtype=torch.long))
 
     def forward(self, states: torch.FloatTensor) -> torch.FloatTensor:
+        """Standardizes `states` of shape `(batch_size, size)`; in training it looks at them first."""
         if self.training:
             self._update(states.detach())
         return (states - self.mean) / (self.variance + self.EPSILON).sqrt()
@@ -746,6 +747,13 @@ class DocumentPosterior(nn.Module):
             init.normal_(module.weight, 0, 0.1 * module.in_features**-0.5)
 
     def forward(self, states: torch.FloatTensor) -> torch.FloatTensor:
+        """
+        Args:
+            states (`torch.FloatTensor` of shape `(batch_size, size)`): Mean-pooled states.
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch_size, 2 * latent_size)`: μ, and then log σ².
+        """
         states = self.standardization(states)
         return torch.cat([self.to_mean(states), self.to_logvar(states)], dim=-1) + self.residual(states)
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 
 import pytest
 from hub_server import HubServer
@@ -17,6 +18,7 @@ import torch  # noqa: E402
 from transformers import AutoConfig  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
+from difflm_hf.cli import main  # noqa: E402
 from difflm_hf.configuration_difflm import DiffLMConfig  # noqa: E402
 from difflm_hf.modeling_difflm import DiffLMModel  # noqa: E402
 
@@ -108,3 +110,29 @@ def tiny_model(tiny_difflm_config):
             return DiffLMModel(tiny_difflm_config(*args, **fields)).eval()
 
     return make
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments) -> int:
+    """Runs the command in this process, and returns its exit code."""
+    monkeypatch.setattr(sys, "argv", ["difflm", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    return exit.value.code or 0
+
+
+@pytest.fixture
+def error_of(monkeypatch, capsys):
+    """Runs the command, which must fail, and returns the one line that it says."""
+
+    def run(*arguments) -> str:
+        capsys.readouterr()
+        assert call(monkeypatch, *arguments) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        lines = [line for line in captured.err.splitlines() if "%|" not in line]  # a bar is none
+        assert len(lines) == 1, lines
+        line = lines[0]
+        assert line.startswith("error: ")
+        return line
+
+    return run

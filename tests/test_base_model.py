@@ -519,8 +519,12 @@ def test_training_saves_no_base(run):
         assert names and not any(name.startswith("decoder.lm.") for name in names)
         assert config_of(folder)["base_model"] == str(run / "base")
     for path in (run / "resumed").rglob("*"):
-        if path.suffix in (".pt", ".bin"):  # of the optimizer, among others
-            assert path.stat().st_size < 4 * sum(p.stat().st_size for p in path.parent.glob("*.safetensors"))
+        whole = 3 * sum(p.stat().st_size for p in path.parent.glob("*.safetensors"))
+        if path.name == "optimizer.pt":  # of many small tensors, pickled: what they hold counts
+            states = torch.load(path, weights_only=True)["state"].values()
+            assert 0 < sum(tensor.nbytes for state in states for tensor in state.values()) < whole
+        elif path.suffix in (".pt", ".bin"):
+            assert path.stat().st_size < whole
 
 
 def test_resumed_training(run):

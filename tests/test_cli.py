@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import call
 from tiny import make_table
 
 import difflm_hf.cli
 from difflm_hf import DiffLMPipeline
-from difflm_hf.cli import main
 from difflm_hf.records import read_table
 
 
@@ -32,32 +32,6 @@ def model(data, tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         call(patch, "train", data, "--output-dir", folder, "--config", "tiny", "--seed", 1)
     return folder
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments) -> int:
-    """Runs the command in this process, and returns its exit code."""
-    monkeypatch.setattr(sys, "argv", ["difflm", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit:
-        main()
-    return exit.value.code or 0
-
-
-@pytest.fixture
-def error_of(monkeypatch, capsys):
-    """Runs the command, which must fail, and returns the one line that it says."""
-
-    def run(*arguments) -> str:
-        capsys.readouterr()
-        assert call(monkeypatch, *arguments) == 1
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        lines = [line for line in captured.err.splitlines() if "%|" not in line]  # a bar is none
-        assert len(lines) == 1, lines
-        line = lines[0]
-        assert line.startswith("error: ")
-        return line
-
-    return run
 
 
 def test_train(model):

@@ -14,9 +14,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+from conftest import call
 from datasets import Dataset, Json, Value
 from test_base_model import save_byte_level_lm, tensor_names
-from test_cli import call
 from test_training import assert_same_run, interrupt
 from tiny import make_table, seeded, weights
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -787,21 +787,6 @@ def test_another_record_is_another_one(text_run):
 
 
 # The command
-
-
-@pytest.fixture
-def error_of(monkeypatch, capsys):
-    """Runs the command, which must fail, and returns the one line that it says."""
-
-    def run(*arguments) -> str:
-        capsys.readouterr()
-        assert call(monkeypatch, *arguments) == 1
-        captured = capsys.readouterr()
-        [line] = [line for line in captured.err.splitlines() if "%|" not in line]  # a bar is none
-        assert captured.out == "" and line.startswith("error: ")
-        return line
-
-    return run
 
 
 def test_command_for_texts(monkeypatch, capsys, tmp_path):

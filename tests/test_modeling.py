@@ -152,8 +152,9 @@ class TestArchitectures:
         assert (generated[:, 0] == BOS).all()
         assert torch.equal(generated, greedy(model, latents, use_cache=False))
         assert torch.equal(generated, greedy(model, latents, cache_implementation="static"))
-        logits = [model(generated, latents=z).logits for z in (latents, latents.flip(0))]
-        assert not torch.allclose(*logits)
+        steps = {"output_logits": True, "return_dict_in_generate": True}
+        mine, other = (torch.stack(greedy(model, z, **steps).logits) for z in (latents, latents.flip(0)))
+        assert not torch.allclose(mine, other)
 
         # what is most likely under the model's own logits
         logits = model(generated, latents=latents).logits[:, :-1]

@@ -262,7 +262,8 @@ class DiffLMTrainer(_Trainer):
 
     def __init__(self, model: DiffLMModel, args: DiffLMTrainingArguments, **kwargs):
         super().__init__(model, args, **kwargs)
-        if args.bf16 and args.device.type == "cpu" and self._mean_length() < SHORT:
+        is_training = self.train_dataset is not None
+        if is_training and args.bf16 and args.device.type == "cpu" and self._mean_length() < SHORT:
             model.set_attn_implementation("eager")
         self._totals: dict[str, float] = {}
         self._num_records = 0
