@@ -62,8 +62,8 @@ class Run:
 def runs(minutes: float, long_minutes: float) -> dict[str, dict[str, Run]]:
     ways = ("soft_prompt", "prefix_soft_prompt", "kv_memory", "input_embed")
     return {
-        "frozen": {"frozen": Run("kv_memory", "frozen", long_minutes, num_records=1000)},
-        "lora": {"lora": Run("kv_memory", "lora", long_minutes, num_records=1000)},
+        "frozen": {"frozen": Run("kv_memory", "frozen", long_minutes, num_records=2000)},
+        "lora": {"lora": Run("kv_memory", "lora", long_minutes, num_records=2000)},
         "ways": {f"way {way}": Run(way, "frozen", minutes) for way in ways},
         "sizes": {
             **{f"latents {size}": Run("kv_memory", "frozen", minutes, latent_size=size) for size in (8, 128)},

@@ -408,6 +408,10 @@ def test_base_model(table, tmp_path):
     card = model_card(make_pipeline(table, TRAINING, base_model=str(tmp_path), freeze_decoder=True))
     assert card.data.base_model is None and str(tmp_path) not in str(card)
     assert "its name on the Hub is not recorded" in card.text
+    trained_whole = {**TRAINING, "arguments": {**TRAINING["arguments"], "base_model": "user/lm", "tuning": "full"}}
+    card = model_card(make_pipeline(table, trained_whole))
+    assert card.data.base_model == "user/lm"
+    assert "pretrained: [user/lm](https://huggingface.co/user/lm) |" in card.text
 
 
 def test_ids_are_checked(pipeline):

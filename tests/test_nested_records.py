@@ -288,12 +288,9 @@ PARTS = [
         [3, None],
         [2],
     ),
-    pytest.param(
-        {"enum": [1, 2]},
-        [1, 2],
-        [3, True, "1", None],
-        marks=pytest.mark.xfail(strict=True, reason="true is found among the categories, as equal to 1"),
-    ),
+    ({"enum": [1, 2]}, [1, 2], [3, True, "1", None]),
+    ({"enum": [True]}, [True], [1, False, None]),
+    ({"type": "boolean"}, [True, False], [0, 1, None]),
     pytest.param(
         True,
         [1, "a", []],
@@ -346,10 +343,9 @@ def test_json_schemas_become_fields():
             r"`schema` is not a JSON Schema, at \$\.properties\.a\.type: 'x'",
         ),
         ({"properties": {"a": {"pattern": "("}}}, r"`schema` is not a JSON Schema, at \$\.properties\.a\.pattern: "),
-        pytest.param(
-            True,
-            "the JSON Schema is not of objects with `properties`",
-        ),
+        (True, "the JSON Schema is not of objects with `properties`"),
+        ({"properties": {"a": {}, "b": {}}, "minProperties": 1}, "the JSON Schema has 'minProperties', which"),
+        ({"properties": {"a": {}}, "allOf": [{"required": ["a"]}]}, "the JSON Schema has 'allOf', which no field"),
     ],
     ids=str,
 )

@@ -92,7 +92,8 @@ def model_card(
     training = pipeline.config.get("training") or {}
     arguments = training.get("arguments") or {}
     scores = None if evaluation is None else _read_scores(evaluation)
-    base_model = getattr(pipeline.vae.config, "base_model", None)
+    # An LM that was trained whole is no longer one that the model loads.
+    base_model = getattr(pipeline.vae.config, "base_model", None) or arguments.get("base_model")
     name = repo_id.split("/")[-1] if repo_id else "DiffLM model"
     source = (training.get("data") or {}).get("source") or ", ".join(datasets)
     seconds = [phase.get("seconds") for phase in training.get("phases") or ()]
@@ -120,7 +121,7 @@ def model_card(
         pipeline=pipeline,
         vae=pipeline.vae.config,
         base_model=data.base_model,
-        is_pretrained=any((base_model, pipeline.vae.config.freeze_decoder, arguments.get("base_model"))),
+        is_pretrained=bool(base_model or pipeline.vae.config.freeze_decoder),
         num_parameters={part: _count_parameters(getattr(pipeline, part)) for part in ("vae", "denoiser")},
         dtype=str(pipeline.vae.dtype).removeprefix("torch."),
         schema=pipeline.processor.schema,

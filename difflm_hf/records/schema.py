@@ -78,6 +78,22 @@ DIGITS = {  # of a calendar and a clock
     "%f": r"\d{1,6}",
 }
 ANNOTATIONS = ("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment")
+# What JSON Schemas say of whole objects, beyond their properties
+OF_OBJECTS = (
+    "allOf",
+    "anyOf",
+    "const",
+    "dependentRequired",
+    "dependentSchemas",
+    "enum",
+    "if",
+    "maxProperties",
+    "minProperties",
+    "not",
+    "oneOf",
+    "patternProperties",
+    "propertyNames",
+)
 MAX_YEARS = 200  # that a pattern names
 OFFSET_PATTERN = r"(Z|[+-](0\d|1[0-5]):[0-5]\d)"
 OFFSET = re.compile(r":[\d.]+\s*[Zz+-]")  # after a time; a date has signs too
@@ -225,8 +241,12 @@ class Field:
 
     def index(self, values: pd.Series) -> np.ndarray:
         """Positions of values among the categories, or among `[False, True]`; -1 for any other."""
-        categories = [False, True] if self.type == "boolean" else self.categories
-        return pd.Index(categories, dtype=object).get_indexer(values.astype(object))
+        categories, values = [False, True] if self.type == "boolean" else self.categories, values.astype(object)
+        positions = pd.Index(categories, dtype=object).get_indexer(values)
+        # To Python, true equals 1. JSON tells them apart.
+        is_boolean = np.array([isinstance(category, bool) for category in categories])
+        alike = is_boolean[positions] == [isinstance(value, (bool, np.bool_)) for value in values]
+        return np.where(alike, positions, -1)
 
     def to_numpy(self, values: pd.Series) -> np.ndarray:
         """
@@ -487,7 +507,7 @@ class RecordSchema:
             schema (`dict`): The JSON Schema (draft 2020-12) of one record, which is an object.
 
         Raises:
-            `ValueError`: when it is none, or not of objects with named properties.
+            `ValueError`: when it is none, not of objects with named properties, or ties properties to each other.
         """
         make_validator(schema)
         if isinstance(schema, dict) and schema.get("$ref", "").startswith(REFERENCE):  # of a model inside itself
@@ -496,6 +516,10 @@ class RecordSchema:
         is_object = isinstance(schema, dict) and schema.get("type", "object") == "object"
         if not is_object or not schema.get("properties"):
             raise ValueError("the JSON Schema is not of objects with `properties`, which become the fields; add them")
+        if beyond := next((keyword for keyword in OF_OBJECTS if keyword in schema), None):
+            raise ValueError(
+                f"the JSON Schema has {beyond!r}, which no field can keep; remove it, or nest the record in a property"
+            )
         required = schema.get("required", ())
         if unknown := sorted(set(required) - set(schema["properties"])):
             raise ValueError(f"the JSON Schema requires {unknown[0]!r}, which is not among its `properties`")
