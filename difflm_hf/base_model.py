@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -203,6 +205,21 @@ def add_lora(lm: PreTrainedModel, lora: dict[str, Any], dtype: torch.dtype = tor
 def lora_parameters(lm: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters of LoRA layers, by name."""
     return {name: parameter for name, parameter in lm.named_parameters() if is_lora(name)}
+
+
+@contextmanager
+def without_lora(lm: PreTrainedModel) -> Iterator[None]:
+    """Within it, a causal LM computes what it would without its LoRA layers, if it has any."""
+    parameters = [(parameter, parameter.requires_grad) for parameter in lora_parameters(lm).values()]
+    if parameters:
+        lm.disable_adapters()
+    try:
+        yield
+    finally:
+        if parameters:
+            lm.enable_adapters()
+        for parameter, is_trained in parameters:  # which peft sets, too
+            parameter.requires_grad_(is_trained)
 
 
 def is_lora(name: str) -> bool:

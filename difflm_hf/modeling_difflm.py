@@ -43,6 +43,7 @@ from .base_model import (
     load_base_model,
     lora_fields,
     lora_parameters,
+    without_lora,
 )
 from .cache import preallocated_cache
 from .configuration_difflm import DiffLMConfig
@@ -762,7 +763,7 @@ class DiffLMModel(DiffLMPreTrainedModel):
     """
     The variational autoencoder of DiffLM (arXiv 2411.03250, section 3.2): q(z|x) from a transformer's mean-pooled
     state, p(x|z) by a [`DiffLMForCausalLM`]. With `config.encode_with_decoder` that transformer is the causal LM,
-    which knows the language of the records, and is read from without gradients.
+    which knows the language of the records: its states are read without LoRA layers and without gradients.
 
     Args:
         config ([`DiffLMConfig`]): The configuration.
@@ -897,8 +898,9 @@ class DiffLMModel(DiffLMPreTrainedModel):
             μ(x) and log σ²(x), each `torch.FloatTensor` of shape `(batch_size, latent_size)`.
         """
         if self.encoder is None:
-            # What reading takes, writing teaches.
-            with torch.no_grad():
+            # What reading takes, an LM knows that writes. LoRA layers learn to write, and states that move with them
+            # leave the posterior behind.
+            with torch.no_grad(), without_lora(self.decoder.lm):
                 lm = self.decoder.lm.base_model
                 hidden = lm(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
         else:

@@ -111,6 +111,22 @@ class TestLora:
         again = DiffLMModel(lora.config, lora.encoder, lora.decoder.lm)
         assert again.decoder.lm is lora.decoder.lm
 
+    @every_decoder
+    def test_they_write_and_do_not_read(self, save, tiny_config, decoder):
+        base = save(tiny_config(decoder), "base")
+        model = DiffLMModel.from_encoder_decoder_pretrained(None, base, latent_size=3, lora=LORA)
+        mean, logvar = model.encode(IDS)
+        nll = model.decoder.negative_log_likelihood(IDS, LATENTS)
+        lora = [parameter for name, parameter in model.named_parameters() if is_lora(name)]
+        for index, parameter in enumerate(lora):
+            nn.init.normal_(parameter, std=0.2, generator=seeded(2))
+            parameter.requires_grad_(index % 3 == 0)
+        before = [parameter.requires_grad for parameter in lora]
+        for state, expected in zip(model.encode(IDS), (mean, logvar)):
+            assert torch.equal(state, expected)
+        assert not torch.allclose(model.decoder.negative_log_likelihood(IDS, LATENTS), nll)
+        assert [parameter.requires_grad for parameter in lora] == before
+
     @every_injection
     def test_losses_and_records(self, make_model, injection):
         model = make_model(injection=injection, lora=LORA).decoder
