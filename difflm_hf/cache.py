@@ -1,4 +1,4 @@
-"""The key-value cache of records, whose length is known before the first token."""
+"""A key-value cache that does not copy what it holds at each token."""
 
 from __future__ import annotations
 
@@ -7,29 +7,21 @@ from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
 
-class PreallocatedLayer(DynamicLayer):
+class BufferedLayer(DynamicLayer):
     """
     A `DynamicLayer` that writes new keys and values beside the old ones, where the other copies all of them.
 
-    Unlike a `StaticLayer` it returns only what has been written, so that attention needs no mask. The sequences of the
-    batch stay as they are: none is dropped, put elsewhere or cut.
+    Unlike a `StaticLayer` it returns only what has been written, so that attention needs no mask, and what is full
+    makes room for half as many positions again.
 
     Args:
-        max_length (`int`): Positions to make room for.
+        room (`int`): Positions to make room for at first.
     """
 
-    is_croppable = False
-
-    def __init__(self, max_length: int):
+    def __init__(self, room: int):
         super().__init__()
-        self.max_length = max_length
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        super().lazy_initialization(key_states, value_states)
-        self.buffers = [
-            states.new_empty(*states.shape[:-2], self.max_length, states.shape[-1])
-            for states in (key_states, value_states)
-        ]
+        self.room = room
+        self.buffers: list[torch.Tensor] = []
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs
@@ -38,18 +30,27 @@ class PreallocatedLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
-        for buffer, states in zip(self.buffers, (key_states, value_states)):
-            buffer[..., start:end, :] = states
+        states = (self.keys, self.values), (key_states, value_states)
+        # Sequences that were selected or repeated are elsewhere.
+        is_inside = start > 0 and self.keys.data_ptr() == self.buffers[0].data_ptr()
+        if not is_inside or end > self.buffers[0].shape[-2]:
+            room = max(self.room, end + end // 2 if start else end)
+            self.buffers = [new.new_empty(*new.shape[:-2], room, new.shape[-1]) for new in states[1]]
+            if start:
+                for buffer, old in zip(self.buffers, states[0]):
+                    buffer[..., :start, :] = old
+        for buffer, new in zip(self.buffers, states[1]):
+            buffer[..., start:end, :] = new
         self.keys, self.values = (buffer[..., :end, :] for buffer in self.buffers)
         return self.keys, self.values
 
 
-def preallocated_cache(config: PreTrainedConfig, max_length: int) -> DynamicCache:
+def buffered_cache(config: PreTrainedConfig, room: int) -> DynamicCache:
     """
-    The cache that a model of `config` would make, with room for `max_length` positions from the start.
+    The cache that a model of `config` would make, with room for `room` positions from the start.
 
     Layers of other kinds, such as those with a sliding window, stay what they are.
     """
     cache = DynamicCache(config=config)
-    cache.layers = [PreallocatedLayer(max_length) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [BufferedLayer(room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache

@@ -18,7 +18,6 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     Cache,
-    DynamicCache,
     GenerationConfig,
     GenerationMixin,
     LogitsProcessor,
@@ -27,7 +26,6 @@ from transformers import (
 from transformers import (
     initialization as init,
 )
-from transformers.cache_utils import DynamicLayer
 from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import ModelOutput, can_return_tuple, is_peft_available
@@ -45,7 +43,7 @@ from .base_model import (
     lora_parameters,
     without_lora,
 )
-from .cache import preallocated_cache
+from .cache import BufferedLayer, buffered_cache
 from .configuration_difflm import DiffLMConfig
 from .grammar import JSONGrammar
 from .hub.upload import PushToHubMixin
@@ -58,6 +56,9 @@ if TYPE_CHECKING and is_peft_available():
 
 # Causal LMs that count positions in the cache, those that a mask leaves out included: by windows, or by ALiBi
 COUNTING_MODELS = ("gpt_neo", "mpt")
+# Of documents: positions that the cache has room for at first, and how much of a batch may be open for it to leave the
+# complete rest behind
+CACHE_ROOM, SHRINKING = 128, 7 / 8
 
 
 @dataclass
@@ -581,14 +582,18 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         if self.config.position_ranges is None:
             sampler = InverseTransformSampler(uniforms, temperature, top_p)
             return self.generate(
-                latents=latents, max_new_tokens=uniforms.shape[1], do_sample=False, logits_processor=[sampler]
+                latents=latents,
+                max_new_tokens=uniforms.shape[1],
+                do_sample=False,
+                logits_processor=[sampler],
+                past_key_values=buffered_cache(self.lm.config, CACHE_ROOM),
             )
         config, num_fixed = self.config, len(self._fixed_ranges)
         bos, eos, pad = (getattr(self.lm.config, f"{name}_token_id") for name in ("bos", "eos", "pad"))
         num_open = torch.full((len(latents),), config.num_texts, device=latents.device)
         ids = torch.full((len(latents), config.max_record_length), pad, device=latents.device)
         ids[:, 0] = bos
-        cache = preallocated_cache(self.lm.config, config.max_record_length + self.injection.num_virtual_tokens)
+        cache = buffered_cache(self.lm.config, config.max_record_length + self.injection.num_virtual_tokens)
         for position in range(config.max_record_length - 1):
             with record_function("difflm::step" if position else "difflm::prefill"):
                 is_needed = position == 0 or self.injection.every_token
@@ -628,8 +633,8 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         def is_open(row: int) -> bool:
             return not parsers[row].is_complete and len(parsers[row].ids) < uniforms.shape[1]
 
-        cache = DynamicCache(config=self.lm.config)
-        is_plain = all(type(layer) is DynamicLayer for layer in cache.layers)
+        cache = buffered_cache(self.lm.config, CACHE_ROOM)
+        is_plain = all(isinstance(layer, BufferedLayer) for layer in cache.layers)
         has_gaps = is_plain and self.lm.config.model_type not in COUNTING_MODELS
         rows = [row for row in range(len(latents)) if is_open(row)]  # records that are in the batch
         attention_mask = torch.zeros(len(rows), 0, dtype=torch.long, device=device)
@@ -670,8 +675,8 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
                 for row, next_id in zip(written, next_ids):
                     queues[row] = parsers[row].append(next_id)
             still_open = [k for k, row in enumerate(rows) if is_open(row)]
-            if has_gaps and 0 < len(still_open) < len(rows):
-                # No record waits for the longest: the batch shrinks.
+            if has_gaps and 0 < len(still_open) <= SHRINKING * len(rows):
+                # No record waits for the longest: the batch shrinks, at times, as it takes a copy of the cache.
                 cache.batch_select_indices(torch.tensor(still_open, device=device))
                 attention_mask = attention_mask[still_open]
                 rows = [rows[k] for k in still_open]
