@@ -1,6 +1,6 @@
 """
-Trains on function specifications, as language models are given them as tools, from scratch; then generates new ones
-and compares them with real ones.
+Trains on function specifications, as language models are given them as tools, from scratch; then generates new ones,
+of names that are not in the training data, and compares them with real ones.
 
     python examples/train_tools.py train.jsonl --validation valid.jsonl --test test.jsonl --output-dir tools-model
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from difflm_hf import RecordSchema, train
+from difflm_hf import DiffLMPipeline, RecordSchema, train
 from difflm_hf.evaluation import evaluate_tools
 
 
@@ -91,6 +91,20 @@ def normalise(parameter: dict[str, Any]) -> dict[str, Any]:
     return known
 
 
+def write_new_tools(
+    pipe: DiffLMPipeline, num_records: int, known: set[str], **sampling: Any
+) -> tuple[list[dict[str, Any]], int]:
+    """Tools with names of their own, and how many were written to get them: real ones often have a name in common."""
+    tools, num_written = [], 0
+    while len(tools) < num_records:
+        written = pipe(num_records - len(tools), **sampling).records
+        num_written += len(written)
+        tools += [tool for tool in written if tool["name"] not in known]
+        if num_written > 10 * (len(tools) + 1):
+            raise RuntimeError(f"{num_written - len(tools)} of {num_written} tools have a name of the training data")
+    return tools, num_written
+
+
 def main(
     train_file: Path,
     validation: Path,
@@ -114,11 +128,16 @@ def main(
         max_minutes=max_minutes,
         seed=seed,
     )
-    tools = pipe(
-        num_records, temperature=temperature, top_p=top_p, generator=torch.Generator().manual_seed(seed)
-    ).records
+    tools, num_written = write_new_tools(
+        pipe,
+        num_records,
+        known={tool["name"] for tool in real},
+        temperature=temperature,
+        top_p=top_p,
+        generator=torch.Generator().manual_seed(seed),
+    )
     (output_dir / "tools.jsonl").write_text("".join(json.dumps(tool) + "\n" for tool in tools), encoding="utf-8")
-    scores = evaluate_tools(tools, real, read_tools(test), seed=seed)
+    scores = evaluate_tools(tools, real, read_tools(test), seed=seed) | {"new_names": len(tools) / num_written}
     (output_dir / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(scores, indent=2))
 
