@@ -26,12 +26,12 @@ latents hold. *Valid* is the share of texts that were records when they were wri
 
 {standing}"""
 
-WAYS = """Of the four ways, the paper, which injects into an LM of 7 billion parameters, finds soft prompts best. Here the
-order by reconstruction is {ranking}, after {steps} steps each{difference}."""
+WAYS = """Of the four ways, the paper, which injects into an LM of 7 billion parameters, finds soft prompts best.
+Here the order by reconstruction is {ranking}, after {steps} steps each{difference}."""
 
 # Where a memory comes first
-DIFFERENCE = """: a memory gives each layer keys and values of its own, where soft prompts have to pass through the layers
-of a frozen LM that has never seen their like, which a small one with few layers makes less of"""
+DIFFERENCE = """: a memory gives each layer keys and values of its own, where soft prompts have to pass through
+layers of a frozen LM that have never seen their like, and a small LM makes less of them"""
 
 UNUSED = """After so few steps the decoders make no use of latents yet: another record's do as well. What was
 learnt is what all records have in common, by the parts of the injection, and of the LM, that are the same for all."""
