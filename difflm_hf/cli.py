@@ -33,8 +33,8 @@ def train(
     base_encoder: Annotated[str | None, typer.Option(help="A pretrained encoder of the Hub, with it.")] = None,
     tuning: Annotated[str, typer.Option(help="What of it is trained: frozen (nothing), lora or full.")] = "frozen",
     quantization: Annotated[str | None, typer.Option(help="Load it in 8bit or 4bit, by bitsandbytes.")] = None,
-    gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="Less memory, about a third more time.")
+    activation_checkpointing: Annotated[
+        bool, typer.Option("--activation-checkpointing", help="Less memory, about a third more time.")
     ] = False,
     injection: Annotated[
         str, typer.Option(help="soft_prompt, prefix_soft_prompt, kv_memory or input_embed.")
@@ -77,7 +77,7 @@ def train(
         base_encoder=base_encoder,
         tuning=tuning,
         quantization=quantization,
-        gradient_checkpointing=gradient_checkpointing,
+        activation_checkpointing=activation_checkpointing,
         injection=injection,
         max_length=max_length,
         overlong=overlong,

@@ -381,7 +381,7 @@ def test_resumed_tuning_is_the_same(tuning, dropout, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "change", [{"overlong": "drop"}, {"key_order": "shuffled"}, {"gradient_checkpointing": True}, {"max_length": 99}]
+    "change", [{"overlong": "drop"}, {"key_order": "shuffled"}, {"activation_checkpointing": True}, {"max_length": 99}]
 )
 def test_resuming_another_run(change, text_run):
     before = weights(text_run)
@@ -469,7 +469,7 @@ def test_texts_of_a_base_model(base, brief, tmp_path):
 
 
 @pytest.mark.parametrize("with_base", [False, True])
-def test_gradient_checkpointing(with_base, base, brief, tmp_path, monkeypatch):
+def test_activation_checkpointing(with_base, base, brief, tmp_path, monkeypatch):
     """It computes layers a second time, and gives the same weights."""
     counts, forward = [], LlamaMLP.forward
 
@@ -486,7 +486,7 @@ def test_gradient_checkpointing(with_base, base, brief, tmp_path, monkeypatch):
             schema=SCHEMA,
             config=brief,
             base_model=str(base) if with_base else None,
-            gradient_checkpointing=flag,
+            activation_checkpointing=flag,
         )
     assert counts == [2, 4]
     assert weights(tmp_path / "plain") == weights(tmp_path / "checkpointed")
@@ -509,11 +509,11 @@ def test_gradient_checkpointing(with_base, base, brief, tmp_path, monkeypatch):
         ({"base_model": "base", "quantization": 4}, "quantization=4 is not one of None, '8bit', '4bit'"),
         ({"config": "huge"}, "config='huge' is not one of 'small', 'base'"),
         (
-            {"injection": "kv_memory", "gradient_checkpointing": True},
+            {"injection": "kv_memory", "activation_checkpointing": True},
             "injection='kv_memory' does not support activation checkpointing",
         ),
         (
-            {"base_model": "base", "injection": "kv_memory", "gradient_checkpointing": True},
+            {"base_model": "base", "injection": "kv_memory", "activation_checkpointing": True},
             "injection='kv_memory' does not support activation checkpointing",
         ),
         ({"injection": "telepathy"}, "injection='telepathy' is not one of 'soft_prompt'"),
@@ -815,13 +815,13 @@ def test_command_for_nested_values(base, monkeypatch, tmp_path):
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(record) + "\n" for record in make_nested()))
     model = tmp_path / "model"
     options = ["--config", "brief", "--schema", tmp_path / "schema.json", "--key-order", "shuffled"]
-    options += ["--base-model", base, "--tuning", "lora", "--gradient-checkpointing"]
+    options += ["--base-model", base, "--tuning", "lora", "--activation-checkpointing"]
     assert call(monkeypatch, "train", tmp_path / "data.jsonl", "--output-dir", model, *options) == 0
     pipe = DiffLMPipeline.from_pretrained(model)
     assert pipe.vae.config.lora["r"] == 2
     arguments = pipe.config.training["arguments"]
     assert (arguments["key_order"], arguments["tuning"]) == ("shuffled", "lora")
-    assert arguments["gradient_checkpointing"] is True
+    assert arguments["activation_checkpointing"] is True
     assert pipe.processor.schema.to_json_schema().items() >= JSON_SCHEMA.items()
 
     files = [tmp_path / name for name in ("a.jsonl", "a.parquet", "a.csv", "shards")]

@@ -244,6 +244,7 @@ def test_documents(evaluate, tmp_path):
     assert json.loads((tmp_path / "report.json").read_text()) == scores
 
 
+@pytest.mark.slow
 def test_regression_of_many_columns(tmp_path):
     generator = np.random.default_rng(0)
     tables = [pd.DataFrame(generator.normal(size=(60, 26)), columns=[f"c{i:02d}" for i in range(26)]) for _ in "012"]

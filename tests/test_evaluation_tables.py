@@ -94,6 +94,7 @@ def shuffle_columns(table):
     return pd.DataFrame({name: generator.permutation(column) for name, column in table.items()})
 
 
+@pytest.mark.slow
 def test_real_rows_of_adult_pass(adult):
     """What is known of rows of the same distribution: nothing tells them from others, and nothing is given away."""
     scores = evaluate_table(
@@ -128,6 +129,7 @@ def test_shuffled_columns_of_adult_are_found_out(adult):
     assert auc == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_bootstrap_of_adult_raises_every_alarm(adult):
     bootstrap = adult["train"].sample(frac=1, replace=True, random_state=0)
     alarms = privacy_alarms(privacy_scores(bootstrap, adult["train"], adult["test"]))

@@ -147,6 +147,7 @@ def test_a_folder_of_something_else(pipe, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment(folder, tmp_path):
     """SIGKILL at random moments, again and again: in the end the bytes are those of a run that was left alone."""
     num_records = 40 * SHARD

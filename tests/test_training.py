@@ -258,6 +258,7 @@ def test_folder_not_empty(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
 
 
+@pytest.mark.slow
 def test_many_columns(brief, tmp_path):
     rng = np.random.default_rng(0)
     table = pd.DataFrame(rng.integers(0, 3, (40, 300)), columns=[f"c{i}" for i in range(300)])

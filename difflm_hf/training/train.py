@@ -95,7 +95,7 @@ def train(
     base_encoder: str | None = None,
     tuning: str = "frozen",
     quantization: str | None = None,
-    gradient_checkpointing: bool = False,
+    activation_checkpointing: bool = False,
     injection: str = "soft_prompt",
     max_length: int = 1024,
     overlong: str = "raise",
@@ -140,7 +140,7 @@ def train(
             What of `base_model` is trained: nothing by `"frozen"`, LoRA layers by `"lora"`, or all of it by `"full"`.
         quantization (`str`, *optional*):
             Load a `base_model` that is not trained itself in `"8bit"` or `"4bit"`, by bitsandbytes.
-        gradient_checkpointing (`bool`, defaults to `False`):
+        activation_checkpointing (`bool`, defaults to `False`):
             Compute activations anew in the backward pass: less memory, about a third more time.
         injection (`str`, defaults to `"soft_prompt"`): One of the four ways of [`DiffLMConfig`].
         max_length (`int`, defaults to 1024):
@@ -182,7 +182,7 @@ def train(
         "base_encoder": base_encoder and (Path(base_encoder).name if os.path.isdir(base_encoder) else base_encoder),
         "tuning": tuning,
         "quantization": quantization,
-        "gradient_checkpointing": gradient_checkpointing,
+        "activation_checkpointing": activation_checkpointing,
         "injection": injection,
         "max_length": max_length,
         "overlong": overlong,
@@ -245,8 +245,8 @@ def train(
     else:
         vae = adapt_model(base_encoder, base_model, processor, recipe, injection, records, tuning, quantization)
         recipe = replace(recipe, vae={**recipe.vae, "learning_rate": TUNINGS[tuning]})
-    if gradient_checkpointing:
-        recipe = replace(recipe, vae={**recipe.vae, "gradient_checkpointing": True})
+    if activation_checkpointing:
+        recipe = replace(recipe, vae={**recipe.vae, "activation_checkpointing": True})
         vae.activation_checkpointing_enable()  # says whether it can
     hub = {}
     if push_to_hub:
