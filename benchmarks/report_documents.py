@@ -30,8 +30,8 @@ WAYS = """Of the four ways, the paper, which injects into an LM of 7 billion par
 Here the order by reconstruction is {ranking}, after {steps} steps each{difference}."""
 
 # Where a memory comes first
-DIFFERENCE = """. A memory gives each layer keys and values of its own (and trains more parameters for it); soft prompts pass
-through layers of a frozen LM that have never seen their like, of which a small LM seems to make less"""
+DIFFERENCE = """. A memory gives each layer keys and values of its own, and trains more parameters for it; soft
+prompts pass through layers of a frozen LM that have never seen their like, of which a small one seems to make less"""
 
 UNUSED = """After so few steps the decoders make no use of latents yet: another record's do as well. What was
 learnt is what all records have in common, by the parts of the injection, and of the LM, that are the same for all."""
