@@ -31,7 +31,7 @@ PAGE = """# Benchmarks
 
 Written by `python -m benchmarks.report` from the figures in `benchmarks/results`, which
 `python -m benchmarks.tables` measures: it trains each model on the same splits, in a process and a virtual environment
-of its own, one after the other, with both cores to itself, has it generate as many rows as it was trained on, and
+of its own, one after the other, has it generate as many rows as it was trained on, and
 scores them by [`evaluate_table`](evaluation.md). All figures are of one processor with 2 cores and bf16 matrix units,
 no GPU. The splits are those of the DiffLM paper's published preparation. All seeds are {seed}.
 
@@ -153,12 +153,12 @@ operations on single elements.
 {solvers}
 
 *Evaluations* are those of the denoiser. C2ST is against the test split and against the training split, of as many
-records as that has; differences below 0.005 are noise.
+records as that has; differences of up to 0.01 are noise.
 
 ![Records per second against records computed together, and against columns](images/generation.png)
 
-Records per second for blocks of {batches}. Tables of numbers and categories in equal parts, with models of the default
-size: {columns}.
+Records per second for blocks of {batches}. Tables of three columns of numbers to one of categories, with models of the
+default size: {columns}.
 """
 ENDLESS = """- {records:,} records in {files} files took {seconds:,.0f} s, {rate:,.0f} a second. The peak of memory was
   {after:,.0f} MiB after the first million, and {peak:,.0f} MiB in the end.

@@ -29,10 +29,18 @@ def train(
     output_dir: Annotated[Path, typer.Option(help="A new or empty folder for the model.")],
     validation: Annotated[Path | None, typer.Option(help="Records to select by; a tenth of DATA by default.")] = None,
     config: Annotated[str, typer.Option(help="The recipe: small or base.")] = "small",
-    base_model: Annotated[str | None, typer.Option(help="A pretrained causal LM of the Hub, to write them.")] = None,
-    base_encoder: Annotated[str | None, typer.Option(help="A pretrained encoder of the Hub, with it.")] = None,
-    tuning: Annotated[str, typer.Option(help="What of it is trained: frozen (nothing), lora or full.")] = "frozen",
-    quantization: Annotated[str | None, typer.Option(help="Load it in 8bit or 4bit, by bitsandbytes.")] = None,
+    base_model: Annotated[
+        str | None, typer.Option(help="A pretrained causal LM of the Hub, to write records.")
+    ] = None,
+    base_encoder: Annotated[
+        str | None, typer.Option(help="A pretrained encoder of the Hub, beside the base model.")
+    ] = None,
+    tuning: Annotated[
+        str, typer.Option(help="What of the base model is trained: frozen (nothing), lora or full.")
+    ] = "frozen",
+    quantization: Annotated[
+        str | None, typer.Option(help="Load the base model in 8bit or 4bit, by bitsandbytes.")
+    ] = None,
     activation_checkpointing: Annotated[
         bool, typer.Option("--activation-checkpointing", help="Less memory, about a third more time.")
     ] = False,
@@ -53,9 +61,12 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on where a run into OUTPUT_DIR was cut off.")] = False,
     push_to_hub: Annotated[bool, typer.Option("--push-to-hub", help="Push the model to the Hub at the end.")] = False,
-    hub_model_id: Annotated[str | None, typer.Option(help="Where to; the name of OUTPUT_DIR by default.")] = None,
+    hub_model_id: Annotated[
+        str | None, typer.Option(help="The repository; the name of OUTPUT_DIR by default.")
+    ] = None,
     hub_strategy: Annotated[
-        str, typer.Option(help="What to push before: end, every_save, checkpoint or all_checkpoints.")
+        str,
+        typer.Option(help="What to push while training: end (nothing), every_save, checkpoint or all_checkpoints."),
     ] = "every_save",
     hub_revision: Annotated[str | None, typer.Option(help="The branch; a new one is made.")] = None,
     private: Annotated[bool | None, typer.Option(help="Whether a new repository is private.")] = None,
@@ -248,7 +259,9 @@ def evaluate(
     real: Annotated[Path, typer.Option(help="The records that the generator was trained on.")],
     synthetic: Annotated[Path, typer.Option(help="Generated records.")],
     output: Annotated[Path, typer.Option(help="A folder for report.html, report.json and plots.")],
-    holdout: Annotated[Path | None, typer.Option(help="Real records that it has not seen; needed for tables.")] = None,
+    holdout: Annotated[
+        Path | None, typer.Option(help="Real records that the generator has not seen; needed for tables.")
+    ] = None,
     target: Annotated[str | None, typer.Option(help="The column to predict, to measure utility.")] = None,
     categorical: Annotated[list[str] | None, typer.Option(help="A column to take as categories; repeatable.")] = None,
     log_target: Annotated[bool, typer.Option(help="Predict log(1 + target).")] = False,

@@ -100,6 +100,7 @@ class RecordParser:
 
     @property
     def is_complete(self) -> bool:
+        """Whether the record has come to its end."""
         return self.ids[-1:] == [self.eos_token_id]
 
     def append(self, token_id: int) -> list[int]:

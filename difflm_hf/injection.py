@@ -49,9 +49,12 @@ class SoftPrompt(LatentInjection):
         self.projection = nn.Linear(config.latent_size, config.num_latent_tokens * self.hidden_size)
 
     def prompt(self, latents: torch.Tensor) -> torch.Tensor:
+        """The virtual tokens, of shape `(batch_size, num_virtual_tokens, hidden_size)`."""
         return self.project(latents).view(len(latents), -1, self.hidden_size)
 
-    def forward(self, latents, inputs_embeds, past_key_values):
+    def forward(
+        self, latents: torch.Tensor, inputs_embeds: torch.Tensor, past_key_values: Cache | None
+    ) -> tuple[torch.Tensor, Cache | None]:
         prompt = self.prompt(latents).to(inputs_embeds.dtype)
         return torch.cat([prompt, inputs_embeds], dim=1), past_key_values
 
@@ -64,7 +67,7 @@ class PrefixSoftPrompt(SoftPrompt):
         self.prefix = nn.Embedding(config.num_prefix_tokens, self.hidden_size)
         self.num_virtual_tokens += config.num_prefix_tokens
 
-    def prompt(self, latents):
+    def prompt(self, latents: torch.Tensor) -> torch.Tensor:
         prefix = self.prefix.weight.expand(len(latents), -1, -1)
         return torch.cat([prefix, super().prompt(latents)], dim=1)
 
@@ -82,7 +85,9 @@ class KVMemory(LatentInjection):
         self.projection = nn.Linear(config.latent_size, torch.Size(self.shape).numel())
         self.lm_config = lm
 
-    def forward(self, latents, inputs_embeds, past_key_values):
+    def forward(
+        self, latents: torch.Tensor, inputs_embeds: torch.Tensor, past_key_values: Cache | None
+    ) -> tuple[torch.Tensor, Cache | None]:
         memory = self.project(latents).to(inputs_embeds.dtype).view(len(latents), *self.shape)
         cache = DynamicCache(config=self.lm_config) if past_key_values is None else past_key_values
         for layer, keys_and_values in enumerate(memory.unbind(1)):
@@ -99,7 +104,9 @@ class InputEmbed(LatentInjection):
         super().__init__()
         self.projection = nn.Linear(config.latent_size, config.get_text_config().hidden_size)
 
-    def forward(self, latents, inputs_embeds, past_key_values):
+    def forward(
+        self, latents: torch.Tensor, inputs_embeds: torch.Tensor, past_key_values: Cache | None
+    ) -> tuple[torch.Tensor, Cache | None]:
         return inputs_embeds + self.project(latents).to(inputs_embeds.dtype)[:, None], past_key_values
 
 

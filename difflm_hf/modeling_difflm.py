@@ -84,6 +84,8 @@ class DiffLMOutput(ModelOutput):
 
 
 class DiffLMPreTrainedModel(PushToHubMixin, PreTrainedModel):
+    """Loading and saving of [`DiffLMModel`] and [`DiffLMForCausalLM`], with a base LM that checkpoints only name."""
+
     config_class = DiffLMConfig
     base_model_prefix = "difflm"
     _supports_sdpa = True
@@ -264,6 +266,7 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs) -> DiffLMForCausalLM:
+        """As [`DiffLMPreTrainedModel.from_pretrained`], also of a checkpoint of a whole [`DiffLMModel`]."""
         loaded = super().from_pretrained(*args, **{"key_mapping": {r"^decoder\.": ""}, **kwargs})
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         if model.generation_config._from_model_config:
@@ -522,7 +525,7 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         if self.config.position_ranges is None and not self._has_plain_head():
             return _token_nll(self(inputs, latents=latents, use_cache=False).logits, targets).sum(1)
         if self.config.position_ranges is None:
-            # Of JSON, three tokens of four are forced: the head, the largest layer of a small LM, leaves them out.
+            # Of JSON rows, most tokens are forced: the head, the largest layer of a small LM, leaves them out.
             hidden, _ = self._hidden_states(inputs, latents)
             counted = targets >= 0
             logits = self.get_output_embeddings()(hidden[counted]).float()

@@ -119,10 +119,12 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
 
     @property
     def schema(self) -> RecordSchema:
+        """The schema of the records."""
         return self.codec.schema
 
     @property
     def is_compact(self) -> bool:
+        """Whether records are rows in the compact format."""
         return isinstance(self.codec, CompactCodec)
 
     @property
@@ -139,8 +141,8 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
             return_tensors (`str`, *optional*, defaults to `"pt"`): Framework of the tensors.
 
         Returns:
-            `BatchFeature` with `input_ids` and, where there is padding, `attention_mask`, both of shape
-            `(num_records, sequence_length)`; with the compact codec also `remainders`, of shape
+            `BatchFeature` with `input_ids` and `attention_mask`, both of shape `(num_records, sequence_length)`; with
+            the compact codec, which leaves out a mask that masks nothing, also `remainders`, of shape
             `(num_records, num_remainders)`; with the other codecs also `decoder_input_ids` and
             `decoder_attention_mask`; with the JSON codec also `labels`, of the same shape: the ids that the grammar
             leaves a choice of, and −100 for those that it forces. They are none where keys are shuffled, which the

@@ -57,9 +57,11 @@ class RecordGenerationPipeline(Pipeline):
         return records
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+        """As [`DiffLMPipeline.save_pretrained`]."""
         self.model.save_pretrained(save_directory, **kwargs)
 
     def push_to_hub(self, repo_id: str, **kwargs) -> CommitInfo:
+        """As [`DiffLMPipeline.push_to_hub`]."""
         return self.model.push_to_hub(repo_id, **kwargs)
 
     def __repr__(self) -> str:

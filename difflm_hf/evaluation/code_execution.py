@@ -52,6 +52,7 @@ class ExecutionResult:
 
     @property
     def passed(self) -> bool:
+        """Whether the program came to its end."""
         return self.status == "passed"
 
 

@@ -60,6 +60,7 @@ def encode_tables(
 
 
 def is_categorical(column: pd.Series) -> bool:
+    """Whether a column holds neither numbers nor datetimes."""
     is_number = pd_types.is_numeric_dtype(column) and not pd_types.is_bool_dtype(column)
     return not (is_number or pd_types.is_datetime64_any_dtype(column))
 

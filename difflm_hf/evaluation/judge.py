@@ -183,7 +183,8 @@ def judge_records(
 
     Args:
         records (`Sequence[str | dict]`): The records.
-        endpoint, model, api_key, criteria (*optional*): Those of [`judge_pairs`], and so are the other settings.
+        endpoint, model (`str`): Those of [`judge_pairs`].
+        api_key, criteria (*optional*): Likewise, as are the other settings.
 
     Returns:
         `dict[str, Any]`, ready for JSON but for NaN:

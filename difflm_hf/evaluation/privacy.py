@@ -284,7 +284,8 @@ def privacy_alarms(scores: dict[str, Any]) -> list[str]:
 
     Returns:
         `list[str]`: A sentence for each finding that is statistically significant (p < 0.001) and, but for exact
-        copies, notable: at least 5 percentage points beyond chance, or a third of what copying everything would do.
+        copies, notable: more than 5 percentage points beyond chance, or a third of what copying everything would
+        do; of attribute disclosure, a risk above 5 %.
     """
 
     def found() -> Iterator[str]:

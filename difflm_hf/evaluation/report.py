@@ -356,7 +356,7 @@ def summarize(scores: Mapping[str, Any]) -> list[Row]:
     ```python
     >>> row = summarize(scores)[0]
     >>> row.name, row.value, row.good
-    ('Column Shapes', '0.984', '1 is best')
+    ('Column Shapes', '0.984', "1 is best, the hold-out's is good")
     ```
     """
     rows = []

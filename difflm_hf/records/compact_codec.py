@@ -38,6 +38,7 @@ class FieldTokens:
     copies: list[str] = field(default_factory=list)
 
     def num_coarse(self, f: Field) -> int:
+        """Coarse ids of the field."""
         return f.nullable + len(self.values) + (self.bins.num_bins if self.bins else 0) + len(self.copies)
 
     @classmethod
@@ -182,6 +183,7 @@ class CompactCodec:
 
     @property
     def vocab_size(self) -> int:
+        """Ids of the vocabulary, those of texts included."""
         return max([4 + self.num_text_ids, *(end for _, end in self.position_ranges)])
 
     @property
@@ -372,6 +374,7 @@ class CompactCodec:
         return texts
 
     def to_dict(self) -> dict[str, Any]:
+        """The codec as JSON values."""
         return {
             "name": self.name,
             "schema": self.schema.to_dict(),
@@ -384,6 +387,7 @@ class CompactCodec:
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> CompactCodec:
+        """A codec of what `to_dict` gave."""
         return cls(
             RecordSchema.from_dict(state["schema"]),
             {name: FieldTokens.from_dict(t) for name, t in state["tokens"]},

@@ -79,8 +79,8 @@ class JSONCodec:
 
         Returns:
             The valid records as a `pandas.DataFrame` with the columns and dtypes of the schema, and a mask of shape
-            `(len(texts),)` that says which texts they came from. A text is valid when it parses and holds exactly the
-            schema's fields, each of its type and inside its bounds.
+            `(len(texts),)` that says which texts they came from. A text is valid when it parses and holds the schema's
+            fields and no others, each of its type and inside its bounds; optional ones may be missing.
         """
         records = [self._parse(text) for text in texts]
         valid = np.array([record is not None for record in records], bool)
@@ -135,10 +135,12 @@ class JSONCodec:
         return record
 
     def to_dict(self) -> dict[str, Any]:
+        """The codec as JSON values."""
         return {"name": self.name, "schema": self.schema.to_dict()}
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> JSONCodec:
+        """A codec of what `to_dict` gave."""
         return cls(RecordSchema.from_dict(state["schema"]))
 
 

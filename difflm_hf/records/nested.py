@@ -108,6 +108,7 @@ def to_plain(value: Any) -> Any:
 
 
 def is_nested(value: Any) -> bool:
+    """Whether a value is an object or an array."""
     return isinstance(value, (dict, list, tuple, np.ndarray))
 
 

@@ -30,6 +30,7 @@ class Grid:
 
     @classmethod
     def fit(cls, field: Field, values: pd.Series) -> Grid:
+        """The coarsest grid that all of these non-null values are on."""
         units = _to_units(field, field.to_numpy(values))
         offsets = units.view(np.uint64) - units.min().view(np.uint64)
         step = int(np.gcd.reduce(np.unique(offsets))) or 1
@@ -108,6 +109,7 @@ class QuantileBins:
 
     @classmethod
     def fit(cls, points: np.ndarray, num_bins: int, num_steps: int, min_records: int) -> QuantileBins:
+        """Bins of about as many of these points each, at most `num_bins`, in steps of at least `min_records`."""
         points = np.sort(points)
         starts, first_steps = [], []
         edges = np.searchsorted(points, _quantiles(points, min(num_bins, max(1, len(points) // min_records))))

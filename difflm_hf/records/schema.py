@@ -165,10 +165,12 @@ class Field:
 
     @property
     def is_numeric(self) -> bool:
+        """Whether its values have an order: numbers and datetimes."""
         return self.type in ("integer", "number", "datetime")
 
     @property
     def time_zone(self) -> Any:
+        """The time zone of datetimes, if they have one."""
         return getattr(pd_types.pandas_dtype(self.dtype), "tz", None)
 
     @property
@@ -381,6 +383,7 @@ class RecordSchema:
 
     @property
     def names(self) -> list[str]:
+        """The names of the fields, in their order."""
         return [f.name for f in self.fields]
 
     @property
@@ -573,6 +576,7 @@ class RecordSchema:
         return Features.from_arrow_schema(self.to_arrow())
 
     def to_dict(self) -> list[dict[str, Any]]:
+        """The fields as JSON values."""
         # JSON Schemas as text, since processors sort keys, and theirs have the order of the records'.
         return [
             {k: json.dumps(v) if k == "json_schema" else v for k, v in asdict(f).items() if v is not None}
@@ -581,6 +585,7 @@ class RecordSchema:
 
     @classmethod
     def from_dict(cls, fields: list[dict[str, Any]]) -> RecordSchema:
+        """A schema of what [`RecordSchema.to_dict`] gave."""
         parsed = [{"json_schema": json.loads(f["json_schema"])} if "json_schema" in f else {} for f in fields]
         return cls([Field(**{**f, **nested}) for f, nested in zip(fields, parsed)])
 
@@ -590,6 +595,7 @@ class RecordSchema:
 
     @classmethod
     def load(cls, path: str | Path) -> RecordSchema:
+        """Reads a file of [`RecordSchema.save`]. Raises a `ValueError` for any other."""
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except (TypeError, ValueError) as error:
@@ -650,12 +656,14 @@ def check_columns(table: pd.DataFrame, source: str) -> None:
 
 
 def isoformat(moment: pd.Timestamp) -> str:
+    """A moment as pandas can read it back."""
     # Local times before about 1900 have offsets with seconds, which pandas writes but does not read.
     has_seconds = moment.tz is not None and moment.utcoffset().total_seconds() % 60
     return (moment.tz_convert("UTC") if has_seconds else moment).isoformat()
 
 
 def is_text(value: Any) -> bool:
+    """Whether a value is a string that UTF-8 can hold."""
     return isinstance(value, str) and not SURROGATE.search(value)
 
 

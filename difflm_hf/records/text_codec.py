@@ -50,8 +50,10 @@ class TextCodec:
         return pd.DataFrame({self.field.name: self.field.to_series(column[valid].to_numpy(), null)}), valid
 
     def to_dict(self) -> dict[str, Any]:
+        """The codec as JSON values."""
         return {"name": self.name, "schema": self.schema.to_dict()}
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> TextCodec:
+        """A codec of what `to_dict` gave."""
         return cls(RecordSchema.from_dict(state["schema"]))
