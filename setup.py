@@ -19,7 +19,7 @@ setup(
     },
     python_requires=">=3.11",
     install_requires=[
-        "torch>=2.8",
+        "torch>=2.11",
         "transformers>=5.23",
         "diffusers>=0.42",
         "accelerate>=1.10",

@@ -202,17 +202,20 @@ class DiffLMPreTrainedModel(PushToHubMixin, PreTrainedModel):
             config.name_or_path = ""
         # A base that is trained after all is another one.
         is_whole = merge_base or not self.config.freeze_decoder
-        if is_whole and getattr(self.get_submodule(self.lm_module), "is_quantized", False):
-            raise ValueError(
-                "the base model is quantized, and has lost the weights that would be saved; load this model without "
-                "quantization_config to save with merge_base=True"
-            )
         with self.merged_base() if is_whole else nullcontext():
             super().save_pretrained(save_directory, *args, max_shard_size=max_shard_size, **kwargs)
 
     @contextmanager
     def merged_base(self) -> Iterator[None]:
-        """Within it, a frozen base LM is taken for a part of the model like any other."""
+        """
+        Within it, a frozen base LM is taken for a part of the model like any other. Raises a `ValueError` where the
+        base is quantized.
+        """
+        if getattr(self.get_submodule(self.lm_module), "is_quantized", False):
+            raise ValueError(
+                "the base model is quantized, and has lost the weights that would be saved; load this model without "
+                "quantization_config to save with merge_base=True"
+            )
         config, left_out = self.config, self._keys_to_ignore_on_save
         base = config.base_model, config.base_revision
         config.base_model = config.base_revision = None

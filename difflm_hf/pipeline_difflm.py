@@ -86,8 +86,6 @@ class DiffLMPipeline(DiffusionPipeline):
         training (`dict`, *optional*): What training recorded, for the model card.
     """
 
-    model_cpu_offload_seq = "denoiser->vae"
-
     def __init__(
         self,
         vae: DiffLMModel,
@@ -323,7 +321,6 @@ class DiffLMPipeline(DiffusionPipeline):
         with self.progress_bar(total=num_records) as progress_bar:
             tables = list(self._generate_blocks(_draw_seed(generator), 0, num_records, sampling, progress_bar))
         records = self.format_records(pd.concat(tables, ignore_index=True), output_type)
-        self.maybe_free_model_hooks()
         return DiffLMPipelineOutput(records) if return_dict else (records,)
 
     @torch.no_grad()
@@ -371,7 +368,6 @@ class DiffLMPipeline(DiffusionPipeline):
                 _draw_seed(generator), first_block, num_records, sampling, progress_bar
             ):
                 yield schema.to_record_batch(table)
-        self.maybe_free_model_hooks()
 
     def _generate_blocks(
         self, seed: int, first_block: int, num_records: int, sampling: tuple, progress_bar: tqdm
@@ -533,18 +529,23 @@ def _load_vae_with_base(
     """
     if base_model is None and DiffLMConfig.from_pretrained(folder / "vae").base_model is None:
         return {}
+    if kwargs.get("quantization_config") is not None:
+        raise ValueError(
+            "quantization_config does not reach the base model; load it by DiffLMModel.from_pretrained(..., "
+            "subfolder='vae', quantization_config=BitsAndBytesConfig(...)), and pass it as vae"
+        )
     where = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
     if base_model is not None:
         processor = kwargs.get("processor") or DiffLMProcessor.from_pretrained(folder / "processor")
         check_vocabulary(processor.tokenizer, base_model, **where)
-    dtype = kwargs.get("dtype")
+    dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
     if isinstance(dtype, dict):
         dtype = dtype.get("vae", dtype.get("default"))
     vae = DiffLMModel.from_pretrained(
         folder / "vae",
         base_model=base_model,
         dtype="auto" if dtype is None else dtype,
-        device_map=kwargs.get("device_map"),
+        **{name: kwargs[name] for name in ("device_map", "max_memory", "offload_folder") if name in kwargs},
         **where,
     )
     return {"vae": vae}

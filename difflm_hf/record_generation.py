@@ -36,6 +36,14 @@ class RecordGenerationPipeline(Pipeline):
     _load_feature_extractor = False
     _load_tokenizer = False
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # To other pipelines a batch is one of inputs, to this one it is of records.
+        self.records_per_batch, self._batch_size = self._batch_size, None
+
+    def __call__(self, num_records: int | list[int], *args, batch_size: int | None = None, **kwargs) -> Any:
+        return super().__call__(num_records, *args, records_per_batch=batch_size or self.records_per_batch, **kwargs)
+
     def _sanitize_parameters(self, seed: int | None = None, **kwargs) -> tuple[dict, dict, dict]:
         if seed is not None:
             kwargs["seed"] = seed
@@ -44,10 +52,16 @@ class RecordGenerationPipeline(Pipeline):
     def preprocess(self, num_records: int) -> dict[str, int]:
         return {"num_records": num_records}
 
-    def _forward(self, model_inputs: dict[str, int], seed: int | None = None, **kwargs) -> Any:
+    def _forward(
+        self,
+        model_inputs: dict[str, int],
+        seed: int | None = None,
+        records_per_batch: int | None = None,
+        **kwargs,
+    ) -> Any:
         if seed is not None:
             kwargs["generator"] = torch.Generator().manual_seed(seed)
-        return self.model(**model_inputs, **kwargs, return_dict=False)[0]
+        return self.model(**model_inputs, **kwargs, batch_size=records_per_batch, return_dict=False)[0]
 
     def forward(self, model_inputs: dict[str, int], **kwargs) -> Any:
         # Not that of the base class, which moves tensors, and would look for some in all the records.

@@ -564,6 +564,36 @@ def test_pipeline(run, table, tmp_path):
         DiffLMPipeline.from_pretrained(tmp_path / "merged", base_model=copy)
 
 
+def test_the_base_is_loaded_once(run, table, brief, tmp_path, monkeypatch):
+    """For a second one there may be no room."""
+    load, bases = AutoModelForCausalLM.from_pretrained, []
+
+    def count(*args, **kwargs):
+        bases.append(args)
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", count)
+    arguments = {"config": brief, "base_model": str(run / "base"), "tuning": "lora"}
+    pipe = train(table, tmp_path / "model", **arguments)
+    assert len(bases) == 1
+    (tmp_path / "model" / "model_index.json").unlink()
+    resumed = train(table, tmp_path / "model", resume=True, **arguments)
+    assert len(bases) == 2
+    for name, weight in pipe.vae.state_dict().items():
+        assert torch.equal(resumed.vae.state_dict()[name], weight), name
+    loaded = DiffLMPipeline.from_pretrained(tmp_path / "model")
+    first, second, third = (p(4, generator=seeded(), output_type="pandas").records for p in (pipe, resumed, loaded))
+    pd.testing.assert_frame_equal(first, second)
+    pd.testing.assert_frame_equal(first, third)
+
+
+def test_arguments_reach_the_base(run):
+    pipe = DiffLMPipeline.from_pretrained(run / "whole", torch_dtype=torch.bfloat16)
+    assert {p.dtype for p in pipe.vae.decoder.lm.parameters()} == {torch.bfloat16}
+    with pytest.raises(ValueError, match="pass it as vae"):
+        DiffLMPipeline.from_pretrained(run / "whole", quantization_config=object())
+
+
 def test_base_of_another_vocabulary(run, tmp_path):
     """Of the same size, so that nothing but the tokenizer tells."""
     save_byte_level_lm(tmp_path / "other", swapped=("q", "}"))

@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset
 from diffusers import DiffusionPipeline, EDMDPMSolverMultistepScheduler, EDMEulerScheduler
 from tiny import make_table, seeded
-from transformers import AutoConfig
+from transformers import AutoConfig, pipeline
 
 from difflm_hf import (
     DiffLMDenoiser,
@@ -27,6 +27,7 @@ from difflm_hf import (
     LatentEDMScheduler,
     train,
 )
+from difflm_hf.modeling_difflm import DiffLMForCausalLM
 from difflm_hf.profiling import profile_generation
 
 
@@ -421,3 +422,19 @@ def test_no_pipeline(tmp_path):
         DiffLMPipeline.from_pretrained(tmp_path)
     with pytest.raises(OSError, match="nowhere is neither a folder nor a model that the Hub gives"):
         DiffLMPipeline.from_pretrained(tmp_path / "nowhere")
+
+
+def test_batches_of_the_task(folder, monkeypatch):
+    sizes = []
+    sample_records = DiffLMForCausalLM.sample_records
+    monkeypatch.setattr(
+        DiffLMForCausalLM, "sample_records", lambda self, z, *a: sizes.append(len(z)) or sample_records(self, z, *a)
+    )
+    generate = pipeline("record-generation", model=str(folder))
+    expected = generate(20, seed=0)
+    assert set(sizes) == {BLOCK}
+    sizes.clear()
+    assert generate(20, seed=0, batch_size=8) == expected
+    assert pipeline("record-generation", model=str(folder), batch_size=8)(20, seed=0) == expected
+    assert generate([20, 5], seed=0, batch_size=8)[0] == expected
+    assert set(sizes) == {8}

@@ -186,6 +186,18 @@ class TestRareCategories:
         assert records["size"].cat.categories.tolist() == ["M", "L"] and records["size"].tolist() == list(left["size"])
 
 
+def test_unused_categories_of_a_dtype_are_not_told(brief, tmp_path, caplog):
+    people = make_people(60)
+    people.loc[0, "city"] = PLANTED["city"]
+    people["city"] = people["city"].astype("category")
+    with caplog.at_level("WARNING", "difflm_hf"):
+        pipe = train(people, tmp_path / "model", config=brief, min_category_count=10)
+    assert pipe.processor.schema["city"].categories == ["Bonn", "Gera", "Ulm"]
+    assert pipe.processor.schema["city"].rarest >= 10
+    assert PLANTED["city"] not in (tmp_path / "model" / "processor" / "processor_config.json").read_text()
+    assert "1 records have categories of fewer than 10" in caplog.text
+
+
 class TestPublishable:
     def test_categories(self):
         table = pd.DataFrame({"a": ["u"] * 9 + ["v"] * 40, "b": ["x"] * 2 + ["y"] * 47})

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from difflm_hf import DiffLMProcessor
 from difflm_hf.records import CompactCodec, Field, JSONCodec, RecordSchema, read_table, write_table
 from difflm_hf.records.schema import DATETIME_FORMATS, isoformat
 
@@ -610,6 +611,19 @@ def test_csv_with_a_byte_order_mark(tmp_path):
     path = tmp_path / "excel.csv"
     path.write_text("naïve,b\n1,2\n", encoding="utf-8-sig")
     assert read_table(path).columns.tolist() == ["naïve", "b"]
+
+
+def test_rows_without_a_key_come_back_without_it(tmp_path):
+    records = [{"a": 1, "b": "x"}, {"a": 2}, {"a": 3, "b": "y"}] * 8
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    table = read_table(tmp_path / "in.jsonl")
+    processor = DiffLMProcessor.from_records(table)
+    assert processor.is_compact
+    batch = processor(table)
+    decoded, _ = processor.decode_records(batch["input_ids"].numpy(), batch["remainders"].numpy())
+    write_table(decoded, tmp_path / "out.jsonl")
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert written == records
 
 
 def test_csv_floats_are_read_to_the_last_bit(tmp_path):

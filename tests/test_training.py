@@ -99,6 +99,22 @@ def test_output_folder(run):
     assert not (run / "complete").exists()
 
 
+def test_what_train_returns_is_what_it_saves(brief, tmp_path):
+    pipe = train(make_table(), tmp_path / "model", config=brief)
+    loaded = DiffLMPipeline.from_pretrained(tmp_path / "model")
+    assert pipe.name_or_path == loaded.name_or_path == str(tmp_path / "model")
+    for name in ("vae", "denoiser"):
+        part, same = getattr(pipe, name), getattr(loaded, name)
+        assert not part.training and part.dtype == same.dtype
+        # Nothing is left of what training needed of it, such as another forward under autocast.
+        assert part.forward.__func__ is same.forward.__func__ is type(part).forward
+    for part in ("encoder", "decoder.lm"):
+        config, same = (p.vae.get_submodule(part).config for p in (pipe, loaded))
+        assert config._attn_implementation == same._attn_implementation
+    first, second = (p(20, generator=seeded(), output_type="pandas").records for p in (pipe, loaded))
+    pd.testing.assert_frame_equal(first, second)
+
+
 def test_losses_fall(run):
     for phase, tags in {"vae": ("loss", "eval_loss", "eval_bound"), "denoiser": ("loss",)}.items():
         for tag in tags:
@@ -216,6 +232,23 @@ def test_measuring_speed_changes_nothing(brief, tmp_path):
         train(make_table(60), tmp_path / name, config=brief, max_minutes=minutes)
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
     assert scalars(tmp_path / "a" / "logs" / "vae") == scalars(tmp_path / "b" / "logs" / "vae")
+
+
+def test_speed_is_measured_as_training_goes(brief, tmp_path, monkeypatch):
+    compute_loss, calls = DiffLMTrainer.compute_loss, []
+
+    def spy(self, model, inputs, *args, **kwargs):
+        loss = compute_loss(self, model, inputs, *args, **kwargs)
+        if torch.is_grad_enabled():
+            calls.append((model.training, torch.is_autocast_enabled("cpu")))
+        return loss
+
+    monkeypatch.setattr(DiffLMTrainer, "compute_loss", spy)
+    monkeypatch.setattr(sys.modules["difflm_hf.training.train"], "supports_bf16", lambda: True)
+    train(make_table(60), tmp_path / "model", config=brief, max_minutes=1)
+    assert all(is_training for is_training, _ in calls)
+    # Measurements come first; training wraps the model's forward instead.
+    assert [has_autocast for _, has_autocast in calls] == [True] * 13 + [False] * 2
 
 
 def test_best_checkpoint_and_early_stopping(tmp_path):
@@ -400,6 +433,14 @@ def denoiser_trainer(folder: Path, **fields) -> LatentDiffusionTrainer:
     denoiser = DiffLMDenoiser(latent_size=4, width=16, num_layers=1)
     args = LatentDiffusionTrainingArguments(output_dir=str(folder), **arguments | fields)
     return LatentDiffusionTrainer(denoiser, args, LatentEDMScheduler(), train_dataset=dataset, eval_dataset=dataset)
+
+
+def test_one_process_has_one_device(parts, tmp_path):
+    trainer = vae_trainer(parts, tmp_path)
+    trainer.args._n_gpu = 2
+    trainer = DiffLMTrainer(trainer.model, trainer.args, train_dataset=parts[1], eval_dataset=parts[1])
+    assert trainer.args.n_gpu == 1
+    trainer.train()
 
 
 class StopAt(TrainerCallback):

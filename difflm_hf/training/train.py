@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from diffusers import EDMDPMSolverMultistepScheduler
+from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -198,6 +199,11 @@ def train(
         raise ValueError("tuning and quantization are of a base_model; give one, or leave them out")
     if tuning == "full" and quantization is not None:
         raise ValueError("a quantized LM cannot be trained; choose tuning='lora', or leave quantization out")
+    if merge_base and quantization is not None:
+        raise ValueError(
+            "merge_base is for the base's own weights, and a quantized base has lost them; leave merge_base out, and "
+            "push what is trained by DiffLMPipeline.from_pretrained(output_dir).push_to_hub(..., merge_base=True)"
+        )
     if base_encoder is not None and base_model is None:
         raise ValueError("base_encoder goes with base_model; give both, or neither")
     output_dir = Path(output_dir)
@@ -214,6 +220,8 @@ def train(
     both = schema.conform(both)
     if min_category_count > 1:
         schema, kept = schema.without_rare_categories(both, min_category_count)
+        if num_rare := int((~kept).sum()):
+            logger.warning(f"{num_rare} records have categories of fewer than {min_category_count}, and are left out")
         both, order, num_train = _keep(kept, both, order, num_train)
         schema = _narrowed(schema, both) if is_inferred else schema
     tokenizers = [base and AutoTokenizer.from_pretrained(base) for base in (base_model, base_encoder)]
@@ -276,8 +284,9 @@ def train(
     )
     block_size = COMPACT_BLOCK_SIZE if processor.is_compact else DOCUMENT_BLOCK_SIZE
     sampler = EDMDPMSolverMultistepScheduler.from_config(scheduler.config, **SAMPLER_CONFIG)
-    save_pipeline(DiffLMPipeline(vae, denoiser, sampler, processor, block_size, training), output_dir)
-    pipe = DiffLMPipeline.from_pretrained(output_dir)
+    pipe = DiffLMPipeline(vae, denoiser, sampler, processor, block_size, training)
+    save_pipeline(pipe, output_dir)
+    pipe.register_to_config(_name_or_path=str(output_dir))
     if push_to_hub:
         pipe.push_to_hub(
             hub["hub_model_id"],
@@ -545,7 +554,9 @@ def _keep(
 
 def _narrowed(schema: RecordSchema, table: pd.DataFrame) -> RecordSchema:
     """A schema that was inferred, with the bounds of what is left of the records: they tell of these, too."""
-    left = RecordSchema.infer(table, [f.name for f in schema if f.type == "category"])
+    # A dtype lists categories that no record has any longer.
+    used = {name: table[name].cat.remove_unused_categories() for name in table.select_dtypes("category")}
+    left = RecordSchema.infer(table.assign(**used), [f.name for f in schema if f.type == "category"])
     return RecordSchema([left[f.name] if left[f.name].type == f.type else f for f in schema])
 
 
@@ -607,19 +618,22 @@ def _run(trainer: Trainer, description: str, deadline: float | None) -> tuple[to
     Trains to the end, the deadline, or where validation no longer improves, from the last checkpoint if there is one.
 
     Returns:
-        The best model, which is also saved in the folder `best`: once that is there, the phase is complete. And the
-        record of the phase.
+        The model with the best weights, which are also saved in the folder `best`: once that is there, the phase is
+        complete. And the record of the phase.
     """
     folder = Path(trainer.args.output_dir)
     best, record = folder / "best", folder / "phase.json"
-    if not best.is_dir():
+    if best.is_dir():
+        for path in best.glob("*.safetensors"):  # all weights but those of a base
+            trainer.model.load_state_dict(load_file(path), strict=False)
+    else:
         with no_progress_bars():
             _train(trainer, description, deadline, folder)
             summary = summarize_phase(description, trainer)
             record.write_text(json.dumps(summary, indent=2), encoding="utf-8")
             _save_whole(trainer.model, best)
-    model = type(trainer.model).from_pretrained(best).to(trainer.args.device).eval()
-    return model, json.loads(record.read_text(encoding="utf-8"))
+    # The model itself rather than another copy, for which there may be no room, nor a quantized base.
+    return trainer.finished_model(), json.loads(record.read_text(encoding="utf-8"))
 
 
 def _train(trainer: Trainer, description: str, deadline: float | None, folder: Path) -> None:
@@ -652,13 +666,14 @@ def _train(trainer: Trainer, description: str, deadline: float | None, folder: P
 def _seconds_per_step(trainer: Trainer, num_warmup: int = 3, num_steps: int = 10, max_seconds: float = 15) -> float:
     """Measures training, validations included, without changing anything."""
     moments = [(buffer, buffer.clone()) for buffer in trainer.model.buffers()]
+    trainer.model.train()
     with torch.random.fork_rng():
         batches = itertools.islice(trainer.get_train_dataloader(), num_warmup + num_steps)
         for step, batch in enumerate(itertools.cycle(list(batches))):
             if step == num_warmup:
                 start = time.monotonic()
             batch = trainer._prepare_inputs(batch)
-            with trainer.compute_loss_context_manager():
+            with trainer.accelerator.autocast():  # which training wraps the model in
                 loss = trainer.compute_loss(trainer.model, batch)
             loss.backward()
             num_measured, seconds = step + 1 - num_warmup, time.monotonic() - start if step >= num_warmup else 0

@@ -116,6 +116,9 @@ class _Trainer(Trainer):
     args: _TrainingArguments
 
     def __init__(self, model: torch.nn.Module, args: TrainingArguments, **kwargs):
+        if args.n_gpu > 1:
+            args._n_gpu = 1  # else copies in threads, which do not have their parameters; accelerate has processes
+        self._attention = _attention_of(model)
         # What TensorDataset returns is a batch already.
         super().__init__(model, args, data_collator=trim_padding, **kwargs)
         self.model_accepts_loss_kwargs = False
@@ -132,6 +135,14 @@ class _Trainer(Trainer):
     def final_weights(self) -> AbstractContextManager:
         """Within it, the model has the weights that training is after."""
         return nullcontext()
+
+    def finished_model(self) -> torch.nn.Module:
+        """The model as it was given, without what training needs of it."""
+        for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+            self.model.__dict__.pop(name, None)  # of accelerate, whose forward computes in bf16
+        if self._attention:
+            self.model.set_attn_implementation(self._attention)
+        return self.model.eval()
 
     def init_hf_repo(self, *args, **kwargs) -> None:
         with explained(self.args.hub_model_id or self.args.output_dir):
@@ -211,6 +222,15 @@ class _Trainer(Trainer):
             **kwargs,
         )
         return push() if blocking else HfApi().run_as_future(push)
+
+
+def _attention_of(model: torch.nn.Module) -> dict[str, str | None]:
+    """What `set_attn_implementation` brings a model back to; nothing for one without."""
+    if not hasattr(model, "set_attn_implementation"):
+        return {}
+    parts = {name: getattr(model.config, name) for name in model.config.sub_configs}
+    given = {name: part._attn_implementation for name, part in parts.items() if part is not None}
+    return {"": model.config._attn_implementation} | given
 
 
 def _forget_paths(path: Path) -> None:
