@@ -248,7 +248,7 @@ def test_speed_is_measured_as_training_goes(brief, tmp_path, monkeypatch):
     train(make_table(60), tmp_path / "model", config=brief, max_minutes=1)
     assert all(is_training for is_training, _ in calls)
     # Measurements come first; training wraps the model's forward instead.
-    assert [has_autocast for _, has_autocast in calls] == [True] * 13 + [False] * 2
+    assert [has_autocast for _, has_autocast in calls] == [True] * 2 + [False] * 2
 
 
 def test_best_checkpoint_and_early_stopping(tmp_path):

@@ -663,26 +663,31 @@ def _train(trainer: Trainer, description: str, deadline: float | None, folder: P
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
 
 
-def _seconds_per_step(trainer: Trainer, num_warmup: int = 3, num_steps: int = 10, max_seconds: float = 15) -> float:
+def _seconds_per_step(trainer: Trainer, num_steps: int = 10, max_seconds: float = 15) -> float:
     """Measures training, validations included, without changing anything."""
     moments = [(buffer, buffer.clone()) for buffer in trainer.model.buffers()]
     trainer.model.train()
-    with torch.random.fork_rng():
-        batches = itertools.islice(trainer.get_train_dataloader(), num_warmup + num_steps)
-        for step, batch in enumerate(itertools.cycle(list(batches))):
-            if step == num_warmup:
-                start = time.monotonic()
+
+    def seconds_per_step() -> float:
+        start, times = time.monotonic(), []
+        for batch in batches:
             batch = trainer._prepare_inputs(batch)
             with trainer.accelerator.autocast():  # which training wraps the model in
                 loss = trainer.compute_loss(trainer.model, batch)
             loss.backward()
-            num_measured, seconds = step + 1 - num_warmup, time.monotonic() - start if step >= num_warmup else 0
-            if num_measured == num_steps or seconds > max_seconds:
+            times.append(time.monotonic() - start)
+            if times[-1] > max_seconds:
                 break
+        return times[-1] / len(times)
+
+    with torch.random.fork_rng():
+        batches = list(itertools.islice(trainer.get_train_dataloader(), num_steps))
+        seconds_per_step()  # the first time, each length of a batch takes longer
+        seconds = seconds_per_step()
     trainer.model.zero_grad()
     for buffer, before in moments:
         buffer.copy_(before)
-    return 1.25 * seconds / num_measured
+    return 1.25 * seconds
 
 
 def _save_whole(component: Any, folder: Path) -> None:
