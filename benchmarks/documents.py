@@ -38,13 +38,13 @@ def command(kind: str, data_dir: Path, work_dir: Path) -> list[str]:
         functions = work_dir / "stdlib.jsonl"
         subprocess.run([sys.executable, str(EXAMPLES / "stdlib_functions.py"), "--output", str(functions)], check=True)
         files = [str(work_dir / "stdlib_train.jsonl"), "--test", str(work_dir / "stdlib_test.jsonl")]
-        minutes = 13
+        minutes = 36
     else:
         folder = data_dir / {"tools": "tools", "text": "e2e"}[kind]
         files = [str(folder / "train.jsonl")]
         for split, name in (("--validation", "valid"), ("--test", "test")):
             files += [split, str(folder / f"{name}.jsonl")]
-        minutes = {"tools": 16, "text": 6}[kind]
+        minutes = {"tools": 23, "text": 6}[kind]
     return [*script, *files, "--output-dir", str(work_dir / kind), "--max-minutes", str(minutes)]
 
 
