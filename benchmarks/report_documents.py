@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
+
+from difflm_hf.training import DOCUMENT_RECIPES
 
 from .markdown import to_table
 from .results import load_result
@@ -45,6 +48,10 @@ the peak of the process, libraries and the loading of weights included.
 *Checkpointing* computes activations anew in the backward pass. 8 and 4 bits are those of bitsandbytes, whose
 products are made for GPUs. {cut}"""
 
+DOCUMENTS = """`python -m benchmarks.documents` runs the examples, each for a given time; `--help` says what data they
+need.
+"""
+
 TOOLS = """### Tools
 
 `examples/train_tools.py`: {num_records:,} function specifications, {minutes:.0f} minutes of training from scratch
@@ -65,7 +72,8 @@ CODE = """### Code
 
 `examples/train_code.py`: {num_records:,} functions of the Python standard library, {minutes:.0f} minutes of
 training from scratch with {threads}, {num_steps:,} steps; {num_dropped:,} of more than 256 tokens were left out,
-and counted. Beside it, an LM of the same architecture without latents, trained for as many steps.
+and counted. Beside it, an LM of the same architecture without latents, trained for as many steps; these have 1,024
+tokens, and those of DiffLM {batch_size} functions, {tokens:.0f} tokens on average.
 
 {table}
 
@@ -183,7 +191,7 @@ def steps_section(result: dict[str, Any]) -> str:
 
 def documents_section() -> str:
     result = load_result("documents")
-    sections = [write(result[kind]) for kind, write in WRITERS.items() if kind in result]
+    sections = [DOCUMENTS] + [write(result[kind]) for kind, write in WRITERS.items() if kind in result]
     if execution := load_result("code_execution"):
         sections.append(execution_section(execution))
     return "\n\n".join(sections)
@@ -235,6 +243,8 @@ def code_section(figures: dict[str, Any]) -> str:
         table=to_table(["", "DiffLM", "LM without latents", "real"], rows),
         reconstruction=ours["reconstruction"],
         kl=ours["kl"],
+        batch_size=(batch_size := DOCUMENT_RECIPES["small"].vae["per_device_train_batch_size"]),
+        tokens=batch_size * lm["nats_per_document"] / math.log(lm["perplexity"]),
         good="\n\n".join(_block(code, "python") for code in figures["samples"]["good"]),
         bad="\n\n".join(_block(code, "text") for code in figures["samples"]["bad"]),
         downstream=to_table(["trained on", "bits per byte", "perplexity", "parse"], downstream),

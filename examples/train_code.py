@@ -35,7 +35,7 @@ SIZES = (
     "max_position_embeddings",
     "tie_word_embeddings",
 )
-TOKENS_PER_STEP = 1024  # about as many as those of DiffLM
+TOKENS_PER_STEP = 1024  # of the language model, whose rows are full; batches of DiffLM have fewer
 
 
 def main(
