@@ -44,7 +44,7 @@ def command(kind: str, data_dir: Path, work_dir: Path) -> list[str]:
         files = [str(folder / "train.jsonl")]
         for split, name in (("--validation", "valid"), ("--test", "test")):
             files += [split, str(folder / f"{name}.jsonl")]
-        minutes = {"tools": 21, "text": 6}[kind]
+        minutes = {"tools": 15, "text": 6}[kind]
     return [*script, *files, "--output-dir", str(work_dir / kind), "--max-minutes", str(minutes)]
 
 

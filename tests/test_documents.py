@@ -707,7 +707,8 @@ def test_trimmed_batches_have_the_same_loss(run, request):
     batch = dataset[shortest]
     trimmed = trim_padding(batch)
     assert batch.keys() == trimmed.keys()
-    assert trimmed[name].shape == (4, lengths[shortest].max()) and trimmed[name].shape < batch[name].shape
+    assert lengths[shortest].max() <= trimmed[name].shape[1] < batch[name].shape[1]
+    assert len({trim_padding(dataset[[row]])[name].shape for row in range(len(dataset))}) <= 16
     losses = []
     for inputs in (batch, trimmed):
         torch.manual_seed(0)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -40,6 +40,10 @@ PRIVATE = (TRAINING_ARGS_NAME, "processor_config.json", "*tokenizer*")
 # Tokens of a record, below which the backward pass of fused attention takes longer in bf16 than a plain one on CPUs
 SHORT = 256
 
+# That batches may have. oneDNN compiles products in bf16 for each length, which takes as long as a step; of a few
+# lengths it keeps what it compiled.
+NUM_LENGTHS = 16
+
 EVAL_SEED = 0  # validation draws the same noise each time, so that its losses compare
 
 
@@ -60,11 +64,12 @@ class TensorDataset(Dataset):
 
 
 def trim_padding(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A batch of records without the columns in which all of them are padding."""
+    """A batch of records without columns in which all of them are padding, of one of [`NUM_LENGTHS`] lengths."""
     trimmed = dict(batch)
     for prefix in ("", "decoder_"):
         if (mask := batch.get(f"{prefix}attention_mask")) is not None:
-            length = int(mask.sum(1).max())
+            step = -(-mask.shape[1] // NUM_LENGTHS)
+            length = -(-int(mask.sum(1).max()) // step) * step
             trimmed |= {name: batch[name][:, :length] for name in (f"{prefix}input_ids", f"{prefix}attention_mask")}
     if "labels" in batch:
         trimmed["labels"] = batch["labels"][:, : trimmed["decoder_input_ids"].shape[1]]
@@ -312,6 +317,12 @@ class DiffLMTrainer(_Trainer):
         if mask is None:  # records of a table are of one length
             return super()._get_train_sampler(train_dataset)
         return LengthGroupedSampler(mask.sum(1).tolist(), self.args.train_batch_size, self.args.data_seed or 0)
+
+    def _get_eval_sampler(self, eval_dataset: TensorDataset) -> Iterable[int] | None:
+        mask = eval_dataset.tensors.get("decoder_attention_mask")
+        if mask is None:
+            return super()._get_eval_sampler(eval_dataset)
+        return mask.sum(1).argsort(descending=True, stable=True).tolist()  # little padding
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         outputs = model(**inputs, beta=self.beta, free_bits=self.args.free_bits)
