@@ -49,8 +49,7 @@ the peak of the process, libraries and the loading of weights included.
 products are made for GPUs. {cut}"""
 
 DOCUMENTS = """`python -m benchmarks.documents` runs the examples, each for a given time; `--help` says what data they
-need.
-"""
+need."""
 
 TOOLS = """### Tools
 
