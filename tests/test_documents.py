@@ -38,7 +38,7 @@ from difflm_hf.records import TextCodec, read_table, write_table
 from difflm_hf.shards import write_shards
 from difflm_hf.training import DOCUMENT_RECIPES, RECIPES
 from difflm_hf.training.train import encode_latents, to_dataset
-from difflm_hf.training.trainers import LengthGroupedSampler, trim_padding
+from difflm_hf.training.trainers import NUM_LENGTHS, LengthGroupedSampler, trim_padding
 
 
 BLOCK = 8
@@ -672,7 +672,8 @@ def test_every_record_once_in_each_epoch(text_run, tmp_path):
     class Watching(DiffLMTrainer):
         def compute_loss(self, model, inputs, *args, **kwargs):
             ids, mask = inputs["decoder_input_ids"], inputs["decoder_attention_mask"]
-            assert mask.any(0).all()  # no column of padding alone
+            # Few columns of padding alone: those that a length has in common with others.
+            assert (~mask.any(0)).sum() < -(-dataset.tensors["decoder_input_ids"].shape[1] // NUM_LENGTHS)
             seen.append([tuple(row[kept].tolist()) for row, kept in zip(ids, mask.bool())])
             return super().compute_loss(model, inputs, *args, **kwargs)
 
@@ -708,7 +709,7 @@ def test_trimmed_batches_have_the_same_loss(run, request):
     trimmed = trim_padding(batch)
     assert batch.keys() == trimmed.keys()
     assert lengths[shortest].max() <= trimmed[name].shape[1] < batch[name].shape[1]
-    assert len({trim_padding(dataset[[row]])[name].shape for row in range(len(dataset))}) <= 16
+    assert len({trim_padding(dataset[[row]])[name].shape for row in range(len(dataset))}) <= NUM_LENGTHS
     losses = []
     for inputs in (batch, trimmed):
         torch.manual_seed(0)
