@@ -116,6 +116,7 @@ def test_dtype(model, error_of, monkeypatch, tmp_path):
     assert "dtype='int3' is neither 'float32' nor 'bfloat16'" in error_of(*arguments, "int3")
 
 
+@pytest.mark.slow
 def test_module(model, tmp_path):
     """`python -m difflm_hf` is the same command."""
     file = tmp_path / "table.jsonl"

@@ -156,6 +156,7 @@ def test_pipeline_gives_the_same_records(kind, request, tmp_path):
     assert texts_of(DiffLMPipeline.from_pretrained(tmp_path / "again")) == expected
 
 
+@pytest.mark.slow
 def test_parts_load_by_auto_classes(compact, tmp_path):
     processor = DiffLMProcessor.from_pretrained(compact / "processor")
     model = DiffLMModel.from_pretrained(compact / "vae")
@@ -214,6 +215,7 @@ def test_nothing_loads_without_the_flag(compact, tmp_path):
     assert not list(tmp_path.rglob("difflm_hf*.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("auto_class", ["AutoModel", "AutoModelForCausalLM"])
 def test_a_model_alone(auto_class, tiny_model, tmp_path):
     model = tiny_model()
