@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tiny import seeded
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -585,6 +586,17 @@ def test_the_base_is_loaded_once(run, table, brief, tmp_path, monkeypatch):
     first, second, third = (p(4, generator=seeded(), output_type="pandas").records for p in (pipe, resumed, loaded))
     pd.testing.assert_frame_equal(first, second)
     pd.testing.assert_frame_equal(first, third)
+
+
+def test_a_phase_whose_weights_are_not_complete(run, table, brief, tmp_path):
+    folder = shutil.copytree(run / "whole", tmp_path / "model")
+    (folder / "model_index.json").unlink()
+    [path] = (folder / "checkpoints" / "vae" / "best").glob("*.safetensors")
+    weights = load_file(path)
+    name = next(name for name in weights if "injection" in name)
+    save_file({key: weight for key, weight in weights.items() if key != name}, path, {"format": "pt"})
+    with pytest.raises(OSError, match=f"lacks weights, such as {name}; delete that folder"):
+        train(table, folder, config=brief, base_model=str(run / "base"), resume=True)
 
 
 def test_arguments_reach_the_base(run):

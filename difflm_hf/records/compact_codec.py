@@ -12,7 +12,6 @@ from transformers import PreTrainedTokenizerFast
 from .bpe import BOS, BOS_ID, EOS, EOS_ID, NULL, NULL_ID, PAD, PAD_ID, to_tokenizer, train_bpe
 from .numbers import Grid, QuantileBins
 from .schema import Field, RecordSchema
-from .table import OPTIONAL
 
 
 @dataclass
@@ -320,10 +319,7 @@ class CompactCodec:
                 columns[f.name] = texts[f.name]
             elif f.type == "null":
                 columns[f.name] = f.to_series(np.full(len(input_ids), None), np.ones(len(input_ids), bool))
-        table = pd.DataFrame({name: columns[name] for name in self.schema.names})
-        if optional := [f.name for f in self.schema if f.optional]:
-            table.attrs[OPTIONAL] = optional
-        return table
+        return self.schema.to_table(columns)
 
     def _text_ids(self, column: pd.Series, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
         if len(column) == 0:  # which tokenizers do not take

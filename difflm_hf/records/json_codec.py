@@ -10,7 +10,6 @@ import pandas as pd
 
 from .nested import order_keys, to_json, to_plain
 from .schema import Field, RecordSchema, isoformat
-from .table import OPTIONAL
 
 
 # The types that JSON's values may have in Python.
@@ -89,10 +88,7 @@ class JSONCodec:
         allowed = np.all([f.allows(columns[f.name]) for f in self.schema], axis=0)
         valid[valid] = allowed
         columns = {f.name: _from_json_values(f, columns[f.name][allowed]) for f in self.schema}
-        table = pd.DataFrame(columns, columns=self.schema.names)
-        if optional := [f.name for f in self.schema if f.optional]:
-            table.attrs[OPTIONAL] = optional
-        return table, valid
+        return self.schema.to_table(columns), valid
 
     def grammar_schema(self) -> dict[str, Any]:
         """

@@ -562,6 +562,13 @@ class RecordSchema:
             **({"$defs": definitions} if definitions else {}),
         }
 
+    def to_table(self, columns: dict[str, pd.Series]) -> pd.DataFrame:
+        """A table of the fields' columns, which says what of them its records may lack."""
+        table = pd.DataFrame(columns, columns=self.names)
+        if optional := [f.name for f in self if f.optional]:
+            table.attrs[OPTIONAL] = optional
+        return table
+
     def to_record_batch(self, table: pd.DataFrame) -> pa.RecordBatch:
         """A table of this schema as Arrow has it, nested values as JSON."""
         nested = {f.name: table[f.name].map(to_json, na_action="ignore") for f in self if f.type == "json"}

@@ -624,8 +624,11 @@ def _run(trainer: Trainer, description: str, deadline: float | None) -> tuple[to
     folder = Path(trainer.args.output_dir)
     best, record = folder / "best", folder / "phase.json"
     if best.is_dir():
-        for path in best.glob("*.safetensors"):  # all weights but those of a base
-            trainer.model.load_state_dict(load_file(path), strict=False)
+        weights = {name: weight for path in best.glob("*.safetensors") for name, weight in load_file(path).items()}
+        trained = {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
+        if lost := trained - weights.keys():
+            raise OSError(f"{best} lacks weights, such as {min(lost)}; delete that folder, and resume")
+        trainer.model.load_state_dict(weights, strict=False)  # those of a frozen base are there
     else:
         with no_progress_bars():
             _train(trainer, description, deadline, folder)
