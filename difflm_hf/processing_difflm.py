@@ -113,7 +113,7 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         codec = TextCodec(schema) if schema.is_of_texts else JSONCodec(schema)
         if tokenizer is not None:
             return cls(tokenizer, encoder_tokenizer or tokenizer, codec, max_length, key_order)
-        pieces, merges = train_bpe(([text] for text in codec.encode(table)), DOCUMENT_VOCAB_SIZE, min_text_count)
+        pieces, merges = train_bpe([[text] for text in codec.encode(table)], DOCUMENT_VOCAB_SIZE, min_text_count)
         tokenizer = to_tokenizer([*SPECIAL_TOKENS, *pieces], merges)
         return cls(tokenizer, tokenizer, codec, max_length, key_order, min_text_count)
 
@@ -275,12 +275,13 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         Looks at what the processor's files would tell about single records of the training data.
 
         Args:
-            min_count (`int`, defaults to 10): The fewest records of a category that may be named.
+            min_count (`int`, defaults to 10):
+                The fewest records of a category that may be named, or of a key or a string of nested values.
 
         Raises:
             `ValueError`: when categories are rarer, or the vocabulary of texts has pieces that are.
         """
-        rare = {f.name: f.rarest or 0 for f in self.schema if f.type == "category" and (f.rarest or 0) < min_count}
+        rare = {f.name: f.rarest or 0 for f in self.schema if f.names_data and (f.rarest or 0) < min_count}
         ways = (
             f"train with min_category_count={min_count} to leave them out, or, if the data may be known, pass "
             "allow_rare_categories=True (to the command --allow-rare-categories)"
@@ -288,8 +289,9 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         if rare:
             name = min(rare, key=rare.get)
             raise ValueError(
-                f"the schema names all categories, and so may give people away: the rarest of column {name!r} has "
-                f"{rare[name]}, and columns with categories of fewer than {min_count} records are {list(rare)}; {ways}"
+                "the schema names all categories, and of nested values keys and strings, and so may give people away: "
+                f"the rarest of column {name!r} has {rare[name]}, and columns with any of fewer than {min_count} "
+                f"records are {list(rare)}; {ways}"
             )
         texts = [f.name for f in self.schema if f.type in ("text", "json")]
         if self.min_text_count is not None and texts and self.min_text_count < min_count:

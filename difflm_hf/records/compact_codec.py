@@ -135,9 +135,8 @@ class CompactCodec:
         pieces, merges = [], []
         if texts:
             rows = table[texts].itertuples(index=False)
-            pieces, merges = train_bpe(
-                ([text for text in row if isinstance(text, str)] for row in rows), text_vocab_size, min_text_count
-            )
+            given = [[text for text in row if isinstance(text, str)] for row in rows]
+            pieces, merges = train_bpe(given, text_vocab_size, min_text_count)
         vocab = [PAD, BOS, NULL, EOS, *pieces]
         tokens: dict[str, FieldTokens] = {}
         units: dict[str, np.ndarray] = {}

@@ -182,6 +182,34 @@ def order_keys(
     return {key: order_keys(value[key], properties.get(key, others), generator, root) for key in keys}
 
 
+def names_of(value: Any, schema: Any, root: dict[str, Any] | None = None, path: str = "$") -> Iterator[str]:
+    """
+    The keys and the strings in a value that its JSON Schema names, each by its path.
+
+    Args:
+        value (`Any`): A JSON value.
+        schema (`dict`): Its JSON Schema.
+        root (`dict`, *optional*): The schema that references are into; `schema` itself when not given.
+        path (`str`, defaults to `"$"`): Where the value stands.
+    """
+    root = schema if root is None else root
+    schema = _chosen(schema, root, value)
+    if isinstance(value, list):
+        items = _part(schema, root, "items", "array")
+        for item in value:
+            yield from names_of(item, items, root, f"{path}[*]")
+    elif isinstance(value, dict):
+        properties = _part(schema, root, "properties", "object")
+        others = _part(schema, root, "additionalProperties", "object")
+        for key, item in value.items():
+            part = f"{path}.{key if key in properties else '*'}"
+            if key in properties:
+                yield part
+            yield from names_of(item, properties.get(key, others), root, part)
+    elif isinstance(value, str) and any(value in option.get("enum", ()) for option in _options(schema, root)):
+        yield f"{path}: {value!r}"
+
+
 def _chosen(schema: Any, root: dict[str, Any], value: Any) -> Any:
     """Of several options for values of a kind, the first that accepts this one."""
     options = [*schema.get("anyOf", ()), *schema.get("oneOf", ())] if isinstance(schema, dict) else []

@@ -28,6 +28,7 @@ from .nested import (
     is_nested,
     is_valid,
     make_validator,
+    names_of,
     to_json,
     to_plain,
     validator_of,
@@ -133,7 +134,9 @@ class Field:
             short decimal form, which are kept bit by bit.
         format (`str`, *optional*): `strftime` format of datetimes that came as strings.
         max_length (`int`, *optional*): Characters in the longest text.
-        rarest (`int`, *optional*): Records of the rarest category in the training data; 0 if it does not occur there.
+        rarest (`int`, *optional*):
+            Records of the rarest category in the training data; 0 if it does not occur there. Of nested values, those
+            of the rarest key or string that the JSON Schema names; `None` where it was not inferred.
         json_schema (`dict`, *optional*): JSON Schema (draft 2020-12) of nested values, with all that it refers to.
     """
 
@@ -167,6 +170,11 @@ class Field:
     def is_numeric(self) -> bool:
         """Whether its values have an order: numbers and datetimes."""
         return self.type in ("integer", "number", "datetime")
+
+    @property
+    def names_data(self) -> bool:
+        """Whether it names what stands in the data, and not just what its author wrote."""
+        return self.type == "category" or (self.type == "json" and self.rarest is not None)
 
     @property
     def time_zone(self) -> Any:
@@ -249,6 +257,23 @@ class Field:
         is_boolean = np.array([isinstance(category, bool) for category in categories])
         alike = is_boolean[positions] == [isinstance(value, (bool, np.bool_)) for value in values]
         return np.where(alike, positions, -1)
+
+    def names_in(self, column: pd.Series) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """
+        What the schema names of values: categories, and the keys and strings of inferred nested values.
+
+        Args:
+            column (`pd.Series` of length `num_records`): Values that this field allows.
+
+        Returns:
+            The row and the position among the names, each once for a row, of shape `(num_found,)`, and the names.
+        """
+        given = column.notna().to_numpy()
+        if self.type == "category":
+            return given.nonzero()[0], self.index(column[given]), self.categories
+        found = [set(names_of(to_plain(v), self.json_schema)) if g else () for v, g in zip(column, given)]
+        positions, names = pd.factorize(np.array([name for row in found for name in sorted(row)], dtype=object))
+        return np.repeat(np.arange(len(column)), [len(row) for row in found]), positions, names.tolist()
 
     def to_numpy(self, values: pd.Series) -> np.ndarray:
         """
@@ -425,20 +450,19 @@ class RecordSchema:
         return schema.count_categories(table)
 
     def count_categories(self, table: pd.DataFrame) -> RecordSchema:
-        """A schema whose categories have the `rarest` of this table, which conforms to it."""
-        fields = []
-        for f in self:
-            if f.type == "category":
-                position = f.index(table[f.name])
-                counts = np.bincount(position[position >= 0], minlength=len(f.categories))
-                f = replace(f, rarest=int(counts.min()))
-            fields.append(f)
+        """A schema whose categories, keys and strings have the `rarest` of this table, which conforms to it."""
+        fields = list(self.fields)
+        for i, f in enumerate(fields):
+            if f.names_data:
+                _, positions, names = f.names_in(table[f.name])
+                rarest = np.bincount(positions, minlength=len(names)).min(initial=len(table))
+                fields[i] = replace(f, rarest=int(rarest))
         return RecordSchema(fields)
 
     def without_rare_categories(self, table: pd.DataFrame, min_count: int) -> tuple[RecordSchema, np.ndarray]:
         """
         A schema that names no category of fewer than `min_count` records, for data about people: a category of one is
-        that one.
+        that one. So are a key and a string that an inferred JSON Schema names.
 
         Args:
             table (`pandas.DataFrame`): The data, which conforms to this schema.
@@ -450,20 +474,17 @@ class RecordSchema:
         Raises:
             `ValueError`: when that is fewer than half of the records. The message names the column.
         """
-        positions = {f.name: f.index(table[f.name]) for f in self if f.type == "category"}
+        found = {f.name: f.names_in(table[f.name]) for f in self if f.names_data}
         kept, counts = np.ones(len(table), bool), {}
         while True:
             # Without its records, a category of another column may have become rare.
-            left = kept.copy()
-            for name, position in positions.items():
-                given = position >= 0
-                counts[name] = np.bincount(position[kept & given], minlength=len(self[name].categories))
-                left[given] &= counts[name][position[given]] >= min_count
+            left, rare = kept.copy(), {}
+            for name, (rows, positions, names) in found.items():
+                counts[name] = np.bincount(positions[kept[rows]], minlength=len(names))
+                rare[name] = np.zeros(len(table), bool)
+                rare[name][rows[counts[name][positions] < min_count]] = True
+                left &= ~rare[name]
             if 2 * left.sum() < len(table):
-                rare = {
-                    name: (position >= 0) & (counts[name][position] < min_count)
-                    for name, position in positions.items()
-                }
                 name = max(rare, key=lambda name: rare[name].sum())
                 raise ValueError(
                     f"column {name!r}: {rare[name].sum()} of {len(table)} records have categories of fewer than "
@@ -472,14 +493,21 @@ class RecordSchema:
             if (left == kept).all():
                 break
             kept = left
-        schema = RecordSchema(list(self.fields))
+        schema, has_new_names = RecordSchema(list(self.fields)), False
         for name, count in counts.items():
-            common = [category for category, n in zip(self[name].categories, count) if n >= min_count]
-            if not common:
-                schema[name] = replace(self[name], type="null", categories=None, ordered=None, rarest=None)
-                continue
-            schema[name] = replace(self[name], categories=common, rarest=int(count[count >= min_count].min()))
-        return schema, kept
+            f, is_common = self[name], count >= min_count
+            if f.type == "category" and is_common.any():
+                common = [category for category, is_named in zip(f.categories, is_common) if is_named]
+                schema[name] = replace(f, categories=common)
+            elif f.type == "category":
+                schema[name] = replace(f, type="null", categories=None, ordered=None, rarest=None)
+            elif not is_common.all():
+                inferred = RecordSchema.infer(table.loc[kept, [name]])[name]
+                schema[name] = replace(inferred, nullable=f.nullable, optional=f.optional)
+                has_new_names = True
+        if has_new_names:  # what few enough keys had, once too many to be named, has names now
+            schema, kept[kept] = schema.without_rare_categories(table[kept], min_count)
+        return schema.count_categories(table[kept]), kept
 
     def conform(self, data: Any) -> pd.DataFrame:
         """
@@ -704,7 +732,8 @@ def _infer_field(name: str, column: pd.Series, categorical: bool, max_categories
     if len(values) == 0:
         return f
     if not categorical and any(map(is_nested, values)):
-        return replace(f, type="json", json_schema=infer_json_schema(values.map(to_plain).tolist(), _infer_scalar))
+        json_schema = infer_json_schema(values.map(to_plain).tolist(), _infer_scalar)
+        return replace(f, type="json", json_schema=json_schema, rarest=0)
     kind = _kind_of(values, categorical)
     if kind == "text" and not categorical and (format := _datetime_format(values)) is not None:
         kind, f.format = "datetime", format

@@ -110,6 +110,8 @@ def _summarize_column(field: Field, column: pd.Series) -> dict[str, Any]:
         summary["range"] = [_round(field, number) for number in numbers]
     elif field.type == "text":
         summary["max_length"] = field.max_length
+    elif field.type == "json":
+        summary["rarest"] = field.rarest
     return summary
 
 
