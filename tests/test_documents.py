@@ -850,11 +850,11 @@ def test_command_for_nested_values(base, monkeypatch, tmp_path):
     assert [json.loads(row["tags"] or "null") for row in rows] == [record.get("tags") for record in records]
 
 
-@pytest.mark.xfail(strict=True, reason="a carriage return is written without quotes, and read as the end of a row")
-def test_carriage_returns_in_csv(tmp_path):
-    table = pd.DataFrame({"code": ["a\rb", "c\r\nd", "e\nf"]})
+@pytest.mark.parametrize("dtype", ["object", "string", "category"])
+def test_carriage_returns_in_csv(dtype, tmp_path):
+    table = pd.DataFrame({"co\rde": ["a\rb", "c\r\nd", "e\nf"], "n": [1.5, 2, None]}).astype({"co\rde": dtype})
     write_table(table, tmp_path / "code.csv")
-    pd.testing.assert_frame_equal(read_table(tmp_path / "code.csv"), table)
+    pd.testing.assert_frame_equal(read_table(tmp_path / "code.csv").astype(table.dtypes), table)
 
 
 @pytest.mark.parametrize(

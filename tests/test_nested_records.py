@@ -360,12 +360,18 @@ def test_references_to_what_is_not_there(reference):
         RecordSchema.from_json_schema(of_objects({"x": {"$ref": reference}}, definitions={"a": {}}))
 
 
-@pytest.mark.xfail(strict=True, reason="# is taken for the schema of the field, and not that of the record")
-def test_references_to_the_schema_itself():
-    original = of_objects({"v": {"type": "integer"}, "c": {"type": "array", "items": {"$ref": "#"}}})
+@pytest.mark.parametrize("definitions", [{}, {"$defs": {"record": {"type": "null"}}}], ids=str)
+def test_references_to_the_schema_itself(definitions, tokenizer):
+    properties = {"v": {"type": "integer"}, "c": {"type": "array", "items": {"$ref": "#"}}}
+    original = of_objects(properties, **definitions)
     record = {"v": 1, "c": [{"v": 2, "c": []}]}
     jsonschema.Draft202012Validator(original).validate(record)
-    RecordSchema.from_json_schema(original).conform([record])
+    schema = RecordSchema.from_json_schema(original)
+    schema.conform([record])
+    jsonschema.Draft202012Validator(schema.to_json_schema()).validate(record)
+    with pytest.raises(ValueError, match="column 'c'"):
+        schema.conform([{"v": 1, "c": [{"v": 2, "c": [3]}]}])
+    assert_grammar_allows(schema, [record], tokenizer)
 
 
 def test_definitions_of_one_name_and_two_meanings():

@@ -541,6 +541,7 @@ class RecordSchema:
             `ValueError`: when it is none, not of objects with named properties, or ties properties to each other.
         """
         make_validator(schema)
+        schema = _with_itself_defined(schema)
         if isinstance(schema, dict) and schema.get("$ref", "").startswith(REFERENCE):  # of a model inside itself
             definitions = schema.get("$defs", {})
             schema = {**definitions.get(schema["$ref"].removeprefix(REFERENCE), {}), "$defs": definitions}
@@ -667,6 +668,26 @@ def _field_of(name: str, schema: dict[str, Any], definitions: dict[str, Any]) ->
         return Field(name, "null", nullable=True)
     whole = {**schema, **({"$defs": definitions} if definitions else {})}
     return Field(name, "json", nullable=is_valid(validator_of(whole), None), json_schema=whole)
+
+
+def _with_itself_defined(schema: Any) -> Any:
+    """A record's schema whose references to itself, which fields take elsewhere, are to a definition."""
+    definitions = schema.get("$defs", {}) if isinstance(schema, dict) else {}
+    name = "record"
+    while name in definitions:
+        name += "_"
+
+    def renamed(part: Any) -> Any:
+        if isinstance(part, list):
+            return [renamed(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        return {k: REFERENCE + name if (k, v) == ("$ref", "#") else renamed(v) for k, v in part.items()}
+
+    if (new := renamed(schema)) == schema:
+        return schema
+    itself = {key: value for key, value in new.items() if key != "$defs"}
+    return {**new, "$defs": {**new.get("$defs", {}), name: itself}}
 
 
 def _without_definitions(schema: Any) -> Any:

@@ -69,6 +69,14 @@ def _to_series(values: list) -> pd.Series:
     return series if has_integers else series.infer_objects()
 
 
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    texts, _ = with_json_texts(table)
+    # Values are quoted when they hold a character that ends lines, as a carriage return does for readers.
+    columns = texts.select_dtypes(["object", "string", "category"]).items()
+    has_returns = any("\r" in name or column.astype(str).str.contains("\r").any() for name, column in columns)
+    texts.to_csv(path, index=False, lineterminator="\r\n" if has_returns else "\n")
+
+
 def _write_json_lines(table: pd.DataFrame, path: Path) -> None:
     # Not `DataFrame.to_json`, which rounds floats.
     optional = table.attrs.get(OPTIONAL, ())
@@ -114,7 +122,7 @@ READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".jsonl": _read_json_lines,
 }
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
-    ".csv": lambda table, path: with_json_texts(table)[0].to_csv(path, index=False),
+    ".csv": _write_csv,
     ".parquet": _write_parquet,
     ".jsonl": _write_json_lines,
 }
