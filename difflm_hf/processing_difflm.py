@@ -100,7 +100,7 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
                 [`DiffLMProcessor.too_long`] says which are.
         """
         table = read_table(data)
-        schema = RecordSchema.infer(table) if schema is None else schema.count_categories(schema.conform(table))
+        schema = RecordSchema.infer(table) if schema is None else schema.fit(schema.conform(table))
         if tokenizer is None and not schema.is_of_documents:
             codec, tokenizer = CompactCodec.fit(
                 schema,

@@ -19,11 +19,11 @@ def functions(source: str, max_lines: int) -> Iterator[str]:
         warnings.simplefilter("ignore", SyntaxWarning)
         tree = ast.parse(source)
     bodies = [tree.body, *(node.body for node in tree.body if isinstance(node, ast.ClassDef))]
-    lines = source.splitlines(keepends=True)
+    lines = source.split("\n")  # not `splitlines`, for which form feeds end lines
     for node in (node for body in bodies for node in body):
         if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno < max_lines:
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-            yield textwrap.dedent("".join(lines[first - 1 : node.end_lineno])).strip("\n")
+            yield textwrap.dedent("\n".join(lines[first - 1 : node.end_lineno])).strip("\n")
 
 
 def main(output: Path, max_lines: int, max_characters: int, with_tests: bool, seed: int) -> None:

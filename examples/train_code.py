@@ -70,20 +70,21 @@ def main(
     tables = [part[~pipe.processor.too_long(part)] for part in tables]
     real, validation, unseen = (part["code"].tolist() for part in tables)
     tokenizer, size = pipe.processor.tokenizer, pipe.vae.config.decoder_config.to_dict()
+    length = min(max_length, size["max_position_embeddings"] - 1)
     phase = pipe.config.training["phases"][0]
     lm, _ = train_language_model(
         real,
         validation,
         tokenizer,
         config={name: size[name] for name in SIZES},
-        length=max_length,
+        length=length,
         num_steps=phase["num_steps"],
-        batch_size=TOKENS_PER_STEP // max_length,
+        batch_size=max(1, TOKENS_PER_STEP // length),
         max_minutes=phase["seconds"] / 60,
         seed=seed,
     )
     written = generate_completions(
-        lm, tokenizer, [tokenizer.bos_token] * num_records, max_new_tokens=max_length, **sampling, seed=seed
+        lm, tokenizer, [tokenizer.bos_token] * num_records, max_new_tokens=length, **sampling, seed=seed
     )
     scores = {
         "difflm": evaluate_code(table["code"].tolist(), real, seed=seed)

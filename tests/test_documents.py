@@ -623,6 +623,23 @@ def test_one_record_is_left(brief, tmp_path):
     assert pipe.config.training["data"]["num_dropped_records"] == 1
 
 
+def test_categories_that_are_rare_without_what_is_too_long(brief, tmp_path):
+    records = [{"city": "Ulm", "note": [f"note {i}"]} for i in range(40)]
+    records += [{"city": "Bonn", "note": [LONG_TEXT if i < 4 else "short"]} for i in range(12)]
+    limits = {"overlong": "drop", "min_category_count": 10}
+    pipe = train(records, tmp_path / "model", config=brief, **limits)
+    assert pipe.processor.schema["city"].categories == ["Ulm"]
+    data = pipe.config.training["data"]
+    assert (data["num_dropped_records"], data["num_records"] + data["num_validation_records"]) == (4, 40)
+
+
+def test_only_validation_is_left(brief, tmp_path):
+    long, short = [{"text": LONG_TEXT}] * 4, [{"text": "the cat"}] * 4
+    with pytest.raises(ValueError, match="all records but those for validation are left out; raise max_length"):
+        train(long, tmp_path / "model", validation=short, config=brief, overlong="drop", max_length=32)
+    assert not (tmp_path / "model").exists()
+
+
 def test_nothing_is_learnt_from_what_is_left_out(brief, tmp_path):
     left_out = {"text": "Zacharias Quellmalz " * 300}
     pipe = train([*make_texts(), left_out], tmp_path / "model", config=brief, overlong="drop", max_length=128)

@@ -43,6 +43,16 @@ def test_stdlib_functions(tmp_path):
     assert (tmp_path / "again_test.jsonl").read_bytes() == (tmp_path / "short_test.jsonl").read_bytes()
 
 
+def test_functions_after_form_feeds():
+    sys.path.insert(0, str(EXAMPLES))
+    from stdlib_functions import functions
+
+    assert list(functions("import os\n\f\ndef f():\n    return '\x1c'\n\n\ndef g(): pass\n", max_lines=5)) == [
+        "def f():\n    return '\x1c'",
+        "def g(): pass",
+    ]
+
+
 @pytest.mark.slow
 def test_pretrain_base_lm(tmp_path):
     make_table(30).drop(columns="nothing").to_csv(tmp_path / "table.csv", index=False)

@@ -607,6 +607,19 @@ def test_failed_writes_leave_the_old_file(suffix, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+def test_csv_headers_of_any_kind(tmp_path):
+    write_table(pd.DataFrame([[1, 2]], columns=[0, "a\rb"]), tmp_path / "table.csv")
+    assert read_table(tmp_path / "table.csv").to_dict("list") == {"0": [1], "a\rb": [2]}
+
+
+def test_a_given_schema_gets_the_decimals_of_the_data():
+    schema = RecordSchema.from_json_schema({"properties": {"price": {"type": "number"}, "x": {"type": "number"}}})
+    table = pd.DataFrame({"price": [1.25, 0.5, None], "x": [1 / 3, 2 / 3, 0.1]})
+    schema["price"].nullable = schema["x"].nullable = True
+    fitted = DiffLMProcessor.from_records(table, schema).schema
+    assert (fitted["price"].decimals, fitted["x"].decimals) == (2, None)
+
+
 def test_csv_with_a_byte_order_mark(tmp_path):
     path = tmp_path / "excel.csv"
     path.write_text("naïve,b\n1,2\n", encoding="utf-8-sig")

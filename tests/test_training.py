@@ -179,12 +179,28 @@ def test_given_validation(brief, tmp_path):
         train(make_table(60), tmp_path / "b", validation=make_table(20).drop(columns="age"), config=brief)
     with pytest.raises(ValueError, match="validation table has no rows"):
         train(make_table(60), tmp_path / "b", validation=make_table(20).iloc[:0], config=brief)
+    with pytest.raises(ValueError, match="the table has no rows"):
+        train(make_table(60).iloc[:0], tmp_path / "b", validation=make_table(20), config=brief)
     assert not (tmp_path / "b").exists()
 
 
 def test_validation_is_split_off(run):
     # A tenth of the rows is held out: 216 rows in batches of 64 are four steps an epoch.
     assert dict(scalars(run / "logs" / "vae")["epoch"])[4] == 1.0
+
+
+def test_steps_of_recipes(tmp_path):
+    """216 records in batches of 8, of which 4 make a step, are 7 steps an epoch; and steps may be given."""
+    batch = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 4, "max_steps": -1}
+    for name, vae, num_steps in (
+        ("epochs", batch | {"num_train_epochs": 2, "metric_for_best_model": "eval_bound"}, 14),
+        ("steps", batch | {"max_steps": 3}, 3),
+    ):
+        config = edited(name, vae, batch | {"num_train_epochs": 1}, min_steps=1 if name == "epochs" else 64)
+        pipe = train(make_table(), tmp_path / name, config=config, max_minutes=5)
+        phases = pipe.config.training["phases"]
+        assert [phase["num_steps"] for phase in phases] == [num_steps, 7]
+        assert all("eval_loss" in phase["metrics"] for phase in phases)
 
 
 def test_categorical(brief, tmp_path):

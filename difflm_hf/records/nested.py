@@ -93,6 +93,8 @@ def kind_of(value: Any) -> str:
     names = {dict: "object", list: "array", str: "string", int: "integer", float: "number"}
     if type(value) not in names:
         raise ValueError(f"{value!r} is a {type(value).__name__}, which JSON does not have; convert it")
+    if value != value:
+        raise ValueError("nan, which JSON does not have; replace it by a null or a number")
     return names[type(value)]
 
 
@@ -182,9 +184,22 @@ def order_keys(
     return {key: order_keys(value[key], properties.get(key, others), generator, root) for key in keys}
 
 
+def inferred_names(schema: dict[str, Any], path: str = "$") -> Iterator[str]:
+    """The keys and strings that a JSON Schema of [`infer_json_schema`] names, each by its path."""
+    for option in schema.get("anyOf", [schema]):
+        yield from (f"{path}: {value!r}" for value in option.get("enum", ()))
+        for key, part in option.get("properties", {}).items():
+            yield f"{path}.{key}"
+            yield from inferred_names(part, f"{path}.{key}")
+        if isinstance(others := option.get("additionalProperties"), dict):
+            yield from inferred_names(others, f"{path}.*")
+        if "items" in option:
+            yield from inferred_names(option["items"], f"{path}[*]")
+
+
 def names_of(value: Any, schema: Any, root: dict[str, Any] | None = None, path: str = "$") -> Iterator[str]:
     """
-    The keys and the strings in a value that its JSON Schema names, each by its path.
+    The keys and the strings in a value that its JSON Schema names, each by its path as [`inferred_names`] has it.
 
     Args:
         value (`Any`): A JSON value.

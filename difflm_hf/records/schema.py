@@ -24,6 +24,7 @@ from pandas.api import types as pd_types
 from .nested import (
     REFERENCE,
     infer_json_schema,
+    inferred_names,
     is_json,
     is_nested,
     is_valid,
@@ -130,8 +131,8 @@ class Field:
         minimum, maximum (`int`, `float` or `str`, *optional*):
             Bounds of an integer, number or datetime (ISO 8601 for the last), both inclusive.
         decimals (`int`, *optional*):
-            Digits after the decimal point of a number, which do not tell -0.0 from 0.0; `None` for floats that have no
-            short decimal form, which are kept bit by bit.
+            Digits after the decimal point of a number, which do not tell -0.0 from 0.0; `None` for those of the data,
+            and, where these have no short decimal form, for floats that are kept bit by bit.
         format (`str`, *optional*): `strftime` format of datetimes that came as strings.
         max_length (`int`, *optional*): Characters in the longest text.
         rarest (`int`, *optional*):
@@ -271,9 +272,10 @@ class Field:
         given = column.notna().to_numpy()
         if self.type == "category":
             return given.nonzero()[0], self.index(column[given]), self.categories
+        names = list(dict.fromkeys(inferred_names(self.json_schema)))
         found = [set(names_of(to_plain(v), self.json_schema)) if g else () for v, g in zip(column, given)]
-        positions, names = pd.factorize(np.array([name for row in found for name in sorted(row)], dtype=object))
-        return np.repeat(np.arange(len(column)), [len(row) for row in found]), positions, names.tolist()
+        positions = pd.Index(names, dtype=object).get_indexer([name for row in found for name in sorted(row)])
+        return np.repeat(np.arange(len(column)), [len(row) for row in found]), positions, names
 
     def to_numpy(self, values: pd.Series) -> np.ndarray:
         """
@@ -447,16 +449,24 @@ class RecordSchema:
             with _naming(name):
                 f = _infer_field(name, table[name], name in categorical, max_categories)
                 schema.fields.append(replace(f, optional=name in table.attrs.get(OPTIONAL, ())))
-        return schema.count_categories(table)
+        return schema.fit(table)
 
-    def count_categories(self, table: pd.DataFrame) -> RecordSchema:
-        """A schema whose categories, keys and strings have the `rarest` of this table, which conforms to it."""
+    def fit(self, table: pd.DataFrame) -> RecordSchema:
+        """
+        A schema with what only data tell: the `rarest` of its fields, and the decimals of numbers without any.
+
+        Args:
+            table (`pandas.DataFrame`): The data, which conforms to this schema.
+        """
         fields = list(self.fields)
         for i, f in enumerate(fields):
+            values = table[f.name].dropna()
             if f.names_data:
                 _, positions, names = f.names_in(table[f.name])
                 rarest = np.bincount(positions, minlength=len(names)).min(initial=len(table))
                 fields[i] = replace(f, rarest=int(rarest))
+            elif f.type == "number" and f.decimals is None and len(values):
+                fields[i] = replace(f, decimals=_decimals(f.to_numpy(values)))
         return RecordSchema(fields)
 
     def without_rare_categories(self, table: pd.DataFrame, min_count: int) -> tuple[RecordSchema, np.ndarray]:
@@ -507,7 +517,7 @@ class RecordSchema:
                 has_new_names = True
         if has_new_names:  # what few enough keys had, once too many to be named, has names now
             schema, kept[kept] = schema.without_rare_categories(table[kept], min_count)
-        return schema.count_categories(table[kept]), kept
+        return schema.fit(table[kept]), kept
 
     def conform(self, data: Any) -> pd.DataFrame:
         """
@@ -686,7 +696,7 @@ def _with_itself_defined(schema: Any) -> Any:
 
     if (new := renamed(schema)) == schema:
         return schema
-    itself = {key: value for key, value in new.items() if key != "$defs"}
+    itself = {key: value for key, value in new.items() if key not in ("$defs", "$id", "$schema", "$anchor")}
     return {**new, "$defs": {**new.get("$defs", {}), name: itself}}
 
 

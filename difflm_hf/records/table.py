@@ -13,11 +13,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Value
+from pandas.api.types import infer_dtype
 
 from ..utils import written_whole
 from .nested import is_nested, merge_orders, to_json, to_plain
 
 
+MIXED = ("mixed", "mixed-integer")  # to pandas, such as [True, "a"] and [1, "a"]
 OPTIONAL = "optional"  # of a table's `attrs`: the columns that some of its records lack
 
 
@@ -72,8 +74,10 @@ def _to_series(values: list) -> pd.Series:
 def _write_csv(table: pd.DataFrame, path: Path) -> None:
     texts, _ = with_json_texts(table)
     # Values are quoted when they hold a character that ends lines, as a carriage return does for readers.
-    columns = texts.select_dtypes(["object", "string", "category"]).items()
-    has_returns = any("\r" in name or column.astype(str).str.contains("\r").any() for name, column in columns)
+    columns = texts.select_dtypes(["object", "string", "category"])
+    has_returns = any("\r" in str(name) for name in texts) or any(
+        columns[name].astype(str).str.contains("\r").any() for name in columns
+    )
     texts.to_csv(path, index=False, lineterminator="\r\n" if has_returns else "\n")
 
 
@@ -101,8 +105,12 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 
 def with_json_texts(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """A table with nested values as JSON, for what has none such; and the columns that have them."""
-    names = [name for name in table if table[name].dtype == object and table[name].map(is_nested).any()]
+    """
+    A table with nested values as JSON, for what has none such, as have columns of several types of scalars; and the
+    names of these columns.
+    """
+    objects = (name for name in table if table[name].dtype == object)
+    names = [name for name in objects if table[name].map(is_nested).any() or infer_dtype(table[name]) in MIXED]
     return table.assign(**{name: table[name].map(to_json, na_action="ignore") for name in names}), names
 
 

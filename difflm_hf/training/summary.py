@@ -130,7 +130,8 @@ def _round(field: Field, number: Any) -> int | float | str:
 def summarize_phase(name: str, trainer: Trainer) -> dict[str, Any]:
     """The record of a phase that has come to its end."""
     state, arguments = trainer.state, trainer.args.to_dict()
-    best = next((log for log in state.log_history if log.get("eval_loss") == state.best_metric), {})
+    logs = (log for log in state.log_history if "eval_loss" in log and log["step"] == state.best_global_step)
+    best = next(logs, {})
     stopwatch = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Stopwatch))
     return {
         "name": name,

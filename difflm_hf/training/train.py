@@ -218,30 +218,37 @@ def train(
         raise ValueError(f"config={config!r} is not one of {', '.join(map(repr, recipes))}")
     recipe = recipes[config]
     both = schema.conform(both)
-    if min_category_count > 1:
-        schema, kept = schema.without_rare_categories(both, min_category_count)
-        if num_rare := int((~kept).sum()):
-            logger.warning(f"{num_rare} records have categories of fewer than {min_category_count}, and are left out")
-        both, order, num_train = _keep(kept, both, order, num_train)
-        schema = _narrowed(schema, both) if is_inferred else schema
     tokenizers = [base and AutoTokenizer.from_pretrained(base) for base in (base_model, base_encoder)]
     settings = (*tokenizers, max_length, min_category_count, key_order, overlong == "drop")
-    processor = DiffLMProcessor.from_records(both, schema, *settings)
-    num_dropped = 0
-    while overlong == "drop" and (dropped := processor.too_long(both)).any():
-        num_dropped += int(dropped.sum())
-        both, order, num_train = _keep(~dropped, both, order, num_train)
+    num_rare, num_dropped = 0, 0
+    while True:
+        kept = np.ones(len(both), bool)
+        if min_category_count > 1:
+            schema, kept = schema.without_rare_categories(both, min_category_count)
+            num_rare += int((~kept).sum())
+        if kept.all():
+            processor = DiffLMProcessor.from_records(both, schema, *settings)
+            if overlong == "drop":
+                kept = ~processor.too_long(both)
+                num_dropped += int((~kept).sum())
+        if kept.all():
+            break
+        # Anew, as nothing of what is left out is to be learnt: neither its words nor its bounds.
+        both, order, num_train = _keep(kept, both, order, num_train)
         if len(both) == 0:
             raise ValueError(f"no record takes at most max_length={max_length} tokens; raise it")
-        # Anew, as nothing of what is left out is to be learnt: neither its words nor its bounds.
         schema = _narrowed(schema, both) if is_inferred else schema
-        processor = DiffLMProcessor.from_records(both, schema, *settings)
+    if num_rare:
+        logger.warning(f"{num_rare} records have categories of fewer than {min_category_count}, and are left out")
     if num_dropped:
         logger.warning(f"{num_dropped} records take more than {max_length} tokens, and are left out")
+    if num_train == 0 and validation is not None:
+        raise ValueError("all records but those for validation are left out; raise max_length, or give more")
+    num_train = num_train or len(order)
     _ = processor.grammar  # says what it cannot do before hours of training
     # Encoded in the order in which they were given, which errors tell.
     encoded = to_dataset(processor, both)
-    is_split = 0 < num_train < len(order)  # else nothing is left to hold out
+    is_split = num_train < len(order)  # else nothing is left to hold out
     parts = (order[:num_train], order[num_train:]) if is_split else (order, order)
     records = [TensorDataset(**encoded[torch.from_numpy(part)]) for part in parts]
 
@@ -280,7 +287,7 @@ def train(
         energy = None if resume else energy_kwh()
 
     training = summarize_training(
-        data, both, len(records[1]), num_dropped, processor.schema, arguments, [autoencoder, diffusion], energy
+        data, both, len(order) - num_train, num_dropped, processor.schema, arguments, [autoencoder, diffusion], energy
     )
     block_size = COMPACT_BLOCK_SIZE if processor.is_compact else DOCUMENT_BLOCK_SIZE
     sampler = EDMDPMSolverMultistepScheduler.from_config(scheduler.config, **SAMPLER_CONFIG)
@@ -340,8 +347,8 @@ def _train_vae(
         sizes = ("per_device_train_batch_size", "per_device_eval_batch_size")
         fields |= {name: min(fields[name], most) for name in sizes}
     arguments = _arguments(DiffLMTrainingArguments, folder, seed, fields)
-    steps_per_epoch = -(-len(records[0]) // arguments.per_device_train_batch_size)
-    arguments.max_steps = max(recipe.min_steps, int(arguments.num_train_epochs * steps_per_epoch))
+    if arguments.max_steps <= 0:
+        arguments.max_steps = max(recipe.min_steps, _steps_of_epochs(arguments, len(records[0])))
     trainer = DiffLMTrainer(vae, arguments, train_dataset=records[0], eval_dataset=records[1])
     now = time.monotonic()
     return _run(trainer, "autoencoder", None if deadline is None else now + VAE_SHARE * (deadline - now))
@@ -359,6 +366,8 @@ def _train_denoiser(
 ) -> tuple[DiffLMDenoiser, dict[str, Any]]:
     folder = output_dir / "checkpoints" / "denoiser"
     arguments = _arguments(LatentDiffusionTrainingArguments, folder, seed, recipe.denoiser | hub)
+    if arguments.max_steps <= 0:
+        arguments.max_steps = _steps_of_epochs(arguments, len(records[0]))
     latents = [encode_latents(vae, dataset, arguments.sample_posterior) for dataset in records]
     denoiser = DiffLMDenoiser(latent_size=vae.config.latent_size, **recipe.denoiser_config)
     mean, std = latents[0].tensors["mean"], latents[0].tensors["std"]
@@ -367,6 +376,11 @@ def _train_denoiser(
     denoiser.latent_std.copy_((mean.var(0, correction=0) + std.square().mean(0)).sqrt() / scheduler.config.sigma_data)
     trainer = LatentDiffusionTrainer(denoiser, arguments, scheduler, train_dataset=latents[0], eval_dataset=latents[1])
     return _run(trainer, "latent diffusion", deadline)
+
+
+def _steps_of_epochs(arguments: TrainingArguments, num_records: int) -> int:
+    batch_size = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    return max(1, int(arguments.num_train_epochs * -(-num_records // batch_size)))
 
 
 def build_model(processor: DiffLMProcessor, recipe: Recipe, injection: str = "soft_prompt") -> DiffLMModel:
@@ -567,8 +581,9 @@ def _split(table: pd.DataFrame, validation: Any, seed: int) -> tuple[pd.DataFram
         size = min(2000, max(1, len(table) // 10))
         return table, np.roll(order, -size), len(table) - size
     validation = table if validation is None else read_table(validation)  # of a single record, that record
-    if len(validation) == 0:
-        raise ValueError("the validation table has no rows")
+    for name, part in (("table", table), ("validation table", validation)):
+        if len(part) == 0:
+            raise ValueError(f"the {name} has no rows")
     odd = sorted(map(str, set(table.columns) ^ set(validation.columns)))
     if odd and OPTIONAL in table.attrs and OPTIONAL in validation.attrs:
         # Objects of JSON may lack keys, and all of a part may lack the same one.
@@ -690,7 +705,7 @@ def _seconds_per_step(trainer: Trainer, num_steps: int = 10, max_seconds: float 
     trainer.model.zero_grad()
     for buffer, before in moments:
         buffer.copy_(before)
-    return 1.25 * seconds
+    return 1.25 * seconds * trainer.args.gradient_accumulation_steps
 
 
 def _save_whole(component: Any, folder: Path) -> None:
