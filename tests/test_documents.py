@@ -634,7 +634,7 @@ def test_categories_that_are_rare_without_what_is_too_long(brief, tmp_path):
 
 
 def test_only_validation_is_left(brief, tmp_path):
-    long, short = [{"text": LONG_TEXT}] * 4, [{"text": "the cat"}] * 4
+    long, short = ([{"text": f"{text}{i}"} for i in range(4)] for text in (LONG_TEXT, "the cat "))
     with pytest.raises(ValueError, match="all records but those for validation are left out; raise max_length"):
         train(long, tmp_path / "model", validation=short, config=brief, overlong="drop", max_length=32)
     assert not (tmp_path / "model").exists()
