@@ -123,7 +123,7 @@ def measure(run: Run, data_dir: Path, base_model: str, folder: Path) -> dict[str
 
 @torch.no_grad()
 def measure_base(data_dir: Path, base_model: str) -> dict[str, Any]:
-    """The base without latents, on the same records: all that it writes, and what the grammar leaves open."""
+    """The base without latents, on the same records: all that it writes, and what the grammar leaves it to choose."""
     real, test = (pd.read_csv(data_dir / TABLE / f"{name}.csv") for name in ("train", "test"))
     schema = RecordSchema.infer(pd.concat([real, test], ignore_index=True), CATEGORICAL)
     tokenizer = AutoTokenizer.from_pretrained(base_model)
@@ -136,8 +136,11 @@ def measure_base(data_dir: Path, base_model: str) -> dict[str, Any]:
         ids, labels = batch["decoder_input_ids"], batch["labels"]
         every = ids.masked_fill(batch["decoder_attention_mask"] == 0, -100)
         logits = lm(ids[:, :-1]).logits.flatten(0, 1)
-        for name, targets in (("all", every), ("open", labels)):
-            totals[name] += F.cross_entropy(logits, targets[:, 1:].flatten(), reduction="sum").item()
+        totals["all"] += F.cross_entropy(logits, every[:, 1:].flatten(), reduction="sum").item()
+        targets = labels[:, 1:].flatten()
+        allowed = processor.grammar.allowed(batch["choices"])
+        chosen = logits[targets >= 0].masked_fill(~allowed, -torch.inf)
+        totals["open"] += F.cross_entropy(chosen, targets[targets >= 0], reduction="sum").item()
     return {
         "nats": totals["open"] / len(test),
         "nats_with_forced": totals["all"] / len(test),

@@ -21,9 +21,9 @@ steps of {batch_size} records as stand there.
 
 {table_of_runs}
 
-*Reconstruction* is −log p(x|z) of the test split in nats per record, of what the grammar leaves open, z drawn from
-the record's own posterior; *other* the same with z from another record. Without latents, the LM takes {base:,.0f}
-nats a record for that ({forced:,.0f} with all that is forced); *less* says how much of it is gone. *KL* is what
+*Reconstruction* is −log p(x|z) of the test split in nats per record, by the choices that the grammar leaves, z drawn
+from the record's own posterior; *other* the same with z from another record. Without latents, the LM takes
+{base:,.0f} nats a record for that ({forced:,.0f} without a grammar); *less* says how much of it is gone. *KL* is what
 latents hold. *Valid* is the share of texts that were records when they were written. *Shapes*, *trends*, *C2ST* and
 *MLE* are as above, of as many records as *records* says; MLE of as many real rows is {mle_real:.3f}.
 

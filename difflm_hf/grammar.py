@@ -47,6 +47,10 @@ class JSONGrammar:
         self._start = llguidance.LLMatcher(vocabulary, grammar, log_level=0)
         if self._start.is_error():
             raise ValueError(f"no grammar can be made of the JSON Schema: {self._start.get_error()}")
+        all_ids = np.packbits(np.ones(self.vocab_size, bool), bitorder="little").tobytes()
+        # Sets of ids, as bits, by their number. Records have few different ones.
+        self._numbers = {all_ids.ljust(len(self._start.compute_bitmask()), b"\0"): 0}
+        self._sets: torch.ByteTensor | None = None  # the same, as one tensor
         self._executor = llguidance.LLExecutor(torch.get_num_threads())
         self._background = ThreadPoolExecutor(1)
 
@@ -54,25 +58,49 @@ class JSONGrammar:
         """A parser at the start of a record."""
         return RecordParser(self._start.deep_copy(), self.eos_token_id)
 
-    def is_forced(self, ids: list[int]) -> list[bool]:
+    def choices(self, ids: list[int]) -> list[int]:
         """
-        Which ids of a record leave the LM no choice, as keys and punctuation do.
+        What there was to choose from where each id of a record stands.
 
         Args:
             ids (`list[int]`): The record, EOS included.
+
+        Returns:
+            `list[int]`: Numbers of sets of ids, which [`JSONGrammar.allowed`] gives; −1 where the grammar leaves the
+            LM no choice, as keys and punctuation do.
         """
-        matcher, forced = self._start.deep_copy(), [False] * len(ids)
+        matcher, numbers = self._start.deep_copy(), [-1] * len(ids)
         position = 0
         while position < len(ids) and not matcher.is_stopped():
             run = matcher.compute_ff_tokens()
-            if run and ids[position : position + len(run)] == run:
-                forced[position : position + len(run)] = [True] * len(run)
-            else:
+            if not run or ids[position : position + len(run)] != run:
                 run = ids[position : position + 1]
+                bits = matcher.compute_bitmask()
+                is_known = bits[run[0] // 8] >> run[0] % 8 & 1
+                numbers[position] = self._numbers.setdefault(bits, len(self._numbers)) if is_known else 0
             if not matcher.consume_tokens(run):
-                break  # what the grammar does not know is for the LM to learn
+                break
             position += len(run)
-        return forced
+        if ids[position:] != [self.eos_token_id]:
+            numbers[position:] = [0] * (len(ids) - position)  # what the grammar does not know is for the LM to learn
+        return numbers
+
+    def allowed(self, choices: torch.LongTensor) -> torch.BoolTensor:
+        """
+        Sets of ids.
+
+        Args:
+            choices (`torch.LongTensor` of any shape): Numbers of sets, of [`JSONGrammar.choices`]; −1 is left out.
+
+        Returns:
+            `torch.BoolTensor` of shape `(num_choices, vocab_size)`: the sets, in this order, as masks.
+        """
+        if self._sets is None or len(self._sets) < len(self._numbers) or self._sets.device != choices.device:
+            sets = torch.frombuffer(bytearray(b"".join(self._numbers)), dtype=torch.uint8)
+            self._sets = sets.view(len(self._numbers), -1).to(choices.device)
+        bits = torch.arange(8, dtype=torch.uint8, device=choices.device)
+        masks = self._sets[choices[choices >= 0].long(), :, None] >> bits & 1
+        return masks.flatten(1)[:, : self.vocab_size].bool()
 
     def forbidden(self, parsers: Iterable[RecordParser]) -> Future[np.ndarray]:
         """

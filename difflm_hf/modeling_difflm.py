@@ -505,6 +505,7 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         latents: torch.FloatTensor,
         attention_mask: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
+        allowed: torch.BoolTensor | None = None,
     ) -> torch.FloatTensor:
         """
         −log p(x|z) of each record.
@@ -516,22 +517,30 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
             labels (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
                 The ids that count, −100 for those that do not, such as what a grammar forces. Not given, all count
                 that are no padding.
+            allowed (`torch.BoolTensor` of shape `(num_labels, allowed_size)`, *optional*):
+                Which of the vocabulary's first `allowed_size` ids a grammar allows in the place of each label that
+                counts, in their order, as [`JSONGrammar.allowed`] says it. Not given, all of the vocabulary.
 
         Returns:
-            `torch.FloatTensor` of shape `(batch_size,)`: nats per record. With `config.position_ranges`,
-            probabilities are over the ids that the format allows at each position.
+            `torch.FloatTensor` of shape `(batch_size,)`: nats per record. Probabilities are those that records are
+            sampled by: with `config.position_ranges`, over the ids that the format allows at each position, and with
+            `allowed`, over those that the grammar does.
         """
         # The LM needs no mask: padding is on the right, where causal attention never looks back at it.
         inputs, targets = input_ids[:, :-1], (input_ids if labels is None else labels)[:, 1:]
         if attention_mask is not None:
             targets = targets.masked_fill(attention_mask[:, 1:] == 0, -100)
-        if self.config.position_ranges is None and not self._has_plain_head():
-            return _token_nll(self(inputs, latents=latents, use_cache=False).logits, targets).sum(1)
         if self.config.position_ranges is None:
-            # Of JSON rows, most tokens are forced: the head, the largest layer of a small LM, leaves them out.
-            hidden, _ = self._hidden_states(inputs, latents)
             counted = targets >= 0
-            logits = self.get_output_embeddings()(hidden[counted]).float()
+            if self._has_plain_head():
+                # Of JSON rows, most tokens are forced: the head, the largest layer of a small LM, leaves them out.
+                hidden, _ = self._hidden_states(inputs, latents)
+                logits = self.get_output_embeddings()(hidden[counted]).float()
+            else:
+                logits = self(inputs, latents=latents, use_cache=False).logits[counted].float()
+            if allowed is not None:
+                allowed = F.pad(allowed, (0, logits.shape[1] - allowed.shape[1]))
+                logits = logits.masked_fill(~allowed, -torch.inf)
             nll = logits.new_zeros(targets.shape)
             nll[counted] = F.cross_entropy(logits, targets[counted], reduction="none")
             return nll.sum(1)
@@ -933,6 +942,7 @@ class DiffLMModel(DiffLMPreTrainedModel):
         decoder_input_ids: torch.LongTensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
+        allowed: torch.BoolTensor | None = None,
         beta: float = 1.0,
         free_bits: float = 0.0,
     ) -> DiffLMOutput:
@@ -945,6 +955,9 @@ class DiffLMModel(DiffLMPreTrainedModel):
             decoder_attention_mask (`torch.Tensor` of the same shape, *optional*): 0 for padding.
             labels (`torch.LongTensor` of the same shape, *optional*):
                 The decoder's ids that count, −100 for those that do not.
+            allowed (`torch.BoolTensor` of shape `(num_labels, allowed_size)`, *optional*):
+                The ids that a grammar allows in their places, as [`DiffLMForCausalLM.negative_log_likelihood`] takes
+                them.
             beta (`float`, defaults to 1.0): Weight of the KL term.
             free_bits (`float`, defaults to 0.0):
                 Nats of each latent dimension's mean KL that cost nothing (arXiv 1606.04934, section 4).
@@ -953,7 +966,7 @@ class DiffLMModel(DiffLMPreTrainedModel):
             decoder_input_ids, decoder_attention_mask = input_ids, attention_mask
         mean, logvar = self.encode(input_ids, attention_mask)
         latents = mean + torch.randn_like(mean) * (0.5 * logvar).exp()
-        nll = self.decoder.negative_log_likelihood(decoder_input_ids, latents, decoder_attention_mask, labels)
+        nll = self.decoder.negative_log_likelihood(decoder_input_ids, latents, decoder_attention_mask, labels, allowed)
         # KL(N(μ, σ²) ‖ N(0, 1)) = (μ² + σ² − 1 − ln σ²) / 2 for each dimension.
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean(0)
         reconstruction = nll.mean()

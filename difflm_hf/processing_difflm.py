@@ -145,8 +145,9 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
             the compact codec, which leaves out a mask that masks nothing, also `remainders`, of shape
             `(num_records, num_remainders)`; with the other codecs also `decoder_input_ids` and
             `decoder_attention_mask`; with the JSON codec also `labels`, of the same shape: the ids that the grammar
-            leaves a choice of, and −100 for those that it forces. They are none where keys are shuffled, which the
-            grammar does not know.
+            leaves a choice of, and −100 for those that it forces; and `choices`, what they were chosen from, of which
+            [`JSONGrammar.allowed`] makes masks. There are neither where keys are shuffled, which the grammar does not
+            know.
 
         Raises:
             `ValueError`: for values outside the schema, and for records longer than `max_length`.
@@ -176,9 +177,9 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         data = _pad(encoder, encoder_pad if encoder_pad is not None else 0, "")
         data |= _pad(decoder, self.special_ids[2], "decoder_")
         if self.grammar is not None and self.key_order == "schema":
-            forced = [[True, *self.grammar.is_forced(ids[1:])] for ids in decoder]
-            padded = _pad(forced, True, "")["input_ids"].astype(bool)
-            data["labels"] = np.where(padded, -100, data["decoder_input_ids"])
+            choices = [[-1, *self.grammar.choices(ids[1:])] for ids in decoder]
+            data["choices"] = _pad(choices, -1, "")["input_ids"]
+            data["labels"] = np.where(data["choices"] >= 0, data["decoder_input_ids"], -100)
         return BatchFeature(data, tensor_type=return_tensors)
 
     def too_long(self, records: Any) -> np.ndarray:

@@ -49,7 +49,7 @@ def test_what_is_forced_needs_no_language_model(table, tokenizer):
     grammar = JSONGrammar(codec.grammar_schema(), tokenizer)
     for text in codec.encode(table.head(20)):
         ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-        forced = grammar.is_forced(ids)
+        forced = [choice < 0 for choice in grammar.choices(ids)]
         parser = grammar.start()
         for position, (token_id, is_forced) in enumerate(zip(ids, forced)):
             if position == len(parser.ids):
@@ -63,7 +63,9 @@ def test_what_is_forced_needs_no_language_model(table, tokenizer):
 def test_what_a_grammar_does_not_know_is_not_forced(table, tokenizer):
     grammar = JSONGrammar(JSONCodec(RecordSchema.infer(table)).grammar_schema(), tokenizer)
     ids = tokenizer('{"other": 1}', add_special_tokens=False)["input_ids"]
-    assert not any(grammar.is_forced(ids))
+    # What stands where the grammar allows other ids, and what follows, may be any id.
+    choices = torch.tensor(grammar.choices(ids))
+    assert (choices[1:] == 0).all() and grammar.allowed(choices[1:]).all()
 
 
 def test_labels_are_the_ids_that_are_not_forced(table, base, tokenizer):
@@ -80,6 +82,53 @@ def test_labels_are_the_ids_that_are_not_forced(table, base, tokenizer):
     each = -logits.gather(-1, batch["decoder_input_ids"][:, 1:, None]).squeeze(-1)
     expected = (each * counted[:, 1:]).sum(1)
     torch.testing.assert_close(model.negative_log_likelihood(*arguments, batch["labels"]), expected)
+
+
+def test_likelihoods_are_those_that_records_are_sampled_by(table, base, tokenizer):
+    """Against a parser that steps through each record, and says what the next id may be."""
+    processor = DiffLMProcessor.from_records(table, tokenizer=tokenizer)
+    grammar = processor.grammar
+    batch = processor(table.head(5))
+    counted = batch["labels"] >= 0
+    assert torch.equal(batch["choices"] >= 0, counted)
+    allowed = grammar.allowed(batch["choices"])
+    assert allowed.shape == (counted.sum(), grammar.vocab_size)
+    model = DiffLMForCausalLM(DiffLMConfig(decoder_config=AutoConfig.from_pretrained(base / "decoder"))).eval()
+    latents = torch.randn(5, model.config.latent_size)
+    arguments = batch["decoder_input_ids"], latents, batch["decoder_attention_mask"], batch["labels"]
+    with torch.no_grad():
+        nats = model.negative_log_likelihood(*arguments, allowed)
+        unmasked = model.negative_log_likelihood(*arguments)
+        logits = model(batch["decoder_input_ids"], latents=latents).logits
+    assert (nats < unmasked).all()
+    row = 0
+    for i, ids in enumerate(batch["decoder_input_ids"].tolist()):
+        parser, expected = grammar.start(), 0.0
+        while not parser.is_complete:
+            forbidden = torch.from_numpy(grammar.forbidden([parser]).result()[0])
+            position = 1 + len(parser.ids)
+            if counted[i, position]:
+                assert torch.equal(allowed[row], ~forbidden)
+                row += 1
+            log_probs = logits[i, position - 1].masked_fill(forbidden, -torch.inf).log_softmax(0)
+            expected -= log_probs[ids[position]].item()
+            parser.append(ids[position])
+        assert nats[i].item() == pytest.approx(expected, rel=1e-4)
+    assert row == len(allowed)
+
+
+def test_vocabularies_with_room(table, base, tokenizer):
+    """Heads may have more rows than the tokenizer has ids."""
+    processor = DiffLMProcessor.from_records(table, tokenizer=tokenizer)
+    batch = processor(table.head(3))
+    config = AutoConfig.from_pretrained(base / "decoder", vocab_size=len(tokenizer) + 7)
+    model = DiffLMForCausalLM(DiffLMConfig(decoder_config=config)).eval()
+    arguments = batch["decoder_input_ids"], torch.randn(3, model.config.latent_size), batch["decoder_attention_mask"]
+    allowed = processor.grammar.allowed(batch["choices"])
+    with torch.no_grad():
+        nats = model.negative_log_likelihood(*arguments, batch["labels"], allowed)
+        model.get_output_embeddings().weight[len(tokenizer) :] = 100.0
+        assert torch.equal(model.negative_log_likelihood(*arguments, batch["labels"], allowed), nats)
 
 
 def draw(grammar, rng, tokenizer):

@@ -25,8 +25,8 @@ def evaluate_latents(pipe: DiffLMPipeline, records: Any, batch_size: int = 32, s
 
     Returns:
         `dict[str, float]`:
-            - `reconstruction`: −log p(x|z) in nats per record, z drawn from the record's own posterior; of JSON what
-              the grammar leaves a choice of;
+            - `reconstruction`: −log p(x|z) in nats per record, z drawn from the record's own posterior; of JSON by the
+              choices that the grammar leaves;
             - `reconstruction_other`: the same, z from the posterior of another record;
             - `kl`: KL(q(z|x) ‖ N(0, I)), in nats per record;
             - `active`: dimensions of z with a mean KL above 0.1 nats;
@@ -46,8 +46,10 @@ def evaluate_latents(pipe: DiffLMPipeline, records: Any, batch_size: int = 32, s
         prefix = "decoder_" if "decoder_input_ids" in batch else ""
         ids, mask = batch[f"{prefix}input_ids"], batch.get(f"{prefix}attention_mask")
         labels = batch.get("labels")
+        allowed = pipe.processor.grammar.allowed(batch["choices"]) if "choices" in batch else None
         own, other = (
-            total + pipe.vae.decoder.negative_log_likelihood(ids, z[rows].to(ids.device), mask, labels).sum().item()
+            total
+            + pipe.vae.decoder.negative_log_likelihood(ids, z[rows].to(ids.device), mask, labels, allowed).sum().item()
             for total, z in ((own, latents), (other, latents.roll(1, 0)))
         )
         counted = (ids if labels is None else labels)[:, 1:] >= 0

@@ -279,7 +279,7 @@ def train(
         }
     _claim(output_dir / "checkpoints", arguments, processor, both)
     with energy_meter() as energy_kwh:
-        vae, autoencoder = _train_vae(vae, records, recipe, output_dir, seed, deadline, hub)
+        vae, autoencoder = _train_vae(vae, processor, records, recipe, output_dir, seed, deadline, hub)
         set_seed(seed)  # a run that resumes from here has drawn no random numbers
         scheduler = LatentEDMScheduler(**NOISE_LEVELS)
         denoiser, diffusion = _train_denoiser(vae, scheduler, records, recipe, output_dir, seed, deadline, hub)
@@ -331,6 +331,7 @@ def _claim(folder: Path, arguments: dict[str, Any], processor: DiffLMProcessor, 
 
 def _train_vae(
     vae: DiffLMModel,
+    processor: DiffLMProcessor,
     records: list[TensorDataset],
     recipe: Recipe,
     output_dir: Path,
@@ -349,7 +350,7 @@ def _train_vae(
     arguments = _arguments(DiffLMTrainingArguments, folder, seed, fields)
     if arguments.max_steps <= 0:
         arguments.max_steps = max(recipe.min_steps, _steps_of_epochs(arguments, len(records[0])))
-    trainer = DiffLMTrainer(vae, arguments, train_dataset=records[0], eval_dataset=records[1])
+    trainer = DiffLMTrainer(vae, arguments, processor.grammar, train_dataset=records[0], eval_dataset=records[1])
     now = time.monotonic()
     return _run(trainer, "autoencoder", None if deadline is None else now + VAE_SHARE * (deadline - now))
 

@@ -26,6 +26,7 @@ from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress, logging
 
 from ..denoiser import DiffLMDenoiser
+from ..grammar import JSONGrammar
 from ..hub.upload import commit_files, explained, folder_files
 from ..modeling_difflm import DiffLMModel
 from ..scheduling_latent_edm import LatentEDMScheduler
@@ -71,8 +72,9 @@ def trim_padding(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             step = -(-mask.shape[1] // NUM_LENGTHS)
             length = -(-int(mask.sum(1).max()) // step) * step
             trimmed |= {name: batch[name][:, :length] for name in (f"{prefix}input_ids", f"{prefix}attention_mask")}
-    if "labels" in batch:
-        trimmed["labels"] = batch["labels"][:, : trimmed["decoder_input_ids"].shape[1]]
+    for name in ("labels", "choices"):
+        if name in batch:
+            trimmed[name] = batch[name][:, : trimmed["decoder_input_ids"].shape[1]]
     return trimmed
 
 
@@ -285,8 +287,11 @@ class DiffLMTrainer(_Trainer):
 
     args: DiffLMTrainingArguments
 
-    def __init__(self, model: DiffLMModel, args: DiffLMTrainingArguments, **kwargs):
+    def __init__(
+        self, model: DiffLMModel, args: DiffLMTrainingArguments, grammar: JSONGrammar | None = None, **kwargs
+    ):
         super().__init__(model, args, **kwargs)
+        self.grammar = grammar
         is_training = self.train_dataset is not None
         if is_training and args.bf16 and args.device.type == "cpu" and self._mean_length() < SHORT:
             model.set_attn_implementation("eager")
@@ -325,7 +330,10 @@ class DiffLMTrainer(_Trainer):
         return mask.sum(1).argsort(descending=True, stable=True).tolist()  # little padding
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
-        outputs = model(**inputs, beta=self.beta, free_bits=self.args.free_bits)
+        choices = inputs.get("choices")
+        allowed = None if choices is None or self.grammar is None else self.grammar.allowed(choices)
+        given = {name: tensor for name, tensor in inputs.items() if name != "choices"}
+        outputs = model(**given, allowed=allowed, beta=self.beta, free_bits=self.args.free_bits)
         num_records = len(inputs["input_ids"])
         for name in ("reconstruction_loss", "kl_loss"):
             self._totals[name] = self._totals.get(name, 0) + getattr(outputs, name).detach() * num_records
