@@ -78,8 +78,10 @@ def test_save_and_load(tmp_path, architecture):
     loaded = DiffLMDenoiser.from_pretrained(tmp_path)
     for name in "latent_size", "architecture", "width", "num_layers", "num_heads":
         assert loaded.config[name] == model.config[name]
-    assert torch.equal(loaded.latent_mean, model.latent_mean) and torch.equal(loaded.latent_std, model.latent_std)
-    assert torch.equal(loaded(sample, 0.3), model(sample, 0.3))
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    assert all(map(torch.equal, loaded.state_dict().values(), model.state_dict().values()))
+    # To the last bit only where weights lie as they did in memory: products depend on it on some processors.
+    torch.testing.assert_close(loaded(sample, 0.3), model(sample, 0.3), rtol=1e-5, atol=1e-5)
 
 
 @every_architecture
