@@ -380,6 +380,7 @@ def _train_denoiser(
 
 
 def _steps_of_epochs(arguments: TrainingArguments, num_records: int) -> int:
+    """Optimizer steps, of which epochs may be a fraction."""
     batch_size = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     return max(1, int(arguments.num_train_epochs * -(-num_records // batch_size)))
 

@@ -281,6 +281,9 @@ class DiffLMTrainer(_Trainer):
     Args:
         model (`DiffLMModel`): The model.
         args (`DiffLMTrainingArguments`): The arguments.
+        grammar ([`JSONGrammar`], *optional*):
+            That of the processor: where records have `choices`, the loss is over the ids that it allows, as sampling
+            is. Not given, over all of the vocabulary.
         kwargs (*optional*):
             Those of `transformers.Trainer`. Datasets yield what [`DiffLMProcessor`] returns, without `remainders`.
     """
