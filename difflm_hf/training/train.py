@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -351,8 +351,10 @@ def _train_vae(
     if arguments.max_steps <= 0:
         arguments.max_steps = max(recipe.min_steps, _steps_of_epochs(arguments, len(records[0])))
     trainer = DiffLMTrainer(vae, arguments, processor.grammar, train_dataset=records[0], eval_dataset=records[1])
-    now = time.monotonic()
-    return _run(trainer, "autoencoder", None if deadline is None else now + VAE_SHARE * (deadline - now))
+    if deadline is not None:
+        now = time.monotonic()
+        deadline = now + VAE_SHARE * (deadline - now - _seconds_to_encode(vae, records[0]))
+    return _run(trainer, "autoencoder", deadline)
 
 
 def _train_denoiser(
@@ -516,7 +518,7 @@ def smooth_embeddings(
 
 @torch.no_grad()
 def encode_latents(
-    model: DiffLMModel, dataset: TensorDataset, sample_posterior: bool = True, batch_tokens: int = 2**15
+    model: DiffLMModel, dataset: TensorDataset, sample_posterior: bool = True, batch_tokens: int = 2**13
 ) -> TensorDataset:
     """
     The posteriors of all records, as a dataset for [`LatentDiffusionTrainer`]: with a standard deviation of 0, thus as
@@ -669,7 +671,7 @@ def _train(trainer: Trainer, description: str, deadline: float | None, folder: P
             return trainer._load_best_model()
         args.max_steps = state.max_steps
     elif deadline is not None:
-        args.max_steps = max(1, min(args.max_steps, int((deadline - time.monotonic()) / _seconds_per_step(trainer))))
+        args.max_steps = max(1, min(args.max_steps, _steps_until(deadline, trainer)))
     # Evaluations, which checkpoints follow, fall on steps that log: no sums of losses are left over then.
     args.logging_steps = max(1, args.max_steps // (4 * NUM_EVALUATIONS))
     args.eval_steps = args.save_steps = 4 * args.logging_steps
@@ -683,31 +685,49 @@ def _train(trainer: Trainer, description: str, deadline: float | None, folder: P
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
 
 
-def _seconds_per_step(trainer: Trainer, num_steps: int = 10, max_seconds: float = 15) -> float:
-    """Measures training, validations included, without changing anything."""
-    moments = [(buffer, buffer.clone()) for buffer in trainer.model.buffers()]
-    trainer.model.train()
+def _steps_until(deadline: float, trainer: Trainer, num_batches: int = 32) -> int:
+    """The steps that fit, validations included. Measures, for a tenth of the time, without changing anything."""
+    model, moments = trainer.model, [(buffer, buffer.clone()) for buffer in trainer.model.buffers()]
+    max_seconds = (deadline - time.monotonic()) / 30
 
-    def seconds_per_step() -> float:
+    def seconds_per_batch(loader: Iterable[Any]) -> float:
         start, times = time.monotonic(), []
-        for batch in batches:
-            batch = trainer._prepare_inputs(batch)
+        for batch in itertools.islice(loader, num_batches):
             with trainer.accelerator.autocast():  # which training wraps the model in
-                loss = trainer.compute_loss(trainer.model, batch)
-            loss.backward()
+                loss = trainer.compute_loss(model, trainer._prepare_inputs(batch))
+            if loss.requires_grad:
+                loss.backward()
+            loss.item()  # waits for an accelerator
             times.append(time.monotonic() - start)
             if times[-1] > max_seconds:
                 break
         return times[-1] / len(times)
 
     with torch.random.fork_rng():
-        batches = list(itertools.islice(trainer.get_train_dataloader(), num_steps))
-        seconds_per_step()  # the first time, each length of a batch takes longer
-        seconds = seconds_per_step()
-    trainer.model.zero_grad()
+        batches, validation = trainer.get_train_dataloader(), trainer.get_eval_dataloader()
+        model.train()
+        seconds_per_batch(batches)  # the first time, each length of a batch takes longer
+        step = seconds_per_batch(batches) * trainer.args.gradient_accumulation_steps
+        model.eval()
+        with torch.no_grad():
+            evaluation = seconds_per_batch(validation) * len(validation)
+    model.zero_grad()
     for buffer, before in moments:
         buffer.copy_(before)
-    return 1.25 * seconds * trainer.args.gradient_accumulation_steps
+    step = 1.1 * step + 0.002  # with the optimizer's part, and the Trainer's
+    left = deadline - time.monotonic()
+    # One evaluation in four steps, and at most so many.
+    return int(max(left / (step + evaluation / 4), (left - NUM_EVALUATIONS * evaluation) / step))
+
+
+def _seconds_to_encode(vae: DiffLMModel, records: TensorDataset, num_records: int = 256) -> float:
+    """Between the phases, all records are encoded."""
+    some = torch.randperm(len(records), generator=torch.Generator().manual_seed(0))[:num_records]
+    sample = TensorDataset(**records[some])
+    encode_latents(vae, sample)
+    start = time.monotonic()
+    encode_latents(vae, sample)
+    return (time.monotonic() - start) * len(records) / len(sample)
 
 
 def _save_whole(component: Any, folder: Path) -> None:
