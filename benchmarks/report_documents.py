@@ -61,8 +61,9 @@ with {threads}, {num_steps:,} steps; {num_dropped} of more than 512 tokens were 
 
 *Hold-out* is what the test split scores in place of generated tools: a third of it are near-copies of training
 tools, which are many variants of fewer ones. *Schema valid* is the share whose `parameters` are a valid JSON
-Schema, *required declared* of those whose required parameters are all among the declared ones. *Coverage* is the
-share of the test split that has a near neighbour. The first ones, as they came:
+Schema, *required declared* of those whose required parameters are all among the declared ones, which the form of
+the records sees to. *Coverage* is the share of the test split that has a near neighbour. The first ones, as they
+came:
 
 {samples}
 """

@@ -23,32 +23,27 @@ TYPES = ["string", "integer", "number", "boolean", "array", "object"]
 # What other languages call them; types that JSON Schema does not have are left out.
 SYNONYMS = {"tuple": "array", "arraylist": "array", "hashmap": "object", "long": "integer", "double": "number"}
 PARAMETERS = {"type": "object", "additionalProperties": {"$ref": "#/$defs/parameter"}}
-NAMES = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
 SCALAR = {"type": ["string", "integer", "number", "boolean", "null"]}
+# Each parameter says whether it is required. JSON Schema has a list of their names, which could name others.
 TOOL_SCHEMA = {
     "type": "object",
     "properties": {
         "name": {"type": "string", "pattern": r"^[A-Za-z_][A-Za-z0-9_.\-]{0,127}$"},
         "description": {"type": "string"},
-        "parameters": {
-            "type": "object",
-            "properties": {"type": {"const": "object"}, "properties": PARAMETERS, "required": NAMES},
-            "required": ["type", "properties", "required"],
-            "additionalProperties": False,
-        },
+        "parameters": PARAMETERS,
     },
     "required": ["name", "description", "parameters"],
     "$defs": {
         "parameter": {
             "type": "object",
             "properties": {
+                "required": {"const": True},
                 "type": {"enum": TYPES},
                 "description": {"type": "string"},
                 "enum": {"type": "array", "items": SCALAR, "minItems": 1},
                 "default": SCALAR,
                 "items": {"$ref": "#/$defs/parameter"},
                 "properties": PARAMETERS,
-                "required": NAMES,
             },
             "additionalProperties": False,
         }
@@ -57,17 +52,21 @@ TOOL_SCHEMA = {
 
 
 def read_tools(path: Path) -> list[dict[str, Any]]:
-    """The tools of a file, with parameters that are valid JSON Schemas."""
+    """The tools of a file, as records of `TOOL_SCHEMA`."""
     tools = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-    for tool in tools:
-        known = normalise(tool["parameters"])
-        empty = {"type": "object", "properties": {}, "required": []}
-        tool["parameters"] = {key: known.get(key, value) for key, value in empty.items()}
-    return tools
+    return [{**tool, "parameters": from_json_schema(tool["parameters"])} for tool in tools]
+
+
+def from_json_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of an object, with the keys and types that `TOOL_SCHEMA` has, and nothing else."""
+    required = schema.get("required", ())
+    return {
+        name: ({"required": True} if name in required else {}) | normalise(part)
+        for name, part in schema.get("properties", {}).items()
+    }
 
 
 def normalise(parameter: dict[str, Any]) -> dict[str, Any]:
-    """A parameter with the keys and types that `TOOL_SCHEMA` has, and nothing else."""
     known = {}
     for key, value in parameter.items():
         if key == "type":
@@ -77,9 +76,7 @@ def normalise(parameter: dict[str, Any]) -> dict[str, Any]:
         elif key == "items":
             value, is_known = normalise(value), True
         elif key == "properties":
-            value, is_known = {name: normalise(part) for name, part in value.items()}, True
-        elif key == "required":
-            value, is_known = list(dict.fromkeys(value)), True
+            value, is_known = from_json_schema(parameter), True
         elif key == "default":
             is_known = not isinstance(value, (dict, list))
         elif key == "enum":
@@ -91,10 +88,29 @@ def normalise(parameter: dict[str, Any]) -> dict[str, Any]:
     return known
 
 
+def to_tool(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of `TOOL_SCHEMA` as language models are given it, with a JSON Schema of its parameters."""
+    return {**record, "parameters": {"type": "object", **to_json_schema(record["parameters"])}}
+
+
+def to_json_schema(parameters: dict[str, Any]) -> dict[str, Any]:
+    required = [name for name, parameter in parameters.items() if "required" in parameter]
+    return {"properties": {name: to_property(part) for name, part in parameters.items()}, "required": required}
+
+
+def to_property(parameter: dict[str, Any]) -> dict[str, Any]:
+    written = {key: value for key, value in parameter.items() if key != "required"}
+    if "items" in written:
+        written["items"] = to_property(written["items"])
+    if "properties" in written:
+        written |= to_json_schema(written["properties"])
+    return written
+
+
 def write_new_tools(
     pipe: DiffLMPipeline, num_records: int, known: set[str], **sampling: Any
 ) -> tuple[list[dict[str, Any]], int]:
-    """Tools with names of their own, and how many were written to get them: real ones often have a name in common."""
+    """Records with names of their own, and how many were written to get them: real ones often share a name."""
     tools, num_written = [], 0
     while len(tools) < num_records:
         written = pipe(num_records - len(tools), **sampling).records
@@ -117,9 +133,9 @@ def main(
     top_p: float,
     seed: int,
 ) -> None:
-    real = read_tools(train_file)
+    records = read_tools(train_file)
     pipe = train(
-        real,
+        records,
         output_dir,
         validation=read_tools(validation),
         schema=RecordSchema.from_json_schema(TOOL_SCHEMA),
@@ -128,16 +144,17 @@ def main(
         max_minutes=max_minutes,
         seed=seed,
     )
-    tools, num_written = write_new_tools(
+    written, num_written = write_new_tools(
         pipe,
         num_records,
-        known={tool["name"] for tool in real},
+        known={record["name"] for record in records},
         temperature=temperature,
         top_p=top_p,
         generator=torch.Generator().manual_seed(seed),
     )
+    tools, real, held_out = (list(map(to_tool, part)) for part in (written, records, read_tools(test)))
     (output_dir / "tools.jsonl").write_text("".join(json.dumps(tool) + "\n" for tool in tools), encoding="utf-8")
-    scores = evaluate_tools(tools, real, read_tools(test), seed=seed) | {"new_names": len(tools) / num_written}
+    scores = evaluate_tools(tools, real, held_out, seed=seed) | {"new_names": len(tools) / num_written}
     (output_dir / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(scores, indent=2))
 

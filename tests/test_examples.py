@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 from tiny import make_table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -51,6 +52,63 @@ def test_functions_after_form_feeds():
         "def f():\n    return '\x1c'",
         "def g(): pass",
     ]
+
+
+def test_tools_are_records_and_tools_again(tmp_path):
+    sys.path.insert(0, str(EXAMPLES))
+    from train_tools import TOOL_SCHEMA, read_tools, to_tool
+
+    place = {"type": "object", "properties": {"lat": {"type": "number"}, "lon": {"type": "number"}}}
+    properties = {
+        "unit": {"type": "string", "description": "C or F.", "enum": ["C", "F", None], "default": "C"},
+        "places": {"type": "array", "items": place | {"required": ["lon"]}},
+        "at": place | {"required": ["lat", "lon"]},
+    }
+    parameters = {"type": "object", "properties": properties, "required": ["places", "at"]}
+    tool = {"name": "weather.get", "description": "Tells the weather.", "parameters": parameters}
+    odd = {"type": "Tuple", "format": "date", "enum": [], "default": {}, "required": True}
+    other = {"name": "odd", "description": "", "parameters": {"properties": {"x": odd, "y": {"type": "any"}}}}
+    path = tmp_path / "tools.jsonl"
+    path.write_text(f"{json.dumps(tool)}\n\n{json.dumps(other)}\n", encoding="utf-8")
+
+    records = read_tools(path)
+    for record in records:
+        Draft202012Validator(TOOL_SCHEMA).validate(record)
+    assert "required" not in records[0]["parameters"]["unit"]
+    assert records[0]["parameters"]["places"]["required"] is True
+    assert to_tool(records[0]) == tool
+    known = {"type": "object", "properties": {"x": {"type": "array"}, "y": {}}, "required": []}
+    assert to_tool(records[1]) == other | {"parameters": known}
+
+
+@pytest.mark.slow
+def test_train_tools(tmp_path):
+    for split in ("train", "valid", "test"):
+        tools = [
+            {
+                "name": f"{split}{i}.{verb}",
+                "description": f"Let us {verb}.",
+                "parameters": {
+                    "type": "object",
+                    "properties": {"size": {"type": "integer"}, "name": {"type": "string"}},
+                    "required": ["size"],
+                },
+            }
+            for i in range(30)
+            for verb in ("open", "close")
+        ]
+        text = "".join(json.dumps(tool) + "\n" for tool in tools)
+        (tmp_path / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    files = ("train.jsonl", "--validation", "valid.jsonl", "--test", "test.jsonl", "--output-dir", "model")
+    run("train_tools.py", *files, "--max-minutes", 0.5, "--num-records", 5, "--temperature", 0.5, cwd=tmp_path)
+    lines = (tmp_path / "model" / "tools.jsonl").read_text(encoding="utf-8").splitlines()
+    scores = json.loads((tmp_path / "model" / "scores.json").read_text(encoding="utf-8"))
+    assert len(lines) == 5
+    for tool in map(json.loads, lines):
+        parameters = tool["parameters"]
+        Draft202012Validator.check_schema(parameters)
+        assert parameters["type"] == "object" and set(parameters["required"]) <= parameters["properties"].keys()
+    assert scores["schema_valid"] == scores["required_declared"] == scores["parse_rate"] == 1
 
 
 @pytest.mark.slow
