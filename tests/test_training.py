@@ -237,6 +237,37 @@ def test_max_minutes(tmp_path):
         assert 1 < TrainerState.load_from_json(str(state)).max_steps < 10**5
 
 
+@pytest.mark.slow
+def test_max_minutes_leaves_time_after_encoding(tmp_path, monkeypatch):
+    module = sys.modules["difflm_hf.training.train"]
+    encode_latents = module.encode_latents
+
+    def slow(model, dataset, *args):
+        time.sleep(0.006 * len(dataset))
+        return encode_latents(model, dataset, *args)
+
+    monkeypatch.setattr(module, "encode_latents", slow)
+    config = edited("long", min_steps=10**6, denoiser={"max_steps": 10**6})
+    pipe = train(make_table(1024), tmp_path / "model", config=config, max_minutes=18 / 60)
+    assert pipe.config.training["phases"][1]["num_steps"] > 10
+
+
+@pytest.mark.slow
+def test_max_minutes_is_not_for_validation(tmp_path, monkeypatch):
+    compute_loss = DiffLMTrainer.compute_loss
+
+    def slow(self, model, inputs, *args, **kwargs):
+        time.sleep(len(inputs["input_ids"]) / (1000 if torch.is_grad_enabled() else 2000))
+        return compute_loss(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(DiffLMTrainer, "compute_loss", slow)
+    config = edited("long", min_steps=10**6, denoiser={"max_steps": 1})
+    data, validation = make_table(100), make_table(1000)
+    pipe = train(data, tmp_path / "model", validation=validation, config=config, max_minutes=15 / 60)
+    assert pipe.config.training["phases"][0]["num_steps"] > 30
+    assert len(scalars(tmp_path / "model" / "logs" / "vae")["eval_bound"]) <= 6
+
+
 def test_max_minutes_is_over_at_once(tmp_path):
     pipe = train(make_table(60), tmp_path / "model", config="tiny", max_minutes=0)
     assert len(scalars(tmp_path / "model" / "logs" / "vae")["eval_bound"]) == 1
@@ -392,6 +423,7 @@ def test_resume_after_the_last_step(run, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(DiffLMModel, "save_pretrained", cut_off)
         train(make_table(), folder, config="tiny")
+    folder = folder.rename(tmp_path / "moved")
     train(make_table(), folder, config="tiny", resume=True)
     assert_same_run(run, folder)
 

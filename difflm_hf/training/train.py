@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -351,9 +351,11 @@ def _train_vae(
     if arguments.max_steps <= 0:
         arguments.max_steps = max(recipe.min_steps, _steps_of_epochs(arguments, len(records[0])))
     trainer = DiffLMTrainer(vae, arguments, processor.grammar, train_dataset=records[0], eval_dataset=records[1])
-    if deadline is not None:
+    if deadline is not None and not (folder / "best").is_dir():
+        # Between the phases, all records are encoded.
+        deadline -= _seconds_to_encode(vae, records[0], max_seconds=(deadline - time.monotonic()) / 60)
         now = time.monotonic()
-        deadline = now + VAE_SHARE * (deadline - now - _seconds_to_encode(vae, records[0]))
+        deadline = now + VAE_SHARE * (deadline - now)
     return _run(trainer, "autoencoder", deadline)
 
 
@@ -667,14 +669,19 @@ def _train(trainer: Trainer, description: str, deadline: float | None, folder: P
         state = states[checkpoint]
         if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
             trainer.add_callback(Stopwatch(**state.stateful_callbacks["Stopwatch"]["args"]))
+            state.best_model_checkpoint = str(folder / f"checkpoint-{state.best_global_step}")
             trainer.state = state
             return trainer._load_best_model()
-        args.max_steps = state.max_steps
-    elif deadline is not None:
-        args.max_steps = max(1, min(args.max_steps, _steps_until(deadline, trainer)))
-    # Evaluations, which checkpoints follow, fall on steps that log: no sums of losses are left over then.
-    args.logging_steps = max(1, args.max_steps // (4 * NUM_EVALUATIONS))
+        args.max_steps, args.logging_steps = state.max_steps, state.logging_steps
+    else:
+        num_evaluations = NUM_EVALUATIONS
+        if deadline is not None:
+            num_steps, num_evaluations = _plan(deadline, trainer)
+            args.max_steps = max(1, min(args.max_steps, num_steps))
+        # Evaluations, which checkpoints follow, fall on steps that log: no sums of losses are left over then.
+        args.logging_steps = -(-args.max_steps // (4 * num_evaluations))
     args.eval_steps = args.save_steps = 4 * args.logging_steps
+    args.warmup_steps = min(args.warmup_steps, args.max_steps // 10)
     trainer.pop_callback(ProgressCallback)
     trainer.add_callback(LossProgressCallback(description))
     trainer.add_callback(TensorBoardLog(folder.parents[1] / "logs" / folder.name))
@@ -685,18 +692,21 @@ def _train(trainer: Trainer, description: str, deadline: float | None, folder: P
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
 
 
-def _steps_until(deadline: float, trainer: Trainer, num_batches: int = 32) -> int:
-    """The steps that fit, validations included. Measures, for a tenth of the time, without changing anything."""
-    model, moments = trainer.model, [(buffer, buffer.clone()) for buffer in trainer.model.buffers()]
+def _plan(deadline: float, trainer: Trainer, num_batches: int = 32) -> tuple[int, int]:
+    """
+    The steps that fit, and the validations between them. Measures, for a fifteenth of the time, without changing
+    anything.
+    """
+    args, moments = trainer.args, [(buffer, buffer.clone()) for buffer in trainer.model.buffers()]
     max_seconds = (deadline - time.monotonic()) / 30
+    trainer.model.train()
 
-    def seconds_per_batch(loader: Iterable[Any]) -> float:
+    def seconds_per_batch() -> float:
         start, times = time.monotonic(), []
         for batch in itertools.islice(loader, num_batches):
             with trainer.accelerator.autocast():  # which training wraps the model in
-                loss = trainer.compute_loss(model, trainer._prepare_inputs(batch))
-            if loss.requires_grad:
-                loss.backward()
+                loss = trainer.compute_loss(trainer.model, trainer._prepare_inputs(batch))
+            loss.backward()
             loss.item()  # waits for an accelerator
             times.append(time.monotonic() - start)
             if times[-1] > max_seconds:
@@ -704,30 +714,31 @@ def _steps_until(deadline: float, trainer: Trainer, num_batches: int = 32) -> in
         return times[-1] / len(times)
 
     with torch.random.fork_rng():
-        batches, validation = trainer.get_train_dataloader(), trainer.get_eval_dataloader()
-        model.train()
-        seconds_per_batch(batches)  # the first time, each length of a batch takes longer
-        step = seconds_per_batch(batches) * trainer.args.gradient_accumulation_steps
-        model.eval()
-        with torch.no_grad():
-            evaluation = seconds_per_batch(validation) * len(validation)
-    model.zero_grad()
+        loader = trainer.get_train_dataloader()
+        seconds_per_batch()  # the first time, each length of a batch takes longer
+        seconds = seconds_per_batch()
+    trainer.model.zero_grad()
     for buffer, before in moments:
         buffer.copy_(before)
-    step = 1.1 * step + 0.002  # with the optimizer's part, and the Trainer's
+    step = (1.1 * seconds + 0.002) * args.gradient_accumulation_steps  # with the optimizer's part, and the Trainer's
+    # Without a backward pass, records take half of the time.
+    evaluation = seconds / 2 * len(trainer.eval_dataset) / args.train_batch_size
     left = deadline - time.monotonic()
-    # One evaluation in four steps, and at most so many.
-    return int(max(left / (step + evaluation / 4), (left - NUM_EVALUATIONS * evaluation) / step))
+    num_evaluations = max(1, min(NUM_EVALUATIONS, int(left / 4 / evaluation)))
+    return int((left - num_evaluations * evaluation) / step), num_evaluations
 
 
-def _seconds_to_encode(vae: DiffLMModel, records: TensorDataset, num_records: int = 256) -> float:
-    """Between the phases, all records are encoded."""
-    some = torch.randperm(len(records), generator=torch.Generator().manual_seed(0))[:num_records]
-    sample = TensorDataset(**records[some])
-    encode_latents(vae, sample)
-    start = time.monotonic()
-    encode_latents(vae, sample)
-    return (time.monotonic() - start) * len(records) / len(sample)
+def _seconds_to_encode(vae: DiffLMModel, records: TensorDataset, max_seconds: float) -> float:
+    """Measures for three times `max_seconds` at most."""
+    order = torch.randperm(len(records), generator=torch.Generator().manual_seed(0))
+    begin = time.monotonic()
+    for size in (8, 16, 32, 64, 128, 256):  # the first ones take longer
+        start = time.monotonic()
+        encode_latents(vae, TensorDataset(**records[order[:size]]))
+        end = time.monotonic()
+        if end - begin > max_seconds:
+            break
+    return (end - start) * len(records) / min(size, len(records))
 
 
 def _save_whole(component: Any, folder: Path) -> None:
