@@ -427,6 +427,7 @@ def test_known_code_is_left_alone():
         "[BEGIN]\n```py\r\ndef f():\n    return 1\n```\n[DONE]",
         "Run `pip`:\n```bash\npip\n```\n```Python3\ndef f():\n    return 1\n```",
         "```python\ndef f():\n    return 1",
+        "Sure\n```\ndef f():\n    return 1\n```",
     ],
 )
 def test_code_is_cut_out(completion):
@@ -439,6 +440,12 @@ def test_code_is_cut_out(completion):
 def test_bodies_end_at_the_next_statement(rest):
     body = "\n    x = [\n        1,\n]\n\n    # comment\n    return x"
     assert extract_code(body + rest, is_body=True) == body[1:]
+
+
+@pytest.mark.parametrize("rest", ["", "\nThis sorts the list.\n", "\nOr:\n```python\nx = 2\n```"])
+def test_fences_that_the_prompt_has_opened(rest):
+    assert extract_code("def f():\n    return 1\n```" + rest) == "def f():\n    return 1"
+    assert extract_code("\n    return sorted(x)\n```" + rest, is_body=True) == "    return sorted(x)"
 
 
 # Completions
@@ -500,6 +507,15 @@ def test_completions_end_before_stop_strings(lm, tokenizer):
     assert expected != whole
     cut = generate_completions(lm, tokenizer, PROMPTS, max_new_tokens=20, stop_strings=stops)
     assert [text for (text,) in cut] == expected
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_what_an_lm_comes_with_changes_nothing(lm, tokenizer, temperature):
+    arguments = {"max_new_tokens": 20, "temperature": temperature}
+    expected = generate_completions(lm, tokenizer, PROMPTS, **arguments)
+    penalties = {"repetition_penalty": 2.0, "no_repeat_ngram_size": 1, "min_p": 0.9, "typical_p": 0.1, "num_beams": 3}
+    lm.generation_config.update(**penalties)
+    assert generate_completions(lm, tokenizer, PROMPTS, **arguments) == expected
 
 
 def test_indentation_is_kept(lm, tokenizer):

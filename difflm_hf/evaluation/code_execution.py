@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import math
 import os
@@ -32,7 +33,18 @@ START_SECONDS = 60.0  # until the interpreter is there, on however busy a machin
 # What the child says when all limits are set, where it is a literal; and bytes that it never says in all.
 READY, MAX_REPORT = b".", 4096
 FENCE = re.compile(r"^[ \t]*```([^\n`]*)\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+FENCE_LINE = re.compile(r"^[ \t]*```([^\n`]*)$", re.MULTILINE)
 PYTHON = ("", "py", "python", "python3")  # what fences call it
+# Instead of what LMs come with: tokens are chosen as asked for alone.
+NEUTRAL = {
+    "num_beams": 1,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "min_p": None,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+}
 # A line that no function goes on with: a closing bracket may stand at its beginning.
 TOP_LEVEL = re.compile(r"\n(?=[^\s)\]}])")
 
@@ -253,7 +265,7 @@ def mbpp_prompt(problem: dict[str, Any], examples: Sequence[dict[str, Any]] = ()
 def extract_code(completion: str, is_body: bool = False) -> str:
     """
     Cuts the code out of what a model wrote: what precedes `[DONE]`, and of that the first fenced block of Python, if
-    there is one. Code alone stays as it is.
+    there is one, or, where the prompt has opened a fence, what precedes its end. Code alone stays as it is.
 
     Args:
         completion (`str`): The text.
@@ -265,6 +277,9 @@ def extract_code(completion: str, is_body: bool = False) -> str:
         `str`: The code, with its indentation.
     """
     text = completion.split("[DONE]")[0].split("[BEGIN]")[-1].lstrip("\r\n")
+    fences = list(FENCE_LINE.finditer(text))
+    if len(fences) % 2 and not fences[0][1].strip() and _is_code(text[: fences[0].start()], is_body):
+        text = text[: fences[0].start()]  # the prompt has opened it
     fenced = [match[2] for match in FENCE.finditer(text) if match[1].strip().lower() in PYTHON]
     if fenced:
         text = fenced[0].lstrip("\r\n")
@@ -329,9 +344,9 @@ def generate_completions(
                 f"`max_new_tokens`, which is {max_new_tokens}, or shorten the prompt"
             )
 
-    sampling = {"do_sample": False}
+    sampling = NEUTRAL | {"do_sample": False}
     if temperature > 0:
-        sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+        sampling |= {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
     if stop_strings:
         sampling |= {"stop_strings": list(stop_strings), "tokenizer": tokenizer}
     rows = [own for own in ids for _ in range(num_samples)]
@@ -592,3 +607,12 @@ def _complete(
 
 def _before(text: str, stop_strings: Sequence[str]) -> str:
     return text[: min((text.find(stop) for stop in stop_strings if stop in text), default=len(text))]
+
+
+def _is_code(text: str, is_body: bool) -> bool:
+    if is_body:
+        return text[:1].isspace()
+    try:
+        return bool(ast.parse(text).body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two of deep nesting
+        return False
