@@ -49,7 +49,7 @@ def main(
     top_p: float,
     seed: int,
 ) -> None:
-    functions = read_table(train_file)[["code"]]
+    functions, unseen = (read_table(path)[["code"]].dropna(ignore_index=True) for path in (train_file, test))
     real, validation = functions[NUM_VALIDATION:], functions[:NUM_VALIDATION]
     pipe = train(
         real,
@@ -65,10 +65,10 @@ def main(
     write_table(table, output_dir / "code.jsonl")
 
     # Of all of these, what is short enough for the model: in characters, as the schema has it, and in tokens.
-    tables, longest = [real, validation, read_table(test)[["code"]]], pipe.processor.schema["code"].max_length
+    tables, longest = [real, validation, unseen], pipe.processor.schema["code"].max_length
     tables = [part[part["code"].str.len() <= longest] for part in tables]
     tables = [part[~pipe.processor.too_long(part)] for part in tables]
-    real, validation, unseen = (part["code"].tolist() for part in tables)
+    real, validation, held_out = (part["code"].tolist() for part in tables)
     tokenizer, size = pipe.processor.tokenizer, pipe.vae.config.decoder_config.to_dict()
     length = min(max_length, size["max_position_embeddings"] - 1)
     phase = pipe.config.training["phases"][0]
@@ -89,7 +89,7 @@ def main(
     scores = {
         "difflm": evaluate_code(table["code"].tolist(), real, seed=seed)
         | evaluate_latents(pipe, tables[2], seed=seed),
-        "lm": evaluate_code([code for (code,) in written], real, seed=seed) | perplexity(lm, tokenizer, unseen),
+        "lm": evaluate_code([code for (code,) in written], real, seed=seed) | perplexity(lm, tokenizer, held_out),
         "parameters": {"difflm": pipe.vae.num_parameters(), "lm": lm.num_parameters()},
     }
     (output_dir / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")

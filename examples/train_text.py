@@ -33,7 +33,9 @@ def main(
     top_p: float,
     seed: int,
 ) -> None:
-    real, held_out, unseen = (read_table(path)[[column]] for path in (train_file, validation, test))
+    real, held_out, unseen = (
+        read_table(path)[[column]].dropna(ignore_index=True) for path in (train_file, validation, test)
+    )
     pipe = train(real, output_dir, validation=held_out, max_minutes=max_minutes, seed=seed)
     sampling = {"temperature": temperature, "top_p": top_p, "generator": torch.Generator().manual_seed(seed)}
     table = pipe(num_records, **sampling, output_type="pandas").records

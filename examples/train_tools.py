@@ -59,7 +59,8 @@ def read_tools(path: Path) -> list[dict[str, Any]]:
 
 def from_json_schema(schema: dict[str, Any]) -> dict[str, Any]:
     """The parameters of an object, with the keys and types that `TOOL_SCHEMA` has, and nothing else."""
-    required = schema.get("required", ())
+    required = schema.get("required")
+    required = set(required) if isinstance(required, list) else ()  # single parameters of old drafts say true or false
     return {
         name: ({"required": True} if name in required else {}) | normalise(part)
         for name, part in schema.get("properties", {}).items()
@@ -113,11 +114,11 @@ def write_new_tools(
     """Records with names of their own, and how many were written to get them: real ones often share a name."""
     tools, num_written = [], 0
     while len(tools) < num_records:
+        if num_written >= 10 * num_records:
+            raise RuntimeError(f"{num_written - len(tools)} of {num_written} tools have a name of the training data")
         written = pipe(num_records - len(tools), **sampling).records
         num_written += len(written)
         tools += [tool for tool in written if tool["name"] not in known]
-        if num_written > 10 * (len(tools) + 1):
-            raise RuntimeError(f"{num_written - len(tools)} of {num_written} tools have a name of the training data")
     return tools, num_written
 
 
@@ -133,11 +134,11 @@ def main(
     top_p: float,
     seed: int,
 ) -> None:
-    records = read_tools(train_file)
+    records, held_out, unseen = map(read_tools, (train_file, validation, test))
     pipe = train(
         records,
         output_dir,
-        validation=read_tools(validation),
+        validation=held_out,
         schema=RecordSchema.from_json_schema(TOOL_SCHEMA),
         max_length=max_length,
         overlong="drop",
@@ -152,9 +153,9 @@ def main(
         top_p=top_p,
         generator=torch.Generator().manual_seed(seed),
     )
-    tools, real, held_out = (list(map(to_tool, part)) for part in (written, records, read_tools(test)))
+    tools, real, unseen = (list(map(to_tool, part)) for part in (written, records, unseen))
     (output_dir / "tools.jsonl").write_text("".join(json.dumps(tool) + "\n" for tool in tools), encoding="utf-8")
-    scores = evaluate_tools(tools, real, held_out, seed=seed) | {"new_names": len(tools) / num_written}
+    scores = evaluate_tools(tools, real, unseen, seed=seed) | {"new_names": len(tools) / num_written}
     (output_dir / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(scores, indent=2))
 

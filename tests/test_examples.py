@@ -2,6 +2,7 @@
 
 import ast
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -66,7 +67,7 @@ def test_tools_are_records_and_tools_again(tmp_path):
     }
     parameters = {"type": "object", "properties": properties, "required": ["places", "at"]}
     tool = {"name": "weather.get", "description": "Tells the weather.", "parameters": parameters}
-    odd = {"type": "Tuple", "format": "date", "enum": [], "default": {}, "required": True}
+    odd = {"type": "Tuple", "format": "date", "enum": [], "default": {}, "properties": {"z": {}}, "required": True}
     other = {"name": "odd", "description": "", "parameters": {"properties": {"x": odd, "y": {"type": "any"}}}}
     path = tmp_path / "tools.jsonl"
     path.write_text(f"{json.dumps(tool)}\n\n{json.dumps(other)}\n", encoding="utf-8")
@@ -77,7 +78,11 @@ def test_tools_are_records_and_tools_again(tmp_path):
     assert "required" not in records[0]["parameters"]["unit"]
     assert records[0]["parameters"]["places"]["required"] is True
     assert to_tool(records[0]) == tool
-    known = {"type": "object", "properties": {"x": {"type": "array"}, "y": {}}, "required": []}
+    known = {
+        "type": "object",
+        "properties": {"x": {"type": "array", "properties": {"z": {}}, "required": []}, "y": {}},
+        "required": [],
+    }
     assert to_tool(records[1]) == other | {"parameters": known}
 
 
@@ -86,21 +91,20 @@ def test_train_tools(tmp_path):
     for split in ("train", "valid", "test"):
         tools = [
             {
-                "name": f"{split}{i}.{verb}",
-                "description": f"Let us {verb}.",
+                "name": "".join(random.Random(f"{split}{i}").choices("abcdefgh", k=6)),
+                "description": f"Tells the number {i}.",
                 "parameters": {
                     "type": "object",
                     "properties": {"size": {"type": "integer"}, "name": {"type": "string"}},
                     "required": ["size"],
                 },
             }
-            for i in range(30)
-            for verb in ("open", "close")
+            for i in range(60)
         ]
         text = "".join(json.dumps(tool) + "\n" for tool in tools)
         (tmp_path / f"{split}.jsonl").write_text(text, encoding="utf-8")
     files = ("train.jsonl", "--validation", "valid.jsonl", "--test", "test.jsonl", "--output-dir", "model")
-    run("train_tools.py", *files, "--max-minutes", 0.5, "--num-records", 5, "--temperature", 0.5, cwd=tmp_path)
+    run("train_tools.py", *files, "--max-minutes", 0.2, "--num-records", 5, "--temperature", 1.2, cwd=tmp_path)
     lines = (tmp_path / "model" / "tools.jsonl").read_text(encoding="utf-8").splitlines()
     scores = json.loads((tmp_path / "model" / "scores.json").read_text(encoding="utf-8"))
     assert len(lines) == 5
