@@ -58,7 +58,7 @@ def read_tools(path: Path) -> list[dict[str, Any]]:
 
 
 def from_json_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of an object, with the keys and types that `TOOL_SCHEMA` has, and nothing else."""
+    """The parameters of an object, each of which says whether it is required."""
     required = schema.get("required")
     required = set(required) if isinstance(required, list) else ()  # single parameters of old drafts say true or false
     return {
@@ -68,6 +68,7 @@ def from_json_schema(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def normalise(parameter: dict[str, Any]) -> dict[str, Any]:
+    """A parameter with the keys and types that `TOOL_SCHEMA` has, and nothing else."""
     known = {}
     for key, value in parameter.items():
         if key == "type":
@@ -95,6 +96,7 @@ def to_tool(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_json_schema(parameters: dict[str, Any]) -> dict[str, Any]:
+    """What [`from_json_schema`] read, with the names of what is required in a list."""
     required = [name for name, parameter in parameters.items() if "required" in parameter]
     return {"properties": {name: to_property(part) for name, part in parameters.items()}, "required": required}
 
