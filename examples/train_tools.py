@@ -171,7 +171,7 @@ if __name__ == "__main__":
     parser.add_argument("--max-minutes", type=float, default=25)
     parser.add_argument("--max-length", type=int, default=512, help="Tokens; longer tools are left out.")
     parser.add_argument("--num-records", type=int, default=1000)
-    parser.add_argument("--temperature", type=float, default=0.8)
+    parser.add_argument("--temperature", type=float, default=0.75)
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     main(**vars(parser.parse_args()))
