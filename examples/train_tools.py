@@ -17,6 +17,7 @@ import torch
 
 from difflm_hf import DiffLMPipeline, RecordSchema, train
 from difflm_hf.evaluation import evaluate_tools
+from difflm_hf.records import read_table
 
 
 TYPES = ["string", "integer", "number", "boolean", "array", "object"]
@@ -52,9 +53,12 @@ TOOL_SCHEMA = {
 
 
 def read_tools(path: Path) -> list[dict[str, Any]]:
-    """The tools of a file, as records of `TOOL_SCHEMA`."""
-    tools = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-    return [{**tool, "parameters": from_json_schema(tool["parameters"])} for tool in tools]
+    """The tools of a file, as records of `TOOL_SCHEMA`, which refuses those whose parameters are no object."""
+    tools = read_table(path).to_dict("records")
+    for tool in tools:
+        if isinstance(tool.get("parameters"), dict):
+            tool["parameters"] = from_json_schema(tool["parameters"])
+    return tools
 
 
 def from_json_schema(schema: dict[str, Any]) -> dict[str, Any]:

@@ -85,6 +85,10 @@ def test_tools_are_records_and_tools_again(tmp_path):
     }
     assert to_tool(records[1]) == other | {"parameters": known}
 
+    path.write_text(f'{json.dumps(tool)}\n{{"name": "x",\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"tools\.jsonl.*line 2"):
+        read_tools(path)
+
 
 @pytest.mark.slow
 def test_train_tools(tmp_path):
