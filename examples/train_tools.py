@@ -53,11 +53,12 @@ TOOL_SCHEMA = {
 
 
 def read_tools(path: Path) -> list[dict[str, Any]]:
-    """The tools of a file, as records of `TOOL_SCHEMA`, which refuses those whose parameters are no object."""
+    """The tools of a file, as records of `TOOL_SCHEMA`."""
     tools = read_table(path).to_dict("records")
-    for tool in tools:
-        if isinstance(tool.get("parameters"), dict):
-            tool["parameters"] = from_json_schema(tool["parameters"])
+    for number, tool in enumerate(tools, start=1):
+        if not isinstance(parameters := tool.get("parameters"), dict):
+            raise ValueError(f"{path}: `parameters` of tool {number} is {parameters!r}; pass a JSON Schema object")
+        tool["parameters"] = from_json_schema(parameters)
     return tools
 
 

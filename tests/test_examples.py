@@ -88,6 +88,9 @@ def test_tools_are_records_and_tools_again(tmp_path):
     path.write_text(f'{json.dumps(tool)}\n{{"name": "x",\n', encoding="utf-8")
     with pytest.raises(ValueError, match=r"tools\.jsonl.*line 2"):
         read_tools(path)
+    path.write_text(f"{json.dumps(tool)}\n{json.dumps(tool | {'parameters': None})}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"tools\.jsonl.*`parameters` of tool 2 is None"):
+        read_tools(path)
 
 
 @pytest.mark.slow
