@@ -225,8 +225,8 @@ def push(
     base_model: Annotated[
         str | None, typer.Option(help="A copy of the frozen base LM, in place of the one that the model names.")
     ] = None,
-    merge_base: Annotated[
-        bool, typer.Option("--merge-base", help="Push the weights of a frozen base LM too, and not only its name.")
+    include_base_weights: Annotated[
+        bool, typer.Option("--include-base-weights", help="Push the weights of a frozen base LM too, and not only its name.")
     ] = False,
     allow_rare_categories: Annotated[bool, typer.Option("--allow-rare-categories", help=RARE_HELP)] = False,
 ) -> None:
@@ -243,7 +243,7 @@ def push(
         license=license,
         datasets=dataset or (),
         include_code=include_code,
-        merge_base=merge_base,
+        include_base_weights=include_base_weights,
         allow_rare_categories=allow_rare_categories,
         revision=revision,
         create_pr=create_pr,

@@ -178,7 +178,7 @@ class DiffLMPreTrainedModel(PushToHubMixin, PreTrainedModel):
         self,
         save_directory: str | os.PathLike,
         *args,
-        merge_base: bool = False,
+        include_base_weights: bool = False,
         max_shard_size: int | str = "50GB",
         **kwargs,
     ) -> None:
@@ -188,25 +188,25 @@ class DiffLMPreTrainedModel(PushToHubMixin, PreTrainedModel):
 
         Args:
             save_directory (`str` or `Path`): Where to.
-            merge_base (`bool`, defaults to `False`): Save the base's weights too, to depend on nothing else.
+            include_base_weights (`bool`, defaults to `False`): Save the base's weights too, to depend on nothing else.
             max_shard_size (`int` or `str`, defaults to `"50GB"`): Bytes of a file of weights.
             kwargs (*optional*): Those of `PreTrainedModel.save_pretrained`.
 
         Raises:
             `ValueError`: when the base's weights are to be saved, but are quantized.
         """
-        if kwargs.get("push_to_hub") and not merge_base:
+        if kwargs.get("push_to_hub") and not include_base_weights:
             self.check_publishable()
         # Paths of this machine say nothing elsewhere.
         for config in filter(None, (self.config, self.config.encoder_config, self.config.decoder_config)):
             config.name_or_path = ""
         # A base that is trained after all is another one.
-        is_whole = merge_base or not self.config.freeze_decoder
-        with self.merged_base() if is_whole else nullcontext():
+        is_whole = include_base_weights or not self.config.freeze_decoder
+        with self.with_base_weights() if is_whole else nullcontext():
             super().save_pretrained(save_directory, *args, max_shard_size=max_shard_size, **kwargs)
 
     @contextmanager
-    def merged_base(self) -> Iterator[None]:
+    def with_base_weights(self) -> Iterator[None]:
         """
         Within it, a frozen base LM is taken for a part of the model like any other. Raises a `ValueError` where the
         base is quantized.
@@ -214,7 +214,7 @@ class DiffLMPreTrainedModel(PushToHubMixin, PreTrainedModel):
         if getattr(self.get_submodule(self.lm_module), "is_quantized", False):
             raise ValueError(
                 "the base model is quantized, and has lost the weights that would be saved; load this model without "
-                "quantization_config to save with merge_base=True"
+                "quantization_config to save with include_base_weights=True"
             )
         config, left_out = self.config, self._keys_to_ignore_on_save
         base = config.base_model, config.base_revision
@@ -226,28 +226,28 @@ class DiffLMPreTrainedModel(PushToHubMixin, PreTrainedModel):
             config.base_model, config.base_revision = base
             self._keys_to_ignore_on_save = left_out
 
-    def push_to_hub(self, repo_id: str, *, merge_base: bool = False, **kwargs) -> CommitInfo:
+    def push_to_hub(self, repo_id: str, *, include_base_weights: bool = False, **kwargs) -> CommitInfo:
         """
         Saves to a repository of the Hub, as [`PushToHubMixin.push_to_hub`] says.
 
         Args:
             repo_id (`str`): The repository.
-            merge_base (`bool`, defaults to `False`): Push the weights of a frozen base LM too.
+            include_base_weights (`bool`, defaults to `False`): Push the weights of a frozen base LM too.
             kwargs (*optional*): Those of [`PushToHubMixin.push_to_hub`].
 
         Raises:
             `ValueError`: when the base is a folder of this machine, and its weights are not pushed.
         """
-        if not merge_base:
+        if not include_base_weights:
             self.check_publishable()
-        return super().push_to_hub(repo_id, merge_base=merge_base, **kwargs)
+        return super().push_to_hub(repo_id, include_base_weights=include_base_weights, **kwargs)
 
     def check_publishable(self) -> None:
         """Raises a `ValueError` when the base is one that others cannot load."""
         base = self.config.base_model
         if base is not None and os.path.isabs(base):
             raise ValueError(
-                f"the base model is the folder {base}, which others do not have: push with merge_base=True, or train "
+                f"the base model is the folder {base}, which others do not have: push with include_base_weights=True, or train "
                 "with the Hub id of the base"
             )
 

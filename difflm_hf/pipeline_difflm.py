@@ -159,7 +159,7 @@ class DiffLMPipeline(DiffusionPipeline):
         self,
         save_directory: str | os.PathLike,
         *,
-        merge_base: bool = False,
+        include_base_weights: bool = False,
         push_to_hub: bool = False,
         repo_id: str | None = None,
         max_shard_size: int | str | None = None,
@@ -170,14 +170,14 @@ class DiffLMPipeline(DiffusionPipeline):
 
         Args:
             save_directory (`str` or `Path`): The folder.
-            merge_base (`bool`, defaults to `False`):
+            include_base_weights (`bool`, defaults to `False`):
                 Save the weights of a frozen base LM too, rather than its name and commit.
             push_to_hub (`bool`, defaults to `False`): Then push, by `kwargs` of [`DiffLMPipeline.push_to_hub`].
             repo_id (`str`, *optional*): Where to; the name of the folder if not given.
             max_shard_size (`int` or `str`, *optional*): Bytes of a file of weights.
             kwargs (*optional*): Those of `DiffusionPipeline.save_pretrained`.
         """
-        sizes = {"merge_base": merge_base, "max_shard_size": max_shard_size}
+        sizes = {"include_base_weights": include_base_weights, "max_shard_size": max_shard_size}
         if push_to_hub:
             self.save_pretrained(save_directory, **sizes)
             self.push_to_hub(repo_id or Path(save_directory).absolute().name, **sizes, **kwargs)
@@ -185,7 +185,7 @@ class DiffLMPipeline(DiffusionPipeline):
         name = self.name_or_path
         self.register_to_config(_name_or_path="")  # a path of this machine says nothing elsewhere
         try:
-            with self.vae.merged_base() if merge_base else nullcontext():
+            with self.vae.with_base_weights() if include_base_weights else nullcontext():
                 super().save_pretrained(save_directory, max_shard_size=max_shard_size, **kwargs)
         finally:
             self.register_to_config(_name_or_path=name)
@@ -203,7 +203,7 @@ class DiffLMPipeline(DiffusionPipeline):
         tags: Sequence[str] = (),
         include_data_plots: bool = False,
         include_code: bool = False,
-        merge_base: bool = False,
+        include_base_weights: bool = False,
         allow_rare_categories: bool = False,
         max_shard_size: int | str | None = None,
         **kwargs,
@@ -220,7 +220,7 @@ class DiffLMPipeline(DiffusionPipeline):
             include_code (`bool`, defaults to `False`):
                 Push the code too: where `difflm_hf` is not installed, the model then loads with
                 `trust_remote_code=True`.
-            merge_base (`bool`, defaults to `False`):
+            include_base_weights (`bool`, defaults to `False`):
                 Push the weights of a frozen base LM too, rather than its name and commit.
             allow_rare_categories (`bool`, defaults to `False`):
                 Publish the names of categories of fewer than 10 records, and all of the vocabulary of texts.
@@ -245,11 +245,11 @@ class DiffLMPipeline(DiffusionPipeline):
             raise ValueError(f"card={card!r} is no file; give a ModelCard, or the file of one")
         if not allow_rare_categories:
             self.processor.check_publishable()
-        if not merge_base:
+        if not include_base_weights:
             self.vae.check_publishable()
         repo_id = full_repo_id(repo_id, kwargs.get("token"))
         with TemporaryDirectory() as folder:
-            self.save_pretrained(folder, merge_base=merge_base, max_shard_size=max_shard_size)
+            self.save_pretrained(folder, include_base_weights=include_base_weights, max_shard_size=max_shard_size)
             if include_code:
                 remote_code.add_code(folder)
             files: dict[str, Path | bytes] = {**folder_files(folder)}

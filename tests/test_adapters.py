@@ -173,7 +173,7 @@ class TestLora:
     def test_merging(self, make_model, tmp_path, decoder):
         model = make_model(decoder, lora=LORA, **RECORDS)
         model.save_pretrained(tmp_path / "model")
-        DiffLMModel.from_pretrained(tmp_path / "model").save_pretrained(tmp_path / "merged", merge_base=True)
+        DiffLMModel.from_pretrained(tmp_path / "model").save_pretrained(tmp_path / "merged", include_base_weights=True)
         shutil.rmtree(tmp_path / "base")
         assert config_of(tmp_path / "merged")["base_model"] is None
         loaded, info = DiffLMModel.from_pretrained(tmp_path / "merged", output_loading_info=True)
@@ -266,9 +266,9 @@ class TestLora:
         with pytest.raises(ValueError, match="is for a frozen causal LM; set freeze_decoder=True, or lora=None"):
             DiffLMModel.from_pretrained(tmp_path / "model", freeze_decoder=False)
 
-    @pytest.mark.parametrize("merge_base", [False, True])
-    def test_missing_weights(self, make_model, tmp_path, merge_base):
-        make_model(lora=LORA).save_pretrained(tmp_path / "model", merge_base=merge_base)
+    @pytest.mark.parametrize("include_base_weights", [False, True])
+    def test_missing_weights(self, make_model, tmp_path, include_base_weights):
+        make_model(lora=LORA).save_pretrained(tmp_path / "model", include_base_weights=include_base_weights)
         weights = load_file(tmp_path / "model" / "model.safetensors")
         lacking = {name: weight for name, weight in weights.items() if ".1.mlp.up_proj.lora_B" not in name}
         save_file(lacking, tmp_path / "model" / "model.safetensors", {"format": "pt"})
@@ -364,7 +364,7 @@ def test_quantization_of_what_has_no_base(make_model, tmp_path):
     config = BitsAndBytesConfig(load_in_8bit=True)
     with pytest.raises(ValueError, match="quantization_config is for a frozen causal LM"):
         make_model(freeze_decoder=False, quantization_config=config)
-    make_model().save_pretrained(tmp_path / "merged", merge_base=True)
+    make_model().save_pretrained(tmp_path / "merged", include_base_weights=True)
     with pytest.raises(ValueError, match="merged holds its own LM.*; leave quantization_config out"):
         DiffLMModel.from_pretrained(tmp_path / "merged", quantization_config=config)
 
@@ -394,7 +394,7 @@ def test_quantization(make_model, tmp_path, bits, lora):
     torch.testing.assert_close(again, logits)
     assert 0 < (logits - exact).abs().mean() < exact.std()
     with pytest.raises(ValueError, match="the base model is quantized.*; load this model without quantization_config"):
-        model.save_pretrained(tmp_path / "merged", merge_base=True)
+        model.save_pretrained(tmp_path / "merged", include_base_weights=True)
 
 
 class TestEncoders:

@@ -154,7 +154,7 @@ class TestCheckpoints:
                 loaded, info = cls.from_pretrained(tmp_path / folder, output_loading_info=True)
                 assert_same(loaded, model.decoder)
                 assert not any(info.values())
-        loaded.save_pretrained(tmp_path / "merged", merge_base=True)
+        loaded.save_pretrained(tmp_path / "merged", include_base_weights=True)
         shutil.rmtree(tmp_path / "base")
         assert_same(DiffLMForCausalLM.from_pretrained(tmp_path / "merged"), model.decoder)
 
@@ -178,7 +178,7 @@ class TestCheckpoints:
 
     def test_a_moved_base_for_auto_classes(self, model, tmp_path):
         model.save_pretrained(tmp_path / "model")
-        model.save_pretrained(tmp_path / "merged", merge_base=True)
+        model.save_pretrained(tmp_path / "merged", include_base_weights=True)
         moved = (tmp_path / "base").rename(tmp_path / "moved")
         for auto_class in AutoModel, AutoModelForCausalLM:
             loaded = auto_class.from_pretrained(tmp_path / "model", base_model=str(moved))
@@ -209,7 +209,7 @@ class TestCheckpoints:
         own = {name for name in model.state_dict() if not name.startswith("decoder.lm.")}
         assert set(index["weight_map"]) == tensor_names(tmp_path / "model") == own
         assert_same(DiffLMModel.from_pretrained(tmp_path / "model"), model)
-        model.save_pretrained(tmp_path / "merged", max_shard_size="20KB", merge_base=True)
+        model.save_pretrained(tmp_path / "merged", max_shard_size="20KB", include_base_weights=True)
         assert tensor_names(tmp_path / "merged") == set(model.state_dict())
         assert_same(DiffLMModel.from_pretrained(tmp_path / "merged"), model)
 
@@ -246,9 +246,9 @@ class TestCheckpoints:
             assert config.temperature in (None, 1.0) and config.repetition_penalty in (None, 1.0)
             assert not config.do_sample
 
-    @pytest.mark.parametrize("merge_base", [False, True])
-    def test_generating_with_the_decoder_of_a_whole_checkpoint(self, model, tmp_path, merge_base):
-        model.save_pretrained(tmp_path / "model", merge_base=merge_base)
+    @pytest.mark.parametrize("include_base_weights", [False, True])
+    def test_generating_with_the_decoder_of_a_whole_checkpoint(self, model, tmp_path, include_base_weights):
+        model.save_pretrained(tmp_path / "model", include_base_weights=include_base_weights)
         loaded = DiffLMForCausalLM.from_pretrained(tmp_path / "model")
         latents, arguments = torch.randn(2, 3), {"do_sample": False, "max_new_tokens": 5}
         expected = model.decoder.generate(latents=latents, **arguments)
@@ -260,8 +260,8 @@ class TestMerging:
     def test_nothing_else_is_needed(self, make_model, tmp_path, decoder):
         model = make_model(decoder)
         model.save_pretrained(tmp_path / "model")
-        model.save_pretrained(tmp_path / "a", merge_base=True)
-        DiffLMModel.from_pretrained(tmp_path / "model").save_pretrained(tmp_path / "b", merge_base=True)
+        model.save_pretrained(tmp_path / "a", include_base_weights=True)
+        DiffLMModel.from_pretrained(tmp_path / "model").save_pretrained(tmp_path / "b", include_base_weights=True)
         shutil.rmtree(tmp_path / "base")
         for folder in tmp_path / "a", tmp_path / "b":
             text = (folder / "config.json").read_text()
@@ -277,26 +277,26 @@ class TestMerging:
 
     def test_the_model_is_as_before(self, model, tmp_path):
         model.save_pretrained(tmp_path / "before")
-        model.save_pretrained(tmp_path / "merged", merge_base=True)
+        model.save_pretrained(tmp_path / "merged", include_base_weights=True)
         model.save_pretrained(tmp_path / "after")
         for name in "config.json", "model.safetensors":
             assert (tmp_path / "before" / name).read_bytes() == (tmp_path / "after" / name).read_bytes()
 
     def test_the_model_is_as_before_when_saving_fails(self, model, tmp_path):
         model.save_pretrained(tmp_path / "before")
-        with pytest.raises(RuntimeError, match="disk full"), model.merged_base():
+        with pytest.raises(RuntimeError, match="disk full"), model.with_base_weights():
             assert model.config.base_model is None
             raise RuntimeError("disk full")
         with pytest.raises((TypeError, ValueError)):
-            model.save_pretrained(tmp_path / "failed", merge_base=True, max_shard_size="plenty")
+            model.save_pretrained(tmp_path / "failed", include_base_weights=True, max_shard_size="plenty")
         model.save_pretrained(tmp_path / "after")
         for name in "config.json", "model.safetensors":
             assert (tmp_path / "before" / name).read_bytes() == (tmp_path / "after" / name).read_bytes()
 
     def test_a_model_without_a_base(self, tiny_model, tmp_path):
         model = tiny_model(**RECORDS)
-        for name, merge_base in {"a": False, "b": True}.items():
-            model.save_pretrained(tmp_path / name, merge_base=merge_base)
+        for name, include_base_weights in {"a": False, "b": True}.items():
+            model.save_pretrained(tmp_path / name, include_base_weights=include_base_weights)
         assert (tmp_path / "a" / "config.json").read_text() == (tmp_path / "b" / "config.json").read_text()
         assert_same(DiffLMModel.from_pretrained(tmp_path / "b"), model)
 
@@ -379,9 +379,9 @@ class TestArguments:
             ({"encoder_config": "eager"}, ("eager", "sdpa")),
         ],
     )
-    @pytest.mark.parametrize("merge_base", [False, True])
-    def test_attn_implementation(self, model, tmp_path, attention, expected, merge_base):
-        model.save_pretrained(tmp_path / "model", merge_base=merge_base)
+    @pytest.mark.parametrize("include_base_weights", [False, True])
+    def test_attn_implementation(self, model, tmp_path, attention, expected, include_base_weights):
+        model.save_pretrained(tmp_path / "model", include_base_weights=include_base_weights)
         loaded = DiffLMModel.from_pretrained(tmp_path / "model", attn_implementation=attention)
         assert (loaded.encoder.config._attn_implementation, loaded.decoder.lm.config._attn_implementation) == expected
 
@@ -432,7 +432,7 @@ class TestOtherBases:
         assert (loaded.decoder.sample_records(torch.randn(4, 3), torch.rand(4, 11))[:, 0] == 7).all()
 
     def test_a_base_for_a_model_that_has_one(self, model, tmp_path):
-        model.save_pretrained(tmp_path / "model", merge_base=True)
+        model.save_pretrained(tmp_path / "model", include_base_weights=True)
         for cls in DiffLMModel, DiffLMForCausalLM:
             with pytest.raises(ValueError, match="model holds its own LM; leave base_model=.*base.* out"):
                 cls.from_pretrained(tmp_path / "model", base_model=tmp_path / "base")
@@ -547,7 +547,7 @@ def test_checkpoints_of_the_trainer_load(run):
 def test_pipeline(run, table, tmp_path):
     pipe = DiffLMPipeline.from_pretrained(run / "whole")
     pipe.save_pretrained(tmp_path / "pipe")
-    pipe.save_pretrained(tmp_path / "merged", merge_base=True)
+    pipe.save_pretrained(tmp_path / "merged", include_base_weights=True)
     copy = shutil.copytree(run / "base", tmp_path / "copy")
     latents, uniforms = torch.randn(3, 4, generator=seeded()), torch.rand(3, 60, generator=seeded())
     records = pipe.decode_latents(latents, uniforms, torch.zeros(3, 0))[0]

@@ -380,7 +380,7 @@ def train_on_base(folder: str) -> dict[str, Any]:
     pipe = train(
         table, folder / "adapted", base_model="alice/base", push_to_hub=True, hub_model_id="adapted", **options
     )
-    pipe.push_to_hub("merged", merge_base=True, allow_rare_categories=True)
+    pipe.push_to_hub("merged", include_base_weights=True, allow_rare_categories=True)
     with torch.no_grad():
         lm.get_input_embeddings().weight.add_(1.0)
     lm.push_to_hub("alice/base", commit_message="Moved on")
@@ -392,7 +392,7 @@ def train_on_base(folder: str) -> dict[str, Any]:
         message_of(pipe.push_to_hub, "alice/refused", allow_rare_categories=True),
         message_of(train, table, folder / "refused", base_model=str(folder / "decoder"), push_to_hub=True, **options),
     ]
-    local.push_to_hub("alice/local", merge_base=True)
+    local.push_to_hub("alice/local", include_base_weights=True)
     pipe.vae = whole
     return {"texts": texts_of(pipe, 5), "base commit": base_commit, "refused": refused}
 
@@ -458,7 +458,7 @@ def test_frozen_base(hub, based):
     assert size < 0.05 * sum(len(file.data) for file in base.files.values()), size
     assert "alice/base" in files["README.md"].decode()
     for message in pushed["refused"]:
-        assert message.startswith("ValueError: the base model is the folder ") and "merge_base=True" in message
+        assert message.startswith("ValueError: the base model is the folder ") and "include_base_weights=True" in message
     assert ("model", "alice/refused") not in hub.repos
 
     assert loaded["texts"] == loaded["copy"] == loaded["merged"] == pushed["texts"]

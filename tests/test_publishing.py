@@ -455,7 +455,7 @@ def test_no_path_of_this_machine_is_saved(tmp_path):
     save_pretrained_pair(codec.encode(table), tmp_path, "llama", num_steps=1)
     for base in ({}, {"base_model": str(tmp_path / "decoder"), "base_encoder": str(tmp_path / "encoder")}):
         pipe = train(tmp_path / "table.csv", tmp_path / f"model{len(base)}", config="tiny", **base)
-        pipe.save_pretrained(tmp_path / f"saved{len(base)}", merge_base=True)
+        pipe.save_pretrained(tmp_path / f"saved{len(base)}", include_base_weights=True)
         model_card(pipe).save(tmp_path / f"saved{len(base)}" / "README.md")
         assert pipe.name_or_path == str(tmp_path / f"model{len(base)}")
         files = [path for path in (tmp_path / f"saved{len(base)}").rglob("*") if path.is_file()]

@@ -114,7 +114,7 @@ def train(
     license: str | None = None,
     datasets: Sequence[str] = (),
     include_code: bool = False,
-    merge_base: bool = False,
+    include_base_weights: bool = False,
     allow_rare_categories: bool = False,
 ) -> DiffLMPipeline:
     """
@@ -165,7 +165,7 @@ def train(
             `checkpoints/denoiser`, and by `"checkpoint"` and `"all_checkpoints"` also the Trainer's checkpoints. The
             pipeline that a repository holds stays as it is until the end.
         hub_private_repo, hub_token, hub_revision (*optional*): As those of `TrainingArguments`.
-        license, datasets, include_code, merge_base, allow_rare_categories (*optional*):
+        license, datasets, include_code, include_base_weights, allow_rare_categories (*optional*):
             As those of [`DiffLMPipeline.push_to_hub`].
 
     Returns:
@@ -199,10 +199,10 @@ def train(
         raise ValueError("tuning and quantization are of a base_model; give one, or leave them out")
     if tuning == "full" and quantization is not None:
         raise ValueError("a quantized LM cannot be trained; choose tuning='lora', or leave quantization out")
-    if merge_base and quantization is not None:
+    if include_base_weights and quantization is not None:
         raise ValueError(
-            "merge_base is for the base's own weights, and a quantized base has lost them; leave merge_base out, and "
-            "push what is trained by DiffLMPipeline.from_pretrained(output_dir).push_to_hub(..., merge_base=True)"
+            "include_base_weights is for the base's own weights, and a quantized base has lost them; leave include_base_weights out, and "
+            "push what is trained by DiffLMPipeline.from_pretrained(output_dir).push_to_hub(..., include_base_weights=True)"
         )
     if base_encoder is not None and base_model is None:
         raise ValueError("base_encoder goes with base_model; give both, or neither")
@@ -267,7 +267,7 @@ def train(
     if push_to_hub:
         if not allow_rare_categories:
             processor.check_publishable()
-        if not merge_base:
+        if not include_base_weights:
             vae.check_publishable()
         hub = {
             "push_to_hub": True,
@@ -304,7 +304,7 @@ def train(
             license=license,
             datasets=datasets,
             include_code=include_code,
-            merge_base=merge_base,
+            include_base_weights=include_base_weights,
             allow_rare_categories=allow_rare_categories,
         )
     return pipe
