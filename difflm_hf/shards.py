@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 
 from .pipeline_difflm import DiffLMPipeline
-from .utils import release_memory, written_whole
+from .utils import release_memory, atomic_write
 
 
 MANIFEST = "manifest.json"
@@ -82,7 +82,7 @@ def write_shards(
     )
     for file in files[num_done:]:
         shard = pa.Table.from_batches(list(itertools.islice(batches, blocks_per_shard)))
-        with written_whole(file) as temporary:
+        with atomic_write(file) as temporary:
             pq.write_table(shard, temporary)
         release_memory()
     next(batches, None)  # lets the stream close its progress bar
@@ -116,5 +116,5 @@ def _claim(folder: Path, manifest: dict[str, Any]) -> None:
     elif any(not file.name.startswith(".") for file in folder.iterdir()):
         raise ValueError(f"{folder} is not empty, and has no {MANIFEST} of a run to go on with; name another folder")
     else:
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

@@ -78,7 +78,7 @@ def no_progress_bars() -> Iterator[None]:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """
     Lets a file appear only when it is complete: gives a path beside it to write to, which takes its name in the end.
 

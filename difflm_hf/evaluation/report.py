@@ -19,7 +19,7 @@ import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from ..utils import written_whole
+from ..utils import atomic_write
 
 
 TEMPLATE = "report.html.jinja"
@@ -520,5 +520,5 @@ def _save(figure: Figure, format: str, **settings: Any) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(content)

@@ -17,7 +17,7 @@ from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
 
-from ..utils import written_whole
+from ..utils import atomic_write
 
 
 PACKAGE = __name__.partition(".")[0]
@@ -92,7 +92,7 @@ def add_code(folder: str | os.PathLike) -> None:
         raise FileNotFoundError(f"{folder} holds no pipeline, model or processor of {PACKAGE}; save one there first")
     # What names the code comes after it.
     for path, text in ({folder / f"{name}.py": source for name, source in code_modules().items()} | configs).items():
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 

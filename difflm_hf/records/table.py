@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Value
 from pandas.api.types import infer_dtype
 
-from ..utils import written_whole
+from ..utils import atomic_write
 from .nested import is_nested, merge_orders, to_json, to_plain
 
 
@@ -188,5 +188,5 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike) -> None:
     path = Path(path)
     write = _by_suffix(WRITERS, path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         write(table, temporary)

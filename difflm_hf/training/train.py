@@ -42,7 +42,7 @@ from ..processing_difflm import KEY_ORDERS, DiffLMProcessor
 from ..records import RecordSchema, read_table
 from ..records.table import OPTIONAL
 from ..scheduling_latent_edm import LatentEDMScheduler
-from ..utils import no_progress_bars, supports_bf16, written_whole
+from ..utils import no_progress_bars, supports_bf16, atomic_write
 from .callbacks import LossProgressCallback, Stopwatch, TensorBoardLog, TimeLimit
 from .recipes import (
     BATCH_LOGITS,
@@ -325,7 +325,7 @@ def _claim(folder: Path, arguments: dict[str, Any], processor: DiffLMProcessor, 
                     "resume with the same data and arguments, or train into another folder"
                 )
     folder.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
 
 
