@@ -21,7 +21,7 @@ from transformers import (
 from transformers.utils import is_peft_available
 
 from .configuration_difflm import DiffLMConfig
-from .hub.upload import explained
+from .hub.upload import explain_hub_errors
 
 
 # With a call of this name, loaders of remote code do not take the import for a requirement.
@@ -110,7 +110,7 @@ def load_base_model(
     attention = kwargs.get("attn_implementation")
     if isinstance(attention, dict):  # one for each configuration inside that of the whole
         attention = attention.get("decoder_config")
-    with explained(name, is_upload=False):
+    with explain_hub_errors(name, is_upload=False):
         lm = AutoModelForCausalLM.from_pretrained(
             name,
             revision="main" if base_model else config.base_revision or "main",

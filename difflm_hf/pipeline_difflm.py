@@ -32,7 +32,7 @@ from transformers import AutoConfig
 from .base_model import HUB_ARGUMENTS, check_vocabulary
 from .configuration_difflm import DiffLMConfig, DiffLMPipelineConfig
 from .denoiser import DiffLMDenoiser
-from .hub.upload import commit_files, explained, folder_files, full_repo_id
+from .hub.upload import commit_files, explain_hub_errors, folder_files, full_repo_id
 from .modeling_difflm import DiffLMModel
 from .processing_difflm import DiffLMProcessor
 from .records import JSONCodec, TextCodec
@@ -126,7 +126,7 @@ class DiffLMPipeline(DiffusionPipeline):
         name = os.fspath(pretrained_model_name_or_path)
         kwargs.setdefault("use_safetensors", True)
         is_local = os.path.isdir(name)
-        with explained(name, is_upload=False) if not is_local else nullcontext():
+        with explain_hub_errors(name, is_upload=False) if not is_local else nullcontext():
             try:
                 folder = Path(name if is_local else cls.download(name, **kwargs))
             except (OSError, ValueError) as error:

@@ -58,7 +58,7 @@ def commit_files(
             when the Hub refuses, or is out of reach. The message says what to do.
     """
     api = HfApi(token=token, library_name="difflm_hf")
-    with explained(repo_id):
+    with explain_hub_errors(repo_id):
         repo_id = api.create_repo(repo_id, private=private, repo_type=repo_type, exist_ok=True).repo_id
         if revision is not None and not create_pr and not revision.startswith("refs/"):
             api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
@@ -88,7 +88,7 @@ def full_repo_id(repo_id: str, token: str | bool | None = None) -> str:
     """`"namespace/name"`, in the namespace of the token's user where none is given."""
     if "/" in repo_id:
         return repo_id
-    with explained(repo_id):
+    with explain_hub_errors(repo_id):
         return f"{HfApi(token=token).whoami()['name']}/{repo_id}"
 
 
@@ -104,7 +104,7 @@ class PushToHubMixin:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None = None, *args, **kwargs):
-        with explained(pretrained_model_name_or_path, is_upload=False):
+        with explain_hub_errors(pretrained_model_name_or_path, is_upload=False):
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def push_to_hub(
@@ -155,7 +155,7 @@ class PushToHubMixin:
 
 
 @contextmanager
-def explained(repo_id: str | os.PathLike, is_upload: bool = True) -> Iterator[None]:
+def explain_hub_errors(repo_id: str | os.PathLike, is_upload: bool = True) -> Iterator[None]:
     """
     Says what to do, below what the Hub says.
 

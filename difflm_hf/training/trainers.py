@@ -27,7 +27,7 @@ from transformers.utils import PushInProgress, logging
 
 from ..denoiser import DiffLMDenoiser
 from ..grammar import JSONGrammar
-from ..hub.upload import commit_files, explained, folder_files
+from ..hub.upload import commit_files, explain_hub_errors, folder_files
 from ..modeling_difflm import DiffLMModel
 from ..scheduling_latent_edm import LatentEDMScheduler
 from .beta_schedule import BetaSchedule
@@ -152,7 +152,7 @@ class _Trainer(Trainer):
         return self.model.eval()
 
     def init_hf_repo(self, *args, **kwargs) -> None:
-        with explained(self.args.hub_model_id or self.args.output_dir):
+        with explain_hub_errors(self.args.hub_model_id or self.args.output_dir):
             super().init_hf_repo(*args, **kwargs)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
