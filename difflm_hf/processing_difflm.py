@@ -282,7 +282,7 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         Raises:
             `ValueError`: when categories are rarer, or the vocabulary of texts has pieces that are.
         """
-        rare = {f.name: f.rarest or 0 for f in self.schema if f.names_data and (f.rarest or 0) < min_count}
+        rare = {f.name: f.rarest or 0 for f in self.schema if f.discloses_values and (f.rarest or 0) < min_count}
         ways = (
             f"train with min_category_count={min_count} to leave them out, or, if the data may be known, pass "
             "allow_rare_categories=True (to the command --allow-rare-categories)"

@@ -173,7 +173,7 @@ class Field:
         return self.type in ("integer", "number", "datetime")
 
     @property
-    def names_data(self) -> bool:
+    def discloses_values(self) -> bool:
         """Whether it names what stands in the data, and not just what its author wrote."""
         return self.type == "category" or (self.type == "json" and self.rarest is not None)
 
@@ -461,7 +461,7 @@ class RecordSchema:
         fields = list(self.fields)
         for i, f in enumerate(fields):
             values = table[f.name].dropna()
-            if f.names_data:
+            if f.discloses_values:
                 _, positions, names = f.names_in(table[f.name])
                 rarest = np.bincount(positions, minlength=len(names)).min(initial=len(table))
                 fields[i] = replace(f, rarest=int(rarest))
@@ -484,7 +484,7 @@ class RecordSchema:
         Raises:
             `ValueError`: when that is fewer than half of the records. The message names the column.
         """
-        found = {f.name: f.names_in(table[f.name]) for f in self if f.names_data}
+        found = {f.name: f.names_in(table[f.name]) for f in self if f.discloses_values}
         kept, counts = np.ones(len(table), bool), {}
         while True:
             # Without its records, a category of another column may have become rare.
