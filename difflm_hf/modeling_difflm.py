@@ -738,7 +738,7 @@ class MovingStandardization(nn.Module):
         self.previous.copy_(batch[-1])
 
 
-class DocumentPosterior(nn.Module):
+class StandardizedPosterior(nn.Module):
     """
     μ and log σ² from the mean-pooled state of a document. Such states are much alike, and what differs between them
     has to show in z from the start, before the causal LM has learnt to write without (as in batch-normalised VAEs,
@@ -806,14 +806,14 @@ class DiffLMModel(DiffLMPreTrainedModel):
         size = (config if self.encoder is None else self.encoder.config).get_text_config().hidden_size
         is_document = config.position_ranges is None
         self.to_posterior = (
-            DocumentPosterior(size, config.latent_size) if is_document else nn.Linear(size, 2 * config.latent_size)
+            StandardizedPosterior(size, config.latent_size) if is_document else nn.Linear(size, 2 * config.latent_size)
         )
         self.decoder = DiffLMForCausalLM(config, lm)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(self.to_posterior, DocumentPosterior):
+        if isinstance(self.to_posterior, StandardizedPosterior):
             self.to_posterior.init_weights(module)
 
     def _set_lm(self, lm: PreTrainedModel) -> None:
