@@ -226,7 +226,10 @@ def push(
         str | None, typer.Option(help="A copy of the frozen base LM, in place of the one that the model names.")
     ] = None,
     include_base_weights: Annotated[
-        bool, typer.Option("--include-base-weights", help="Push the weights of a frozen base LM too, and not only its name.")
+        bool,
+        typer.Option(
+            "--include-base-weights", help="Push the weights of a frozen base LM too, and not only its name."
+        ),
     ] = False,
     allow_rare_categories: Annotated[bool, typer.Option("--allow-rare-categories", help=RARE_HELP)] = False,
 ) -> None:

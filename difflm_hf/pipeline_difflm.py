@@ -440,8 +440,8 @@ class DiffLMPipeline(DiffusionPipeline):
                 latents = self.generate_latents(size, num_inference_steps, generator, callback_on_step_end)
             length = self.vae.config.max_record_length - 1
             uniforms = torch.rand(size, length, generator=generator)
-            remainders = torch.rand(size, self.processor.num_remainders, generator=generator, dtype=torch.float64)
-            for batch in zip(*(t.split(batch_size) for t in (latents, uniforms, remainders))):
+            within_bin_offsets = torch.rand(size, self.processor.num_offsets, generator=generator, dtype=torch.float64)
+            for batch in zip(*(t.split(batch_size) for t in (latents, uniforms, within_bin_offsets))):
                 tables.append(self.decode_latents(*batch, temperature, top_p)[0])
                 if (num_valid := sum(map(len, tables))) >= num_records:
                     return pd.concat(tables, ignore_index=True).iloc[:num_records]
@@ -479,7 +479,7 @@ class DiffLMPipeline(DiffusionPipeline):
         self,
         latents: torch.Tensor,
         uniforms: torch.Tensor,
-        remainders: torch.Tensor,
+        within_bin_offsets: torch.Tensor,
         temperature: float = 1.0,
         top_p: float = 1.0,
         batch_size: int | None = None,
@@ -490,7 +490,7 @@ class DiffLMPipeline(DiffusionPipeline):
         Args:
             latents (`torch.Tensor` of shape `(num_latents, latent_size)`): Latents z.
             uniforms (`torch.Tensor` of shape `(num_latents, max_record_length - 1)`): Random numbers that choose ids.
-            remainders (`torch.Tensor` of shape `(num_latents, num_remainders)`): And those inside the steps.
+            within_bin_offsets (`torch.Tensor` of shape `(num_latents, num_offsets)`): And those inside the steps.
             temperature, top_p, batch_size: As in the call.
 
         Returns:
@@ -504,7 +504,7 @@ class DiffLMPipeline(DiffusionPipeline):
         pad_id = self.processor.special_ids[2]
         ids = torch.cat([F.pad(batch, (0, length - batch.shape[1]), value=pad_id) for batch in batches])
         with record_function("difflm::records"):
-            return self.processor.decode_records(ids.cpu().numpy(), remainders.numpy())
+            return self.processor.decode_records(ids.cpu().numpy(), within_bin_offsets.numpy())
 
     def format_records(self, table: pd.DataFrame, output_type: OutputType) -> Any:
         """A table of records as `output_type` says."""

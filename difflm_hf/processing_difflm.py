@@ -128,7 +128,7 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         return isinstance(self.codec, CompactCodec)
 
     @property
-    def num_remainders(self) -> int:
+    def num_offsets(self) -> int:
         """Numbers of a record that lie somewhere inside a step of the compact codec."""
         return len(self.codec.binned) if self.is_compact else 0
 
@@ -142,8 +142,8 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
 
         Returns:
             `BatchFeature` with `input_ids` and `attention_mask`, both of shape `(num_records, sequence_length)`; with
-            the compact codec, which leaves out a mask that masks nothing, also `remainders`, of shape
-            `(num_records, num_remainders)`; with the other codecs also `decoder_input_ids` and
+            the compact codec, which leaves out a mask that masks nothing, also `within_bin_offsets`, of shape
+            `(num_records, num_offsets)`; with the other codecs also `decoder_input_ids` and
             `decoder_attention_mask`; with the JSON codec also `labels`, of the same shape: the ids that the grammar
             leaves a choice of, and −100 for those that it forces; and `choices`, what they were chosen from, of which
             [`JSONGrammar.allowed`] makes masks. There are neither where keys are shuffled, which the grammar does not
@@ -153,8 +153,8 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
             `ValueError`: for values outside the schema, and for records longer than `max_length`.
         """
         if self.is_compact:
-            input_ids, remainders = self.codec.encode(records, self.tokenizer)
-            data = {"input_ids": input_ids, "remainders": remainders.view(np.int64)}
+            input_ids, within_bin_offsets = self.codec.encode(records, self.tokenizer)
+            data = {"input_ids": input_ids, "within_bin_offsets": within_bin_offsets.view(np.int64)}
             if not (mask := input_ids != self.tokenizer.pad_token_id).all():
                 data["attention_mask"] = mask.astype(np.int64)
             return BatchFeature(data, tensor_type=return_tensors)
@@ -222,14 +222,14 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         return JSONGrammar(self.codec.grammar_schema(), self.tokenizer, self.special_ids[1])
 
     def decode_records(
-        self, input_ids: np.ndarray, remainders: np.ndarray | None = None
+        self, input_ids: np.ndarray, within_bin_offsets: np.ndarray | None = None
     ) -> tuple[pd.DataFrame, np.ndarray]:
         """
         Decodes records.
 
         Args:
             input_ids (`np.ndarray` of shape `(num_records, sequence_length)`): Ids of the decoder, BOS included.
-            remainders (`np.ndarray` of shape `(num_records, num_remainders)`, *optional*):
+            within_bin_offsets (`np.ndarray` of shape `(num_records, num_offsets)`, *optional*):
                 With the compact codec: as encoded, or floats in [0, 1) that say where in its step each number lies.
                 Defaults to the middle.
 
@@ -239,12 +239,12 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         """
         input_ids = np.asarray(input_ids)
         if self.is_compact:
-            if remainders is None:
-                remainders = np.full((len(input_ids), self.num_remainders), 0.5)
-            remainders = np.asarray(remainders)
-            if remainders.dtype == np.int64:
-                remainders = remainders.view(np.uint64)
-            return self.codec.decode(input_ids, self.tokenizer, remainders), np.ones(len(input_ids), bool)
+            if within_bin_offsets is None:
+                within_bin_offsets = np.full((len(input_ids), self.num_offsets), 0.5)
+            within_bin_offsets = np.asarray(within_bin_offsets)
+            if within_bin_offsets.dtype == np.int64:
+                within_bin_offsets = within_bin_offsets.view(np.uint64)
+            return self.codec.decode(input_ids, self.tokenizer, within_bin_offsets), np.ones(len(input_ids), bool)
         texts = self.tokenizer.batch_decode(input_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         if not isinstance(self.codec, TextCodec):
             return self.codec.decode(texts)

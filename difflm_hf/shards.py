@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 
 from .pipeline_difflm import DiffLMPipeline
-from .utils import release_memory, atomic_write
+from .utils import atomic_write, release_memory
 
 
 MANIFEST = "manifest.json"

@@ -30,9 +30,9 @@ TABLE = pd.DataFrame(
 def fit_and_restore(table: pd.DataFrame, **kwargs) -> CompactCodec:
     schema = RecordSchema.infer(table)
     codec, tokenizer = CompactCodec.fit(schema, table, **kwargs)
-    ids, remainders = codec.encode(table, tokenizer)
+    ids, within_bin_offsets = codec.encode(table, tokenizer)
     decoded, valid = JSONCodec(schema).decode(JSONCodec(schema).encode(table))
-    for one in (codec.decode(ids, tokenizer, remainders), decoded):
+    for one in (codec.decode(ids, tokenizer, within_bin_offsets), decoded):
         pd.testing.assert_frame_equal(one, table, check_exact=True)
     assert codec.vocab_size == len(tokenizer)
     return codec

@@ -219,11 +219,11 @@ print(*pipe(100, generator=torch.Generator().manual_seed(0), output_type="text")
 
 def test_temperature_0_is_greedy(pipe):
     latents = pipe.generate_latents(20, generator=seeded())
-    remainders = torch.full((20, pipe.processor.num_remainders), 0.5)
+    within_bin_offsets = torch.full((20, pipe.processor.num_offsets), 0.5)
     tables = []
     for seed, kwargs in ((0, {"temperature": 0}), (1, {"temperature": 0}), (2, {"top_p": 1e-6})):
         uniforms = torch.rand(20, pipe.vae.config.max_record_length - 1, generator=seeded(seed))
-        table, is_valid = pipe.decode_latents(latents, uniforms, remainders, **kwargs)
+        table, is_valid = pipe.decode_latents(latents, uniforms, within_bin_offsets, **kwargs)
         assert is_valid.all()
         tables.append(table)
     pd.testing.assert_frame_equal(tables[0], tables[1])

@@ -182,7 +182,7 @@ class TestRareCategories:
         assert schema["count"] == RecordSchema.infer(table)["count"]
         processor = DiffLMProcessor.from_records(left, schema)
         batch = processor(left)
-        records, _ = processor.decode_records(batch["input_ids"].numpy(), batch["remainders"].numpy())
+        records, _ = processor.decode_records(batch["input_ids"].numpy(), batch["within_bin_offsets"].numpy())
         assert records["size"].cat.categories.tolist() == ["M", "L"] and records["size"].tolist() == list(left["size"])
 
 
@@ -229,8 +229,8 @@ class TestPublishable:
         assert any("Zach" in word for word in words) == (min_text_count == 1)
         assert any("Olga" in word for word in words)
         # What has no piece of its own is spelled.
-        ids, remainders = codec.encode(table, tokenizer)
-        assert codec.decode(ids, tokenizer, remainders)["note"].tolist() == texts
+        ids, within_bin_offsets = codec.encode(table, tokenizer)
+        assert codec.decode(ids, tokenizer, within_bin_offsets)["note"].tolist() == texts
 
 
 @pytest.fixture(scope="module")

@@ -125,11 +125,11 @@ def assert_round_trip(table: pd.DataFrame, **kwargs) -> tuple[CompactCodec, PreT
     """Through both codecs, and these through JSON; every id lies where it may."""
     schema = RecordSchema.infer(table)
     codec, tokenizer = CompactCodec.fit(schema, table, **kwargs)
-    ids, remainders = codec.encode(table, tokenizer)
+    ids, within_bin_offsets = codec.encode(table, tokenizer)
     restored = CompactCodec.from_dict(json.loads(json.dumps(codec.to_dict())))
     for one in (codec, restored):
-        assert_same(one.decode(ids, tokenizer, remainders), table)
-    for a, b in zip(restored.encode(table, tokenizer), (ids, remainders)):
+        assert_same(one.decode(ids, tokenizer, within_bin_offsets), table)
+    for a, b in zip(restored.encode(table, tokenizer), (ids, within_bin_offsets)):
         np.testing.assert_array_equal(a, b)
 
     assert (ids[:, 0] == tokenizer.bos_token_id).all()
@@ -155,7 +155,7 @@ def assert_valid(schema: RecordSchema, table: pd.DataFrame) -> None:
 
 
 def decode_any(codec: CompactCodec, tokenizer, seed: int, num_records: int = 50) -> pd.DataFrame:
-    """A table of whatever ids and remainders there may be."""
+    """A table of whatever ids and within_bin_offsets there may be."""
     rng = np.random.default_rng(seed)
     ids = np.full((num_records, codec.max_length + 3 * len(codec.texts)), tokenizer.bos_token_id)
     for position in range(1, ids.shape[1]):
@@ -163,8 +163,8 @@ def decode_any(codec: CompactCodec, tokenizer, seed: int, num_records: int = 50)
         ids[:, position] = rng.integers(start, end, num_records)
         if position > codec.num_fixed:
             ids[rng.random(num_records) < 0.2, position] = tokenizer.eos_token_id
-    remainders = rng.choice([0.0, 0.5, np.nextafter(1, 0), rng.random()], (num_records, len(codec.binned)))
-    return codec.decode(ids, tokenizer, remainders)
+    within_bin_offsets = rng.choice([0.0, 0.5, np.nextafter(1, 0), rng.random()], (num_records, len(codec.binned)))
+    return codec.decode(ids, tokenizer, within_bin_offsets)
 
 
 @thorough
@@ -214,8 +214,8 @@ def test_steps_hold_equally_many_records():
 def test_remainders_place_a_number_inside_its_step():
     table = pd.DataFrame({"x": np.arange(1000)})
     codec, tokenizer = CompactCodec.fit(RecordSchema.infer(table), table, num_bins=10, num_steps=10)
-    ids, remainders = codec.encode(table, tokenizer)
-    assert set(remainders[:, 0].tolist()) == set(range(10))
+    ids, within_bin_offsets = codec.encode(table, tokenizer)
+    assert set(within_bin_offsets[:, 0].tolist()) == set(range(10))
     low = codec.decode(ids, tokenizer, np.zeros((1000, 1)))["x"]
     high = codec.decode(ids, tokenizer, np.full((1000, 1), np.nextafter(1, 0)))["x"]
     assert (low == table["x"] // 10 * 10).all() and (high == table["x"] // 10 * 10 + 9).all()
@@ -246,13 +246,13 @@ def test_copies_of_earlier_fields():
     tokens = codec.tokens["paid"]
     assert tokens.copies == ["bill"]
     copy_id = tokens.start + tokens.num_coarse(codec.schema["paid"]) - 1
-    ids, remainders = codec.encode(table, tokenizer)
+    ids, within_bin_offsets = codec.encode(table, tokenizer)
     position = 1 + table.columns.get_loc("paid")
     np.testing.assert_array_equal(ids[:, position] == copy_id, table["paid"] == table["bill"])
 
     # A copy follows its source, as far as its own bounds go.
     ids[:, position] = copy_id
-    copied = codec.decode(ids, tokenizer, remainders)["paid"]
+    copied = codec.decode(ids, tokenizer, within_bin_offsets)["paid"]
     assert (copied == table["bill"].clip(table["paid"].min(), table["paid"].max())).all()
 
 
@@ -268,8 +268,8 @@ def test_values_between_those_seen_come_back_too():
     table.loc[1, "x"] = 5
     codec, tokenizer = CompactCodec.fit(RecordSchema.infer(table), table)
     unseen = pd.DataFrame({"x": [7, 3995, 0], "y": [0.5, 499.5, 3.0]})
-    ids, remainders = codec.encode(unseen, tokenizer)
-    assert_same(codec.decode(ids, tokenizer, remainders), unseen)
+    ids, within_bin_offsets = codec.encode(unseen, tokenizer)
+    assert_same(codec.decode(ids, tokenizer, within_bin_offsets), unseen)
 
 
 def test_layout_of_a_record():
@@ -314,8 +314,8 @@ def test_texts_that_look_like_special_tokens():
 def test_an_empty_table_encodes_to_nothing():
     table = wide_table(0, 20).assign(text=[f"{i}" for i in range(20)])
     codec, tokenizer = CompactCodec.fit(RecordSchema.infer(table), table)
-    ids, remainders = codec.encode(table.iloc[:0], tokenizer)
-    assert_same(codec.decode(ids, tokenizer, remainders), table.iloc[:0])
+    ids, within_bin_offsets = codec.encode(table.iloc[:0], tokenizer)
+    assert_same(codec.decode(ids, tokenizer, within_bin_offsets), table.iloc[:0])
     json_codec = JSONCodec(codec.schema)
     assert json_codec.encode(table.iloc[:0]) == []
     assert_same(json_codec.decode([])[0], table.iloc[:0])
@@ -487,8 +487,8 @@ def test_infer_from_every_form_of_data(form, tmp_path):
     assert [f.type for f in schema] == ["text", "integer", "number", "boolean", "category", "datetime"]
     assert schema == RecordSchema.infer(frame)
     codec, tokenizer = CompactCodec.fit(schema, data)
-    ids, remainders = codec.encode(data, tokenizer)
-    assert_same(codec.decode(ids, tokenizer, remainders), frame)
+    ids, within_bin_offsets = codec.encode(data, tokenizer)
+    assert_same(codec.decode(ids, tokenizer, within_bin_offsets), frame)
 
 
 def test_infer_with_categories_by_name():
@@ -496,8 +496,8 @@ def test_infer_with_categories_by_name():
     schema = RecordSchema.infer(table, categorical=["code", "name", "day"])
     assert [f.categories for f in schema] == [[1, 2, 3], ["x", "y", "z"], ["2020-01-01", "2020-01-02"]]
     codec, tokenizer = CompactCodec.fit(schema, table)
-    ids, remainders = codec.encode(table, tokenizer)
-    assert_same(codec.decode(ids, tokenizer, remainders), table)
+    ids, within_bin_offsets = codec.encode(table, tokenizer)
+    assert_same(codec.decode(ids, tokenizer, within_bin_offsets), table)
 
 
 def test_infer_max_categories():
@@ -531,8 +531,8 @@ def test_schemas_are_edited_and_used_again():
         {"age": "Int64"}
     )
     codec, tokenizer = CompactCodec.fit(schema, table)
-    ids, remainders = codec.encode(table, tokenizer)
-    assert_same(codec.decode(ids, tokenizer, remainders), table)
+    ids, within_bin_offsets = codec.encode(table, tokenizer)
+    assert_same(codec.decode(ids, tokenizer, within_bin_offsets), table)
     assert_valid(schema, table)
 
 
@@ -633,7 +633,7 @@ def test_rows_without_a_key_come_back_without_it(tmp_path):
     processor = DiffLMProcessor.from_records(table)
     assert processor.is_compact
     batch = processor(table)
-    decoded, _ = processor.decode_records(batch["input_ids"].numpy(), batch["remainders"].numpy())
+    decoded, _ = processor.decode_records(batch["input_ids"].numpy(), batch["within_bin_offsets"].numpy())
     write_table(decoded, tmp_path / "out.jsonl")
     written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert written == records

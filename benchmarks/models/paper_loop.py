@@ -32,8 +32,8 @@ def sample(model: tuple[DiffLMPipeline, torch.Generator], num_rows: int) -> pd.D
         for start, end in decoder.config.position_ranges:
             logits = decoder(input_ids=ids, latents=latents, use_cache=False).logits[:, -1, start:end]
             ids = torch.cat([ids, start + torch.multinomial(logits.softmax(-1), 1, generator=generator)], dim=1)
-        remainders = torch.rand(1, pipe.processor.num_remainders, generator=generator, dtype=torch.float64)
-        tables.append(pipe.processor.decode_records(ids.numpy(), remainders.numpy())[0])
+        within_bin_offsets = torch.rand(1, pipe.processor.num_offsets, generator=generator, dtype=torch.float64)
+        tables.append(pipe.processor.decode_records(ids.numpy(), within_bin_offsets.numpy())[0])
     return pd.concat(tables, ignore_index=True)
 
 

@@ -54,8 +54,8 @@ class CompactCodec:
 
     A record is `⟨s⟩`, then one coarse token for each field, then one fine token for each number that has too many
     values for a token each, then the texts, each closed by `⟨/s⟩`. Since coarse tokens come first, the joint structure
-    of a record is decided before its detail. Below the fine step a number is uniform: what is left of it, its
-    *remainder*, is encoded beside the ids and drawn at random in generation.
+    of a record is decided before its detail. Below the fine step a number is uniform: how far above the start of its
+    step it lies, its *within-bin offset*, is encoded beside the ids and drawn at random in generation.
 
     Use [`CompactCodec.fit`] to make one.
 
@@ -230,14 +230,14 @@ class CompactCodec:
             tokenizer (`PreTrainedTokenizerFast`): The codec's tokenizer.
 
         Returns:
-            `input_ids` (`int64` of shape `(num_records, sequence_length)`, right-padded with `⟨pad⟩`) and `remainders`
-            (`uint64` of shape `(num_records, num_binned_fields)`).
+            `input_ids` (`int64` of shape `(num_records, sequence_length)`, right-padded with `⟨pad⟩`) and
+            `within_bin_offsets` (`uint64` of shape `(num_records, num_binned_fields)`).
 
         Raises:
             `ValueError`: for a value that the codec has no token for, naming column and value.
         """
         table = self.schema.conform(data)
-        coarse, fine, remainders, units = [np.full((len(table), 1), BOS_ID)], [], [], {}
+        coarse, fine, within_bin_offsets, units = [np.full((len(table), 1), BOS_ID)], [], [], {}
         for name, t in self.tokens.items():
             f, column = self.schema[name], table[name]
             null = column.isna().to_numpy()
@@ -265,17 +265,17 @@ class CompactCodec:
                         rest &= ~copied
                     ids[rest] = len(own) + bins[rest]
                     fine.append((t.fine_start + np.where(rest, steps, 0))[:, None])
-                    remainders.append(np.where(rest, above, 0)[:, None])
+                    within_bin_offsets.append(np.where(rest, above, 0)[:, None])
             coarse.append((t.start + np.where(null, 0, ids + f.nullable))[:, None])
         texts = self._encode_texts(table, tokenizer)
-        no_remainders = np.zeros((len(table), 0), np.uint64)
+        no_offsets = np.zeros((len(table), 0), np.uint64)
         return (
             np.concatenate([*coarse, *fine, texts], axis=1),
-            np.concatenate([no_remainders, *remainders], axis=1),
+            np.concatenate([no_offsets, *within_bin_offsets], axis=1),
         )
 
     def decode(
-        self, input_ids: np.ndarray, tokenizer: PreTrainedTokenizerFast, remainders: np.ndarray
+        self, input_ids: np.ndarray, tokenizer: PreTrainedTokenizerFast, within_bin_offsets: np.ndarray
     ) -> pd.DataFrame:
         """
         Decodes records: the inverse of [`CompactCodec.encode`].
@@ -283,7 +283,7 @@ class CompactCodec:
         Args:
             input_ids (`np.ndarray` of shape `(num_records, sequence_length)`): Token ids, `⟨s⟩` included.
             tokenizer (`PreTrainedTokenizerFast`): The codec's tokenizer.
-            remainders (`np.ndarray` of shape `(num_records, num_binned_fields)`):
+            within_bin_offsets (`np.ndarray` of shape `(num_records, num_binned_fields)`):
                 As from `encode`, or floats in [0, 1): how far into its step each number lies.
 
         Returns:
@@ -304,7 +304,7 @@ class CompactCodec:
                     j = self.binned.index(name)
                     steps = input_ids[:, 1 + len(self.tokens) + j] - t.fine_start
                     bins = np.clip(ids - num_own, 0, t.bins.num_bins - 1)
-                    points = np.where(ids < num_own, points, t.bins.decode(bins, steps, remainders[:, j]))
+                    points = np.where(ids < num_own, points, t.bins.decode(bins, steps, within_bin_offsets[:, j]))
                     for k, source in enumerate(t.copies):
                         # Where the source lies outside, the nearest value is as near to a copy as can be.
                         copied = ids == num_own + t.bins.num_bins + k

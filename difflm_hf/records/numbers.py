@@ -136,19 +136,19 @@ class QuantileBins:
         return int(self._num_steps.max())
 
     def encode(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Grid points to bins, steps inside the bin, and remainders (grid points above the start of the step)."""
+        """Grid points to bins, steps inside the bin, and offsets (grid points above the start of the step)."""
         # Points of no bin (they have a token of their own) may lie below the first start.
         steps = np.maximum(np.searchsorted(self._starts, points, side="right") - 1, 0)
         bins = np.searchsorted(self._first_steps, steps, side="right") - 1
         return bins, steps - self._first_steps[bins], points - self._starts[steps]
 
-    def decode(self, bins: np.ndarray, steps: np.ndarray, remainders: np.ndarray) -> np.ndarray:
+    def decode(self, bins: np.ndarray, steps: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """The inverse of `encode`. Remainders that are floats in [0, 1) are shares of the step's width."""
         steps = self._first_steps[bins] + np.minimum(steps, self._num_steps[bins] - 1)
-        if remainders.dtype.kind == "f":
+        if offsets.dtype.kind == "f":
             last = self._last[steps]
-            remainders = np.minimum((remainders * (last + 1.0)).astype(np.uint64), last)
-        return self._starts[steps] + remainders
+            offsets = np.minimum((offsets * (last + 1.0)).astype(np.uint64), last)
+        return self._starts[steps] + offsets
 
 
 def _quantiles(ordered: np.ndarray, num: int) -> np.ndarray:

@@ -42,7 +42,7 @@ from ..processing_difflm import KEY_ORDERS, DiffLMProcessor
 from ..records import RecordSchema, read_table
 from ..records.table import OPTIONAL
 from ..scheduling_latent_edm import LatentEDMScheduler
-from ..utils import no_progress_bars, supports_bf16, atomic_write
+from ..utils import atomic_write, no_progress_bars, supports_bf16
 from .callbacks import LossProgressCallback, Stopwatch, TensorBoardLog, TimeLimit
 from .recipes import (
     BATCH_LOGITS,
@@ -201,8 +201,9 @@ def train(
         raise ValueError("a quantized LM cannot be trained; choose tuning='lora', or leave quantization out")
     if include_base_weights and quantization is not None:
         raise ValueError(
-            "include_base_weights is for the base's own weights, and a quantized base has lost them; leave include_base_weights out, and "
-            "push what is trained by DiffLMPipeline.from_pretrained(output_dir).push_to_hub(..., include_base_weights=True)"
+            "include_base_weights is for the base's own weights, and a quantized base has lost them; leave it out, and "
+            "push what is trained by "
+            "DiffLMPipeline.from_pretrained(output_dir).push_to_hub(..., include_base_weights=True)"
         )
     if base_encoder is not None and base_model is None:
         raise ValueError("base_encoder goes with base_model; give both, or neither")
@@ -607,7 +608,7 @@ def _split(table: pd.DataFrame, validation: Any, seed: int) -> tuple[pd.DataFram
 def to_dataset(processor: DiffLMProcessor, table: pd.DataFrame) -> TensorDataset:
     """Records as a dataset for [`DiffLMTrainer`]."""
     batch = processor(table)
-    batch.pop("remainders", None)
+    batch.pop("within_bin_offsets", None)
     return TensorDataset(**batch)
 
 

@@ -285,7 +285,8 @@ class DiffLMTrainer(_Trainer):
             That of the processor: where records have `choices`, the loss is over the ids that it allows, as sampling
             is. Not given, over all of the vocabulary.
         kwargs (*optional*):
-            Those of `transformers.Trainer`. Datasets yield what [`DiffLMProcessor`] returns, without `remainders`.
+            Those of `transformers.Trainer`. Datasets yield what [`DiffLMProcessor`] returns, without
+            `within_bin_offsets`.
     """
 
     args: DiffLMTrainingArguments
