@@ -84,7 +84,7 @@ def measure(run: Run, data_dir: Path, base_model: str, folder: Path) -> dict[str
             folder,
             validation=validation.head(NUM_VALIDATION),
             categorical=CATEGORICAL,
-            config="run",
+            recipe="run",
             base_model=base_model,
             tuning=run.tuning,
             injection=run.injection,

@@ -28,7 +28,7 @@ def train(
     data: Annotated[Path, typer.Argument(help="Records: a .csv, .parquet, .json or .jsonl file.")],
     output_dir: Annotated[Path, typer.Option(help="A new or empty folder for the model.")],
     validation: Annotated[Path | None, typer.Option(help="Records to select by; a tenth of DATA by default.")] = None,
-    config: Annotated[str, typer.Option(help="The recipe: small or base.")] = "small",
+    recipe: Annotated[str, typer.Option(help="Sizes and hyper-parameters: small or base.")] = "small",
     base_model: Annotated[
         str | None, typer.Option(help="A pretrained causal LM of the Hub, to write records.")
     ] = None,
@@ -83,7 +83,7 @@ def train(
         validation=validation,
         schema=None if schema is None else RecordSchema.from_json_schema(_read_json(schema)),
         categorical=categorical or (),
-        config=config,
+        recipe=recipe,
         base_model=base_model,
         base_encoder=base_encoder,
         tuning=tuning,

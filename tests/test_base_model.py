@@ -502,7 +502,7 @@ def run(table, brief, tmp_path_factory) -> Path:
         if self.description == "autoencoder" and state.global_step == 5:
             raise KeyboardInterrupt
 
-    arguments = {"config": brief, "base_model": str(folder / "base")}
+    arguments = {"recipe": brief, "base_model": str(folder / "base")}
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(LossProgressCallback, "on_step_end", stop)
         train(table, folder / "resumed", **arguments)
@@ -574,7 +574,7 @@ def test_the_base_is_loaded_once(run, table, brief, tmp_path, monkeypatch):
         return load(*args, **kwargs)
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", count)
-    arguments = {"config": brief, "base_model": str(run / "base"), "tuning": "lora"}
+    arguments = {"recipe": brief, "base_model": str(run / "base"), "tuning": "lora"}
     pipe = train(table, tmp_path / "model", **arguments)
     assert len(bases) == 1
     (tmp_path / "model" / "model_index.json").unlink()
@@ -596,7 +596,7 @@ def test_a_phase_whose_weights_are_not_complete(run, table, brief, tmp_path):
     name = next(name for name in weights if "injection" in name)
     save_file({key: weight for key, weight in weights.items() if key != name}, path, {"format": "pt"})
     with pytest.raises(OSError, match=f"lacks weights, such as {name}; delete that folder"):
-        train(table, folder, config=brief, base_model=str(run / "base"), resume=True)
+        train(table, folder, recipe=brief, base_model=str(run / "base"), resume=True)
 
 
 def test_arguments_reach_the_base(run):

@@ -53,7 +53,7 @@ TRAINING = {
         {"name": "visits", "type": "integer", "nullable": False, "range": [2, 37]},
         {"name": "member", "type": "boolean", "nullable": False},
     ],
-    "arguments": {"config": "small", "seed": 5, "max_minutes": None, "min_category_count": 1},
+    "arguments": {"recipe": "small", "seed": 5, "max_minutes": None, "min_category_count": 1},
     "phases": [
         {
             "name": "autoencoder",

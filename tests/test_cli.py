@@ -30,7 +30,7 @@ def model(data, tmp_path_factory) -> Path:
     """A model that the command trained."""
     folder = tmp_path_factory.mktemp("cli") / "model"
     with pytest.MonkeyPatch.context() as patch:
-        call(patch, "train", data, "--output-dir", folder, "--config", "tiny", "--seed", 1)
+        call(patch, "train", data, "--output-dir", folder, "--recipe", "tiny", "--seed", 1)
     return folder
 
 
@@ -89,7 +89,7 @@ def test_train_options(monkeypatch, tmp_path):
     make_table(200).to_csv(tmp_path / "data.csv", index=False)
     make_table(20, seed=1).to_csv(tmp_path / "validation.csv", index=False)
     options = ["--validation", tmp_path / "validation.csv", "--categorical", "code", "--categorical", "age"]
-    options += ["--injection", "kv_memory", "--max-minutes", 0, "--config", "tiny"]
+    options += ["--injection", "kv_memory", "--max-minutes", 0, "--recipe", "tiny"]
     folder = tmp_path / "model"
     assert call(monkeypatch, "train", tmp_path / "data.csv", "--output-dir", folder, *options) == 0
     pipe = DiffLMPipeline.from_pretrained(folder)
@@ -102,7 +102,7 @@ def test_resume(data, model, monkeypatch, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(model, folder)
     (folder / "model_index.json").unlink()
-    arguments = ["train", data, "--output-dir", folder, "--config", "tiny", "--seed", 1]
+    arguments = ["train", data, "--output-dir", folder, "--recipe", "tiny", "--seed", 1]
     assert call(monkeypatch, *arguments) == 1
     assert call(monkeypatch, *arguments, "--resume") == 0
     weights = "vae/model.safetensors"
@@ -161,7 +161,7 @@ def test_unreadable_data(error_of, name, tmp_path):
 def test_bad_tables(error_of, content, message, monkeypatch, tmp_path):
     path = tmp_path / "table.csv"
     path.write_text(content)
-    arguments = ("train", path, "--output-dir", tmp_path / "model", "--config", "tiny", "--max-minutes", 0)
+    arguments = ("train", path, "--output-dir", tmp_path / "model", "--recipe", "tiny", "--max-minutes", 0)
     if message is None:
         assert call(monkeypatch, *arguments) == 0
     else:
@@ -181,7 +181,7 @@ def test_output_folder_is_a_file(error_of, data):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--config", "huge", "config='huge' is not one of 'small', 'base'"),
+        ("--recipe", "huge", "recipe='huge' is not one of 'small', 'base'"),
         ("--injection", "telepathy", "injection='telepathy' is not one of 'soft_prompt', 'prefix_soft_prompt'"),
         ("--categorical", "shoe", "no column 'shoe'"),
         ("--validation", "none.csv", "none.csv: no such file"),

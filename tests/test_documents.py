@@ -112,21 +112,21 @@ def brief() -> str:
 def text_run(tmp_path_factory) -> Path:
     """The folder of a run on texts, of nearly three epochs, that nothing interrupted."""
     folder = tmp_path_factory.mktemp("texts") / "model"
-    train(make_texts(90), folder, config="tiny")
+    train(make_texts(90), folder, recipe="tiny")
     return folder
 
 
 @pytest.fixture(scope="module")
 def nested_run(brief, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("nested") / "model"
-    train(make_nested(), folder, schema=SCHEMA, config=brief)
+    train(make_nested(), folder, schema=SCHEMA, recipe=brief)
     return folder
 
 
 @pytest.fixture(scope="module")
 def table_run(brief, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("table") / "model"
-    train(make_table(60), folder, config=brief)
+    train(make_table(60), folder, recipe=brief)
     return folder
 
 
@@ -142,7 +142,7 @@ def base(tmp_path_factory) -> Path:
 def tuned(request, brief, base, tmp_path_factory) -> tuple[str, Path]:
     """A way of tuning a base LM, and the folder of a run by it."""
     folder = tmp_path_factory.mktemp(request.param) / "model"
-    train(make_nested(), folder, schema=SCHEMA, config=brief, base_model=str(base), tuning=request.param)
+    train(make_nested(), folder, schema=SCHEMA, recipe=brief, base_model=str(base), tuning=request.param)
     return request.param, folder
 
 
@@ -210,7 +210,7 @@ def test_output_types_of_texts(text_run):
 
 
 def test_code(tmp_path):
-    pipe = train(make_code(), tmp_path / "model", config="tiny")
+    pipe = train(make_code(), tmp_path / "model", recipe="tiny")
     assert isinstance(pipe.processor.codec, TextCodec)
     assert len(pipe(3, output_type="text").records) == 3
     # Not a blank nor an end of a line is lost on the way to ids and back.
@@ -221,7 +221,7 @@ def test_code(tmp_path):
 
 @pytest.mark.parametrize("injection", ["prefix_soft_prompt", "kv_memory", "input_embed"])
 def test_injections(injection, brief, tmp_path):
-    pipe = train(make_nested(), tmp_path / "model", schema=SCHEMA, config=brief, injection=injection)
+    pipe = train(make_nested(), tmp_path / "model", schema=SCHEMA, recipe=brief, injection=injection)
     assert pipe.vae.config.injection == injection
     assert_valid(pipe(4).records)
 
@@ -231,7 +231,7 @@ def test_several_columns_of_texts_are_json(brief, tmp_path):
     schema = RecordSchema.infer(records)
     schema["text"], schema["code"] = (dataclasses.replace(schema[name], max_length=3) for name in ("text", "code"))
     records = [{name: value[:3] for name, value in record.items()} for record in records]
-    pipe = train(records, tmp_path / "model", schema=schema, config=brief)
+    pipe = train(records, tmp_path / "model", schema=schema, recipe=brief)
     assert isinstance(pipe.processor.codec, JSONCodec)
     assert all(list(record) == ["text", "code"] for record in pipe(4).records)
 
@@ -267,7 +267,7 @@ def test_output_types_of_nested_values(nested_run):
 
 def test_inferred_schema(brief, tmp_path):
     records = [{"kind": "xy"[i % 2], "inner": {"level": i % 7, "on": i % 3 == 0}} for i in range(60)]
-    pipe = train(records, tmp_path / "model", config=brief)
+    pipe = train(records, tmp_path / "model", recipe=brief)
     inner = pipe.processor.schema["inner"].json_schema["properties"]
     assert inner == {"level": {"type": "integer", "minimum": 0, "maximum": 6}, "on": {"type": "boolean"}}
     for record in pipe(30).records:
@@ -277,7 +277,7 @@ def test_inferred_schema(brief, tmp_path):
 
 def test_shuffled_keys(brief, tmp_path):
     folder = tmp_path / "model"
-    train(make_nested(), folder, schema=SCHEMA, config=brief, key_order="shuffled")
+    train(make_nested(), folder, schema=SCHEMA, recipe=brief, key_order="shuffled")
     pipe = DiffLMPipeline.from_pretrained(folder)
     assert pipe.processor.key_order == "shuffled"
     ids = pipe.processor(make_nested())["decoder_input_ids"]
@@ -292,7 +292,7 @@ def test_shuffled_keys(brief, tmp_path):
 def test_an_optional_key_that_no_record_has(which, brief, tmp_path):
     without = [{key: value for key, value in record.items() if key != "tags"} for record in make_nested()]
     data, validation = (without, None) if which == "data" else (make_nested(), without[:10])
-    pipe = train(data, tmp_path / "model", validation=validation, schema=SCHEMA, config=brief)
+    pipe = train(data, tmp_path / "model", validation=validation, schema=SCHEMA, recipe=brief)
     assert_valid(pipe(3).records)
 
 
@@ -343,7 +343,7 @@ def test_shards(run, request, tmp_path, monkeypatch):
 @pytest.mark.parametrize("make", [make_texts, make_nested])
 def test_same_seed_same_weights(make, brief, tmp_path):
     for name, seed in {"a": 0, "b": 0, "c": 1}.items():
-        train(make(), tmp_path / name, config=brief, seed=seed)
+        train(make(), tmp_path / name, recipe=brief, seed=seed)
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
     assert all(a != c for a, c in zip(weights(tmp_path / "a").values(), weights(tmp_path / "c").values()))
 
@@ -355,8 +355,8 @@ def test_same_seed_same_weights(make, brief, tmp_path):
 def test_resumed_run_is_the_same(phase, at_step, text_run, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt(patch, phase, at_step)
-        train(make_texts(90), tmp_path / "model", config="tiny")
-    train(make_texts(90), tmp_path / "model", config="tiny", resume=True)
+        train(make_texts(90), tmp_path / "model", recipe="tiny")
+    train(make_texts(90), tmp_path / "model", recipe="tiny", resume=True)
     assert_same_run(text_run, tmp_path / "model")
 
 
@@ -370,7 +370,7 @@ def test_resumed_tuning_is_the_same(tuning, dropout, tmp_path, monkeypatch):
     dropouts = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout)
     config = AutoConfig.for_model("gpt2", n_embd=16, n_layer=1, n_head=2, **ids, **dropouts)
     AutoModelForCausalLM.from_config(config).save_pretrained(base)
-    arguments = {"schema": SCHEMA, "config": "tiny", "base_model": str(base), "tuning": tuning}
+    arguments = {"schema": SCHEMA, "recipe": "tiny", "base_model": str(base), "tuning": tuning}
     train(make_nested(), tmp_path / "whole", **arguments)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt(patch, "autoencoder", 11)
@@ -386,7 +386,7 @@ def test_resuming_another_run(change, text_run):
     before = weights(text_run)
     [name] = change
     with pytest.raises(ValueError, match=f"holds a run with {name}=.* train into another folder"):
-        train(make_texts(90), text_run, config="tiny", resume=True, **change)
+        train(make_texts(90), text_run, recipe="tiny", resume=True, **change)
     assert weights(text_run) == before
 
 
@@ -458,7 +458,7 @@ def test_tuned_models_are_saved_and_loaded(tuned, base, tmp_path):
 
 
 def test_texts_of_a_base_model(base, brief, tmp_path):
-    pipe = train(make_texts(), tmp_path / "model", config=brief, base_model=str(base))
+    pipe = train(make_texts(), tmp_path / "model", recipe=brief, base_model=str(base))
     assert isinstance(pipe.processor.codec, TextCodec)
     assert len(pipe.processor.tokenizer) == 259
     # Of random bytes, one in 259 is an end: not many texts are short enough, but all that are asked for.
@@ -483,7 +483,7 @@ def test_activation_checkpointing(with_base, base, brief, tmp_path, monkeypatch)
             make_nested(),
             tmp_path / name,
             schema=SCHEMA,
-            config=brief,
+            recipe=brief,
             base_model=str(base) if with_base else None,
             activation_checkpointing=flag,
         )
@@ -510,7 +510,7 @@ def test_activation_checkpointing(with_base, base, brief, tmp_path, monkeypatch)
         ({"overlong": "cut"}, "overlong='cut' is not one of 'raise', 'drop'"),
         ({"key_order": "random"}, "key_order='random' is not one of 'schema', 'shuffled'"),
         ({"base_model": "base", "quantization": 4}, "quantization=4 is not one of None, '8bit', '4bit'"),
-        ({"config": "huge"}, "config='huge' is not one of 'small', 'base'"),
+        ({"recipe": "huge"}, "recipe='huge' is not one of 'small', 'base'"),
         (
             {"injection": "kv_memory", "activation_checkpointing": True},
             "injection='kv_memory' does not support activation checkpointing",
@@ -527,7 +527,7 @@ def test_bad_arguments(arguments, message, base, tmp_path):
     if "base_model" in arguments:
         arguments = {**arguments, "base_model": str(base)}
     with pytest.raises(ValueError, match=message):
-        train(make_texts(), tmp_path / "model", **{"config": "tiny", **arguments})
+        train(make_texts(), tmp_path / "model", **{"recipe": "tiny", **arguments})
     assert not (tmp_path / "model").exists()
 
 
@@ -535,14 +535,14 @@ def test_bad_arguments(arguments, message, base, tmp_path):
 @pytest.mark.parametrize("quantization", ["8bit", "4bit"])
 def test_quantization_without_its_package(quantization, base, brief, tmp_path):
     with pytest.raises(ImportError, match="pip install -U bitsandbytes"):
-        train(make_texts(), tmp_path / "model", config=brief, base_model=str(base), quantization=quantization)
+        train(make_texts(), tmp_path / "model", recipe=brief, base_model=str(base), quantization=quantization)
     assert not (tmp_path / "model").exists()
 
 
 def test_texts_longer_than_a_base_model_reads(base, brief, tmp_path):
     records = [*make_texts(), {"text": "x" * 2500}]
     with pytest.raises(ValueError, match=r"the longest record takes 2504 tokens and .* reads at most 2048; shorten"):
-        train(records, tmp_path / "model", config=brief, base_model=str(base), max_length=3000)
+        train(records, tmp_path / "model", recipe=brief, base_model=str(base), max_length=3000)
     assert not (tmp_path / "model").exists()
 
 
@@ -565,7 +565,7 @@ def overlong(request, base) -> tuple[dict, str]:
 def test_raise(overlong, brief, tmp_path):
     arguments, known_by = overlong
     with pytest.raises(ValueError, match=known_by) as error:
-        train(**arguments, output_dir=tmp_path / "model", config=brief)
+        train(**arguments, output_dir=tmp_path / "model", recipe=brief)
     assert any(number > 100_000 for number in map(int, pd.Series([str(error.value)]).str.findall(r"\d{6,8}")[0]))
     assert "tokens" in str(error.value) and "shorten or drop" in str(error.value)
     assert not (tmp_path / "model").exists()
@@ -573,7 +573,7 @@ def test_raise(overlong, brief, tmp_path):
 
 def test_drop(overlong, brief, tmp_path, caplog):
     arguments, _ = overlong
-    pipe = train(**arguments, output_dir=tmp_path / "model", config=brief, overlong="drop")
+    pipe = train(**arguments, output_dir=tmp_path / "model", recipe=brief, overlong="drop")
     assert [m for m in caplog.messages if "left out" in m] == [
         "1 records take more than 1024 tokens, and are left out"
     ]
@@ -586,7 +586,7 @@ def test_drop(overlong, brief, tmp_path, caplog):
 
 
 def test_nothing_to_drop(brief, tmp_path, caplog):
-    pipe = train(make_texts(), tmp_path / "model", config=brief, overlong="drop")
+    pipe = train(make_texts(), tmp_path / "model", recipe=brief, overlong="drop")
     assert not [message for message in caplog.messages if "left out" in message]
     assert pipe.config.training["data"]["num_dropped_records"] == 0
 
@@ -606,19 +606,19 @@ def test_the_processor_names_the_record():
 def test_the_error_names_the_record_of_the_data(overlong, brief, tmp_path):
     arguments, _ = overlong
     with pytest.raises(ValueError, match=r"record 20 takes \d+ tokens .* 1 of 61 records|in row 20 \(\d+ tokens\)"):
-        train(**arguments, output_dir=tmp_path / "model", config=brief)
+        train(**arguments, output_dir=tmp_path / "model", recipe=brief)
 
 
 @pytest.mark.parametrize("data", [make_texts(), make_nested(), make_table(60)], ids=["texts", "nested", "table"])
 def test_all_are_too_long(data, brief, tmp_path):
     with pytest.raises(ValueError, match="no record takes at most max_length=1 tokens; raise it"):
-        train(data, tmp_path / "model", config=brief, overlong="drop", max_length=1)
+        train(data, tmp_path / "model", recipe=brief, overlong="drop", max_length=1)
     assert not (tmp_path / "model").exists()
 
 
 def test_one_record_is_left(brief, tmp_path):
     records = [{"text": "the cat"}, {"text": "the dog " * 100}]
-    pipe = train(records, tmp_path / "model", config=brief, overlong="drop", max_length=32)
+    pipe = train(records, tmp_path / "model", recipe=brief, overlong="drop", max_length=32)
     assert pipe.config.training["data"]["num_dropped_records"] == 1
 
 
@@ -626,7 +626,7 @@ def test_categories_that_are_rare_without_what_is_too_long(brief, tmp_path):
     records = [{"city": "Ulm", "note": [f"note {i}"]} for i in range(40)]
     records += [{"city": "Bonn", "note": [LONG_TEXT if i < 4 else "short"]} for i in range(12)]
     limits = {"overlong": "drop", "min_category_count": 10}
-    pipe = train(records, tmp_path / "model", config=brief, **limits)
+    pipe = train(records, tmp_path / "model", recipe=brief, **limits)
     assert pipe.processor.schema["city"].categories == ["Ulm"]
     data = pipe.config.training["data"]
     assert (data["num_dropped_records"], data["num_records"] + data["num_validation_records"]) == (4, 40)
@@ -635,13 +635,13 @@ def test_categories_that_are_rare_without_what_is_too_long(brief, tmp_path):
 def test_only_validation_is_left(brief, tmp_path):
     long, short = ([{"text": f"{text}{i}"} for i in range(4)] for text in (LONG_TEXT, "the cat "))
     with pytest.raises(ValueError, match="all records but those for validation are left out; raise max_length"):
-        train(long, tmp_path / "model", validation=short, config=brief, overlong="drop", max_length=32)
+        train(long, tmp_path / "model", validation=short, recipe=brief, overlong="drop", max_length=32)
     assert not (tmp_path / "model").exists()
 
 
 def test_nothing_is_learnt_from_what_is_left_out(brief, tmp_path):
     left_out = {"text": "Zacharias Quellmalz " * 300}
-    pipe = train([*make_texts(), left_out], tmp_path / "model", config=brief, overlong="drop", max_length=128)
+    pipe = train([*make_texts(), left_out], tmp_path / "model", recipe=brief, overlong="drop", max_length=128)
     assert pipe.config.training["data"]["num_dropped_records"] == 1
     assert pipe.processor.schema["text"].max_length == max(len(record["text"]) for record in make_texts())
     assert not [piece for piece in pipe.processor.tokenizer.get_vocab() if "Quellm" in piece]
@@ -818,7 +818,7 @@ def test_another_record_is_another_one(text_run):
 def test_command_for_texts(monkeypatch, capsys, tmp_path):
     write_table(pd.DataFrame([*make_texts(), {"text": "the cat " * 400}]), tmp_path / "texts.jsonl")
     model = tmp_path / "model"
-    options = ["--config", "tiny", "--max-length", 100, "--overlong", "drop"]
+    options = ["--recipe", "tiny", "--max-length", 100, "--overlong", "drop"]
     assert call(monkeypatch, "train", tmp_path / "texts.jsonl", "--output-dir", model, *options) == 0
     pipe = DiffLMPipeline.from_pretrained(model)
     assert isinstance(pipe.processor.codec, TextCodec)
@@ -840,7 +840,7 @@ def test_command_for_nested_values(base, monkeypatch, tmp_path):
     (tmp_path / "schema.json").write_text(json.dumps(JSON_SCHEMA))
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(record) + "\n" for record in make_nested()))
     model = tmp_path / "model"
-    options = ["--config", "brief", "--schema", tmp_path / "schema.json", "--key-order", "shuffled"]
+    options = ["--recipe", "brief", "--schema", tmp_path / "schema.json", "--key-order", "shuffled"]
     options += ["--base-model", base, "--tuning", "lora", "--activation-checkpointing"]
     assert call(monkeypatch, "train", tmp_path / "data.jsonl", "--output-dir", model, *options) == 0
     pipe = DiffLMPipeline.from_pretrained(model)
@@ -906,7 +906,7 @@ def test_malformed_lines(lines, message, error_of, tmp_path):
 def test_bad_schemas(content, message, error_of, tmp_path):
     write_table(pd.DataFrame(make_texts()), tmp_path / "texts.jsonl")
     (tmp_path / "schema.json").write_text(content)
-    arguments = ["--output-dir", tmp_path / "model", "--config", "tiny", "--schema", tmp_path / "schema.json"]
+    arguments = ["--output-dir", tmp_path / "model", "--recipe", "tiny", "--schema", tmp_path / "schema.json"]
     assert message in error_of("train", tmp_path / "texts.jsonl", *arguments)
     assert not (tmp_path / "model").exists()
 
@@ -923,7 +923,7 @@ def test_bad_schemas(content, message, error_of, tmp_path):
 )
 def test_bad_options(options, message, error_of, tmp_path):
     write_table(pd.DataFrame(make_texts()), tmp_path / "texts.jsonl")
-    arguments = ["--output-dir", tmp_path / "model", "--config", "tiny", *options]
+    arguments = ["--output-dir", tmp_path / "model", "--recipe", "tiny", *options]
     assert message in error_of("train", tmp_path / "texts.jsonl", *arguments)
     assert not (tmp_path / "model").exists()
 
@@ -972,7 +972,7 @@ def test_card_of_a_base_model(tuned):
 
 def test_card_tells_of_dropped_records(brief, tmp_path):
     records = [*make_texts(), *[{"text": f"{i} " + "the cat " * 100} for i in range(3)]]
-    train(records, tmp_path / "model", config=brief, overlong="drop", max_length=64)
+    train(records, tmp_path / "model", recipe=brief, overlong="drop", max_length=64)
     assert "- **Left out,** as they were too long: 3\n" in card_of(tmp_path / "model")
 
 

@@ -338,7 +338,7 @@ def test_forced_ids_take_no_step(tokenizer):
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 1.5])
 def test_every_record_of_an_untrained_model_is_valid(temperature, base, table, tmp_path):
     table = table.drop(columns=["note", "big", "joined", "birthday", "when"])
-    pipe = train(table, tmp_path / "model", config="tiny", base_model=str(base / "decoder"), max_minutes=0.05)
+    pipe = train(table, tmp_path / "model", recipe="tiny", base_model=str(base / "decoder"), max_minutes=0.05)
     num_latents = 40
     latents = pipe.generate_latents(num_latents, generator=seeded())
     length = pipe.vae.config.max_record_length - 1
@@ -352,7 +352,7 @@ def test_every_record_of_an_untrained_model_is_valid(temperature, base, table, t
 
 def test_a_text_without_end_is_an_error(base, tmp_path):
     table = pd.DataFrame({"text": [f"a long text of its own, number {i} of those" for i in range(40)]})
-    pipe = train(table, tmp_path / "model", config="tiny", base_model=str(base / "decoder"), max_minutes=0.05)
+    pipe = train(table, tmp_path / "model", recipe="tiny", base_model=str(base / "decoder"), max_minutes=0.05)
     pipe.vae.config.max_record_length = 8
     pipe.register_to_config(block_size=4)
     with pytest.raises(RuntimeError, match="only 0 of 80 texts were valid records"):

@@ -131,7 +131,7 @@ def train_and_push(folder: str) -> dict[str, Any]:
     # Few records a block, which are soon generated
     sys.modules[train.__module__].COMPACT_BLOCK_SIZE = 32
     options = {"min_category_count": 10, "push_to_hub": True, "hub_token": "hf_alice"}
-    pipe = train(secretive_table(), folder, config="tiny", license="mit", **options)
+    pipe = train(secretive_table(), folder, recipe="tiny", license="mit", **options)
     texts = {"main": texts_of(pipe)}
     api = HfApi()
     api.create_tag(MODEL, tag="v1")
@@ -144,12 +144,12 @@ def train_and_push(folder: str) -> dict[str, Any]:
     train(
         secretive_table(),
         others / "stumbles",
-        config="brief",
+        recipe="brief",
         hub_strategy="checkpoint",
         hub_private_repo=True,
         **options,
     )
-    train(secretive_table(), others / "ends", config="brief", hub_strategy="end", hub_revision="dev", **options)
+    train(secretive_table(), others / "ends", recipe="brief", hub_strategy="end", hub_revision="dev", **options)
     return {"texts": {**texts, "v1": texts["main"], commit: texts["main"]}, "commit": commit}
 
 
@@ -376,7 +376,7 @@ def train_on_base(folder: str) -> dict[str, Any]:
     AutoTokenizer.from_pretrained(folder / "decoder").push_to_hub("alice/base")
     base_commit = HfApi().model_info("alice/base").sha
 
-    options = {"config": "brief", "base_encoder": str(folder / "encoder"), "allow_rare_categories": True}
+    options = {"recipe": "brief", "base_encoder": str(folder / "encoder"), "allow_rare_categories": True}
     pipe = train(
         table, folder / "adapted", base_model="alice/base", push_to_hub=True, hub_model_id="adapted", **options
     )
@@ -842,7 +842,7 @@ def test_rare_values_are_not_published(columns, hub, pipe, tmp_path):
         assert "train with min_category_count=10" in str(error.value)
         assert "allow_rare_categories=True" in str(error.value)
     with pytest.raises(ValueError, match=refused):
-        train(secretive_table()[columns], tmp_path / "model", config="brief", push_to_hub=True)
+        train(secretive_table()[columns], tmp_path / "model", recipe="brief", push_to_hub=True)
     assert len(hub.requests) == start
     assert not (tmp_path / "model" / "checkpoints").exists()
     for push in (pipe.push_to_hub, processor.push_to_hub):
@@ -869,7 +869,7 @@ def load_rows(revisions: list[str | None]) -> None:
 
 
 def test_datasets_are_looked_at_before_they_are_pushed(hub, tmp_path):
-    pipe = train(secretive_table(), tmp_path / "model", config="brief")
+    pipe = train(secretive_table(), tmp_path / "model", recipe="brief")
     start = len(hub.requests)
     with pytest.raises(ValueError, match="schema names all categories"):
         push_dataset(pipe, "alice/secret-rows", 5)

@@ -38,7 +38,7 @@ BLOCK = 64
 def folder(tmp_path_factory) -> Path:
     """A trained pipeline with small blocks."""
     folder = tmp_path_factory.mktemp("pipeline")
-    pipe = train(make_table(), folder / "run", config="tiny")
+    pipe = train(make_table(), folder / "run", recipe="tiny")
     DiffLMPipeline(**pipe.components, block_size=BLOCK).save_pretrained(folder / "model")
     return folder / "model"
 

@@ -191,7 +191,7 @@ def test_unused_categories_of_a_dtype_are_not_told(brief, tmp_path, caplog):
     people.loc[0, "city"] = PLANTED["city"]
     people["city"] = people["city"].astype("category")
     with caplog.at_level("WARNING", "difflm_hf"):
-        pipe = train(people, tmp_path / "model", config=brief, min_category_count=10)
+        pipe = train(people, tmp_path / "model", recipe=brief, min_category_count=10)
     assert pipe.processor.schema["city"].categories == ["Bonn", "Gera", "Ulm"]
     assert pipe.processor.schema["city"].rarest >= 10
     assert PLANTED["city"] not in (tmp_path / "model" / "processor" / "processor_config.json").read_text()
@@ -241,7 +241,7 @@ def folder(brief, tmp_path_factory) -> Path:
     validation = make_people(40, seed=1)
     validation.loc[0, "city"] = "Hinterammerfeld"
     people.to_csv(folder / "people.csv", index=False)
-    train(folder / "people.csv", folder / "model", validation=validation, min_category_count=10, config=brief)
+    train(folder / "people.csv", folder / "model", validation=validation, min_category_count=10, recipe=brief)
     return folder / "model"
 
 
@@ -275,7 +275,7 @@ def test_both_tables_count(brief, tmp_path):
     """Five records here and five there make ten."""
     table, validation = make_people(60), make_people(40, seed=1)
     table["city"], validation["city"] = ["Ulm"] * 55 + ["Bonn"] * 5, ["Ulm"] * 34 + ["Bonn"] * 5 + ["Gera"]
-    pipe = train(table, tmp_path / "model", validation=validation, min_category_count=10, config=brief)
+    pipe = train(table, tmp_path / "model", validation=validation, min_category_count=10, recipe=brief)
     assert pipe.processor.schema["city"].categories == ["Bonn", "Ulm"]
     assert pipe.processor.schema["city"].rarest == 10
     data = pipe.config.training["data"]
@@ -326,14 +326,14 @@ def test_time_before_an_interruption(brief, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(LossProgressCallback, "on_step_end", stop)
-        train(make_people(60), folder, config=brief)
+        train(make_people(60), folder, recipe=brief)
     [path] = (folder / "checkpoints" / "denoiser").glob("checkpoint-*/trainer_state.json")
     state = json.loads(path.read_text())
     assert state["stateful_callbacks"]["Stopwatch"]["args"]["seconds"] > 0
     state["stateful_callbacks"]["Stopwatch"]["args"]["seconds"] = 5000.0
     path.write_text(json.dumps(state))
     [before] = [json.loads(p.read_text()) for p in folder.rglob("phase.json")]
-    training = train(make_people(60), folder, config=brief, resume=True).config.training
+    training = train(make_people(60), folder, recipe=brief, resume=True).config.training
     autoencoder, diffusion = training["phases"]
     assert autoencoder == before
     assert diffusion["seconds"] > 5000 and diffusion["num_steps"] == 8
@@ -454,7 +454,7 @@ def test_no_path_of_this_machine_is_saved(tmp_path):
     codec = JSONCodec(RecordSchema.infer(table))
     save_pretrained_pair(codec.encode(table), tmp_path, "llama", num_steps=1)
     for base in ({}, {"base_model": str(tmp_path / "decoder"), "base_encoder": str(tmp_path / "encoder")}):
-        pipe = train(tmp_path / "table.csv", tmp_path / f"model{len(base)}", config="tiny", **base)
+        pipe = train(tmp_path / "table.csv", tmp_path / f"model{len(base)}", recipe="tiny", **base)
         pipe.save_pretrained(tmp_path / f"saved{len(base)}", include_base_weights=True)
         model_card(pipe).save(tmp_path / f"saved{len(base)}" / "README.md")
         assert pipe.name_or_path == str(tmp_path / f"model{len(base)}")

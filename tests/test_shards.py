@@ -37,7 +37,7 @@ difflm_hf.shards.write_shards(pipe, sys.argv[2], int(sys.argv[3]), seed=3)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("shards")
-    pipe = train(make_table(), folder / "run", config="tiny")
+    pipe = train(make_table(), folder / "run", recipe="tiny")
     DiffLMPipeline(**pipe.components, block_size=BLOCK).save_pretrained(folder / "model")
     return folder / "model"
 

@@ -67,7 +67,7 @@ def values(log: Path, tag: str) -> list[float]:
 
 
 def edited(name: str, vae: dict | None = None, denoiser: dict | None = None, **fields) -> str:
-    """A variant of the tiny recipe, which is then `config=name`."""
+    """A variant of the tiny recipe, which is then `recipe=name`."""
     tiny = RECIPES["tiny"]
     fields |= {"vae": tiny.vae | (vae or {}), "denoiser": tiny.denoiser | (denoiser or {})}
     RECIPES[name] = dataclasses.replace(tiny, **fields)
@@ -85,7 +85,7 @@ def brief() -> str:
 def run(tmp_path_factory) -> Path:
     """The folder of a run that nothing interrupted."""
     folder = tmp_path_factory.mktemp("run") / "model"
-    train(make_table(), folder, config="tiny")
+    train(make_table(), folder, recipe="tiny")
     return folder
 
 
@@ -100,7 +100,7 @@ def test_output_folder(run):
 
 
 def test_what_train_returns_is_what_it_saves(brief, tmp_path):
-    pipe = train(make_table(), tmp_path / "model", config=brief)
+    pipe = train(make_table(), tmp_path / "model", recipe=brief)
     loaded = DiffLMPipeline.from_pretrained(tmp_path / "model")
     assert pipe.name_or_path == loaded.name_or_path == str(tmp_path / "model")
     for name in ("vae", "denoiser"):
@@ -148,7 +148,7 @@ def test_latents_are_standardised(run):
 def test_same_seed_same_weights(run, brief, tmp_path):
     table = make_table(60)
     for name, seed in {"a": 0, "b": 0, "c": 1}.items():
-        train(table, tmp_path / name, config=brief, seed=seed)
+        train(table, tmp_path / name, recipe=brief, seed=seed)
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
     assert all(a != c for a, c in zip(weights(tmp_path / "a").values(), weights(tmp_path / "c").values()))
 
@@ -161,7 +161,7 @@ def test_kinds_of_data(kind, brief, tmp_path):
     else:
         data = tmp_path / f"data.{kind}"
         write_table(table, data)
-    pipe = train(data, tmp_path / "model", config=brief)
+    pipe = train(data, tmp_path / "model", recipe=brief)
     types = {field.name: field.type for field in pipe.processor.schema}
     assert list(types) == list(table.columns)
     assert types == types | {
@@ -172,15 +172,15 @@ def test_kinds_of_data(kind, brief, tmp_path):
 
 
 def test_given_validation(brief, tmp_path):
-    pipe = train(make_table(60), tmp_path / "a", validation=make_table(20, seed=1), config=brief)
+    pipe = train(make_table(60), tmp_path / "a", validation=make_table(20, seed=1), recipe=brief)
     # The schema covers both.
     assert pipe.processor.schema["age"].minimum <= min(make_table(60)["age"].min(), make_table(20, 1)["age"].min())
     with pytest.raises(ValueError, match="'age' is in only one of data and validation"):
-        train(make_table(60), tmp_path / "b", validation=make_table(20).drop(columns="age"), config=brief)
+        train(make_table(60), tmp_path / "b", validation=make_table(20).drop(columns="age"), recipe=brief)
     with pytest.raises(ValueError, match="validation table has no rows"):
-        train(make_table(60), tmp_path / "b", validation=make_table(20).iloc[:0], config=brief)
+        train(make_table(60), tmp_path / "b", validation=make_table(20).iloc[:0], recipe=brief)
     with pytest.raises(ValueError, match="the table has no rows"):
-        train(make_table(60).iloc[:0], tmp_path / "b", validation=make_table(20), config=brief)
+        train(make_table(60).iloc[:0], tmp_path / "b", validation=make_table(20), recipe=brief)
     assert not (tmp_path / "b").exists()
 
 
@@ -196,15 +196,15 @@ def test_steps_of_recipes(tmp_path):
         ("epochs", batch | {"num_train_epochs": 2, "metric_for_best_model": "eval_bound"}, 14),
         ("steps", batch | {"max_steps": 3}, 3),
     ):
-        config = edited(name, vae, batch | {"num_train_epochs": 1}, min_steps=1 if name == "epochs" else 64)
-        pipe = train(make_table(), tmp_path / name, config=config, max_minutes=5)
+        recipe = edited(name, vae, batch | {"num_train_epochs": 1}, min_steps=1 if name == "epochs" else 64)
+        pipe = train(make_table(), tmp_path / name, recipe=recipe, max_minutes=5)
         phases = pipe.config.training["phases"]
         assert [phase["num_steps"] for phase in phases] == [num_steps, 7]
         assert all("eval_loss" in phase["metrics"] for phase in phases)
 
 
 def test_categorical(brief, tmp_path):
-    pipe = train(make_table(60), tmp_path / "model", categorical=["code"], config=brief)
+    pipe = train(make_table(60), tmp_path / "model", categorical=["code"], recipe=brief)
     field = pipe.processor.schema["code"]
     assert (field.type, field.categories) == ("category", [0, 1, 2, 3, 4])
     assert {record["code"] for record in pipe(20).records} <= {0, 1, 2, 3, 4}
@@ -212,7 +212,7 @@ def test_categorical(brief, tmp_path):
 
 def test_one_row(brief, tmp_path):
     table = make_table(2).iloc[1:].drop(columns=["member", "size"])
-    pipe = train(table, tmp_path / "model", config=brief)
+    pipe = train(table, tmp_path / "model", recipe=brief)
     # One value of each column is all there is.
     record = pipe(2).records[1]
     assert record == json.loads(JSONCodec(pipe.processor.schema).encode(table)[0])
@@ -221,15 +221,15 @@ def test_one_row(brief, tmp_path):
 
 @pytest.mark.parametrize("injection", ["prefix_soft_prompt", "kv_memory", "input_embed"])
 def test_injections(injection, brief, tmp_path):
-    pipe = train(make_table(60), tmp_path / "model", injection=injection, config=brief)
+    pipe = train(make_table(60), tmp_path / "model", injection=injection, recipe=brief)
     assert pipe.vae.config.injection == injection
     assert len(pipe(2).records) == 2
 
 
 def test_max_minutes(tmp_path):
-    config = edited("long", min_steps=10**6, denoiser={"max_steps": 10**6})
+    recipe = edited("long", min_steps=10**6, denoiser={"max_steps": 10**6})
     start = time.monotonic()
-    train(make_table(), tmp_path / "model", config=config, max_minutes=4 / 60)
+    train(make_table(), tmp_path / "model", recipe=recipe, max_minutes=4 / 60)
     assert time.monotonic() - start < 60
     for phase in ("vae", "denoiser"):
         [state] = (tmp_path / "model" / "checkpoints" / phase).glob("*/trainer_state.json")
@@ -247,8 +247,8 @@ def test_max_minutes_leaves_time_after_encoding(tmp_path, monkeypatch):
         return encode_latents(model, dataset, *args)
 
     monkeypatch.setattr(module, "encode_latents", slow)
-    config = edited("long", min_steps=10**6, denoiser={"max_steps": 10**6})
-    pipe = train(make_table(1024), tmp_path / "model", config=config, max_minutes=18 / 60)
+    recipe = edited("long", min_steps=10**6, denoiser={"max_steps": 10**6})
+    pipe = train(make_table(1024), tmp_path / "model", recipe=recipe, max_minutes=18 / 60)
     assert pipe.config.training["phases"][1]["num_steps"] > 10
 
 
@@ -261,22 +261,22 @@ def test_max_minutes_is_not_for_validation(tmp_path, monkeypatch):
         return compute_loss(self, model, inputs, *args, **kwargs)
 
     monkeypatch.setattr(DiffLMTrainer, "compute_loss", slow)
-    config = edited("long", min_steps=10**6, denoiser={"max_steps": 1})
+    recipe = edited("long", min_steps=10**6, denoiser={"max_steps": 1})
     data, validation = make_table(100), make_table(1000)
-    pipe = train(data, tmp_path / "model", validation=validation, config=config, max_minutes=15 / 60)
+    pipe = train(data, tmp_path / "model", validation=validation, recipe=recipe, max_minutes=15 / 60)
     assert pipe.config.training["phases"][0]["num_steps"] > 30
     assert len(scalars(tmp_path / "model" / "logs" / "vae")["eval_bound"]) <= 6
 
 
 def test_max_minutes_is_over_at_once(tmp_path):
-    pipe = train(make_table(60), tmp_path / "model", config="tiny", max_minutes=0)
+    pipe = train(make_table(60), tmp_path / "model", recipe="tiny", max_minutes=0)
     assert len(scalars(tmp_path / "model" / "logs" / "vae")["eval_bound"]) == 1
     assert len(pipe(2).records) == 2
 
 
 def test_measuring_speed_changes_nothing(brief, tmp_path):
     for name, minutes in {"a": None, "b": 60}.items():
-        train(make_table(60), tmp_path / name, config=brief, max_minutes=minutes)
+        train(make_table(60), tmp_path / name, recipe=brief, max_minutes=minutes)
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
     assert scalars(tmp_path / "a" / "logs" / "vae") == scalars(tmp_path / "b" / "logs" / "vae")
 
@@ -292,7 +292,7 @@ def test_speed_is_measured_as_training_goes(brief, tmp_path, monkeypatch):
 
     monkeypatch.setattr(DiffLMTrainer, "compute_loss", spy)
     monkeypatch.setattr(sys.modules["difflm_hf.training.train"], "supports_bf16", lambda: True)
-    train(make_table(60), tmp_path / "model", config=brief, max_minutes=1)
+    train(make_table(60), tmp_path / "model", recipe=brief, max_minutes=1)
     assert all(is_training for is_training, _ in calls)
     # Measurements come first; training wraps the model's forward instead.
     assert [has_autocast for _, has_autocast in calls] == [True] * 2 + [False] * 2
@@ -300,8 +300,8 @@ def test_speed_is_measured_as_training_goes(brief, tmp_path, monkeypatch):
 
 def test_best_checkpoint_and_early_stopping(tmp_path):
     """A few rows are soon known by heart: the last weights are then not the best."""
-    config = edited("greedy", vae={"learning_rate": 0.05}, min_steps=320)
-    train(make_table(40), tmp_path / "model", config=config)
+    recipe = edited("greedy", vae={"learning_rate": 0.05}, min_steps=320)
+    train(make_table(40), tmp_path / "model", recipe=recipe)
     log = scalars(tmp_path / "model" / "logs" / "vae")
     losses = [loss for _, loss in log["eval_loss"]]
     best = int(np.argmin(losses))
@@ -316,7 +316,7 @@ def test_best_checkpoint_and_early_stopping(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"config": "huge"}, "config='huge' is not one of 'small', 'base'"),
+        ({"recipe": "huge"}, "recipe='huge' is not one of 'small', 'base'"),
         ({"injection": "telepathy"}, "injection='telepathy' is not one of 'soft_prompt'"),
         ({"categorical": ["shoe"]}, "no column 'shoe'"),
         ({"base_encoder": "bert"}, "base_encoder goes with base_model"),
@@ -327,14 +327,14 @@ def test_best_checkpoint_and_early_stopping(tmp_path):
 )
 def test_bad_arguments(arguments, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        train(**{"data": make_table(60), "output_dir": tmp_path / "model", "config": "tiny", **arguments})
+        train(**{"data": make_table(60), "output_dir": tmp_path / "model", "recipe": "tiny", **arguments})
     assert not (tmp_path / "model").exists()
 
 
 def test_folder_not_empty(tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(ValueError, match="is not empty; choose another folder, delete it, or resume"):
-        train(make_table(60), tmp_path, config="tiny")
+        train(make_table(60), tmp_path, recipe="tiny")
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
 
 
@@ -342,7 +342,7 @@ def test_folder_not_empty(tmp_path):
 def test_many_columns(brief, tmp_path):
     rng = np.random.default_rng(0)
     table = pd.DataFrame(rng.integers(0, 3, (40, 300)), columns=[f"c{i}" for i in range(300)])
-    pipe = train(table, tmp_path / "model", config=brief)
+    pipe = train(table, tmp_path / "model", recipe=brief)
     assert pipe(2, output_type="pandas").records.shape == (2, 300)
 
 
@@ -374,7 +374,7 @@ def test_resumed_run_is_the_same(phase, at_step, run, tmp_path, monkeypatch):
     folder = tmp_path / "model"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt(patch, phase, at_step)
-        train(make_table(), folder, config="tiny")
+        train(make_table(), folder, recipe="tiny")
     assert not (folder / "model_index.json").exists()
     with pytest.raises(FileNotFoundError, match="holds no pipeline.*resume"):
         DiffLMPipeline.from_pretrained(folder)
@@ -382,7 +382,7 @@ def test_resumed_run_is_the_same(phase, at_step, run, tmp_path, monkeypatch):
     (folder / "checkpoints" / "vae" / "checkpoint-63").mkdir(parents=True)
     (folder / "checkpoints" / "vae" / "checkpoint-63" / "model.safetensors").write_bytes(b"cut")
     torch.rand(1)  # another process has other random numbers
-    train(make_table(), folder, config="tiny", resume=True)
+    train(make_table(), folder, recipe="tiny", resume=True)
     assert_same_run(run, folder)
 
 
@@ -399,14 +399,14 @@ def kill(self, args, state, control, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
 
 LossProgressCallback.on_step_end = kill
-train(make_table(), {str(folder)!r}, config="tiny")
+train(make_table(), {str(folder)!r}, recipe="tiny")
 """
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     killed = subprocess.run(
         [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path}, capture_output=True
     )
     assert killed.returncode == -signal.SIGKILL
-    train(make_table(), folder, config="tiny", resume=True)
+    train(make_table(), folder, recipe="tiny", resume=True)
     assert_same_run(run, folder)
 
 
@@ -422,9 +422,9 @@ def test_resume_after_the_last_step(run, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(DiffLMModel, "save_pretrained", cut_off)
-        train(make_table(), folder, config="tiny")
+        train(make_table(), folder, recipe="tiny")
     folder = folder.rename(tmp_path / "moved")
-    train(make_table(), folder, config="tiny", resume=True)
+    train(make_table(), folder, recipe="tiny", resume=True)
     assert_same_run(run, folder)
 
 
@@ -432,7 +432,7 @@ def test_resume_a_finished_run(run, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(run, folder)
     shutil.rmtree(folder / "denoiser")
-    train(make_table(), folder, config="tiny", resume=True)
+    train(make_table(), folder, recipe="tiny", resume=True)
     assert_same_run(run, folder)
 
 
@@ -673,7 +673,7 @@ def test_base_model(decoder_type, injection, with_encoder, brief, tmp_path):
     base = {"base_model": str(tmp_path / "decoder")}
     if with_encoder:
         base["base_encoder"] = str(tmp_path / "encoder")
-    pipe = train(table, tmp_path / "model", config=brief, injection=injection, **base)
+    pipe = train(table, tmp_path / "model", recipe=brief, injection=injection, **base)
 
     before = AutoModelForCausalLM.from_pretrained(base["base_model"]).state_dict()
     after = pipe.vae.decoder.lm.state_dict()
@@ -698,7 +698,7 @@ def test_records_too_long_for_the_base_model(brief, tmp_path):
     with pytest.raises(
         ValueError, match=r"the longest record takes \d+ tokens and .*decoder reads at most 64; shorten"
     ):
-        train(table, tmp_path / "model", config=brief, base_model=str(tmp_path / "decoder"))
+        train(table, tmp_path / "model", recipe=brief, base_model=str(tmp_path / "decoder"))
 
 
 @torch.no_grad()
@@ -720,7 +720,7 @@ def test_latents_are_posterior_samples_or_means(run):
     [({"seed": 1}, "seed"), ({"min_category_count": 3}, "min_category_count"), ({"data": make_table(90)}, "data")],
 )
 def test_resuming_another_run(change, name, brief, tmp_path):
-    arguments = {"data": make_table(80), "output_dir": tmp_path / "model", "config": brief}
+    arguments = {"data": make_table(80), "output_dir": tmp_path / "model", "recipe": brief}
     train(**arguments)
     with pytest.raises(ValueError, match=f"holds a run with {name}=.* train into another folder"):
         train(**{**arguments, **change}, resume=True)

@@ -11,7 +11,7 @@ import torch
 from difflm_hf.training import DOCUMENT_RECIPES, RECIPES, Recipe
 
 
-# Trains with `train(..., config="tiny")`.
+# Trains with `train(..., recipe="tiny")`.
 RECIPES["tiny"] = Recipe(
     encoder_config={"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 72},
     decoder_config={"n_embd": 24, "n_layer": 1, "n_head": 2, "n_inner": 96},

@@ -91,7 +91,7 @@ def train(
     validation: Any = None,
     schema: RecordSchema | None = None,
     categorical: Sequence[str] = (),
-    config: str = "small",
+    recipe: str = "small",
     base_model: str | None = None,
     base_encoder: str | None = None,
     tuning: str = "frozen",
@@ -130,7 +130,7 @@ def train(
             Records to select the best checkpoint by. Not given, a tenth of the data, at most 2,000 records.
         schema (`RecordSchema`, *optional*): Inferred when not given.
         categorical (`Sequence[str]`, defaults to none): Columns that inference is to take as categories.
-        config (`str`, defaults to `"small"`): The recipe: `"small"` or `"base"`.
+        recipe (`str`, defaults to `"small"`): Sizes and hyper-parameters that work together: `"small"` or `"base"`.
         base_model (`str`, *optional*):
             Hub id or folder of a pretrained causal LM, which then writes records, as JSON or as the texts that they
             are. Not given, a small one is trained from scratch: on documents (texts, and records with nested values)
@@ -177,7 +177,7 @@ def train(
             what may not be pushed.
     """
     arguments = {
-        "config": config,
+        "recipe": recipe,
         # Of folders the names: their paths say nothing elsewhere.
         "base_model": base_model and (Path(base_model).name if os.path.isdir(base_model) else base_model),
         "base_encoder": base_encoder and (Path(base_encoder).name if os.path.isdir(base_encoder) else base_encoder),
@@ -201,8 +201,8 @@ def train(
         raise ValueError("a quantized LM cannot be trained; choose tuning='lora', or leave quantization out")
     if include_base_weights and quantization is not None:
         raise ValueError(
-            "include_base_weights is for the base's own weights, and a quantized base has lost them; leave it out, and "
-            "push what is trained by "
+            "include_base_weights is for the base's own weights, and a quantized base has lost them; leave it out, "
+            "and push what is trained by "
             "DiffLMPipeline.from_pretrained(output_dir).push_to_hub(..., include_base_weights=True)"
         )
     if base_encoder is not None and base_model is None:
@@ -215,9 +215,9 @@ def train(
     is_inferred = schema is None
     schema = RecordSchema.infer(both, categorical) if is_inferred else schema
     recipes = RECIPES if base_model is None and not schema.is_of_documents else DOCUMENT_RECIPES
-    if config not in recipes:
-        raise ValueError(f"config={config!r} is not one of {', '.join(map(repr, recipes))}")
-    recipe = recipes[config]
+    if recipe not in recipes:
+        raise ValueError(f"recipe={recipe!r} is not one of {', '.join(map(repr, recipes))}")
+    recipe = recipes[recipe]
     both = schema.conform(both)
     tokenizers = [base and AutoTokenizer.from_pretrained(base) for base in (base_model, base_encoder)]
     settings = (*tokenizers, max_length, min_category_count, key_order, overlong == "drop")
