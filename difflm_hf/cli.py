@@ -414,7 +414,7 @@ def _read_text(path: Path) -> str:
 
 def check_output(path: Path) -> None:
     """Raises a `ValueError` for a file that records cannot be written to, before the work rather than after it."""
-    from .records.table import WRITERS
+    from .records.readers import WRITERS
 
     if path.suffix and path.suffix not in WRITERS:
         raise ValueError(f"{path}: {path.suffix} is not one of {', '.join(WRITERS)}; a folder has no ending")

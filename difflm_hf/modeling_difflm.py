@@ -45,7 +45,7 @@ from .base_model import (
 )
 from .cache import BufferedLayer, buffered_cache
 from .configuration_difflm import DiffLMConfig
-from .grammar import JSONGrammar
+from .records.grammar import JSONGrammar
 from .hub.upload import PushToHubMixin
 from .injection import build_injection
 

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from difflm_hf import DiffLMProcessor
-from difflm_hf.grammar import JSONGrammar
+from difflm_hf.records.grammar import JSONGrammar
 from difflm_hf.records import Field, JSONCodec, RecordSchema, TextCodec, read_table, write_table
 
 

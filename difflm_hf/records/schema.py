@@ -34,7 +34,7 @@ from .nested import (
     to_plain,
     validator_of,
 )
-from .table import OPTIONAL, read_table
+from .readers import OPTIONAL, read_table
 
 
 FieldType = Literal["integer", "number", "category", "boolean", "datetime", "text", "json", "null"]

@@ -20,7 +20,7 @@ from transformers import Trainer
 
 from ..processing_difflm import MIN_CATEGORY_COUNT
 from ..records import Field, RecordSchema
-from ..records.table import with_json_texts
+from ..records.readers import with_json_texts
 from .callbacks import Stopwatch
 
 

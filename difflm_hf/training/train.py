@@ -40,7 +40,7 @@ from ..modeling_difflm import DiffLMModel
 from ..pipeline_difflm import DiffLMPipeline
 from ..processing_difflm import KEY_ORDERS, DiffLMProcessor
 from ..records import RecordSchema, read_table
-from ..records.table import OPTIONAL
+from ..records.readers import OPTIONAL
 from ..scheduling_latent_edm import LatentEDMScheduler
 from ..utils import atomic_write, no_progress_bars, supports_bf16
 from .callbacks import LossProgressCallback, Stopwatch, TensorBoardLog, TimeLimit

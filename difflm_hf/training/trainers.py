@@ -26,7 +26,7 @@ from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress, logging
 
 from ..denoiser import DiffLMDenoiser
-from ..grammar import JSONGrammar
+from ..records.grammar import JSONGrammar
 from ..hub.upload import commit_files, explain_hub_errors, folder_files
 from ..modeling_difflm import DiffLMModel
 from ..scheduling_latent_edm import LatentEDMScheduler
