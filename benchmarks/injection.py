@@ -25,10 +25,10 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from difflm_hf import DiffLMPipeline, DiffLMProcessor, RecordSchema, train
+from difflm_hf.batches import trim_padding
 from difflm_hf.evaluation import evaluate_latents, evaluate_table
+from difflm_hf.latents import to_dataset
 from difflm_hf.training import DOCUMENT_RECIPES
-from difflm_hf.training.train import to_dataset
-from difflm_hf.training.trainers import trim_padding
 
 from .results import load_result, save_result
 

@@ -328,9 +328,9 @@ def _evaluate_table(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     from .evaluation import evaluate_table
     from .evaluation.plots import table_figures
+    from .latents import encode_latents, to_dataset
     from .pipeline_difflm import DiffLMPipeline
     from .records import read_table
-    from .training.train import encode_latents, to_dataset
     from .utils import no_progress_bars
 
     tables = [read_table(path) for path in (synthetic, real, holdout)]

@@ -45,9 +45,9 @@ from .base_model import (
 )
 from .cache import BufferedLayer, buffered_cache
 from .configuration_difflm import DiffLMConfig
-from .records.grammar import JSONGrammar
 from .hub.upload import PushToHubMixin
 from .injection import build_injection
+from .records.grammar import JSONGrammar
 
 
 # With a call of this name, loaders of remote code do not take the import for a requirement.

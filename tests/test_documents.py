@@ -32,12 +32,13 @@ from difflm_hf import (
     RecordSchema,
     train,
 )
+from difflm_hf.batches import NUM_LENGTHS, trim_padding
 from difflm_hf.evaluation.latents import evaluate_latents
+from difflm_hf.latents import encode_latents, to_dataset
 from difflm_hf.records import TextCodec, read_table, write_table
 from difflm_hf.shards import write_shards
 from difflm_hf.training import DOCUMENT_RECIPES, RECIPES
-from difflm_hf.training.train import encode_latents, to_dataset
-from difflm_hf.training.trainers import NUM_LENGTHS, LengthGroupedSampler, trim_padding
+from difflm_hf.training.trainers import LengthGroupedSampler
 
 
 BLOCK = 8

@@ -39,8 +39,8 @@ from difflm_hf import (
     train,
 )
 from difflm_hf.cli import main
+from difflm_hf.latents import to_dataset
 from difflm_hf.training import DOCUMENT_RECIPES, RECIPES, TensorDataset
-from difflm_hf.training.train import to_dataset
 
 
 TINY = RECIPES["tiny"]

@@ -16,8 +16,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from difflm_hf import DiffLMProcessor
-from difflm_hf.records.grammar import JSONGrammar
 from difflm_hf.records import Field, JSONCodec, RecordSchema, TextCodec, read_table, write_table
+from difflm_hf.records.grammar import JSONGrammar
 
 
 # Values inside values take long to draw on a busy machine.

@@ -42,10 +42,10 @@ from difflm_hf import (
     LatentEDMScheduler,
     train,
 )
+from difflm_hf.latents import encode_latents, to_dataset
 from difflm_hf.records import write_table
 from difflm_hf.training import DOCUMENT_RECIPES, RECIPES, TensorDataset
 from difflm_hf.training.callbacks import LossProgressCallback
-from difflm_hf.training.train import encode_latents, to_dataset
 
 
 EARLY_STOPPING_PATIENCE = 5

@@ -25,8 +25,8 @@ from transformers import (
     set_seed,
 )
 
+from ..batches import TensorDataset
 from ..training.callbacks import LossProgressCallback, TimeLimit
-from ..training.trainers import TensorDataset
 from ..utils import supports_bf16
 from .documents import _check_texts, evaluate_code
 

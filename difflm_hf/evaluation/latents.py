@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..batches import trim_padding
+from ..latents import encode_latents, to_dataset
 from ..pipeline_difflm import DiffLMPipeline
-from ..training.train import encode_latents, to_dataset
-from ..training.trainers import trim_padding
 
 
 @torch.no_grad()

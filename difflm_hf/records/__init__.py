@@ -1,7 +1,7 @@
 from .compact_codec import CompactCodec
 from .json_codec import JSONCodec
-from .schema import Field, RecordSchema
 from .readers import read_table, write_table
+from .schema import Field, RecordSchema
 from .text_codec import TextCodec
 
 

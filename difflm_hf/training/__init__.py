@@ -1,3 +1,4 @@
+from ..batches import TensorDataset
 from .beta_schedule import BetaSchedule
 from .recipes import DOCUMENT_RECIPES, RECIPES, Recipe
 from .train import train
@@ -6,7 +7,6 @@ from .trainers import (
     DiffLMTrainingArguments,
     LatentDiffusionTrainer,
     LatentDiffusionTrainingArguments,
-    TensorDataset,
 )
 
 

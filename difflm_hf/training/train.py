@@ -34,8 +34,10 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 
+from ..batches import TensorDataset
 from ..configuration_difflm import DiffLMConfig
 from ..denoiser import DiffLMDenoiser
+from ..latents import encode_latents, to_dataset
 from ..modeling_difflm import DiffLMModel
 from ..pipeline_difflm import DiffLMPipeline
 from ..processing_difflm import KEY_ORDERS, DiffLMProcessor
@@ -70,8 +72,6 @@ from .trainers import (
     DiffLMTrainingArguments,
     LatentDiffusionTrainer,
     LatentDiffusionTrainingArguments,
-    TensorDataset,
-    trim_padding,
 )
 
 
@@ -519,33 +519,6 @@ def smooth_embeddings(
         embeddings[start:end] = scale * basis @ torch.randn(num_waves, embeddings.shape[1])
 
 
-@torch.no_grad()
-def encode_latents(
-    model: DiffLMModel, dataset: TensorDataset, sample_posterior: bool = True, batch_tokens: int = 2**13
-) -> TensorDataset:
-    """
-    The posteriors of all records, as a dataset for [`LatentDiffusionTrainer`]: with a standard deviation of 0, thus as
-    means alone, unless `sample_posterior`.
-
-    Returns:
-        `TensorDataset` of `mean` and `std`, both of shape `(num_records, latent_size)`.
-    """
-    model.eval()
-    means, stds = [], []
-    batch_size = max(1, batch_tokens // dataset.tensors["input_ids"].shape[1])
-    order = torch.arange(len(dataset))
-    if "attention_mask" in dataset.tensors:  # like lengths together
-        order = dataset.tensors["attention_mask"].sum(1).argsort(stable=True)
-    for indices in order.split(batch_size):
-        batch = trim_padding(dataset[indices])
-        mask = batch["attention_mask"].to(model.device) if "attention_mask" in batch else None
-        mean, logvar = model.encode(batch["input_ids"].to(model.device), mask)
-        means.append(mean.cpu())
-        stds.append((0.5 * logvar).exp().cpu() * sample_posterior)
-    given = order.argsort()
-    return TensorDataset(mean=torch.cat(means)[given], std=torch.cat(stds)[given])
-
-
 def save_pipeline(pipeline: DiffLMPipeline, output_dir: Path) -> None:
     """Saves beside the final place first, and model_index.json last, so that what can be loaded is complete."""
     # Cards take plots and templates, which nothing before the end does.
@@ -603,13 +576,6 @@ def _split(table: pd.DataFrame, validation: Any, seed: int) -> tuple[pd.DataFram
     both = pd.concat([table, validation], ignore_index=True)
     both.attrs[OPTIONAL] = sorted({name for part in (table, validation) for name in part.attrs.get(OPTIONAL, ())})
     return both, np.arange(len(both)), len(table)
-
-
-def to_dataset(processor: DiffLMProcessor, table: pd.DataFrame) -> TensorDataset:
-    """Records as a dataset for [`DiffLMTrainer`]."""
-    batch = processor(table)
-    batch.pop("within_bin_offsets", None)
-    return TensorDataset(**batch)
 
 
 def _check_length(config: PreTrainedConfig, length: int) -> float:

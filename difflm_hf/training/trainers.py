@@ -19,16 +19,17 @@ from diffusers.training_utils import EMAModel
 from huggingface_hub import CommitInfo, HfApi
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress, logging
 
+from ..batches import TensorDataset, trim_padding
 from ..denoiser import DiffLMDenoiser
-from ..records.grammar import JSONGrammar
 from ..hub.upload import commit_files, explain_hub_errors, folder_files
 from ..modeling_difflm import DiffLMModel
+from ..records.grammar import JSONGrammar
 from ..scheduling_latent_edm import LatentEDMScheduler
 from .beta_schedule import BetaSchedule
 
@@ -41,41 +42,7 @@ PRIVATE = (TRAINING_ARGS_NAME, "processor_config.json", "*tokenizer*")
 # Tokens of a record, below which the backward pass of fused attention takes longer in bf16 than a plain one on CPUs
 SHORT = 256
 
-# That batches may have. oneDNN compiles products in bf16 for each length, which takes as long as a step; of a few
-# lengths it keeps what it compiled.
-NUM_LENGTHS = 16
-
 EVAL_SEED = 0  # validation draws the same noise each time, so that its losses compare
-
-
-class TensorDataset(Dataset):
-    """Tensors with one row for each record, indexed a batch at a time."""
-
-    def __init__(self, **tensors: torch.Tensor):
-        self.tensors = tensors
-
-    def __len__(self) -> int:
-        return len(next(iter(self.tensors.values())))
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {name: tensor[index] for name, tensor in self.tensors.items()}
-
-    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        return self[torch.tensor(indices)]
-
-
-def trim_padding(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A batch of records without columns in which all of them are padding, of one of [`NUM_LENGTHS`] lengths."""
-    trimmed = dict(batch)
-    for prefix in ("", "decoder_"):
-        if (mask := batch.get(f"{prefix}attention_mask")) is not None:
-            step = -(-mask.shape[1] // NUM_LENGTHS)
-            length = -(-int(mask.sum(1).max()) // step) * step
-            trimmed |= {name: batch[name][:, :length] for name in (f"{prefix}input_ids", f"{prefix}attention_mask")}
-    for name in ("labels", "choices"):
-        if name in batch:
-            trimmed[name] = batch[name][:, : trimmed["decoder_input_ids"].shape[1]]
-    return trimmed
 
 
 class LengthGroupedSampler(Sampler):
