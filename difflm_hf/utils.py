@@ -17,11 +17,19 @@ from huggingface_hub.constants import HF_HUB_DISABLE_PROGRESS_BARS
 from transformers.utils import logging as transformers
 
 
+def default_device() -> torch.device:
+    """The accelerator of this machine (CUDA, MPS, XPU or any other that torch knows), or its CPU."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
 def supports_bf16() -> bool:
-    """Whether this machine, its GPU if it has one, computes in bfloat16 at full speed."""
-    if torch.cuda.is_available():
+    """Whether the default device computes in bfloat16 at full speed."""
+    device = default_device()
+    if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if device.type == "cpu":
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return device.type == "xpu" and torch.xpu.is_bf16_supported(including_emulation=False)
 
 
 def default_dtype() -> torch.dtype:
