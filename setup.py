@@ -51,6 +51,8 @@ setup(
         "quantization": ["bitsandbytes>=0.48"],
         "test": [
             "pytest>=8",
+            "pytest-xdist>=3.6",
+            "filelock>=3.12",
             "hypothesis>=6.100",
             "playwright>=1.50",
             "pydantic>=2.10",

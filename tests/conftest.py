@@ -2,12 +2,18 @@
 
 import gc
 import os
+import shutil
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hub_server import HubServer
 
 
+# Tests run in a process for each core. Libraries read this when they are imported.
+os.environ["OMP_NUM_THREADS"] = "1"
 # Clients read where their Hub is when they are imported, which is from here on.
 HUB = HubServer()
 for name, value in HUB.environment(token=HUB.add_user("alice")).items():
@@ -15,12 +21,14 @@ for name, value in HUB.environment(token=HUB.add_user("alice")).items():
         os.environ[name] = value
 
 import torch  # noqa: E402
+from tiny import make_table  # noqa: E402
 from transformers import AutoConfig  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
 from difflm_hf.cli import main  # noqa: E402
 from difflm_hf.configuration_difflm import DiffLMConfig  # noqa: E402
 from difflm_hf.modeling_difflm import DiffLMModel  # noqa: E402
+from difflm_hf.training import train  # noqa: E402
 
 
 logging.disable_progress_bar()
@@ -71,6 +79,38 @@ CONFIGS = {
 def less_garbage() -> None:
     """Each phase of training ends with a search for garbage, for which all that was imported is passed over here."""
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)  # whatever the test before asked for
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory) -> Callable[..., Path]:
+    """`once("run", make)`: a folder that `make(folder)` fills, once for the tests of all processes, which only read."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def get(name: str, make: Callable[[Path], object]) -> Path:
+        folder, is_complete = root / "once" / name, root / "once" / f"{name}.complete"
+        folder.parent.mkdir(exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not is_complete.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                is_complete.touch()
+        return folder
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def tiny_run(once) -> Path:
+    """The folder of a run on `make_table()` with the tiny recipe that nothing interrupted."""
+    return once("table", lambda folder: train(make_table(), folder, recipe="tiny"))
 
 
 @pytest.fixture(scope="session")

@@ -87,7 +87,8 @@ def vary(pipe: DiffLMPipeline, shift: float) -> DiffLMPipeline:
     return pipe
 
 
-# Clients are other processes. Those named here are functions of this module, which run there.
+# This process is a client. Where a cache must be empty, or the environment another one, functions of this module are
+# run in another process.
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -114,12 +115,15 @@ def api(hub: HubServer) -> HfApi:
 
 @pytest.fixture(scope="module")
 def trained(hub, users, tmp_path_factory) -> SimpleNamespace:
-    """A model that was pushed by its training, its folder, and what the process that trained it saw."""
+    """A model that was pushed by its training, its folder, and what was seen when it was trained."""
     folder = tmp_path_factory.mktemp("trained") / "model"
     # A push while it is trained, and one of the next model
     hub.fail("POST", "alice/model/commit/", 429, headers={"Retry-After": "7"})
     hub.fail("POST", "alice/stumbles/commit/", 500)
-    return SimpleNamespace(folder=folder, **run(hub, train_and_push, str(folder), token="hf_alice"))
+    with pytest.MonkeyPatch.context() as patch:
+        # Few records a block, which are soon generated
+        patch.setattr(sys.modules[train.__module__], "COMPACT_BLOCK_SIZE", 32)
+        return SimpleNamespace(folder=folder, **train_and_push(str(folder)))
 
 
 @pytest.fixture
@@ -128,8 +132,6 @@ def pipe(trained) -> DiffLMPipeline:
 
 
 def train_and_push(folder: str) -> dict[str, Any]:
-    # Few records a block, which are soon generated
-    sys.modules[train.__module__].COMPACT_BLOCK_SIZE = 32
     options = {"min_category_count": 10, "push_to_hub": True, "hub_token": "hf_alice"}
     pipe = train(secretive_table(), folder, recipe="tiny", license="mit", **options)
     texts = {"main": texts_of(pipe)}
@@ -318,7 +320,7 @@ def test_parts(hub, trained, parts, pipe):
     [*_, first, initial] = hub.repo(parts.others).commit_at("main").history()
     assert (first.title, first.message, len(initial.files)) == ("The denoiser", "Ours", 1)
 
-    loaded = run(hub, load_parts, parts.vae, parts.others, token="hf_alice")
+    loaded = load_parts(parts.vae, parts.others)
     whole, decoder, denoiser = digest(pipe.vae), digest(pipe.vae.decoder), digest(pipe.denoiser)
     other = digest(vary(pipe, 1.0).denoiser)
     assert loaded["digests"] == {
@@ -438,9 +440,9 @@ def load_on_base(folder: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def based(hub, tmp_path_factory) -> SimpleNamespace:
-    """What the process saw that trained a model on `alice/base`, and one that loaded it then."""
+    """What was seen when a model was trained on `alice/base`, and by a process that loaded it then."""
     folder = str(tmp_path_factory.mktemp("based"))
-    pushed = run(hub, train_on_base, folder, token="hf_alice")
+    pushed = train_on_base(folder)
     bases = {head.id: head for head in hub.repo("alice/base").commit_at("main").history()}
     num_requests = len(hub.requests)
     loaded = run(hub, load_on_base, folder, token="hf_alice")
@@ -745,7 +747,7 @@ def test_pushes_while_training(hub, trained):
     assert not any(name.startswith("checkpoints/") for name in commits[-1].files)
     first = [MODEL, commits[0].id, "checkpoints/vae"]
     last = [MODEL, commits[-2].id, "checkpoints/denoiser"]
-    digests = run(hub, load_while_trained, [first, last])
+    digests = load_while_trained([first, last])
     assert digests[first[1]] != digest(DiffLMModel.from_pretrained(trained.folder / "vae"))
     assert len(digests[last[1]]) == 64
 
@@ -990,8 +992,10 @@ def use_commands(folder: str) -> dict[str, Any]:
     return result
 
 
-def test_commands(hub, trained, pipe, tmp_path):
-    done = run(hub, use_commands, str(trained.folder), token="hf_alice")
+def test_commands(hub, trained, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    done = use_commands(str(trained.folder))
     code, line = done["push"]
     commit = hub.repo("alice/commanded").commit_at("main")
     assert code == 0 and line == f"pushed to {hub.url}/alice/commanded/commit/{commit.id}"

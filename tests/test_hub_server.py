@@ -37,6 +37,8 @@ from huggingface_hub.errors import (
 MODEL = "alice/model"
 WEIGHTS = bytes(range(256)) * 40
 
+pytestmark = pytest.mark.slow  # of what only tests use
+
 
 @pytest.fixture(autouse=True)
 def without_xet(monkeypatch):
@@ -542,7 +544,6 @@ def test_a_card_validates_itself(hub):
 # The libraries
 
 
-@pytest.mark.slow
 def test_datasets(hub, tmp_path):
     def push_and_load() -> None:
         from datasets import Dataset, load_dataset
@@ -569,7 +570,6 @@ def test_datasets(hub, tmp_path):
         hub.run_python(load_offline, token="hf_bob")
 
 
-@pytest.mark.slow
 def test_transformers(hub, tmp_path):
     def push() -> None:
         from tokenizers import Tokenizer, models
@@ -597,7 +597,6 @@ def test_transformers(hub, tmp_path):
     assert len(hub.requests) == num_requests
 
 
-@pytest.mark.slow
 def test_diffusers(hub):
     def push_and_load() -> None:
         from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, UNet2DModel
