@@ -75,9 +75,10 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def less_garbage() -> None:
-    """Each phase of training ends with a search for garbage, for which all that was imported is passed over here."""
+    """Each phase of training ends with a search for garbage, which passes over all that is there now."""
+    gc.collect()
     gc.freeze()
 
 
@@ -88,7 +89,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory) -> Callable[..., Path]:
-    """`once("run", make)`: a folder that `make(folder)` fills, once for the tests of all processes, which only read."""
+    """`once("run", make)`: a folder that `make(folder)` fills, once for all processes. Tests only read it."""
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent

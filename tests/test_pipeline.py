@@ -25,7 +25,6 @@ from difflm_hf import (
     DiffLMProcessor,
     JSONCodec,
     LatentEDMScheduler,
-    train,
 )
 from difflm_hf.modeling_difflm import DiffLMForCausalLM
 from difflm_hf.profiling import profile_generation
@@ -35,12 +34,12 @@ BLOCK = 64
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(tiny_run, tmp_path_factory) -> Path:
     """A trained pipeline with small blocks."""
     folder = tmp_path_factory.mktemp("pipeline")
-    pipe = train(make_table(), folder / "run", recipe="tiny")
-    DiffLMPipeline(**pipe.components, block_size=BLOCK).save_pretrained(folder / "model")
-    return folder / "model"
+    pipe = DiffLMPipeline.from_pretrained(tiny_run)
+    DiffLMPipeline(**pipe.components, block_size=BLOCK).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

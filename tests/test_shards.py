@@ -16,7 +16,7 @@ import pytest
 from tiny import make_table, seeded
 
 import difflm_hf.shards
-from difflm_hf import DiffLMPipeline, RecordSchema, train
+from difflm_hf import DiffLMPipeline, RecordSchema
 from difflm_hf.shards import write_shards
 from difflm_hf.utils import MAX_WORKERS
 
@@ -35,11 +35,11 @@ difflm_hf.shards.write_shards(pipe, sys.argv[2], int(sys.argv[3]), seed=3)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(tiny_run, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("shards")
-    pipe = train(make_table(), folder / "run", recipe="tiny")
-    DiffLMPipeline(**pipe.components, block_size=BLOCK).save_pretrained(folder / "model")
-    return folder / "model"
+    pipe = DiffLMPipeline.from_pretrained(tiny_run)
+    DiffLMPipeline(**pipe.components, block_size=BLOCK).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

@@ -82,11 +82,8 @@ def brief() -> str:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    """The folder of a run that nothing interrupted."""
-    folder = tmp_path_factory.mktemp("run") / "model"
-    train(make_table(), folder, recipe="tiny")
-    return folder
+def run(tiny_run) -> Path:
+    return tiny_run
 
 
 # One call
@@ -719,9 +716,9 @@ def test_latents_are_posterior_samples_or_means(run):
     ("change", "name"),
     [({"seed": 1}, "seed"), ({"min_category_count": 3}, "min_category_count"), ({"data": make_table(90)}, "data")],
 )
-def test_resuming_another_run(change, name, brief, tmp_path):
-    arguments = {"data": make_table(80), "output_dir": tmp_path / "model", "recipe": brief}
-    train(**arguments)
+def test_resuming_another_run(change, name, run, tmp_path):
+    shutil.copytree(run, tmp_path / "model")
+    arguments = {"data": make_table(), "output_dir": tmp_path / "model", "recipe": "tiny"}
     with pytest.raises(ValueError, match=f"holds a run with {name}=.* train into another folder"):
         train(**{**arguments, **change}, resume=True)
     train(**arguments, resume=True, max_minutes=1)
