@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from hub_server import HubServer
+from hypothesis import settings
 
 
 # Tests run in a process for each core. Libraries read this when they are imported.
@@ -32,6 +33,9 @@ from difflm_hf.training import train  # noqa: E402
 
 
 logging.disable_progress_bar()
+settings.register_profile("quick", deadline=None, max_examples=20)
+settings.register_profile("thorough", deadline=None, max_examples=200)  # by --hypothesis-profile
+settings.load_profile("quick")
 
 VOCABULARY = {"vocab_size": 50, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 # Weights are large, so that latents and tokens matter without training.

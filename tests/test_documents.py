@@ -69,6 +69,7 @@ TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 TUNINGS = ["frozen", "lora", "full"]
 # In any vocabulary, a word is a token at least.
 LONG_TEXT = "the cat " * 50_000
+OVER_1024 = "the cat " * 600
 
 
 def make_texts(num_records: int = 60, seed: int = 0) -> list[dict]:
@@ -625,7 +626,7 @@ def test_one_record_is_left(brief, tmp_path):
 
 def test_categories_that_are_rare_without_what_is_too_long(brief, tmp_path):
     records = [{"city": "Ulm", "note": [f"note {i}"]} for i in range(40)]
-    records += [{"city": "Bonn", "note": [LONG_TEXT if i < 4 else "short"]} for i in range(12)]
+    records += [{"city": "Bonn", "note": [OVER_1024 if i < 4 else "short"]} for i in range(12)]
     limits = {"overlong": "drop", "min_category_count": 10}
     pipe = train(records, tmp_path / "model", recipe=brief, **limits)
     assert pipe.processor.schema["city"].categories == ["Ulm"]
@@ -634,7 +635,7 @@ def test_categories_that_are_rare_without_what_is_too_long(brief, tmp_path):
 
 
 def test_only_validation_is_left(brief, tmp_path):
-    long, short = ([{"text": f"{text}{i}"} for i in range(4)] for text in (LONG_TEXT, "the cat "))
+    long, short = ([{"text": f"{text}{i}"} for i in range(4)] for text in (OVER_1024, "the cat "))
     with pytest.raises(ValueError, match="all records but those for validation are left out; raise max_length"):
         train(long, tmp_path / "model", validation=short, recipe=brief, overlong="drop", max_length=32)
     assert not (tmp_path / "model").exists()

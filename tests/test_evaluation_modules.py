@@ -77,7 +77,9 @@ def offline(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-@pytest.fixture(scope="module", params=[0.0, 0.1], ids=["complete", "missing"])
+@pytest.fixture(
+    scope="module", params=[pytest.param(0.0, marks=pytest.mark.slow, id="complete"), pytest.param(0.1, id="missing")]
+)
 def tables(request):
     """Unequally many rows of train, holdout and synthetic tables."""
     return [make_table(size, seed, request.param) for seed, size in enumerate([150, 120, 100])]

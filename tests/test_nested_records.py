@@ -21,7 +21,7 @@ from difflm_hf.records.grammar import JSONGrammar
 
 
 # Values inside values take long to draw on a busy machine.
-thorough = settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+thorough = settings(suppress_health_check=[HealthCheck.too_slow])
 
 SPECIAL_TEXTS = ["", " ", "</s>", "<s>a</s>", "<pad>", "⟨/s⟩", "⟨s⟩⟨pad⟩", "a\r\nb\0", "null", '{"text": 1}', "👍🏽 é"]
 TEXTS = st.text(max_size=8) | st.sampled_from(SPECIAL_TEXTS)

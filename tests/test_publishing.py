@@ -22,7 +22,7 @@ from difflm_hf.training.summary import summarize_training
 # In one record each: a category, a free text, and an extreme number.
 PLANTED = {"city": "Unterammerfeld", "note": "Zacharias Quellmalz", "salary": 987654.25}
 
-thorough = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+thorough = settings(suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from difflm_hf.records import CompactCodec, Field, JSONCodec, RecordSchema, read
 from difflm_hf.records.schema import DATETIME_FORMATS, isoformat
 
 
-thorough = settings(deadline=None, max_examples=40)
+thorough = settings()
 
 LOOKALIKES = [
     "",
