@@ -135,25 +135,26 @@ def pretrained(tmp_path_factory) -> Path:
 # Without the package
 
 
-@pytest.mark.parametrize("kind", ["compact", "pretrained"])
-def test_pipeline_gives_the_same_records(kind, request, tmp_path):
-    folder = request.getfixturevalue(kind)
+def test_pipeline_gives_the_same_records(compact, pretrained, tmp_path):
+    folders = {"compact": str(compact), "pretrained": str(pretrained)}
     output = run(
         f"""
-        pipe = DiffusionPipeline.from_pretrained({str(folder)!r}, {TRUST})
-        first = texts_of(pipe)
-        assert texts_of(DiffusionPipeline.from_pretrained({str(folder)!r}, {TRUST})) == first
-        assert texts_of(pipe) == first  # with a second copy of it there
-        pipe.save_pretrained("again")
-        assert texts_of(DiffusionPipeline.from_pretrained("again")) == first
-        print(json.dumps(first))
+        for kind, folder in {folders!r}.items():
+            pipe = DiffusionPipeline.from_pretrained(folder, {TRUST})
+            first = texts_of(pipe)
+            assert texts_of(DiffusionPipeline.from_pretrained(folder, {TRUST})) == first
+            assert texts_of(pipe) == first  # with a second copy of it there
+            pipe.save_pretrained(f"{{kind}} again")
+            assert texts_of(DiffusionPipeline.from_pretrained(f"{{kind}} again")) == first
+            print(json.dumps(first))
         """,
         tmp_path,
     )
-    expected = texts_of(DiffLMPipeline.from_pretrained(folder))
-    assert json.loads(output) == expected
-    # What code from a repository saves, the package loads.
-    assert texts_of(DiffLMPipeline.from_pretrained(tmp_path / "again")) == expected
+    for (kind, folder), line in zip(folders.items(), output.splitlines(), strict=True):
+        expected = texts_of(DiffLMPipeline.from_pretrained(folder))
+        assert json.loads(line) == expected
+        # What code from a repository saves, the package loads.
+        assert texts_of(DiffLMPipeline.from_pretrained(tmp_path / f"{kind} again")) == expected
 
 
 @pytest.mark.slow
