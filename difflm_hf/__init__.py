@@ -11,10 +11,14 @@ from .records import CompactCodec, Field, JSONCodec, RecordSchema, TextCodec
 from .scheduling_latent_edm import LatentEDMScheduler
 from .training import (
     BetaSchedule,
+    DataArguments,
     DiffLMTrainer,
     DiffLMTrainingArguments,
+    HubArguments,
     LatentDiffusionTrainer,
     LatentDiffusionTrainingArguments,
+    ModelArguments,
+    Recipe,
     train,
 )
 
@@ -24,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BetaSchedule",
     "CompactCodec",
+    "DataArguments",
     "DiffLMConfig",
     "DiffLMDenoiser",
     "DiffLMForCausalLM",
@@ -35,10 +40,13 @@ __all__ = [
     "DiffLMTrainer",
     "DiffLMTrainingArguments",
     "Field",
+    "HubArguments",
     "JSONCodec",
     "LatentDiffusionTrainer",
     "LatentDiffusionTrainingArguments",
     "LatentEDMScheduler",
+    "ModelArguments",
+    "Recipe",
     "RecordGenerationPipeline",
     "RecordSchema",
     "TextCodec",

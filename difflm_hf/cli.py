@@ -75,35 +75,28 @@ def train(
 ) -> None:
     """Train a model on records."""
     from .records import RecordSchema
-    from .training import train
+    from .training import DataArguments, HubArguments, ModelArguments, train
 
-    train(
-        data,
-        output_dir,
-        validation=validation,
-        schema=None if schema is None else RecordSchema.from_json_schema(_read_json(schema)),
-        categorical=categorical or (),
-        recipe=recipe,
-        base_model=base_model,
-        base_encoder=base_encoder,
-        tuning=tuning,
-        quantization=quantization,
-        activation_checkpointing=activation_checkpointing,
-        injection=injection,
-        max_length=max_length,
-        overlong=overlong,
-        key_order=key_order,
-        max_minutes=max_minutes,
-        min_category_count=min_category_count,
-        seed=seed,
-        resume=resume,
-        push_to_hub=push_to_hub,
+    hub_args = HubArguments(
         hub_model_id=hub_model_id,
         hub_strategy=hub_strategy,
         hub_private_repo=private,
         hub_revision=hub_revision,
         license=license,
         allow_rare_categories=allow_rare_categories,
+    )
+    train(
+        data,
+        output_dir,
+        validation=validation,
+        schema=None if schema is None else RecordSchema.from_json_schema(_read_json(schema)),
+        recipe=recipe,
+        data_args=DataArguments(tuple(categorical or ()), max_length, overlong, key_order, min_category_count),
+        model_args=ModelArguments(base_model, base_encoder, tuning, quantization, activation_checkpointing, injection),
+        hub_args=hub_args if push_to_hub else None,
+        max_minutes=max_minutes,
+        seed=seed,
+        resume=resume,
     )
     console.print(f"saved in {output_dir}", markup=False, highlight=False, soft_wrap=True)
 

@@ -18,7 +18,7 @@ from conftest import call
 from datasets import Dataset, Json, Value
 from test_base_model import save_byte_level_lm, tensor_names
 from test_training import assert_same_run, interrupt
-from tiny import make_table, seeded, weights
+from tiny import make_table, seeded, train, weights
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaMLP
 
@@ -30,7 +30,6 @@ from difflm_hf import (
     DiffLMTrainingArguments,
     JSONCodec,
     RecordSchema,
-    train,
 )
 from difflm_hf.batches import NUM_LENGTHS, trim_padding
 from difflm_hf.evaluation.latents import evaluate_latents

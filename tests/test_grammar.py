@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from test_training import save_pretrained_pair
-from tiny import make_table, seeded
+from tiny import make_table, seeded, train
 from transformers import AutoConfig, AutoTokenizer
 
 from difflm_hf import DiffLMPipeline, DiffLMProcessor
@@ -18,7 +18,6 @@ from difflm_hf.configuration_difflm import DiffLMConfig
 from difflm_hf.modeling_difflm import DiffLMForCausalLM, InverseTransformSampler
 from difflm_hf.records import Field, JSONCodec, RecordSchema
 from difflm_hf.records.grammar import JSONGrammar
-from difflm_hf.training import train
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ import pytest
 import torch
 from hub_server import HubServer
 from huggingface_hub import HfApi
-from tiny import make_table, seeded
+from tiny import make_table, seeded, train
 from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor
 
 import difflm_hf.shards
@@ -36,7 +36,6 @@ from difflm_hf import (
     LatentDiffusionTrainingArguments,
     LatentEDMScheduler,
     push_dataset,
-    train,
 )
 from difflm_hf.cli import main
 from difflm_hf.latents import to_dataset

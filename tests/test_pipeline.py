@@ -14,7 +14,7 @@ import pytest
 import torch
 from datasets import Dataset
 from diffusers import DiffusionPipeline, EDMDPMSolverMultistepScheduler, EDMEulerScheduler
-from tiny import make_table, seeded
+from tiny import make_table, seeded, train
 from transformers import AutoConfig, pipeline
 
 from difflm_hf import (
@@ -25,7 +25,6 @@ from difflm_hf import (
     DiffLMProcessor,
     JSONCodec,
     LatentEDMScheduler,
-    train,
 )
 from difflm_hf.modeling_difflm import DiffLMForCausalLM
 from difflm_hf.profiling import profile_generation

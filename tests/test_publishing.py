@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_training import save_pretrained_pair
-from tiny import RECIPES
+from tiny import RECIPES, train
 
-from difflm_hf import DiffLMPipeline, DiffLMProcessor, JSONCodec, RecordSchema, train
+from difflm_hf import DiffLMPipeline, DiffLMProcessor, JSONCodec, RecordSchema
 from difflm_hf.hub.cards import model_card
 from difflm_hf.records import CompactCodec
 from difflm_hf.training.callbacks import LossProgressCallback

@@ -13,10 +13,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny import make_table, seeded
+from tiny import make_table, seeded, train
 
 import difflm_hf.shards
-from difflm_hf import DiffLMPipeline, RecordSchema, train
+from difflm_hf import DiffLMPipeline, RecordSchema
 from difflm_hf.shards import write_shards
 from difflm_hf.utils import MAX_WORKERS
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from datasets import Dataset
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import make_table, seeded, weights
+from tiny import make_table, seeded, train, weights
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
@@ -40,7 +40,6 @@ from difflm_hf import (
     LatentDiffusionTrainer,
     LatentDiffusionTrainingArguments,
     LatentEDMScheduler,
-    train,
 )
 from difflm_hf.latents import encode_latents, to_dataset
 from difflm_hf.records import write_table
@@ -239,14 +238,14 @@ def test_max_minutes(tmp_path):
 
 @pytest.mark.slow
 def test_max_minutes_leaves_time_after_encoding(tmp_path, monkeypatch):
-    module = sys.modules["difflm_hf.training.train"]
-    encode_latents = module.encode_latents
+    modules = [sys.modules[f"difflm_hf.training.{name}"] for name in ("fit", "train")]
 
     def slow(model, dataset, *args):
         time.sleep(0.006 * len(dataset))
         return encode_latents(model, dataset, *args)
 
-    monkeypatch.setattr(module, "encode_latents", slow)
+    for module in modules:
+        monkeypatch.setattr(module, "encode_latents", slow)
     recipe = edited("long", min_steps=10**6, denoiser={"max_steps": 10**6})
     pipe = train(make_table(1024), tmp_path / "model", recipe=recipe, max_minutes=18 / 60)
     assert pipe.config.training["phases"][1]["num_steps"] > 10
@@ -291,7 +290,7 @@ def test_speed_is_measured_as_training_goes(brief, tmp_path, monkeypatch):
         return loss
 
     monkeypatch.setattr(DiffLMTrainer, "compute_loss", spy)
-    monkeypatch.setattr(sys.modules["difflm_hf.training.train"], "supports_bf16", lambda: True)
+    monkeypatch.setattr(sys.modules["difflm_hf.training.fit"], "supports_bf16", lambda: True)
     train(make_table(60), tmp_path / "model", recipe=brief, max_minutes=1)
     assert all(is_training for is_training, _ in calls)
     # Measurements come first; training wraps the model's forward instead.
@@ -390,8 +389,7 @@ def test_killed_process(run, tmp_path):
     folder = tmp_path / "model"
     script = f"""
 import os, signal
-from tiny import make_table
-from difflm_hf import train
+from tiny import make_table, train
 from difflm_hf.training.callbacks import LossProgressCallback
 
 def kill(self, args, state, control, **kwargs):

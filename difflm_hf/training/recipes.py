@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from .arguments import ModelArguments
 
 
 @dataclass
@@ -135,7 +139,6 @@ COMMON_ARGUMENTS = {
     "load_best_model_at_end": True,
     "metric_for_best_model": "eval_loss",
     "restore_callback_states_from_checkpoint": True,
-    "remove_unused_columns": False,
     "report_to": "none",
     "disable_tqdm": False,
 }
@@ -159,3 +162,34 @@ BATCH_LOGITS, CPU_BATCH_LOGITS = 2**28, 2**26
 
 # Records that are generated together: rows by the compact codec, and documents
 COMPACT_BLOCK_SIZE, DOCUMENT_BLOCK_SIZE = 8192, 64
+
+
+def check_recipe(recipe: str | Recipe) -> None:
+    """Raises a `ValueError` for the name of no recipe, whatever the records."""
+    if isinstance(recipe, str) and recipe not in RECIPES.keys() | DOCUMENT_RECIPES.keys():
+        raise ValueError(f"recipe={recipe!r} is not one of {', '.join(map(repr, RECIPES))}")
+
+
+def find_recipe(recipe: str | Recipe, of_documents: bool, args: ModelArguments) -> Recipe:
+    """
+    The recipe of a run.
+
+    Args:
+        recipe (`str` or [`Recipe`]): A recipe, or the name of one.
+        of_documents (`bool`): Whether records are documents, to the causal LM, rather than rows.
+        args ([`ModelArguments`]): What is trained: the learning rate of a pretrained LM follows its tuning.
+
+    Raises:
+        `ValueError`: for an unknown name.
+    """
+    if isinstance(recipe, str):
+        recipes = DOCUMENT_RECIPES if of_documents else RECIPES
+        if recipe not in recipes:
+            raise ValueError(f"recipe={recipe!r} is not one of {', '.join(map(repr, recipes))}")
+        recipe = recipes[recipe]
+    fields = {}
+    if args.base_model is not None:
+        fields["learning_rate"] = TUNINGS[args.tuning]
+    if args.activation_checkpointing:
+        fields["activation_checkpointing"] = True
+    return replace(recipe, vae=recipe.vae | fields)
