@@ -502,7 +502,7 @@ def test_activation_checkpointing(with_base, base, brief, tmp_path, monkeypatch)
             "a quantized LM cannot be trained; choose tuning='lora', or leave quantization out",
         ),
         (
-            {"base_model": "base", "quantization": "4bit", "include_base_weights": True},
+            {"push_to_hub": True, "base_model": "base", "quantization": "4bit", "include_base_weights": True},
             "include_base_weights is for the base's own weights, and a quantized base has lost them",
         ),
         ({"base_model": "base", "tuning": "some"}, "tuning='some' is not one of 'frozen', 'lora', 'full'"),

@@ -41,6 +41,7 @@ from difflm_hf import (
     LatentDiffusionTrainingArguments,
     LatentEDMScheduler,
 )
+from difflm_hf.batches import collate_records, record_lengths
 from difflm_hf.latents import encode_latents, to_dataset
 from difflm_hf.records import write_table
 from difflm_hf.training import DOCUMENT_RECIPES, RECIPES, TensorDataset
@@ -487,6 +488,55 @@ def test_one_process_has_one_device(parts, tmp_path):
     trainer = DiffLMTrainer(trainer.model, trainer.args, train_dataset=parts[1], eval_dataset=parts[1])
     assert trainer.args.n_gpu == 1
     trainer.train()
+
+
+def test_trainers_take_a_dataset(parts, tmp_path):
+    processor, tensors = parts
+    dataset = Dataset.from_dict({name: column.tolist() for name, column in processor(make_table(64)).items()})
+    assert "within_bin_offsets" in dataset.column_names  # which is no input of the model
+    trainer = vae_trainer((processor, dataset), tmp_path)
+    losses = [trainer.evaluate(data)["eval_loss"] for data in (dataset, dataset.with_format("torch"), tensors)]
+    assert losses == pytest.approx(losses[:1] * 3)
+    trainer.train()
+    assert trainer.state.global_step == 12
+
+
+def test_documents_of_several_lengths_in_a_dataset(tmp_path):
+    """As `Dataset.map(batched=True)` gives them: padded within its batches, and not beyond."""
+    texts = ["a", "b c", "d e f", "g h i j k l m n"] * 4
+    table = pd.DataFrame({"text": [f"{i} {text}" for i, text in enumerate(texts)]})
+    processor = DiffLMProcessor.from_records(table)
+    rows = Dataset.from_pandas(table).map(
+        lambda batch: {**processor(pd.DataFrame({"text": batch["text"]}), return_tensors="np")},
+        batched=True,
+        batch_size=2,
+    )
+    dataset = rows.remove_columns("text")
+    assert len({len(ids) for ids in dataset["decoder_input_ids"]}) > 1
+    whole, one_by_one = collate_records(to_dataset(processor, table)[range(16)]), collate_records(list(dataset))
+    for name, tensor in whole.items():
+        assert torch.equal(one_by_one[name][:, : tensor.shape[1]], tensor)
+    assert record_lengths(dataset).tolist() == record_lengths(to_dataset(processor, table)).tolist()
+
+
+def test_trainers_take_a_collator(parts, tmp_path):
+    processor, dataset = parts
+    sizes = []
+
+    def collate(examples):
+        sizes.append(len(examples["input_ids"]))
+        return examples
+
+    given = vae_trainer(parts, tmp_path, eval_strategy="no")
+    DiffLMTrainer(given.model, given.args, data_collator=collate, train_dataset=dataset).train()
+    assert sizes == [16] * 12
+
+
+def test_a_trainer_leaves_attention_alone(parts, tmp_path):
+    trainer = vae_trainer(parts, tmp_path, bf16=True)
+    assert trainer.model.config.encoder_config._attn_implementation == "sdpa"
+    trainer.train()
+    assert trainer.model.config.encoder_config._attn_implementation == "sdpa"
 
 
 class StopAt(TrainerCallback):
