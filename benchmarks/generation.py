@@ -30,8 +30,8 @@ from difflm_hf.evaluation import classifier_two_sample_test
 from difflm_hf.modeling_difflm import DiffLMModel
 from difflm_hf.profiling import profile_generation
 from difflm_hf.records import RecordSchema
-from difflm_hf.training.recipes import COMPACT_BLOCK_SIZE, DOCUMENT_BLOCK_SIZE, NOISE_LEVELS, RECIPES, SAMPLER_CONFIG
 from difflm_hf.training.build import build_row_model
+from difflm_hf.training.recipes import COMPACT_BLOCK_SIZE, DOCUMENT_BLOCK_SIZE, NOISE_LEVELS, RECIPES, SAMPLER_CONFIG
 from difflm_hf.utils import default_dtype
 
 from .grammars import train_tokenizer
