@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from difflm_hf.evaluation import to_markdown
 
+from .commits import commits_section
 from .markdown import to_table
 from .report_documents import documents_section, pretrained_section
 from .results import load_result
@@ -52,6 +53,13 @@ first by logistic regression. *α-precision* and *β-recall* are good when they 
 the AUC on the test split of an XGBoost trained on generated rows, mean of five seeds; for {log_target} it is the RMSE
 of log(1 + PM2.5), where less is better. Lines of *real rows* have the test split in place of generated rows, or for
 MLE the training split.
+
+## The same before and after a change of the code
+
+`python -m benchmarks.commits` trains two commits on the same tables with the same seeds, and scores both by one code.
+Figures are means of three seeds, with half of their 95 % interval by Student's t; the columns are those above.
+
+{commits}
 
 ## Privacy, validity, diversity
 
@@ -520,6 +528,7 @@ def main() -> None:
         peers=", ".join(sorted({" ".join(m.requirements[0].split("==")) for m in MODELS.values() if m.requirements})),
         standing=standing(tables),
         fidelity=fidelity_table(tables),
+        commits=commits_section(),
         log_target=" and ".join(LOG_TARGET),
         privacy=privacy_table(tables),
         alarms=alarms_list(tables),
