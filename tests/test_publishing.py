@@ -15,7 +15,9 @@ from tiny import RECIPES, train
 from difflm_hf import DiffLMPipeline, DiffLMProcessor, JSONCodec, RecordSchema
 from difflm_hf.hub.cards import model_card
 from difflm_hf.records import CompactCodec
+from difflm_hf.training import DataArguments
 from difflm_hf.training.callbacks import LossProgressCallback
+from difflm_hf.training.prepare import prepare_records
 from difflm_hf.training.summary import summarize_training
 
 
@@ -344,8 +346,8 @@ def test_time_before_an_interruption(brief, tmp_path):
 
 
 def summarize(table: pd.DataFrame, categorical=(), **arguments) -> dict:
-    schema = RecordSchema.infer(table, categorical)
-    summary = summarize_training(table, table, len(table) // 10, 0, schema, arguments, [], None)
+    records = prepare_records(table, args=DataArguments(categorical=categorical))
+    summary = summarize_training(table, records, arguments, [], None)
     return json.loads(json.dumps(summary, allow_nan=False))
 
 
@@ -418,7 +420,7 @@ def test_common_categories():
 def test_source_is_a_name():
     table = make_columns(20)
     for source, name in {"/home/someone/people.csv": "people.csv", Path("a/b.parquet"): "b.parquet"}.items():
-        summary = summarize_training(source, table, 2, 0, RecordSchema.infer(table), {}, [], None)
+        summary = summarize_training(source, prepare_records(table), {}, [], None)
         assert summary["data"]["source"] == name and "someone" not in json.dumps(summary)
     assert summarize(table)["data"]["source"] is None
 
