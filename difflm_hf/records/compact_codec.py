@@ -10,8 +10,9 @@ import pandas as pd
 from transformers import PreTrainedTokenizerFast
 
 from .bpe import BOS, BOS_ID, EOS, EOS_ID, NULL, NULL_ID, PAD, PAD_ID, to_tokenizer, train_bpe
+from .field import Field
 from .numbers import Grid, QuantileBins
-from .schema import Field, RecordSchema
+from .schema import RecordSchema
 
 
 @dataclass

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .field import Field, isoformat
 from .nested import order_keys, to_json, to_plain
-from .schema import Field, RecordSchema, isoformat
+from .schema import RecordSchema
 
 
 # The types that JSON's values may have in Python.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .schema import Field
+from .field import Field
 
 
 @dataclass
