@@ -886,7 +886,7 @@ def test_rows_with_texts_that_are_too_long():
     with pytest.raises(ValueError, match="column 'text' has a text of 100 characters in row 1"):
         DiffLMProcessor.from_records(records, max_length=30, min_text_count=100)
     processor = DiffLMProcessor.from_records(records, max_length=30, min_text_count=100, drop_overlong=True)
-    assert processor.is_compact and processor.too_long(records).tolist() == [False, True, False]
+    assert processor.codec.has_fixed_layout and processor.too_long(records).tolist() == [False, True, False]
     assert processor([records[0], records[2]])["input_ids"].shape[0] == 2
 
 
@@ -1117,3 +1117,10 @@ def test_a_cut_off_parquet_file_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ValueError, match=r"cut\.parquet: cannot be read as parquet \("):
         read_table(path)
+
+
+@pytest.mark.parametrize("records", [[{"n": 1}, {"n": 2}], [{"x": "a"}, {"x": "b"}], [{"x": [1]}] * 2], ids=str)
+def test_decoding_no_records(records):
+    processor = DiffLMProcessor.from_records(records)
+    table, valid = processor.decode_records(np.zeros((0, 9), np.int64))
+    assert len(table) == len(valid) == 0 and list(table) == processor.schema.names

@@ -633,7 +633,7 @@ def test_rows_without_a_key_come_back_without_it(tmp_path):
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     table = read_table(tmp_path / "in.jsonl")
     processor = DiffLMProcessor.from_records(table)
-    assert processor.is_compact
+    assert processor.codec.has_fixed_layout
     batch = processor(table)
     decoded, _ = processor.decode_records(batch["input_ids"].numpy(), batch["within_bin_offsets"].numpy())
     write_table(decoded, tmp_path / "out.jsonl")

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .bpe import BOS, BOS_ID, EOS, EOS_ID, NULL, NULL_ID, PAD, PAD_ID, to_tokenizer, train_bpe
+from .codec import RecordCodec
 from .field import Field
+from .grammar import JSONGrammar
+from .json_codec import JSONCodec
 from .numbers import Grid, QuantileBins
 from .schema import RecordSchema
 
@@ -49,7 +52,7 @@ class FieldTokens:
         return cls(**{**state, "grid": grid, "bins": bins})
 
 
-class CompactCodec:
+class CompactCodec(RecordCodec):
     """
     Turns tables into token ids and back, exactly.
 
@@ -69,6 +72,7 @@ class CompactCodec:
     """
 
     name = "compact"
+    has_fixed_layout = True
 
     def __init__(
         self,
@@ -78,13 +82,14 @@ class CompactCodec:
         max_text_tokens: int,
         min_text_count: int = 1,
     ):
-        self.schema = schema
+        super().__init__(schema)
         self.tokens = tokens
         self.num_text_ids = num_text_ids
         self.max_text_tokens = max_text_tokens
         self.min_text_count = min_text_count
         self.texts = [f for f in schema if f.type == "text"]
         self.binned = [name for name, t in tokens.items() if t.bins]
+        self.num_offsets = len(self.binned)
 
     @classmethod
     def fit(
@@ -320,6 +325,45 @@ class CompactCodec:
             elif f.type == "null":
                 columns[f.name] = f.to_series(np.full(len(input_ids), None), np.ones(len(input_ids), bool))
         return self.schema.to_table(columns)
+
+    def to_inputs(
+        self,
+        records: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        encoder_tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        key_order: str = "schema",
+        grammar: JSONGrammar | None = None,
+    ) -> dict[str, np.ndarray]:
+        input_ids, within_bin_offsets = self.encode(records, tokenizer)
+        inputs = {"input_ids": input_ids, "within_bin_offsets": within_bin_offsets.view(np.int64)}
+        if not (mask := input_ids != PAD_ID).all():
+            inputs["attention_mask"] = mask.astype(np.int64)
+        return inputs
+
+    def to_records(
+        self, input_ids: np.ndarray, tokenizer: PreTrainedTokenizerBase, within_bin_offsets: np.ndarray | None = None
+    ) -> tuple[pd.DataFrame, np.ndarray]:
+        if within_bin_offsets is None:
+            within_bin_offsets = np.full((len(input_ids), self.num_offsets), 0.5)
+        if within_bin_offsets.dtype == np.int64:
+            within_bin_offsets = within_bin_offsets.view(np.uint64)
+        return self.decode(input_ids, tokenizer, within_bin_offsets), np.ones(len(input_ids), bool)
+
+    def to_texts(self, records: Any) -> list[str]:
+        return JSONCodec(self.schema).encode(records)
+
+    def too_long(
+        self, records: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, key_order: str = "schema"
+    ) -> np.ndarray:
+        return self.count_text_tokens(self.schema.conform(records), tokenizer) > self.max_text_tokens
+
+    def config_fields(self, max_length: int) -> dict[str, Any]:
+        return {
+            "position_ranges": self.position_ranges,
+            "num_texts": len(self.texts),
+            "max_record_length": self.max_length,
+        }
 
     def _text_ids(self, column: pd.Series, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
         if len(column) == 0:  # which tokenizers do not take

@@ -254,7 +254,7 @@ def train(
     records = [TensorDataset(**encoded[torch.from_numpy(part)]) for part in parts]
 
     set_seed(seed)
-    if processor.is_compact:
+    if processor.codec.has_fixed_layout:
         vae = build_model(processor, recipe, injection)
     elif base_model is None:
         vae = build_document_model(processor, recipe, injection, records)
@@ -290,7 +290,7 @@ def train(
     training = summarize_training(
         data, both, len(order) - num_train, num_dropped, processor.schema, arguments, [autoencoder, diffusion], energy
     )
-    block_size = COMPACT_BLOCK_SIZE if processor.is_compact else DOCUMENT_BLOCK_SIZE
+    block_size = COMPACT_BLOCK_SIZE if processor.codec.has_fixed_layout else DOCUMENT_BLOCK_SIZE
     sampler = EDMDPMSolverMultistepScheduler.from_config(scheduler.config, **SAMPLER_CONFIG)
     pipe = DiffLMPipeline(vae, denoiser, sampler, processor, block_size, training)
     save_pipeline(pipe, output_dir)
