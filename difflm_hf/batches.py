@@ -35,7 +35,6 @@ def trim_padding(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             step = -(-mask.shape[1] // NUM_LENGTHS)
             length = -(-int(mask.sum(1).max()) // step) * step
             trimmed |= {name: batch[name][:, :length] for name in (f"{prefix}input_ids", f"{prefix}attention_mask")}
-    for name in ("labels", "choices"):
-        if name in batch:
-            trimmed[name] = batch[name][:, : trimmed["decoder_input_ids"].shape[1]]
+    if "labels" in batch:
+        trimmed["labels"] = batch["labels"][:, : trimmed["decoder_input_ids"].shape[1]]
     return trimmed

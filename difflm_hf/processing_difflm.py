@@ -140,9 +140,8 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
             the compact codec, which leaves out a mask that masks nothing, also `within_bin_offsets`, of shape
             `(num_records, num_offsets)`; with the other codecs also `decoder_input_ids` and
             `decoder_attention_mask`; with the JSON codec also `labels`, of the same shape: the ids that the grammar
-            leaves a choice of, and −100 for those that it forces; and `choices`, what they were chosen from, of which
-            [`JSONGrammar.allowed`] makes masks. There are neither where keys are shuffled, which the grammar does not
-            know.
+            leaves a choice of, and −100 for those that it forces. What there was to choose from,
+            [`JSONGrammar.allowed`] says. There are no labels where keys are shuffled, which the grammar does not know.
 
         Raises:
             `ValueError`: for values outside the schema, and for records longer than `max_length`.

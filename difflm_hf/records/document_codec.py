@@ -58,9 +58,9 @@ class DocumentCodec(RecordCodec):
         inputs = _pad(encoder, t.pad_token_id if t.pad_token_id is not None else 0, "")
         inputs |= _pad(decoder, special_ids(tokenizer)[2], "decoder_")
         if grammar is not None and key_order == "schema":  # no grammar knows the other orders
-            choices = [[-1, *grammar.choices(ids[1:])] for ids in decoder]
-            inputs["choices"] = _pad(choices, -1, "")["input_ids"]
-            inputs["labels"] = np.where(inputs["choices"] >= 0, inputs["decoder_input_ids"], -100)
+            inputs["labels"] = np.full_like(inputs["decoder_input_ids"], -100)
+            for labels, ids in zip(inputs["labels"], decoder):
+                labels[1 : len(ids)] = np.where(grammar.is_choice(ids[1:]), ids[1:], -100)
         return inputs
 
     def to_records(

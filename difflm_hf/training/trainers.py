@@ -301,10 +301,10 @@ class DiffLMTrainer(_Trainer):
         return mask.sum(1).argsort(descending=True, stable=True).tolist()  # little padding
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
-        choices = inputs.get("choices")
-        allowed = None if choices is None or self.grammar is None else self.grammar.allowed(choices)
-        given = {name: tensor for name, tensor in inputs.items() if name != "choices"}
-        outputs = model(**given, allowed=allowed, beta=self.beta, free_bits=self.args.free_bits)
+        allowed = None
+        if self.grammar is not None and "labels" in inputs:
+            allowed = self.grammar.allowed(inputs["decoder_input_ids"], inputs["decoder_attention_mask"])
+        outputs = model(**inputs, allowed=allowed, beta=self.beta, free_bits=self.args.free_bits)
         num_records = len(inputs["input_ids"])
         for name in ("reconstruction_loss", "kl_loss"):
             self._totals[name] = self._totals.get(name, 0) + getattr(outputs, name).detach() * num_records
