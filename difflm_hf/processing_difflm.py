@@ -74,7 +74,7 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         tokenizer: PreTrainedTokenizerBase | None = None,
         encoder_tokenizer: PreTrainedTokenizerBase | None = None,
         max_length: int = 1024,
-        min_text_count: int = 1,
+        min_token_count: int = 1,
         key_order: str = "schema",
         drop_overlong: bool = False,
     ) -> DiffLMProcessor:
@@ -92,8 +92,9 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
                 A pretrained encoder's tokenizer, with `tokenizer`. Defaults to `tokenizer`.
             max_length (`int`, defaults to 1024):
                 Tokens that a record may take; with the compact codec, that its texts may.
-            min_text_count (`int`, defaults to 1):
-                Records that a piece of text must be seen in to get an id in a vocabulary made from the data.
+            min_token_count (`int`, defaults to 1):
+                Records that a number or a piece of text must be seen in to get an id of its own in a vocabulary made
+                from the data.
             key_order (`str`, defaults to `"schema"`): That of JSON records, see [`DiffLMProcessor`].
             drop_overlong (`bool`, defaults to `False`):
                 Fit to the records that are not too long, rather than raise an error where one is.
@@ -106,16 +107,17 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
                 schema,
                 table,
                 max_text_tokens=max_length,
-                min_text_count=min_text_count,
+                min_text_count=min_token_count,
                 drop_overlong=drop_overlong,
+                min_value_count=min_token_count,
             )
-            return cls(tokenizer, tokenizer, codec, max_length, min_text_count=min_text_count)
+            return cls(tokenizer, tokenizer, codec, max_length, min_text_count=min_token_count)
         codec = TextCodec(schema) if schema.is_of_texts else JSONCodec(schema)
         if tokenizer is not None:
             return cls(tokenizer, encoder_tokenizer or tokenizer, codec, max_length, key_order)
-        pieces, merges = train_bpe([[text] for text in codec.encode(table)], DOCUMENT_VOCAB_SIZE, min_text_count)
+        pieces, merges = train_bpe([[text] for text in codec.encode(table)], DOCUMENT_VOCAB_SIZE, min_token_count)
         tokenizer = to_tokenizer([*SPECIAL_TOKENS, *pieces], merges)
-        return cls(tokenizer, tokenizer, codec, max_length, key_order, min_text_count)
+        return cls(tokenizer, tokenizer, codec, max_length, key_order, min_token_count)
 
     @property
     def schema(self) -> RecordSchema:
@@ -204,12 +206,13 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
 
         Args:
             min_count (`int`, defaults to 10):
-                The fewest records of a category that may be named, or of a key or a string of nested values.
+                The fewest records of a category or a number that may be named, or of a key or a string of nested
+                values.
 
         Raises:
-            `ValueError`: when categories are rarer, or the vocabulary of texts has pieces that are.
+            `ValueError`: when any of these are rarer, or the vocabulary of texts has pieces that are.
         """
-        rare = {f.name: f.rarest or 0 for f in self.schema if f.discloses_values and (f.rarest or 0) < min_count}
+        rare = {name: count for name, count in self.codec.rarest.items() if count < min_count}
         ways = (
             f"train with min_category_count={min_count} to leave them out, or, if the data may be known, pass "
             "allow_rare_categories=True (to the command --allow-rare-categories)"
@@ -217,7 +220,8 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         if rare:
             name = min(rare, key=rare.get)
             raise ValueError(
-                "the schema names all categories, and of nested values keys and strings, and so may give people away: "
+                "the schema names all categories, and of nested values keys and strings, and the compact codec all "
+                "numbers of columns that have few, and so they may give people away: "
                 f"the rarest of column {name!r} has {rare[name]}, and columns with any of fewer than {min_count} "
                 f"records are {list(rare)}; {ways}"
             )
@@ -249,7 +253,8 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         Args:
             repo_id (`str`): The repository.
             allow_rare_categories (`bool`, defaults to `False`):
-                Publish the names of all categories, and all of the vocabulary of texts.
+                Publish the names of all categories, all numbers of columns that have few, and all of the vocabulary
+                of texts.
             kwargs (*optional*): Those of [`PushToHubMixin.push_to_hub`].
 
         Raises:

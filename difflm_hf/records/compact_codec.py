@@ -32,6 +32,8 @@ class FieldTokens:
         bins (`QuantileBins`, *optional*): Of a number with more distinct values than tokens.
         fine_start (`int`, *optional*): Id of the first fine token.
         copies (`list[str]`): Earlier fields whose value this one often repeats.
+        rarest (`int`, *optional*):
+            Records of the rarest number among `values` in the data; `None` where there is none, or it is not known.
     """
 
     start: int = 0
@@ -40,6 +42,7 @@ class FieldTokens:
     bins: QuantileBins | None = None
     fine_start: int | None = None
     copies: list[str] = field(default_factory=list)
+    rarest: int | None = None
 
     def num_coarse(self, f: Field) -> int:
         """Coarse ids of the field."""
@@ -105,6 +108,7 @@ class CompactCodec(RecordCodec):
         max_text_tokens: int = 1024,
         min_text_count: int = 1,
         drop_overlong: bool = False,
+        min_value_count: int = 1,
     ) -> tuple[CompactCodec, PreTrainedTokenizerFast]:
         """
         Reads bins, values and the text vocabulary off a table.
@@ -126,6 +130,9 @@ class CompactCodec(RecordCodec):
                 Records that a piece of text must be seen in to get an id. All others are spelled in smaller pieces.
             drop_overlong (`bool`, defaults to `False`):
                 Take the table without the records whose texts are too long, rather than raise an error.
+            min_value_count (`int`, defaults to 1):
+                Records that a number must be seen in to get a token of its own, and that a step holds at least. Where
+                all numbers without a token are fewer, they lie in one step from the smallest to the largest of all.
 
         Returns:
             The codec and its tokenizer.
@@ -135,6 +142,7 @@ class CompactCodec(RecordCodec):
                 long. The message names the column.
         """
         table = schema.conform(table)
+        min_records = max(min_records, min_value_count)
         if len(table) == 0:
             raise ValueError("the table has no rows to fit a codec on")
         texts = [f.name for f in schema if f.type == "text"]
@@ -161,12 +169,17 @@ class CompactCodec(RecordCodec):
             t.grid = Grid.fit(f, values)
             points = t.grid.encode(f, values)
             distinct, counts = np.unique(points, return_counts=True)
-            own = _own_tokens(counts, max_values, num_bins, min_records)
+            own = _own_tokens(counts, max_values, num_bins, min_records, min_value_count)
             t.values = distinct[own].tolist()
+            t.rarest = int(counts[own].min()) if own.any() else None
             binned = ~np.isin(points, distinct[own])
             units[f.name] = t.grid.to_units(points)
             if binned.any():
-                t.bins = QuantileBins.fit(points[binned], num_bins, num_steps, min_records)
+                t.bins = (
+                    QuantileBins.fit(points[binned], num_bins, num_steps, min_records, min_value_count)
+                    if binned.sum() >= min_value_count
+                    else QuantileBins([0], t.grid.size - 1, [0])  # a step that starts at one of them would name it
+                )
                 t.copies = _find_copies(f, units, binned, schema, min_copies)
         for f in schema:
             if t := tokens.get(f.name):
@@ -213,6 +226,11 @@ class CompactCodec(RecordCodec):
         if self.texts:
             ranges.append((NULL_ID if any(f.nullable for f in self.texts) else EOS_ID, 4 + self.num_text_ids))
         return ranges
+
+    @property
+    def rarest(self) -> dict[str, int]:
+        numbers = {name: t.rarest or 0 for name, t in self.tokens.items() if t.grid is not None and t.values}
+        return super().rarest | numbers
 
     @property
     def ordered_ranges(self) -> list[tuple[int, int]]:
@@ -441,9 +459,9 @@ class CompactCodec(RecordCodec):
         )
 
 
-def _own_tokens(counts: np.ndarray, max_values: int, num_bins: int, min_records: int) -> np.ndarray:
+def _own_tokens(counts: np.ndarray, max_values: int, num_bins: int, min_records: int, min_count: int) -> np.ndarray:
     """Which distinct values have a token of their own, given how often each occurs."""
-    own = np.full(len(counts), len(counts) <= max_values)
+    own = (counts >= min_count) & (len(counts) <= max_values)
     # Once heavy values are out, bins are smaller, and further values may be heavier than those.
     while (heavy := ~own & (counts > max(counts[~own].sum() / num_bins, min_records))).any():
         own |= heavy
