@@ -121,7 +121,7 @@ class CompactCodec(RecordCodec):
                 Bins of any other number. Each value heavier than a bin of what is left has a token of its own besides:
                 a price list stays one, however many zeros there are.
             num_steps (`int`, defaults to 32): Steps in each bin, at most.
-            min_records (`int`, defaults to 8): Records that a step holds at least.
+            min_records (`int`, defaults to 8): Records that a step holds at least, or hardly fewer.
             min_copies (`float`, defaults to 0.02):
                 Share of records in which a number must equal an earlier one for a token that says so.
             text_vocab_size (`int`, defaults to 2048): Ids of the byte-level BPE for texts.

@@ -117,8 +117,8 @@ class QuantileBins:
             points (`np.ndarray` of shape `(num_records,)`, `uint64`): Grid points.
             num_bins (`int`): Bins, at most.
             num_steps (`int`): Steps in a bin, at most.
-            min_records (`int`): Points of a step, about, at least. Where many are equal, they may be fewer.
-            min_count (`int`, defaults to 1): Points of a step, exactly, at least, where there are as many in all.
+            min_records (`int`): Points that a step holds at least; where many of them are equal, it may hold fewer.
+            min_count (`int`, defaults to 1): Points that a step holds at least, equal or not, if there are as many.
         """
         points = np.sort(points)
         starts, first_steps = [], []
