@@ -102,6 +102,11 @@ class RecordCodec(ABC):
         return None
 
     @property
+    def ordered_ranges(self) -> list[tuple[int, int]]:
+        """The ids `[start, end)` of tokens that stand in order of value, as those of numbers may."""
+        return []
+
+    @property
     def rarest(self) -> dict[str, int]:
         """
         Of each column whose values `to_dict` names one by one: the training records that have the rarest of them; 0
