@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 NUM_LENGTHS = 16
 
 # What stands where a record has come to its end; elsewhere 0, an id that the mask leaves out.
-PADDING = {"labels": -100, "choices": -1}
+PADDING = {"labels": -100}
 
 
 class TensorDataset(Dataset):
@@ -64,9 +64,8 @@ def trim_padding(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             step = -(-mask.shape[1] // NUM_LENGTHS)
             length = -(-int(mask.sum(1).max()) // step) * step
             trimmed |= {name: batch[name][:, :length] for name in (f"{prefix}input_ids", f"{prefix}attention_mask")}
-    for name in ("labels", "choices"):
-        if name in batch:
-            trimmed[name] = batch[name][:, : trimmed["decoder_input_ids"].shape[1]]
+    if "labels" in batch:
+        trimmed["labels"] = batch["labels"][:, : trimmed["decoder_input_ids"].shape[1]]
     return trimmed
 
 

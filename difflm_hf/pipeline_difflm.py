@@ -35,7 +35,7 @@ from .denoiser import DiffLMDenoiser
 from .hub.upload import commit_files, explain_hub_errors, folder_files, full_repo_id
 from .modeling_difflm import DiffLMModel
 from .processing_difflm import DiffLMProcessor
-from .records import JSONCodec, TextCodec
+from .records import JSONCodec
 from .scheduling_latent_edm import LatentEDMScheduler
 from .utils import map_in_threads
 
@@ -382,7 +382,7 @@ class DiffLMPipeline(DiffusionPipeline):
         starts = range(0, num_records, self.config.block_size)
         # The products of a small model on a CPU are too small to share among threads; whole blocks are not.
         *_, callback = sampling
-        has_own_threads = self.device.type == "cpu" and self.processor.is_compact and callback is None
+        has_own_threads = self.device.type == "cpu" and self.processor.codec.has_fixed_layout and callback is None
         for table in map_in_threads(generate, starts) if has_own_threads else map(generate, starts):
             yield table
             progress_bar.update(len(table))
@@ -514,10 +514,9 @@ class DiffLMPipeline(DiffusionPipeline):
             schema = self.processor.schema
             data = pa.Table.from_batches([schema.to_record_batch(table)])
             return Dataset(data, DatasetInfo(features=schema.to_features()))
-        if output_type == "text" and isinstance(self.processor.codec, TextCodec):
-            return self.processor.codec.encode(table)
-        texts = JSONCodec(self.processor.schema).encode(table)
-        return texts if output_type == "text" else [json.loads(text) for text in texts]
+        if output_type == "text":
+            return self.processor.codec.to_texts(table)
+        return [json.loads(text) for text in JSONCodec(self.processor.schema).encode(table)]
 
 
 def _load_vae_with_base(

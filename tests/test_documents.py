@@ -729,7 +729,6 @@ def test_trimmed_batches_have_the_same_loss(run, request):
     losses = []
     for inputs in (batch, trimmed):
         torch.manual_seed(0)
-        inputs.pop("choices", None)
         losses.append(pipe.vae(**inputs).loss.item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
@@ -751,8 +750,9 @@ def nats_of(pipe: DiffLMPipeline, batch: dict, latents: torch.Tensor) -> tuple[f
     ids = batch["decoder_input_ids"]
     counted = batch.get("labels", ids)[0, 1:] >= 0
     logits = decoder(ids[:, :-1], latents=latents).logits
-    if "choices" in batch:
-        logits[0, counted] = logits[0, counted].where(pipe.processor.grammar.allowed(batch["choices"]), -torch.inf)
+    if "labels" in batch:
+        allowed = pipe.processor.grammar.allowed(ids, batch["decoder_attention_mask"])
+        logits[0, counted] = logits[0, counted].where(allowed, -torch.inf)
     log_probs = logits.log_softmax(-1)
     return -log_probs.gather(-1, ids[:, 1:, None])[0, counted].sum().item(), int(counted.sum())
 

@@ -827,7 +827,7 @@ def test_trainers_alone(hub, pipe, tmp_path):
 # What is refused
 
 
-@pytest.mark.parametrize("columns", [["age", "color"], ["age", "note"]])
+@pytest.mark.parametrize("columns", [["age", "color"], ["score", "note"]])
 def test_rare_values_are_not_published(columns, hub, pipe, tmp_path):
     processor = DiffLMProcessor.from_records(secretive_table()[columns])
     pipe.register_modules(processor=processor)

@@ -3,14 +3,7 @@ Private API of libraries that the package relies on, with the version that each 
 a test says which, and who uses it; where the package takes up another, a test says that it is not listed here.
 """
 
-import ast
-import inspect
-import pkgutil
-from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
-
-import pytest
 
 import difflm_hf
 

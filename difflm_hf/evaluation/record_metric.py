@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset, Features, Value
 
-from ..records.schema import check_columns, isoformat
+from ..records.field import isoformat
+from ..records.readers import check_columns
 from .encoding import encode_tables
 from .tables import prepare_tables
 

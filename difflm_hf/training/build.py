@@ -27,7 +27,7 @@ def build_autoencoder(records: PreparedRecords, recipe: Recipe, args: ModelArgum
     """
     if args.base_model is not None:
         model = adapt_base_model(records, recipe, args)
-    elif records.processor.is_compact:
+    elif records.processor.codec.has_fixed_layout:
         model = build_row_model(records.processor, recipe, args.injection)
     else:
         model = build_document_model(records, recipe, args.injection)

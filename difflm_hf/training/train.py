@@ -102,7 +102,7 @@ def train(
         "max_minutes": max_minutes,
         "seed": seed,
     }
-    recipe = find_recipe(recipe, not processor.is_compact, model_args)
+    recipe = find_recipe(recipe, not processor.codec.has_fixed_layout, model_args)
     vae = build_autoencoder(records, recipe, model_args)
     if hub_args is not None:
         hub_args.check_publishable(processor, vae)
@@ -120,7 +120,7 @@ def train(
         energy = None if resume else energy_kwh()
 
     sampler = EDMDPMSolverMultistepScheduler.from_config(scheduler.config, **SAMPLER_CONFIG)
-    block_size = COMPACT_BLOCK_SIZE if processor.is_compact else DOCUMENT_BLOCK_SIZE
+    block_size = COMPACT_BLOCK_SIZE if processor.codec.has_fixed_layout else DOCUMENT_BLOCK_SIZE
     training = summarize_training(data, records, arguments, phases, energy)
     pipe = DiffLMPipeline(vae, denoiser, sampler, processor, block_size, training)
     save_pipeline(pipe, output_dir)

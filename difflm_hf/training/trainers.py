@@ -36,7 +36,7 @@ class DiffLMTrainer(BaseTrainer):
         model (`DiffLMModel`): The model.
         args (`DiffLMTrainingArguments`): The arguments.
         grammar ([`JSONGrammar`], *optional*):
-            That of the processor: where records have `choices`, the loss is over the ids that it allows, as sampling
+            That of the processor: where records have `labels`, the loss is over the ids that it allows, as sampling
             is. Not given, over all of the vocabulary.
         kwargs (*optional*):
             Those of `transformers.Trainer`. Datasets yield what [`DiffLMProcessor`] returns, without
@@ -79,9 +79,10 @@ class DiffLMTrainer(BaseTrainer):
         return lengths.argsort(descending=True, stable=True).tolist()  # little padding
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
-        choices = inputs.get("choices")
-        allowed = None if choices is None or self.grammar is None else self.grammar.allowed(choices)
-        given = {name: tensor for name, tensor in inputs.items() if name not in ("choices", "within_bin_offsets")}
+        allowed = None
+        if self.grammar is not None and "labels" in inputs:
+            allowed = self.grammar.allowed(inputs["decoder_input_ids"], inputs["decoder_attention_mask"])
+        given = {name: tensor for name, tensor in inputs.items() if name != "within_bin_offsets"}
         outputs = model(**given, allowed=allowed, beta=self.beta, free_bits=self.args.free_bits)
         num_records = len(inputs["input_ids"])
         for name in ("reconstruction_loss", "kl_loss"):
