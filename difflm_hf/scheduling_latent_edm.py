@@ -15,7 +15,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
-from .hub.upload import PushToHubMixin
+from .hub.mixin import PushToHubMixin
 
 
 @dataclass
