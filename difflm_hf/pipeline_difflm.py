@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
@@ -24,15 +24,14 @@ from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import CommitInfo, ModelCard
-from safetensors import SafetensorError, safe_open
 from torch.profiler import record_function
 from tqdm.auto import tqdm
 from transformers import AutoConfig
 
-from .base_model import HUB_ARGUMENTS, check_vocabulary
-from .configuration_difflm import DiffLMConfig, DiffLMPipelineConfig
+from .configuration_difflm import DiffLMPipelineConfig
 from .denoiser import DiffLMDenoiser
-from .hub.upload import commit_files, explain_hub_errors, folder_files, full_repo_id
+from .hub.loading import load_vae_with_base, pipeline_folder
+from .hub.upload import commit_files, folder_files, full_repo_id
 from .modeling_difflm import DiffLMModel
 from .processing_difflm import DiffLMProcessor
 from .records import JSONCodec, TextCodec
@@ -41,19 +40,6 @@ from .utils import map_in_threads
 
 
 OutputType = Literal["dict", "pandas", "dataset", "text"]
-FILES = (  # of a saved pipeline
-    "model_index.json",
-    "vae/config.json",
-    "vae/model*.safetensors",
-    "denoiser/config.json",
-    "denoiser/diffusion_pytorch_model*.safetensors",
-    "scheduler/scheduler_config.json",
-    "processor/processor_config.json",
-    "processor/tokenizer_config.json",
-    "processor/tokenizer.*",
-    "processor/encoder_tokenizer/tokenizer_config.json",
-    "processor/encoder_tokenizer/tokenizer.*",
-)
 # What the causal LM writes at once, unless the caller says otherwise: activations of more records leave the caches of
 # processors, and more tokens take much memory.
 BATCH_SIZE, BATCH_TOKENS = 2048, 2**19
@@ -125,21 +111,15 @@ class DiffLMPipeline(DiffusionPipeline):
         register()
         name = os.fspath(pretrained_model_name_or_path)
         kwargs.setdefault("use_safetensors", True)
-        is_local = os.path.isdir(name)
-        with explain_hub_errors(name, is_upload=False) if not is_local else nullcontext():
-            try:
-                folder = Path(name if is_local else cls.download(name, **kwargs))
-            except (OSError, ValueError) as error:
-                raise OSError(f"{name} is neither a folder nor a model that the Hub gives: {error}") from error
-        _check_files(folder, given=kwargs)
+        folder = pipeline_folder(name, cls.download, **kwargs)
         if "vae" not in kwargs:
-            kwargs |= _load_vae_with_base(folder, base_model, kwargs)
+            kwargs |= load_vae_with_base(folder, base_model, kwargs)
         elif base_model is not None:
             raise ValueError("base_model and vae exclude each other: load the vae with that base_model")
         pipe = super().from_pretrained(folder, **kwargs)
         pipe.register_to_config(_name_or_path=name)
         # A snapshot of the Hub has its commit for a name.
-        pipe.revision = None if is_local else folder.name
+        pipe.revision = None if os.path.isdir(name) else folder.name
         return pipe
 
     @classmethod
@@ -520,62 +500,9 @@ class DiffLMPipeline(DiffusionPipeline):
         return texts if output_type == "text" else [json.loads(text) for text in texts]
 
 
-def _load_vae_with_base(
-    folder: Path, base_model: str | os.PathLike | None, kwargs: dict[str, Any]
-) -> dict[str, DiffLMModel]:
-    """
-    The VAE of a pipeline whose base LM is elsewhere, by the pipeline's `kwargs`; none where there is no such base.
-    diffusers, which would load it, hands on neither a token nor a cache.
-    """
-    if base_model is None and DiffLMConfig.from_pretrained(folder / "vae").base_model is None:
-        return {}
-    if kwargs.get("quantization_config") is not None:
-        raise ValueError(
-            "quantization_config does not reach the base model; load it by DiffLMModel.from_pretrained(..., "
-            "subfolder='vae', quantization_config=BitsAndBytesConfig(...)), and pass it as vae"
-        )
-    where = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-    if base_model is not None:
-        processor = kwargs.get("processor") or DiffLMProcessor.from_pretrained(folder / "processor")
-        check_vocabulary(processor.tokenizer, base_model, **where)
-    dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
-    if isinstance(dtype, dict):
-        dtype = dtype.get("vae", dtype.get("default"))
-    vae = DiffLMModel.from_pretrained(
-        folder / "vae",
-        base_model=base_model,
-        dtype="auto" if dtype is None else dtype,
-        **{name: kwargs[name] for name in ("device_map", "max_memory", "offload_folder") if name in kwargs},
-        **where,
-    )
-    return {"vae": vae}
-
-
 def _draw_seed(generator: torch.Generator | None) -> int:
     """One number that stands for all records of a call: each block then has a generator of its own."""
     return int(torch.randint(2**62, (), generator=generator, device=None if generator is None else generator.device))
-
-
-def _check_files(folder: Path, given: Container[str]) -> None:
-    """Raises an `OSError` for the first file that is missing or cut short, but for components that are given."""
-    if not (folder / "model_index.json").is_file():
-        raise FileNotFoundError(
-            f"{folder} holds no pipeline: model_index.json is missing; if its training was cut off, resume it"
-        )
-    for pattern in FILES:
-        if pattern.split("/")[0] in given:
-            continue
-        paths = sorted(folder.glob(pattern))
-        if not paths:
-            raise FileNotFoundError(f"{folder / pattern} is missing; copy the model anew, or train it again")
-        for path in paths:
-            try:
-                if path.suffix == ".json":
-                    json.loads(path.read_text(encoding="utf-8"))
-                elif path.suffix == ".safetensors":
-                    safe_open(path, "pt")
-            except (ValueError, SafetensorError) as error:
-                raise OSError(f"{path} is damaged ({error}); copy the model anew, or train it again") from error
 
 
 def _mix(*numbers: int) -> int:
