@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from numbers import Integral
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -31,7 +30,7 @@ from transformers import AutoConfig
 from .configuration_difflm import DiffLMPipelineConfig
 from .denoiser import DiffLMDenoiser
 from .hub.loading import load_vae_with_base, pipeline_folder
-from .hub.upload import commit_files, folder_files, full_repo_id
+from .hub.publishing import push_pipeline
 from .modeling_difflm import DiffLMModel
 from .processing_difflm import DiffLMProcessor
 from .records import JSONCodec, TextCodec
@@ -108,7 +107,7 @@ class DiffLMPipeline(DiffusionPipeline):
             `OSError`: when there is no such pipeline, or a file of it is missing or damaged. The message names it.
             `ValueError`: when `base_model` is another than the one that the checkpoint was trained with.
         """
-        register()
+        register_components()
         name = os.fspath(pretrained_model_name_or_path)
         kwargs.setdefault("use_safetensors", True)
         folder = pipeline_folder(name, cls.download, **kwargs)
@@ -196,7 +195,7 @@ class DiffLMPipeline(DiffusionPipeline):
             card (`ModelCard`, `str` or `Path`, *optional*): A card, or its file, in place of a generated one.
             evaluation (`str` or `Path`, *optional*): A folder of `difflm evaluate`, for the figures in the card.
             license (`str`, *optional*): The Hub's identifier of the licence of the weights.
-            datasets, language, tags, include_data_plots (*optional*): As [`~difflm_hf.hub.model_card`] has them.
+            datasets, language, tags, include_data_plots (*optional*): As [`~difflm_hf.hub.cards.model_card`] has them.
             include_code (`bool`, defaults to `False`):
                 Push the code too: where `difflm_hf` is not installed, the model then loads with
                 `trust_remote_code=True`.
@@ -207,7 +206,7 @@ class DiffLMPipeline(DiffusionPipeline):
             max_shard_size (`int` or `str`, *optional*): Bytes of a file of weights.
             kwargs (*optional*):
                 `private`, `token`, `revision`, `create_pr`, `commit_message` and `commit_description` of
-                [`~difflm_hf.hub.commit_files`].
+                [`~difflm_hf.hub.upload.commit_files`].
 
         Returns:
             `CommitInfo`.
@@ -216,40 +215,22 @@ class DiffLMPipeline(DiffusionPipeline):
             `ValueError`: for what may not be published, before anything is sent.
             `HfHubHTTPError`, `ConnectionError`: when the Hub refuses, or is out of reach. The message says what to do.
         """
-        try:
-            # By their names: repositories that carry this file carry neither of these.
-            cards, remote_code = import_module("difflm_hf.hub.cards"), import_module("difflm_hf.hub.remote_code")
-        except ImportError as error:
-            raise ImportError("to push a model, install the package difflm_hf") from error
-        if card is not None and not isinstance(card, ModelCard) and not Path(card).is_file():
-            raise ValueError(f"card={card!r} is no file; give a ModelCard, or the file of one")
-        if not allow_rare_categories:
-            self.processor.check_publishable()
-        if not include_base_weights:
-            self.vae.check_publishable()
-        repo_id = full_repo_id(repo_id, kwargs.get("token"))
-        with TemporaryDirectory() as folder:
-            self.save_pretrained(folder, include_base_weights=include_base_weights, max_shard_size=max_shard_size)
-            if include_code:
-                remote_code.add_code(folder)
-            files: dict[str, Path | bytes] = {**folder_files(folder)}
-            if evaluation is not None:
-                files |= cards.plot_files(evaluation, include_data_plots)
-            if card is None:
-                facts = license, datasets, language, tags, include_data_plots
-                card = cards.model_card(self, repo_id, evaluation, *facts)
-            files["README.md"] = str(card).encode() if isinstance(card, ModelCard) else Path(card)
-            commit = commit_files(
-                files,
-                repo_id,
-                **{"commit_message": f"Upload {type(self).__name__}", **kwargs},
-                delete_patterns=[f"{name}/*" for name in (*self.components, "plots", "checkpoints")]
-                + ["difflm_hf*.py"],
-            )
-        if commit.pr_url is None:
-            self.register_to_config(_name_or_path=repo_id)
-            self.revision = commit.oid
-        return commit
+        return push_pipeline(
+            self,
+            repo_id,
+            card=card,
+            evaluation=evaluation,
+            license=license,
+            datasets=datasets,
+            language=language,
+            tags=tags,
+            include_data_plots=include_data_plots,
+            include_code=include_code,
+            include_base_weights=include_base_weights,
+            allow_rare_categories=allow_rare_categories,
+            max_shard_size=max_shard_size,
+            **kwargs,
+        )
 
     @torch.no_grad()
     def __call__(
@@ -519,12 +500,12 @@ LIBRARIES = {  # in which `DiffusionPipeline.from_pretrained` looks for the clas
 }
 
 
-def register() -> None:
+def register_components() -> None:
     """Makes the classes of this module, and not of another copy of it, those that model_index.json names."""
     for cls, library in LIBRARIES.items():
         # Imported here: transformers puts another module object in its place while it is being imported.
         setattr(import_module(library), cls.__name__, cls)
 
 
-register()
+register_components()
 AutoConfig.register(DiffLMPipelineConfig.model_type, DiffLMPipelineConfig, exist_ok=True)
