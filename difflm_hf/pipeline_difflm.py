@@ -3,61 +3,39 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from importlib import import_module
-from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import torch
 import torch.nn.functional as F
-from datasets import Dataset, DatasetInfo
-from diffusers import DiffusionPipeline, SchedulerMixin
-from diffusers.utils import BaseOutput
+from diffusers import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import CommitInfo, ModelCard
 from torch.profiler import record_function
-from tqdm.auto import tqdm
 from transformers import AutoConfig
 
+from .blocks import BlockwisePipeline, DiffLMPipelineOutput, OutputType
 from .configuration_difflm import DiffLMPipelineConfig
 from .denoiser import DiffLMDenoiser
 from .hub.loading import load_vae_with_base, pipeline_folder
 from .hub.publishing import push_pipeline
 from .modeling_difflm import DiffLMModel
 from .processing_difflm import DiffLMProcessor
-from .records import JSONCodec, TextCodec
 from .scheduling_latent_edm import LatentEDMScheduler
-from .utils import map_in_threads
 
 
-OutputType = Literal["dict", "pandas", "dataset", "text"]
 # What the causal LM writes at once, unless the caller says otherwise: activations of more records leave the caches of
 # processors, and more tokens take much memory.
 BATCH_SIZE, BATCH_TOKENS = 2048, 2**19
-MAX_ATTEMPTS = 20  # rounds of sampling documents before giving up
 
 
-@dataclass
-class DiffLMPipelineOutput(BaseOutput):
-    """
-    Output of [`DiffLMPipeline`].
-
-    Args:
-        records (`list[dict]`, `pandas.DataFrame`, `datasets.Dataset` or `list[str]`): The records.
-    """
-
-    records: list[dict[str, Any]] | pd.DataFrame | Dataset | list[str]
-
-
-class DiffLMPipeline(DiffusionPipeline):
+class DiffLMPipeline(BlockwisePipeline):
     """
     Generates records.
 
@@ -278,138 +256,37 @@ class DiffLMPipeline(DiffusionPipeline):
         ```
         """
         self.check_inputs(num_records, num_inference_steps, temperature, top_p, batch_size, output_type)
-        sampling = (num_inference_steps, temperature, top_p, batch_size, callback_on_step_end)
-        with self.progress_bar(total=num_records) as progress_bar:
-            tables = list(self._generate_blocks(_draw_seed(generator), 0, num_records, sampling, progress_bar))
-        records = self.format_records(pd.concat(tables, ignore_index=True), output_type)
+        sampling = {
+            "num_inference_steps": num_inference_steps,
+            "temperature": temperature,
+            "top_p": top_p,
+            "batch_size": batch_size,
+            "callback_on_step_end": callback_on_step_end,
+        }
+        table = pd.concat(self._generate_blocks(num_records, sampling, generator), ignore_index=True)
+        records = self.format_records(table, output_type)
         return DiffLMPipelineOutput(records) if return_dict else (records,)
 
-    @torch.no_grad()
-    def stream(
+    def generate_batches(
         self,
         num_records: int,
-        num_inference_steps: int = 12,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        batch_size: int | None = None,
-        generator: torch.Generator | None = None,
-        first_block: int = 0,
-    ) -> Iterator[pa.RecordBatch]:
-        """
-        Generates records block by block, in memory that does not depend on their number.
-
-        The records are those of a call with the same arguments.
-
-        Args:
-            num_records (`int`): Records to generate.
-            num_inference_steps, temperature, top_p, batch_size, generator: As in the call.
-            first_block (`int`, defaults to 0):
-                The block to begin with: `first_block * pipe.config.block_size` records are passed over, and not
-                computed.
-
-        Yields:
-            `pyarrow.RecordBatch`: A block of `pipe.config.block_size` records, the last one perhaps of fewer, all with
-            the schema `pipe.processor.schema.to_arrow()`.
-
-        Raises:
-            `ValueError`, `RuntimeError`: As in the call.
-
-        Example:
-
-        ```python
-        >>> for batch in pipe.stream(10_000_000, generator=torch.Generator().manual_seed(0)):
-        ...     writer.write_batch(batch)
-        ```
-        """
-        self.check_inputs(num_records, num_inference_steps, temperature, top_p, batch_size, "pandas")
-        sampling = (num_inference_steps, temperature, top_p, batch_size, None)
-        schema = self.processor.schema
-        with self.progress_bar(total=num_records) as progress_bar:
-            for table in self._generate_blocks(
-                _draw_seed(generator), first_block, num_records, sampling, progress_bar
-            ):
-                yield schema.to_record_batch(table)
-
-    def _generate_blocks(
-        self, seed: int, first_block: int, num_records: int, sampling: tuple, progress_bar: tqdm
-    ) -> Iterator[pd.DataFrame]:
-        """The blocks of a seed from `first_block` on, up to `num_records` records from there."""
-
-        def generate(start: int) -> pd.DataFrame:
-            size = min(num_records - start, self.config.block_size)
-            block = first_block + start // self.config.block_size
-            return self.generate_block(seed, block, *sampling, num_records=size)
-
-        starts = range(0, num_records, self.config.block_size)
-        # The products of a small model on a CPU are too small to share among threads; whole blocks are not.
-        *_, callback = sampling
-        has_own_threads = self.device.type == "cpu" and self.processor.is_compact and callback is None
-        for table in map_in_threads(generate, starts) if has_own_threads else map(generate, starts):
-            yield table
-            progress_bar.update(len(table))
-
-    def check_inputs(
-        self,
-        num_records: int,
+        generator: torch.Generator,
         num_inference_steps: int,
         temperature: float,
         top_p: float,
         batch_size: int | None,
-        output_type: str,
-    ) -> None:
-        """Raises a `ValueError` for the first argument out of range."""
-        for name, value in (
-            ("num_records", num_records),
-            ("num_inference_steps", num_inference_steps),
-            ("batch_size", batch_size if batch_size is not None else 1),
-        ):
-            if not isinstance(value, Integral) or value < 1:
-                raise ValueError(f"{name}={value!r} is not a positive integer")
-        if temperature < 0:
-            raise ValueError(f"temperature={temperature} is negative; 0 is greedy, 1 the model's own distribution")
-        if not 0 < top_p <= 1:
-            raise ValueError(f"top_p={top_p} is not in (0, 1]")
-        if output_type not in get_args(OutputType):
-            raise ValueError(f"output_type={output_type!r} is not one of {', '.join(map(repr, get_args(OutputType)))}")
-
-    @torch.no_grad()
-    def generate_block(
-        self,
-        seed: int,
-        block: int,
-        num_inference_steps: int = 12,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        batch_size: int | None = None,
-        callback_on_step_end: Callable | None = None,
-        num_records: int | None = None,
-    ) -> pd.DataFrame:
-        """
-        Generates block number `block` of a seed: `block_size` records, or the first `num_records` of them. Batches of
-        `batch_size` that are not needed for these are not decoded.
-
-        Returns:
-            `pandas.DataFrame` of the records.
-        """
-        size = self.config.block_size
-        num_records = size if num_records is None else num_records
+        callback_on_step_end: Callable | None,
+    ) -> Iterator[pd.DataFrame]:
         batch_size = batch_size or max(1, min(BATCH_SIZE, BATCH_TOKENS // self.vae.config.max_record_length))
-        tables: list[pd.DataFrame] = []
-        for attempt in range(MAX_ATTEMPTS):
-            generator = torch.Generator().manual_seed(_mix(seed, block, attempt))
-            with record_function("difflm::latents"):
-                latents = self.generate_latents(size, num_inference_steps, generator, callback_on_step_end)
-            length = self.vae.config.max_record_length - 1
-            uniforms = torch.rand(size, length, generator=generator)
-            within_bin_offsets = torch.rand(size, self.processor.num_offsets, generator=generator, dtype=torch.float64)
-            for batch in zip(*(t.split(batch_size) for t in (latents, uniforms, within_bin_offsets))):
-                tables.append(self.decode_latents(*batch, temperature, top_p)[0])
-                if (num_valid := sum(map(len, tables))) >= num_records:
-                    return pd.concat(tables, ignore_index=True).iloc[:num_records]
-        raise RuntimeError(
-            f"only {num_valid} of {MAX_ATTEMPTS * size} texts were valid records, and the others not, or without end; "
-            "train longer, or lower the temperature"
+        with record_function("difflm::latents"):
+            latents = self.generate_latents(num_records, num_inference_steps, generator, callback_on_step_end)
+        length = self.vae.config.max_record_length - 1
+        uniforms = torch.rand(num_records, length, generator=generator)
+        within_bin_offsets = torch.rand(
+            num_records, self.processor.num_offsets, generator=generator, dtype=torch.float64
         )
+        for batch in zip(*(t.split(batch_size) for t in (latents, uniforms, within_bin_offsets))):
+            yield self.decode_latents(*batch, temperature, top_p)[0]
 
     def generate_latents(
         self,
@@ -466,29 +343,6 @@ class DiffLMPipeline(DiffusionPipeline):
         ids = torch.cat([F.pad(batch, (0, length - batch.shape[1]), value=pad_id) for batch in batches])
         with record_function("difflm::records"):
             return self.processor.decode_records(ids.cpu().numpy(), within_bin_offsets.numpy())
-
-    def format_records(self, table: pd.DataFrame, output_type: OutputType) -> Any:
-        """A table of records as `output_type` says."""
-        if output_type == "pandas":
-            return table
-        if output_type == "dataset":
-            schema = self.processor.schema
-            data = pa.Table.from_batches([schema.to_record_batch(table)])
-            return Dataset(data, DatasetInfo(features=schema.to_features()))
-        if output_type == "text" and isinstance(self.processor.codec, TextCodec):
-            return self.processor.codec.encode(table)
-        texts = JSONCodec(self.processor.schema).encode(table)
-        return texts if output_type == "text" else [json.loads(text) for text in texts]
-
-
-def _draw_seed(generator: torch.Generator | None) -> int:
-    """One number that stands for all records of a call: each block then has a generator of its own."""
-    return int(torch.randint(2**62, (), generator=generator, device=None if generator is None else generator.device))
-
-
-def _mix(*numbers: int) -> int:
-    """One 64-bit seed from several numbers, none of which can be guessed from another's."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 LIBRARIES = {  # in which `DiffusionPipeline.from_pretrained` looks for the classes that model_index.json names

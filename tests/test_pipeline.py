@@ -17,6 +17,7 @@ from diffusers import DiffusionPipeline, EDMDPMSolverMultistepScheduler, EDMEule
 from tiny import make_table, seeded
 from transformers import AutoConfig, pipeline
 
+import difflm_hf
 from difflm_hf import (
     DiffLMDenoiser,
     DiffLMModel,
@@ -430,6 +431,7 @@ def test_batches_of_the_task(folder, monkeypatch):
     monkeypatch.setattr(
         DiffLMForCausalLM, "sample_records", lambda self, z, *a: sizes.append(len(z)) or sample_records(self, z, *a)
     )
+    difflm_hf.register()
     generate = pipeline("record-generation", model=str(folder))
     expected = generate(20, seed=0)
     assert set(sizes) == {BLOCK}

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from tiny import make_table, seeded
 
-import difflm_hf.shards
+import difflm_hf.blocks
 from difflm_hf import DiffLMPipeline, RecordSchema, train
-from difflm_hf.shards import write_shards
+from difflm_hf.blocks import write_shards
 from difflm_hf.utils import MAX_WORKERS
 
 
@@ -25,12 +25,12 @@ BLOCK = 64
 SHARD = 2 * BLOCK
 RUN = """
 import sys
-import difflm_hf.shards
+import difflm_hf.blocks
 from difflm_hf import DiffLMPipeline
-difflm_hf.shards.RECORDS_PER_SHARD = {shard}
+difflm_hf.blocks.RECORDS_PER_SHARD = {shard}
 pipe = DiffLMPipeline.from_pretrained(sys.argv[1])
 print("ready", flush=True)
-difflm_hf.shards.write_shards(pipe, sys.argv[2], int(sys.argv[3]), seed=3)
+difflm_hf.blocks.write_shards(pipe, sys.argv[2], int(sys.argv[3]), seed=3)
 """
 
 
@@ -44,7 +44,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def pipe(folder, monkeypatch) -> DiffLMPipeline:
-    monkeypatch.setattr(difflm_hf.shards, "RECORDS_PER_SHARD", SHARD - 1)  # rounded up to whole blocks
+    monkeypatch.setattr(difflm_hf.blocks, "RECORDS_PER_SHARD", SHARD - 1)  # rounded up to whole blocks
     pipe = DiffLMPipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
     return pipe

@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 
 from huggingface_hub import CommitInfo
 
+from ..blocks import MANIFEST, write_shards
 from ..pipeline_difflm import DiffLMPipeline
-from ..shards import MANIFEST, write_shards
 from .cards import dataset_card, plot_files
 from .upload import commit_files, full_repo_id
 
