@@ -27,7 +27,7 @@ from .hub.loading import load_vae_with_base, pipeline_folder
 from .hub.publishing import push_pipeline
 from .modeling_difflm import DiffLMModel
 from .processing_difflm import DiffLMProcessor
-from .scheduling_latent_edm import LatentEDMScheduler
+from .scheduling_latent_edm import LatentEDMScheduler, initial_std
 
 
 # What the causal LM writes at once, unless the caller says otherwise: activations of more records leave the caches of
@@ -305,7 +305,7 @@ class DiffLMPipeline(BlockwisePipeline):
         scheduler = self.scheduler if callback_on_step_end is not None else copy.deepcopy(self.scheduler)
         scheduler.set_timesteps(num_inference_steps, device=self.device)
         shape = (num_latents, self.denoiser.config.latent_size)
-        latents = randn_tensor(shape, generator=generator, device=self.device) * scheduler.init_noise_sigma
+        latents = randn_tensor(shape, generator=generator, device=self.device) * initial_std(scheduler)
         for step, timestep in enumerate(scheduler.timesteps):
             output = self.denoiser(scheduler.scale_model_input(latents, timestep), timestep)
             latents = scheduler.step(output, timestep, latents, generator=generator).prev_sample

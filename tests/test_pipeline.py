@@ -333,6 +333,19 @@ def test_schedulers_of_diffusers(pipe, scheduler, tmp_path):
     pd.testing.assert_frame_equal(table_of(loaded, 30), table_of(pipe, 30))
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "num_inference_steps"), [(None, 12), (EDMEulerScheduler, 1000), (LatentEDMScheduler, 50)]
+)
+def test_latents_are_as_wide_as_those_of_training(pipe, monkeypatch, scheduler, num_inference_steps):
+    """With a denoiser that is exact for a normal distribution."""
+    monkeypatch.setattr(pipe.denoiser, "forward", lambda scaled, timestep: torch.zeros_like(scaled))
+    if scheduler is not None:
+        pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+    latents = pipe.generate_latents(100_000, num_inference_steps, seeded())
+    spread = pipe.denoiser.normalize_latents(latents).std(0) / pipe.scheduler.config.sigma_data
+    torch.testing.assert_close(spread, torch.ones(4), atol=0.01, rtol=0)
+
+
 def test_churn(pipe):
     calm = pipe.generate_latents(50, generator=seeded())
     pipe.scheduler = LatentEDMScheduler.from_config(pipe.scheduler.config, s_churn=10)
