@@ -299,13 +299,15 @@ class DiffLMPipeline(BlockwisePipeline):
         Samples latents z from the denoiser.
 
         Returns:
-            `torch.Tensor` of shape `(num_latents, latent_size)`.
+            `torch.Tensor` of shape `(num_latents, latent_size)`, on the device of the denoiser.
         """
+        # Components may be on different devices, and `self.device` is that of one of them.
+        device = self.denoiser.device
         # A schedule of its own for each block, as blocks run side by side; callbacks, for which they do not, see it.
         scheduler = self.scheduler if callback_on_step_end is not None else copy.deepcopy(self.scheduler)
-        scheduler.set_timesteps(num_inference_steps, device=self.device)
+        scheduler.set_timesteps(num_inference_steps, device=device)
         shape = (num_latents, self.denoiser.config.latent_size)
-        latents = randn_tensor(shape, generator=generator, device=self.device) * initial_std(scheduler)
+        latents = randn_tensor(shape, generator=generator, device=device) * initial_std(scheduler)
         for step, timestep in enumerate(scheduler.timesteps):
             output = self.denoiser(scheduler.scale_model_input(latents, timestep), timestep)
             latents = scheduler.step(output, timestep, latents, generator=generator).prev_sample
@@ -326,7 +328,7 @@ class DiffLMPipeline(BlockwisePipeline):
         Lets the causal LM write a record for each latent.
 
         Args:
-            latents (`torch.Tensor` of shape `(num_latents, latent_size)`): Latents z.
+            latents (`torch.Tensor` of shape `(num_latents, latent_size)`): Latents z, on any device.
             uniforms (`torch.Tensor` of shape `(num_latents, max_record_length - 1)`): Random numbers that choose ids.
             within_bin_offsets (`torch.Tensor` of shape `(num_latents, num_offsets)`): And those inside the steps.
             temperature, top_p, batch_size: As in the call.
@@ -334,6 +336,7 @@ class DiffLMPipeline(BlockwisePipeline):
         Returns:
             The valid records, and a mask of shape `(num_latents,)` that says which they are.
         """
+        latents = latents.to(self.vae.decoder.device)
         batches = [
             self.vae.decoder.sample_records(z, u, temperature, top_p, self.processor.grammar)
             for z, u in zip(latents.split(batch_size or len(latents)), uniforms.split(batch_size or len(latents)))

@@ -377,6 +377,28 @@ def test_bfloat16(folder):
         assert records == pipe(80, generator=seeded()).records
 
 
+def test_latents_follow_the_denoiser(pipe, monkeypatch):
+    """Wherever the rest of the pipeline is."""
+    expected = pipe.generate_latents(5, generator=seeded())
+    monkeypatch.setattr(DiffLMPipeline, "device", torch.device("meta"))
+    torch.testing.assert_close(pipe.generate_latents(5, generator=seeded()), expected)
+
+
+def test_latents_follow_the_decoder(pipe, monkeypatch):
+    devices, length = [], pipe.vae.config.max_record_length - 1
+
+    def sample_records(self, latents, uniforms, *args):
+        devices.append(latents.device.type)  # where random numbers follow them
+        return torch.ones(len(latents), length + 1, dtype=torch.long)
+
+    monkeypatch.setattr(DiffLMForCausalLM, "sample_records", sample_records)
+    monkeypatch.setattr(pipe.processor, "decode_records", lambda ids, within_bin_offsets: (ids, within_bin_offsets))
+    pipe.vae.to("meta")
+    latents = pipe.generate_latents(6, generator=seeded())
+    pipe.decode_latents(latents, torch.rand(6, length), torch.rand(6, pipe.processor.num_offsets), batch_size=4)
+    assert devices == ["meta", "meta"]
+
+
 # Files
 
 
