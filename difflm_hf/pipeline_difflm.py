@@ -139,13 +139,10 @@ class DiffLMPipeline(BlockwisePipeline):
             self.save_pretrained(save_directory, **sizes)
             self.push_to_hub(repo_id or Path(save_directory).absolute().name, **sizes, **kwargs)
             return
-        name = self.name_or_path
-        self.register_to_config(_name_or_path="")  # a path of this machine says nothing elsewhere
-        try:
-            with self.vae.with_base_weights() if include_base_weights else nullcontext():
-                super().save_pretrained(save_directory, max_shard_size=max_shard_size, **kwargs)
-        finally:
-            self.register_to_config(_name_or_path=name)
+        nameless = copy.copy(self)  # others may read the name of this one meanwhile
+        nameless.register_to_config(_name_or_path="")  # a path of this machine says nothing elsewhere
+        with self.vae.with_base_weights() if include_base_weights else nullcontext():
+            super(DiffLMPipeline, nameless).save_pretrained(save_directory, max_shard_size=max_shard_size, **kwargs)
         DiffLMPipelineConfig(architectures=[type(self).__name__]).save_pretrained(save_directory)
 
     def push_to_hub(

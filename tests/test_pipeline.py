@@ -402,6 +402,22 @@ def test_latents_follow_the_decoder(pipe, monkeypatch):
 # Files
 
 
+def test_saving_leaves_the_pipeline_alone(pipe, folder, tmp_path, monkeypatch):
+    """While it is saved, too, when another thread may read its name."""
+    names = []
+    save_pretrained = DiffLMModel.save_pretrained
+    monkeypatch.setattr(
+        DiffLMModel,
+        "save_pretrained",
+        lambda self, *args, **kwargs: names.append(pipe.name_or_path) or save_pretrained(self, *args, **kwargs),
+    )
+    config = dict(pipe.config)
+    pipe.save_pretrained(tmp_path)
+    assert names == [str(folder)]
+    assert dict(pipe.config) == config
+    assert str(folder) not in (tmp_path / "model_index.json").read_text()
+
+
 def test_only_safetensors(folder):
     assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt")]
 
