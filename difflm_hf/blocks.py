@@ -20,7 +20,7 @@ import torch
 from datasets import Dataset, DatasetInfo
 from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
-from safetensors.torch import save
+from torch import nn
 
 from .records import JSONCodec, TextCodec
 from .utils import atomic_write, map_in_threads, release_memory
@@ -266,7 +266,7 @@ def write_shards(
             **sampling,
             "records_per_shard": blocks_per_shard * block_size,
             "block_size": block_size,
-            "dtype": str(pipe.vae.dtype),
+            "dtype": {name: str(model.dtype) for name, model in _models(pipe)},
             "model": fingerprint(pipe),
         },
     )
@@ -291,13 +291,19 @@ def write_shards(
     return files
 
 
+def _models(pipe: BlockwisePipeline) -> list[tuple[str, nn.Module]]:
+    """The components that have weights, by name."""
+    return sorted((name, part) for name, part in pipe.components.items() if isinstance(part, nn.Module))
+
+
 def fingerprint(pipe: BlockwisePipeline) -> str:
     """A hash of all that decides which records a seed gives, but for how they are sampled."""
     digest = hashlib.sha256()
-    for part in (pipe.vae, pipe.denoiser):
-        weights = {name: weight.cpu().contiguous() for name, weight in part.state_dict().items()}
-        for name in sorted(weights):
-            digest.update(save({name: weights[name]}))
+    for name, model in _models(pipe):
+        for key, weight in sorted(model.state_dict().items()):
+            digest.update(f"{name}.{key} {weight.dtype} {tuple(weight.shape)}\n".encode())
+            # One after the other: of weights on a GPU there is then but one copy in memory.
+            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     digest.update(json.dumps(pipe.processor.schema.to_dict(), default=str).encode())
     digest.update(json.dumps([type(pipe.scheduler).__name__, dict(pipe.scheduler.config)], default=str).encode())
     return digest.hexdigest()
