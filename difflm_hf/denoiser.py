@@ -8,7 +8,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import nn
 
-from .hub.upload import PushToHubMixin
+from .hub.mixin import PushToHubMixin
 
 
 class ResidualBlock(nn.Module):

@@ -45,7 +45,7 @@ from .base_model import (
 )
 from .cache import BufferedLayer, buffered_cache
 from .configuration_difflm import DiffLMConfig
-from .hub.upload import PushToHubMixin
+from .hub.mixin import PushToHubMixin
 from .injection import build_injection
 from .records.grammar import JSONGrammar
 

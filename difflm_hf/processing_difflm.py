@@ -14,7 +14,7 @@ from huggingface_hub import CommitInfo
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from .configuration_difflm import DiffLMConfig
-from .hub.upload import PushToHubMixin
+from .hub.mixin import PushToHubMixin
 from .records import CODECS, CompactCodec, JSONCodec, RecordCodec, RecordSchema, TextCodec, read_table
 from .records.bpe import SPECIAL_TOKENS, to_tokenizer, train_bpe
 from .records.codec import special_ids

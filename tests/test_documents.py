@@ -22,7 +22,7 @@ from tiny import make_table, seeded, train, weights
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaMLP
 
-import difflm_hf.shards
+import difflm_hf.blocks
 from difflm_hf import (
     DiffLMPipeline,
     DiffLMProcessor,
@@ -32,10 +32,10 @@ from difflm_hf import (
     RecordSchema,
 )
 from difflm_hf.batches import NUM_LENGTHS, trim_padding
+from difflm_hf.blocks import write_shards
 from difflm_hf.evaluation.latents import evaluate_latents
 from difflm_hf.latents import encode_latents, to_dataset
 from difflm_hf.records import TextCodec, read_table, write_table
-from difflm_hf.shards import write_shards
 from difflm_hf.training import DOCUMENT_RECIPES, RECIPES
 from difflm_hf.training.trainers import LengthGroupedSampler
 
@@ -324,7 +324,7 @@ def test_stream(run, request):
 
 @pytest.mark.parametrize("run", ["text_run", "nested_run"])
 def test_shards(run, request, tmp_path, monkeypatch):
-    monkeypatch.setattr(difflm_hf.shards, "RECORDS_PER_SHARD", BLOCK)
+    monkeypatch.setattr(difflm_hf.blocks, "RECORDS_PER_SHARD", BLOCK)
     pipe = load(request.getfixturevalue(run))
     files = write_shards(pipe, tmp_path / "a", 2 * BLOCK + 3, seed=5)
     assert [len(read_table(file)) for file in files] == [BLOCK, BLOCK, 3]

@@ -23,7 +23,8 @@ from huggingface_hub import HfApi
 from tiny import make_table, seeded, train
 from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor
 
-import difflm_hf.shards
+import difflm_hf
+import difflm_hf.blocks
 from difflm_hf import (
     DiffLMDenoiser,
     DiffLMForCausalLM,
@@ -159,6 +160,7 @@ def load_revisions(revisions: list[str]) -> dict[str, Any]:
     from diffusers import DiffusionPipeline
     from transformers import pipeline
 
+    difflm_hf.register()
     pipes = {revision: DiffLMPipeline.from_pretrained(MODEL, revision=revision) for revision in revisions}
     result = {"texts": {name: texts_of(pipe) for name, pipe in pipes.items()}}
     result["commits"] = {name: pipe.revision for name, pipe in pipes.items()}
@@ -179,6 +181,7 @@ def load_revisions(revisions: list[str]) -> dict[str, Any]:
 def load_offline() -> dict[str, Any]:
     from transformers import pipeline
 
+    difflm_hf.register()
     generate = pipeline("record-generation", model=MODEL)
     generate.model.set_progress_bar_config(disable=True)
     return {
@@ -895,7 +898,7 @@ def test_a_pushed_pipeline_knows_where_it_is(hub, pipe):
 
 def test_datasets(hub, trained, pipe, monkeypatch):
     # Files of few records
-    monkeypatch.setattr(difflm_hf.shards, "RECORDS_PER_SHARD", 16)
+    monkeypatch.setattr(difflm_hf.blocks, "RECORDS_PER_SHARD", 16)
     pipe.register_to_config(block_size=16, _name_or_path=MODEL)
     pipe.revision = trained.commit
     pipe.set_progress_bar_config(disable=True)
