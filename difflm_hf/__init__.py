@@ -3,7 +3,8 @@
 from .configuration_difflm import DiffLMConfig
 from .denoiser import DiffLMDenoiser
 from .hub.datasets import push_dataset
-from .modeling_difflm import DiffLMForCausalLM, DiffLMModel, DiffLMOutput
+from .modeling_difflm import DiffLMModel, DiffLMOutput
+from .modeling_latent_lm import DiffLMForCausalLM
 from .pipeline_difflm import DiffLMPipeline, DiffLMPipelineOutput
 from .processing_difflm import DiffLMProcessor
 from .record_generation import RecordGenerationPipeline

@@ -123,3 +123,7 @@ def _to_config(config: PreTrainedConfig | dict[str, Any] | None, default: str) -
         return AutoConfig.for_model(default, **small)
     # A copy, since what is set here, such as the attention implementation, is not meant for the model it came with.
     return AutoConfig.for_model(**config) if isinstance(config, dict) else copy.deepcopy(config)
+
+
+# Code from a repository may have registered its own copy before.
+AutoConfig.register("difflm", DiffLMConfig, exist_ok=True)

@@ -17,7 +17,9 @@ from transformers import (
 )
 
 from difflm_hf.configuration_difflm import DiffLMConfig
-from difflm_hf.modeling_difflm import DiffLMForCausalLM, DiffLMModel, MovingStandardization
+from difflm_hf.modeling_difflm import DiffLMModel
+from difflm_hf.modeling_latent_lm import DiffLMForCausalLM
+from difflm_hf.posterior import MovingStandardization
 
 
 DECODERS = ["llama", "mistral", "qwen2", "qwen3", "gpt2", "gemma", "gemma2", "gemma3_text"]
