@@ -13,10 +13,10 @@ from transformers.utils import ModelOutput, is_peft_available
 from transformers.utils.hub import resolve_revision
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from .configuration_difflm import DiffLMConfig
+from .configuration_difflm import DiffLMConfig, document_initializer_range
 from .lora import lora_fields, without_lora
 from .modeling_latent_lm import DiffLMForCausalLM
-from .posterior import StandardizedPosterior
+from .posterior import StandardizedPosterior, build_posterior
 from .pretrained_model import DiffLMPreTrainedModel
 
 
@@ -72,10 +72,7 @@ class DiffLMModel(DiffLMPreTrainedModel):
             config.encoder_config = encoder.config
             self.encoder = encoder.get_encoder() if hasattr(encoder, "decoder") else encoder
         size = (config if self.encoder is None else self.encoder.config).get_text_config().hidden_size
-        is_document = config.position_ranges is None
-        self.to_posterior = (
-            StandardizedPosterior(size, config.latent_size) if is_document else nn.Linear(size, 2 * config.latent_size)
-        )
+        self.to_posterior = build_posterior(config.posterior, size, config.latent_size)
         self.decoder = DiffLMForCausalLM(config, lm)
         self.post_init()
 
@@ -135,7 +132,9 @@ class DiffLMModel(DiffLMPreTrainedModel):
                 How the causal LM computes attention: `"eager"`, `"sdpa"` or `"flash_attention_2"`.
             quantization_config (`QuantizationConfigMixin`, *optional*):
                 Loads the frozen causal LM in fewer bits: a `BitsAndBytesConfig`, say, where bitsandbytes is installed.
-            kwargs (*optional*): Further fields of [`DiffLMConfig`].
+            kwargs (*optional*):
+                Further fields of [`DiffLMConfig`], whose `injection_initializer_range` is 0.3/√d_z if not given, but
+                for `injection="input_embed"`.
 
         Raises:
             `ValueError`: for LoRA layers or quantization of a causal LM that is not frozen.
@@ -169,6 +168,8 @@ class DiffLMModel(DiffLMPreTrainedModel):
             # The commit, unless the Hub was out of reach and the revision came from the cache.
             kwargs["base_revision"] = None if is_folder else getattr(revision, "resolved", revision)
         config = DiffLMConfig(decoder_config=lm.config, freeze_decoder=freeze_decoder, **kwargs)
+        if "injection_initializer_range" not in kwargs:
+            config.injection_initializer_range = document_initializer_range(config.latent_size, config.injection)
         # transformers puts quantized models on the GPU.
         return cls(config, encoder, lm).to(lm.device).eval()
 

@@ -69,11 +69,9 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if module is self.injection.projection and self.config.position_ranges is None:
-            # An LM that writes documents goes its own way, and learns to look away from latents that start as noise.
-            # What becomes of these should differ between records, but for what is added to every token.
-            if not self.injection.every_token:
-                init.normal_(module.weight, 0, 0.3 * self.config.latent_size**-0.5)
+        std = self.config.injection_initializer_range
+        if module is self.injection.projection and std is not None:
+            init.normal_(module.weight, 0, std)
 
     def _set_lm(self, lm: PreTrainedModel) -> None:
         self.lm = lm

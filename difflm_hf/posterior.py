@@ -43,6 +43,23 @@ class MovingStandardization(nn.Module):
         self.previous.copy_(batch[-1])
 
 
+class LinearPosterior(nn.Linear):
+    """
+    μ and log σ² as a linear map of the mean-pooled state.
+
+    Args:
+        size (`int`): Dimension of the states.
+        latent_size (`int`): Dimension of z.
+    """
+
+    def __init__(self, size: int, latent_size: int):
+        super().__init__(size, 2 * latent_size)
+
+    def forward(self, states: torch.FloatTensor) -> torch.FloatTensor:
+        """As [`StandardizedPosterior.forward`]."""
+        return super().forward(states.to(self.weight.dtype))
+
+
 class StandardizedPosterior(nn.Module):
     """
     μ and log σ² from the mean-pooled state of a document. Such states are much alike, and what differs between them
@@ -82,3 +99,23 @@ class StandardizedPosterior(nn.Module):
         """
         states = self.standardization(states)
         return torch.cat([self.to_mean(states), self.to_logvar(states)], dim=-1) + self.residual(states)
+
+
+POSTERIORS: dict[str, type[nn.Module]] = {"linear": LinearPosterior, "standardized": StandardizedPosterior}
+
+
+def build_posterior(name: str, size: int, latent_size: int) -> nn.Module:
+    """
+    The map from the mean-pooled state of a record to μ and log σ² that a [`DiffLMConfig`] names.
+
+    Args:
+        name (`str`): `"linear"` or `"standardized"`.
+        size (`int`): Dimension of the states.
+        latent_size (`int`): Dimension of z.
+
+    Raises:
+        `ValueError`: for another name.
+    """
+    if name not in POSTERIORS:
+        raise ValueError(f"posterior={name!r} is not one of {', '.join(map(repr, POSTERIORS))}")
+    return POSTERIORS[name](size, latent_size)

@@ -1,4 +1,5 @@
 import copy
+import json
 import math
 
 import pytest
@@ -16,7 +17,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from difflm_hf.configuration_difflm import DiffLMConfig
+from difflm_hf.configuration_difflm import DiffLMConfig, document_initializer_range
 from difflm_hf.modeling_difflm import DiffLMModel
 from difflm_hf.modeling_latent_lm import DiffLMForCausalLM
 from difflm_hf.posterior import MovingStandardization
@@ -57,7 +58,8 @@ def record_model(tiny_model):
     """A model of records with `RANGES`."""
 
     def make(**fields):
-        fields = {"position_ranges": RANGES, "num_texts": 2, "max_record_length": 14, **fields}
+        ranges = {"position_ranges": RANGES, "num_texts": 2, "max_record_length": 14}
+        fields = {**ranges, "posterior": "linear", **fields}
         return tiny_model(**fields)
 
     return make
@@ -861,8 +863,51 @@ class TestMovingStandardization:
         torch.testing.assert_close(again.encode(ids)[0], model.encode(ids)[0])
 
 
+class TestConfig:
+    """`posterior` and `injection_initializer_range`."""
+
+    ROWS = {"position_ranges": RANGES, "num_texts": 2, "max_record_length": 14}
+
+    @pytest.mark.parametrize("fields", [{}, ROWS], ids=["documents", "rows"])
+    @pytest.mark.parametrize("injection", ["soft_prompt", "input_embed"])
+    def test_checkpoints_that_do_not_state_them(self, tiny_model, ids, tmp_path, injection, fields):
+        posterior, std = ("linear", None) if fields else ("standardized", 0.3 * 3**-0.5)
+        std = None if injection == "input_embed" else std
+        stated = {"posterior": posterior, "injection_initializer_range": std}
+        model = tiny_model(injection=injection, **stated, **fields)
+        model.save_pretrained(tmp_path)
+        config = json.loads((tmp_path / "config.json").read_text())
+        assert stated == {name: config.pop(name) for name in stated}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        loaded, info = DiffLMModel.from_pretrained(tmp_path, output_loading_info=True)
+        assert not any(info.values())
+        assert stated == {name: getattr(loaded.config, name) for name in stated}
+        assert_same_weights(loaded, model)
+        assert torch.equal(loaded.encode(ids)[0], model.encode(ids)[0])
+
+    @pytest.mark.parametrize("fields", [{}, ROWS], ids=["documents", "rows"])
+    @pytest.mark.parametrize("posterior", ["linear", "standardized"])
+    @pytest.mark.parametrize("std", [None, 0.5])
+    @every_injection
+    def test_whatever_the_records(self, tiny_model, tmp_path, injection, std, posterior, fields):
+        tiny_model(
+            injection=injection, posterior=posterior, injection_initializer_range=std, latent_size=64, **fields
+        ).save_pretrained(tmp_path)
+        model = DiffLMModel.from_pretrained(tmp_path)
+        assert (model.config.posterior, model.config.injection_initializer_range) == (posterior, std)
+        assert hasattr(model.to_posterior, "standardization") == (posterior == "standardized")
+        deviation = model.decoder.injection.projection.weight.std().item()
+        assert deviation == pytest.approx(std or SIZES["initializer_range"], rel=0.1)
+
+    def test_unknown_posterior(self, tiny_model):
+        with pytest.raises(ValueError, match="posterior='cubic' is not one of 'linear', 'standardized'"):
+            tiny_model(posterior="cubic")
+
+
 def test_latents_of_documents_differ_from_the_start(tiny_model, record_model):
-    documents, rows = tiny_model(latent_size=64), record_model(latent_size=64)
+    std = document_initializer_range(64, "soft_prompt")
+    documents = tiny_model(latent_size=64, posterior="standardized", injection_initializer_range=std)
+    rows = record_model(latent_size=64)
     states = 5 + 0.01 * torch.randn(400, documents.encoder.config.hidden_size)
     for batch in states.split(10):
         documents.to_posterior.train()(batch)

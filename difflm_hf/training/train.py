@@ -35,7 +35,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 
 from ..batches import TensorDataset
-from ..configuration_difflm import DiffLMConfig
+from ..configuration_difflm import DiffLMConfig, document_initializer_range
 from ..denoiser import DiffLMDenoiser
 from ..latents import encode_latents, to_dataset
 from ..modeling_difflm import DiffLMModel
@@ -413,6 +413,7 @@ def build_model(processor: DiffLMProcessor, recipe: Recipe, injection: str = "so
         latent_size=recipe.latent_size,
         num_latent_tokens=recipe.num_latent_tokens,
         injection=injection,
+        posterior="linear",
     )
     model = DiffLMModel(model_config)
     for embeddings, scale in (
@@ -447,6 +448,8 @@ def build_document_model(
             latent_size=recipe.latent_size,
             num_latent_tokens=recipe.num_latent_tokens,
             injection=injection,
+            injection_initializer_range=document_initializer_range(recipe.latent_size, injection),
+            posterior="standardized",
             encode_with_decoder=True,
             max_record_length=length - 64,
         )
