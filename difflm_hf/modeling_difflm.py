@@ -201,7 +201,6 @@ class DiffLMModel(DiffLMPreTrainedModel):
         else:
             weights = attention_mask[..., None].to(hidden.dtype)
             pooled = (hidden * weights).sum(1) / weights.sum(1)
-        pooled = pooled.to(next(self.to_posterior.parameters()).dtype)
         return self.to_posterior(pooled).float().chunk(2, dim=-1)
 
     def forward(

@@ -6,10 +6,13 @@ import torch
 from torch import nn
 from transformers import initialization as init
 
+from .float32_buffers import Float32Buffers
 
-class MovingStandardization(nn.Module):
+
+class MovingStandardization(Float32Buffers):
     """
-    Brings states to mean 0 and deviation 1 over the records, in each dimension, by moving averages of their moments.
+    Brings states to mean 0 and deviation 1 over the records, in each dimension, by moving averages of their moments,
+    all in float32.
 
     The variance is half of the mean squared difference between records of successive batches (von Neumann, 1941).
     Variances within batches leave out what differs between batches of short and of long records; differences from a
@@ -23,9 +26,10 @@ class MovingStandardization(nn.Module):
 
     def __init__(self, size: int):
         super().__init__()
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("variance", torch.ones(size))
-        self.register_buffer("previous", torch.zeros(size))
+        # The dtype is stated as models are made, and then loaded, in that of their weights.
+        self.register_buffer("mean", torch.zeros(size, dtype=torch.float32))
+        self.register_buffer("variance", torch.ones(size, dtype=torch.float32))
+        self.register_buffer("previous", torch.zeros(size, dtype=torch.float32))
         self.register_buffer("num_batches", torch.zeros((), dtype=torch.long))
 
     def forward(self, states: torch.FloatTensor) -> torch.FloatTensor:
@@ -92,12 +96,12 @@ class StandardizedPosterior(nn.Module):
     def forward(self, states: torch.FloatTensor) -> torch.FloatTensor:
         """
         Args:
-            states (`torch.FloatTensor` of shape `(batch_size, size)`): Mean-pooled states.
+            states (`torch.FloatTensor` of shape `(batch_size, size)`): Mean-pooled states, in float32.
 
         Returns:
-            `torch.FloatTensor` of shape `(batch_size, 2 * latent_size)`: μ, and then log σ².
+            `torch.Tensor` of shape `(batch_size, 2 * latent_size)`: μ, and then log σ², in the dtype of the weights.
         """
-        states = self.standardization(states)
+        states = self.standardization(states).to(self.to_mean.weight.dtype)
         return torch.cat([self.to_mean(states), self.to_logvar(states)], dim=-1) + self.residual(states)
 
 

@@ -1,6 +1,7 @@
 import copy
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -861,6 +862,61 @@ class TestMovingStandardization:
         assert torch.equal(loaded.mean, saved.mean) and loaded.mean.any()
         assert loaded.num_batches == 1
         torch.testing.assert_close(again.encode(ids)[0], model.encode(ids)[0])
+
+
+class TestFloat32Moments:
+    """In bfloat16, a mean of 10 moves in steps of 0.06."""
+
+    @pytest.fixture
+    def states(self):
+        return 10 + 0.01 * torch.randn(200, SIZES["hidden_size"])
+
+    @pytest.fixture
+    def model(self, tiny_model, states):
+        """A model whose moments are those of the states."""
+        model = tiny_model(posterior="standardized").train()
+        for batch in states.split(10):
+            model.to_posterior(batch)
+        return model.eval()
+
+    def assert_close(self, model, states, expected):
+        moments = {name: m.dtype for name, m in model.to_posterior.standardization.named_buffers()}
+        assert moments.pop("num_batches") == torch.long
+        assert set(moments.values()) == {torch.float32}
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+        torch.testing.assert_close(model.to_posterior(states).float(), expected, rtol=0.05, atol=0.05)
+
+    def test_casts(self, model, states, tmp_path):
+        expected = model.to_posterior(states)
+        model.save_pretrained(tmp_path / "float32")
+        for cast in (
+            copy.deepcopy(model).to(torch.bfloat16),
+            copy.deepcopy(model).bfloat16(),
+            nn.ModuleList([copy.deepcopy(model)]).to("cpu", torch.bfloat16)[0],
+            DiffLMModel.from_pretrained(tmp_path / "float32", dtype=torch.bfloat16),
+        ):
+            self.assert_close(cast, states, expected)
+        cast.save_pretrained(tmp_path / "bfloat16")
+        self.assert_close(DiffLMModel.from_pretrained(tmp_path / "bfloat16"), states, expected)
+        assert {buffer.device.type for buffer in cast.to("meta").to_posterior.buffers()} == {"meta"}
+
+    def test_encoding(self, model, states):
+        """Of states in bfloat16, the mean over positions is in float32."""
+        model = model.to(torch.bfloat16)
+        hidden = (10 + 0.5 * torch.randn(20, 400, SIZES["hidden_size"])).bfloat16()
+        model.encoder.forward = lambda **inputs: SimpleNamespace(last_hidden_state=hidden)
+        mean, logvar = model.encode(torch.ones(20, 400, dtype=torch.long))
+        standardization = model.to_posterior.standardization
+        expected = model.float().to_posterior(hidden.float().mean(1))
+        assert standardization(hidden.float().mean(1)).std() > 1
+        torch.testing.assert_close(torch.cat([mean, logvar], 1), expected, rtol=0.05, atol=0.1)
+
+    def test_training(self, tiny_model, states):
+        model = tiny_model(posterior="standardized").to(torch.bfloat16).train()
+        for batch in states.split(10):
+            model.to_posterior(batch)
+        deviation = model.to_posterior.standardization.variance.sqrt()
+        torch.testing.assert_close(deviation, torch.full_like(deviation, 0.01), rtol=0.6, atol=0)
 
 
 class TestConfig:
