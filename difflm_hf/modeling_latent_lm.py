@@ -22,7 +22,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
 from .configuration_difflm import DiffLMConfig
-from .injection import build_injection
+from .injection import build_injection, layer_devices
 from .lora import add_lora, is_lora, lora_parameters
 from .pretrained_model import DiffLMPreTrainedModel
 from .records.grammar import JSONGrammar
@@ -124,7 +124,8 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
                     f"`latents` of shape {tuple(latents.shape)} do not fit {len(inputs_embeds)} sequences and "
                     f"latent_size={self.config.latent_size}"
                 )
-            inputs_embeds, past_key_values = self.injection(latents, inputs_embeds, past_key_values)
+            devices = layer_devices(self.lm)
+            inputs_embeds, past_key_values = self.injection(latents, inputs_embeds, past_key_values, devices)
         if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
             if position_ids is None:
                 # Where padding is on the left, it lies between the virtual tokens and the real ones.

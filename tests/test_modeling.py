@@ -17,8 +17,10 @@ from transformers import (
     StaticCache,
     T5EncoderModel,
 )
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from difflm_hf.configuration_difflm import DiffLMConfig, document_initializer_range
+from difflm_hf.injection import layer_devices
 from difflm_hf.modeling_difflm import DiffLMModel
 from difflm_hf.modeling_latent_lm import DiffLMForCausalLM
 from difflm_hf.posterior import MovingStandardization
@@ -366,6 +368,33 @@ class TestForCausalLM:
     def test_unknown_injection(self, tiny_model):
         with pytest.raises(ValueError, match="injection='telepathy' is not one of 'soft_prompt', 'prefix"):
             tiny_model(injection="telepathy")
+
+
+class TestDevices:
+    """Of an LM that is spread over devices; those of this machine are the CPU, and `meta`."""
+
+    @every_decoder
+    def test_layers_are_found(self, tiny_model, decoder):
+        lm = tiny_model(decoder).decoder.lm
+        assert layer_devices(lm) == [torch.device("cpu")] * 2
+        for layer in lm.base_model.get_submodule("h" if decoder == "gpt2" else "layers"):
+            layer.to("meta")  # as offloading leaves it
+        assert layer_devices(lm) == [None] * 2
+
+    def test_memory_is_where_its_layer_is(self, tiny_model, ids, latents, monkeypatch):
+        class Elsewhere(nn.Module):
+            def parameters(self):
+                yield SimpleNamespace(device=torch.device("meta"), is_meta=False)
+
+        model = tiny_model(injection="kv_memory").decoder
+        monkeypatch.setattr(
+            model.lm, "forward", lambda past_key_values, **_: CausalLMOutputWithPast(None, ids, past_key_values)
+        )
+        model.lm.model.layers[1] = Elsewhere()
+        for cache in None, DynamicCache(config=model.lm.config), StaticCache(model.lm.config, max_cache_len=16):
+            layers = model(ids, latents=latents, past_key_values=cache).past_key_values.layers
+            assert [layer.keys.device.type for layer in layers] == ["cpu", "meta"]
+            assert [layer.values.device.type for layer in layers] == ["cpu", "meta"]
 
 
 class TestModel:
