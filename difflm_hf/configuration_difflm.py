@@ -108,8 +108,9 @@ class DiffLMConfig(PreTrainedConfig):
         return loaded
 
     def to_dict(self) -> dict[str, Any]:
+        # Paths of this machine say nothing elsewhere.
+        fields = _without_paths(super().to_dict())
         # How a base was quantized is up to who loads it, and nothing else of a checkpoint is quantized.
-        fields = super().to_dict()
         fields["decoder_config"].pop("quantization_config", None)
         return fields
 
@@ -144,6 +145,14 @@ def _implied_fields(fields: dict[str, Any]) -> dict[str, Any]:
     return {
         "posterior": "standardized",
         "injection_initializer_range": document_initializer_range(latent_size, injection),
+    }
+
+
+def _without_paths(fields: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_paths(value) if isinstance(value, dict) else value
+        for name, value in fields.items()
+        if name != "_name_or_path"
     }
 
 

@@ -86,8 +86,12 @@ class DiffLMDenoiser(Float32Buffers, PushToHubMixin, ModelMixin, ConfigMixin):
         self.register_buffer("latent_std", torch.ones(latent_size, dtype=torch.float32))
 
     def save_config(self, *args, **kwargs) -> None:
+        name = self.config.get("_name_or_path", "")
         self.register_to_config(_name_or_path="")  # a path of this machine says nothing elsewhere
-        super().save_config(*args, **kwargs)
+        try:
+            super().save_config(*args, **kwargs)
+        finally:
+            self.register_to_config(_name_or_path=name)
 
     def normalize_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents z, of shape `(batch_size, latent_size)`, on the scale of the diffusion, in float32."""

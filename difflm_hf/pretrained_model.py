@@ -129,9 +129,6 @@ class DiffLMPreTrainedModel(PushToHubMixin, PreTrainedModel):
         """
         if kwargs.get("push_to_hub") and not include_base_weights:
             self.check_publishable()
-        # Paths of this machine say nothing elsewhere.
-        for config in filter(None, (self.config, self.config.encoder_config, self.config.decoder_config)):
-            config.name_or_path = ""
         # A base that is trained after all is another one.
         is_whole = include_base_weights or not self.config.freeze_decoder
         with self.with_base_weights() if is_whole else nullcontext():

@@ -86,6 +86,14 @@ def test_save_and_load(tmp_path, architecture):
     torch.testing.assert_close(loaded(sample, 0.3), model(sample, 0.3), rtol=1e-5, atol=1e-5)
 
 
+def test_paths_are_kept_and_not_saved(tmp_path):
+    tiny_denoiser().save_pretrained(tmp_path / "one")
+    model = DiffLMDenoiser.from_pretrained(tmp_path / "one")
+    model.save_pretrained(tmp_path / "two")
+    assert model.config["_name_or_path"] == tmp_path / "one"
+    assert str(tmp_path) not in (tmp_path / "two" / "config.json").read_text()
+
+
 @every_architecture
 def test_dtypes(architecture):
     model, sample = tiny_denoiser(architecture), torch.randn(7, 5)

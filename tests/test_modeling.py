@@ -632,6 +632,19 @@ class TestPretrained:
         loaded = DiffLMModel.from_pretrained(tmp_path / "model", dtype=torch.bfloat16)
         assert_same_weights(loaded, model.to(torch.bfloat16))
 
+    def test_paths_are_kept_and_not_saved(self, save, tmp_path):
+        folders = save("bert")[1], save("llama", AutoModelForCausalLM)[1]
+        model = DiffLMModel.from_encoder_decoder_pretrained(*folders, freeze_decoder=False)
+        model.save_pretrained(tmp_path / "one")
+        assert (model.encoder.name_or_path, model.decoder.lm.name_or_path) == tuple(map(str, folders))
+        assert model.config.decoder_config.name_or_path == str(folders[1])
+        loaded = DiffLMModel.from_pretrained(tmp_path / "one")
+        loaded.save_pretrained(tmp_path / "two")
+        assert loaded.name_or_path == loaded.config.name_or_path == str(tmp_path / "one")
+        for file in (*tmp_path.glob("one/*.json"), *tmp_path.glob("two/*.json")):
+            assert str(tmp_path) not in file.read_text()
+        assert (tmp_path / "one" / "config.json").read_text() == (tmp_path / "two" / "config.json").read_text()
+
     def test_special_ids(self, save, tmp_path):
         encoder, decoder = save("bert")[1], save("llama", AutoModelForCausalLM)[1]
         model = DiffLMModel.from_encoder_decoder_pretrained(encoder, decoder, bos_token_id=7, eos_token_id=9)
