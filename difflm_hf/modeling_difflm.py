@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -61,6 +62,7 @@ class DiffLMModel(DiffLMPreTrainedModel):
     """
 
     lm_module = "decoder.lm"
+    _keys_to_ignore_on_load_unexpected = [r"^encoder\.pooler\."]  # which some checkpoints have, and nothing reads
 
     def __init__(
         self, config: DiffLMConfig, encoder: PreTrainedModel | None = None, lm: PreTrainedModel | None = None
@@ -71,6 +73,9 @@ class DiffLMModel(DiffLMPreTrainedModel):
             encoder = AutoModel.from_config(config.encoder_config) if encoder is None else encoder
             config.encoder_config = encoder.config
             self.encoder = encoder.get_encoder() if hasattr(encoder, "decoder") else encoder
+            if "add_pooling_layer" in signature(type(self.encoder).__init__).parameters:
+                # It would be of the first token alone, and posteriors are of the mean of all.
+                self.encoder.pooler = None
         size = (config if self.encoder is None else self.encoder.config).get_text_config().hidden_size
         self.to_posterior = build_posterior(config.posterior, size, config.latent_size)
         self.decoder = DiffLMForCausalLM(config, lm)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import SIZES
+from safetensors.torch import load_file
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 from transformers import (
@@ -28,7 +29,13 @@ from difflm_hf.posterior import MovingStandardization
 
 DECODERS = ["llama", "mistral", "qwen2", "qwen3", "gpt2", "gemma", "gemma2", "gemma3_text"]
 INJECTIONS = ["soft_prompt", "prefix_soft_prompt", "kv_memory", "input_embed"]
-ENCODERS = {"bert": "BertModel", "distilbert": "DistilBertModel", "roberta": "RobertaModel"} | {
+ENCODERS = {
+    "albert": "AlbertModel",
+    "bert": "BertModel",
+    "distilbert": "DistilBertModel",
+    "roberta": "RobertaModel",
+} | {
+    "albert": "AlbertModel",
     "llama": "LlamaModel",
     "t5": "T5Stack",
 }
@@ -105,8 +112,7 @@ class TestArchitectures:
         before = loss()
         before.backward()
         for name, parameter in model.named_parameters():
-            if "pooler" not in name:  # a part of BERT that nothing reads
-                assert parameter.grad is not None and parameter.grad.any(), name
+            assert parameter.grad is not None and parameter.grad.any(), name
         optimizer.step()
         assert loss() < before
 
@@ -410,13 +416,31 @@ class TestModel:
         outputs = model(ids)
         outputs.loss.backward()
         for name, parameter in model.encoder.named_parameters():
-            assert "pooler" in name or parameter.grad.any(), name
+            assert parameter.grad is not None and parameter.grad.any(), name
 
         model.save_pretrained(tmp_path)
         loaded, info = DiffLMModel.from_pretrained(tmp_path, output_loading_info=True)
         assert not any(info.values())
         assert_same_weights(loaded, model)
         assert torch.equal(loaded.encode(ids)[0], mean)
+
+    @pytest.mark.parametrize("encoder", ["albert", "bert", "roberta"])
+    def test_poolers_are_left_out(self, tiny_model, tmp_path, ids, encoder):
+        model = tiny_model(encoder=encoder)
+        pooler = AutoModel.from_config(model.config.encoder_config).pooler
+        assert not any("pooler" in name for name in model.state_dict())
+        model.encoder.pooler = pooler
+        model.save_pretrained(tmp_path)
+        assert "encoder.pooler" in " ".join(load_file(tmp_path / "model.safetensors"))
+        loaded, info = DiffLMModel.from_pretrained(tmp_path, output_loading_info=True)
+        assert not any(info.values())
+        assert loaded.encoder.pooler is None
+        assert torch.equal(loaded.encode(ids)[0], model.encode(ids)[0])
+
+    def test_poolers_stay_that_an_encoder_needs(self, tiny_config, ids):
+        encoder = AutoConfig.for_model("squeezebert", **SIZES, embedding_size=32)
+        model = DiffLMModel(DiffLMConfig(encoder, tiny_config()))
+        assert model.encode(ids)[0].shape == (3, 8)
 
     @pytest.mark.parametrize("encoder", ENCODERS)
     def test_padding_does_not_change_the_posterior(self, tiny_model, ids, encoder):
@@ -547,6 +571,7 @@ class TestPretrained:
         encoder, encoder_folder = save(encoder_type)
         decoder, decoder_folder = save(decoder_type, AutoModelForCausalLM)
         model = DiffLMModel.from_encoder_decoder_pretrained(encoder_folder, decoder_folder, latent_size=5)
+        encoder.pooler = None  # which nothing would read
         assert_same_weights(model.encoder, encoder.encoder if encoder_type == "t5" else encoder)
         assert_same_weights(model.decoder.lm, decoder)
         assert not model.training
@@ -606,7 +631,7 @@ class TestPretrained:
                 if name.startswith("decoder.lm."):
                     assert not parameter.requires_grad and parameter.grad is None, name
                     assert torch.equal(parameter, before[name]), name
-                elif "pooler" not in name:
+                else:
                     assert not torch.equal(parameter, before[name]), name
 
     def test_decoder_that_is_trained(self, save, ids):
