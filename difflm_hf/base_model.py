@@ -52,7 +52,7 @@ class BaseModelStub(nn.Module):
             *path, leaf = name.split(".")
             module = self
             for part in path:
-                if part not in module._modules:
+                if part not in dict(module.named_children()):
                     module.add_module(part, nn.Module())
                 module = module.get_submodule(part)
             module.register_parameter(leaf, nn.Parameter(parameter.detach().clone()))

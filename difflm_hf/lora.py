@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -20,8 +19,6 @@ if TYPE_CHECKING and is_peft_available():
 
 # Fields of a LoRA that checkpoints always state, since a later peft may have other defaults.
 LORA_FIELDS = ("r", "lora_alpha", "lora_dropout", "target_modules")
-# What peft calls the parameters of LoRA layers; "default" is the name of the adapter.
-LORA_PARAMETER = re.compile(r"\.lora_\w+\.default\b")
 
 
 def lora_fields(lora: LoraConfig | dict[str, Any]) -> dict[str, Any]:
@@ -69,12 +66,13 @@ def add_lora(lm: PreTrainedModel, lora: dict[str, Any], dtype: torch.dtype = tor
     """
     peft = _peft()
     lm.add_adapter(peft.LoraConfig(**lora_fields(lora)))
-    for parameter in lora_parameters(lm).values():
+    new = lora_parameters(lm)
+    for parameter in new.values():
         parameter.data = parameter.data.to(dtype)
         # Else transformers would give it random values. What is to be loaded has none yet.
         parameter._is_hf_initialized = not parameter.is_meta
     lm.train(lm.training)  # for the new layers
-    if others := [name for name, p in lm.named_parameters() if p.requires_grad and not is_lora(name)]:
+    if others := [name for name, p in lm.named_parameters() if p.requires_grad and name not in new]:
         raise ValueError(
             f"lora={lora} would train {others[0]} as well, which checkpoints leave out; take LoRA layers alone, with "
             "no `bias` or `modules_to_save`"
@@ -86,7 +84,15 @@ def add_lora(lm: PreTrainedModel, lora: dict[str, Any], dtype: torch.dtype = tor
 
 def lora_parameters(lm: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters of LoRA layers, by name."""
-    return {name: parameter for name, parameter in lm.named_parameters() if is_lora(name)}
+    if not hasattr(lm, "peft_config"):  # which models have whose layers peft has changed
+        return {}
+    return {
+        name: parameter
+        for path, layer in lm.named_modules()
+        if isinstance(layer, _peft().tuners.lora.LoraLayer)
+        for part in layer.adapter_layer_names
+        for name, parameter in getattr(layer, part).named_parameters(prefix=f"{path}.{part}")
+    }
 
 
 @contextmanager
@@ -102,11 +108,6 @@ def without_lora(lm: PreTrainedModel) -> Iterator[None]:
             lm.enable_adapters()
         for parameter, is_trained in parameters:  # which peft sets, too
             parameter.requires_grad_(is_trained)
-
-
-def is_lora(name: str) -> bool:
-    """Whether a parameter of that name belongs to a LoRA layer."""
-    return LORA_PARAMETER.search(name) is not None
 
 
 def _peft() -> ModuleType:

@@ -21,9 +21,10 @@ from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
+from .base_model import BaseModelStub
 from .configuration_difflm import DiffLMConfig
 from .injection import build_injection, layer_devices
-from .lora import add_lora, is_lora, lora_parameters
+from .lora import add_lora, lora_parameters
 from .pretrained_model import DiffLMPreTrainedModel
 from .records.grammar import JSONGrammar
 from .sampling import sample_by_grammar, sample_rows, sample_texts
@@ -58,7 +59,7 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         if config.lora is not None and not config.freeze_decoder:
             raise ValueError(f"lora={config.lora} is for a frozen causal LM; set freeze_decoder=True, or lora=None")
         lm = AutoModelForCausalLM.from_config(config.decoder_config) if lm is None else lm
-        if config.lora is not None and not lora_parameters(lm):
+        if config.lora is not None and not isinstance(lm, BaseModelStub) and not lora_parameters(lm):
             add_lora(lm, config.lora)
         self._set_lm(lm)
         self.injection = build_injection(config)
@@ -82,12 +83,14 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
                 # For inference on CPUs bitsandbytes packs its 4 bits anew, and gradients are 0 from then on.
                 module.support_avx512bf16_for_cpu = False
         if self.config.base_model is not None:
-            self._keys_to_ignore_on_save = {f"lm.{name}" for name in lm.state_dict() if not is_lora(name)}
+            own = lora_parameters(lm)
+            self._keys_to_ignore_on_save = {f"lm.{name}" for name in lm.state_dict() if name not in own}
 
     def _freeze(self) -> None:
         if self.config.freeze_decoder:
-            for name, parameter in self.lm.named_parameters():
-                parameter.requires_grad_(is_lora(name))
+            self.lm.requires_grad_(False)
+            for parameter in lora_parameters(self.lm).values():
+                parameter.requires_grad_(True)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.lm.get_input_embeddings()

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from .base_model import HUB_ARGUMENTS, BaseModelStub, device_map_of, load_base_model
 from .configuration_difflm import DiffLMConfig
 from .hub.upload import PushToHubMixin
-from .lora import is_lora
+from .lora import lora_parameters
 
 
 class DiffLMPreTrainedModel(PushToHubMixin, PreTrainedModel):
@@ -91,14 +91,15 @@ class DiffLMPreTrainedModel(PushToHubMixin, PreTrainedModel):
         is_quantized = kwargs.pop("quantization_config", None) is not None
         with_info = kwargs.pop("output_loading_info", False)
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
-        if missing := sorted(filter(is_lora, info["missing_keys"])):
+        if config.base_model is not None:
+            stub.fill(lm)
+            model._set_lm(lm)
+        lora = {f"{cls.lm_module}.{name}" for name in lora_parameters(model.get_submodule(cls.lm_module))}
+        if missing := sorted(lora.intersection(info["missing_keys"])):
             raise ValueError(
                 f"{pretrained_model_name_or_path} has no weights of {missing[0]}, which its configuration asks for by "
                 f"lora={config.lora}"
             )
-        if config.base_model is not None:
-            stub.fill(lm)
-            model._set_lm(lm)
         # Loading makes new parameters, which are not frozen.
         model._freeze()
         if is_quantized and kwargs.get("device_map") is None:

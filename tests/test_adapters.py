@@ -14,6 +14,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, BitsAndBytesConfig
 
 from difflm_hf import DiffLMConfig, DiffLMForCausalLM, DiffLMModel
+from difflm_hf.lora import add_lora, lora_parameters
 
 
 LORA = {"r": 2, "lora_alpha": 4, "lora_dropout": 0.0}
@@ -220,6 +221,24 @@ class TestLora:
             DiffLMModel.from_pretrained(
                 tmp_path / "model", device_map=device_map, offload_folder=tmp_path / "offloaded"
             )
+
+    @pytest.mark.parametrize("use_dora", [False, True])
+    @every_decoder
+    def test_parameters_are_those_of_peft(self, tiny_config, decoder, use_dora):
+        lm = AutoModelForCausalLM.from_config(tiny_config(decoder))
+        # Of the LM's own, one with a name such as peft gives
+        lm.base_model.lora_own = nn.ModuleDict({"default": nn.Linear(2, 2)})
+        own = {id(parameter) for parameter in lm.parameters()}
+        assert lora_parameters(lm) == {}
+        add_lora(lm, {**LORA, "use_dora": use_dora})
+        added = {name: parameter for name, parameter in lm.named_parameters() if id(parameter) not in own}
+        assert lora_parameters(lm) == added
+        kinds = {".".join(name.split(".")[-3:]) for name in added}
+        magnitudes = {"lora_magnitude_vector.default.weight"} if use_dora else set()
+        assert kinds == {"lora_A.default.weight", "lora_B.default.weight"} | magnitudes
+        model = DiffLMForCausalLM(DiffLMConfig(decoder_config=lm.config, freeze_decoder=True, lora=LORA), lm)
+        trained = {name for name, parameter in model.lm.named_parameters() if parameter.requires_grad}
+        assert trained == added.keys()
 
     def test_config(self, make_model):
         lora = LoraConfig(r=3, target_modules=["v_proj", "q_proj"], use_rslora=True, base_model_name_or_path="/here")
