@@ -138,8 +138,8 @@ class DiffLMPipelineConfig(PreTrainedConfig):
 
 
 def _implied_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    """What checkpoints mean that do not state all fields: rows of a table are those with `position_ranges`."""
-    if fields.get("position_ranges"):
+    """What checkpoints mean that do not state all fields: those with `position_ranges` are of rows of a table."""
+    if fields.get("position_ranges") is not None:
         return {"posterior": "linear", "injection_initializer_range": None}
     latent_size, injection = fields.get("latent_size", 8), fields.get("injection", "soft_prompt")
     return {

@@ -86,10 +86,11 @@ def lora_parameters(lm: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters of LoRA layers, by name."""
     if not hasattr(lm, "peft_config"):  # which models have whose layers peft has changed
         return {}
+    layer_type = _peft().tuners.lora.LoraLayer
     return {
         name: parameter
         for path, layer in lm.named_modules()
-        if isinstance(layer, _peft().tuners.lora.LoraLayer)
+        if isinstance(layer, layer_type)
         for part in layer.adapter_layer_names
         for name, parameter in getattr(layer, part).named_parameters(prefix=f"{path}.{part}")
     }
