@@ -53,6 +53,7 @@ CONFIGS = {
     "gemma": {**LLAMA, "head_dim": 16},
     "gemma2": GEMMA,
     "gemma3_text": {**GEMMA, "layer_types": ["sliding_attention", "full_attention"]},
+    "albert": {**BERT, "embedding_size": 32},
     "bert": BERT,
     "roberta": BERT,
     "distilbert": {

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from difflm_hf import DiffLMModel, DiffLMPipeline, JSONCodec, RecordSchema
-from difflm_hf.modeling_difflm import DiffLMForCausalLM
+from difflm_hf.modeling_latent_lm import DiffLMForCausalLM
 from difflm_hf.training import DOCUMENT_RECIPES, Recipe
 from difflm_hf.training.callbacks import LossProgressCallback
 

@@ -19,9 +19,11 @@ from transformers import AutoConfig, AutoTokenizer
 from difflm_hf import DiffLMPipeline, DiffLMProcessor
 from difflm_hf.configuration_difflm import DiffLMConfig
 from difflm_hf.latents import to_dataset
-from difflm_hf.modeling_difflm import DiffLMForCausalLM, DiffLMModel, InverseTransformSampler
+from difflm_hf.modeling_difflm import DiffLMModel
+from difflm_hf.modeling_latent_lm import DiffLMForCausalLM
 from difflm_hf.records import Field, JSONCodec, RecordSchema
 from difflm_hf.records.grammar import JSONGrammar
+from difflm_hf.sampling import InverseTransformSampler
 from difflm_hf.training import DiffLMTrainer, DiffLMTrainingArguments
 
 

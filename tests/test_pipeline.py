@@ -27,7 +27,7 @@ from difflm_hf import (
     JSONCodec,
     LatentEDMScheduler,
 )
-from difflm_hf.modeling_difflm import DiffLMForCausalLM
+from difflm_hf.modeling_latent_lm import DiffLMForCausalLM
 from difflm_hf.profiling import profile_generation
 
 

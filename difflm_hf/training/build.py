@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedConfig
 
 from ..batches import TensorDataset
-from ..configuration_difflm import DiffLMConfig
+from ..configuration_difflm import DiffLMConfig, document_initializer_range
 from ..denoiser import DiffLMDenoiser
 from ..modeling_difflm import DiffLMModel
 from ..processing_difflm import DiffLMProcessor
@@ -76,6 +76,7 @@ def build_row_model(processor: DiffLMProcessor, recipe: Recipe, injection: str =
         latent_size=recipe.latent_size,
         num_latent_tokens=recipe.num_latent_tokens,
         injection=injection,
+        posterior="linear",
     )
     model = DiffLMModel(model_config)
     for embeddings, scale in (
@@ -108,6 +109,8 @@ def build_document_model(records: PreparedRecords, recipe: Recipe, injection: st
             latent_size=recipe.latent_size,
             num_latent_tokens=recipe.num_latent_tokens,
             injection=injection,
+            injection_initializer_range=document_initializer_range(recipe.latent_size, injection),
+            posterior="standardized",
             encode_with_decoder=True,
             max_record_length=length - 64,
         )
