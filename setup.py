@@ -14,7 +14,8 @@ setup(
     keywords=["synthetic data", "tabular", "diffusion", "language model", "variational autoencoder", "transformers"],
     packages=find_packages(include=["difflm_hf", "difflm_hf.*"]),
     package_data={
-        "difflm_hf.evaluation": ["report.html.jinja", "modules/*/*.py"],
+        "difflm_hf.evaluation": ["modules/*/*.py"],
+        "difflm_hf.evaluation.report": ["*.jinja"],
         "difflm_hf.hub": ["*.jinja"],
     },
     python_requires=">=3.11",

@@ -272,7 +272,7 @@ def evaluate(
     """Measure how good generated records are, and write a report."""
     from rich.table import Table
 
-    from .evaluation.report import summarize, write_report
+    from .evaluation import summarize, write_report
 
     if output.is_file():
         raise ValueError(f"--output {output} is a file; name a folder")
@@ -319,8 +319,7 @@ def _evaluate_table(
     max_rows: int,
     seed: int,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    from .evaluation import evaluate_table
-    from .evaluation.plots import table_figures
+    from .evaluation import evaluate_table, table_figures
     from .latents import encode_latents, to_dataset
     from .pipeline_difflm import DiffLMPipeline
     from .records import read_table

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 
-from difflm_hf.evaluation.documents import (
+from difflm_hf.evaluation.documents.measures import (
     distinct_n,
     evaluate_code,
     evaluate_json,

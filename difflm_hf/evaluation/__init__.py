@@ -1,6 +1,6 @@
 """How good generated records are."""
 
-from .code_execution import (
+from .documents.code_execution import (
     ExecutionResult,
     evaluate_human_eval,
     evaluate_mbpp,
@@ -10,13 +10,16 @@ from .code_execution import (
     pass_at_k,
     run_code,
 )
-from .documents import distinct_n, evaluate_code, evaluate_json, evaluate_text, self_bleu
-from .fidelity import classifier_two_sample_test, precision_recall, quality_scores
-from .judge import TOOL_CRITERIA, judge_pairs, judge_records
+from .documents.judge import TOOL_CRITERIA, judge_pairs, judge_records
+from .documents.measures import distinct_n, evaluate_code, evaluate_json, evaluate_text, self_bleu
+from .documents.tools import evaluate_tools
 from .language_models import evaluate_downstream, perplexity, train_language_model
 from .latents import evaluate_latents
-from .plots import table_figures
-from .privacy import (
+from .record_metric import module_path
+from .report.summary import summarize, to_markdown, write_report
+from .tables.fidelity import classifier_two_sample_test, precision_recall, quality_scores
+from .tables.plots import table_figures
+from .tables.privacy import (
     ClosestRecords,
     attribute_disclosure,
     distance_to_closest_record,
@@ -25,12 +28,9 @@ from .privacy import (
     nearest_neighbor_distance_ratio,
     privacy_alarms,
 )
-from .record_metric import module_path
-from .report import summarize, to_markdown, write_report
-from .tables import evaluate_table
-from .tools import evaluate_tools
-from .utility import machine_learning_efficiency
-from .validity import diversity, row_validity
+from .tables.table import evaluate_table
+from .tables.utility import machine_learning_efficiency
+from .tables.validity import diversity, row_validity
 
 
 __all__ = [

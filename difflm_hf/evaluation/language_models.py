@@ -28,7 +28,7 @@ from transformers import (
 from ..batches import TensorDataset
 from ..training.callbacks import LossProgressCallback, TimeLimit
 from ..utils import supports_bf16
-from .documents import _check_texts, evaluate_code
+from .documents.measures import _check_texts, evaluate_code
 
 
 SIZES = {

@@ -16,8 +16,8 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.neighbors import NearestNeighbors
 
-from ..records.nested import is_valid
-from .documents import _canonical, _length_similarity, _read_json, _share, evaluate_json
+from ...records.nested import is_valid
+from .measures import _canonical, _length_similarity, _read_json, _share, evaluate_json
 
 
 NEAR = 0.5  # tools for the same kind of thing, such as `get_recipe` and `fetch_recipe`

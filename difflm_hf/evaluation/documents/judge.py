@@ -22,7 +22,7 @@ import numpy as np
 from scipy import stats
 from tqdm.auto import tqdm
 
-from .documents import _check_documents
+from .measures import _check_documents
 
 
 TOOL_CRITERIA = (

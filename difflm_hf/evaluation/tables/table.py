@@ -10,7 +10,7 @@ import pandas as pd
 from pandas.api import types as pd_types
 from tqdm.auto import tqdm
 
-from ..records import RecordSchema
+from ...records import RecordSchema
 from .encoding import check_columns, check_numbers, draw, encode_tables, to_numbers
 from .fidelity import classifier_two_sample_test, precision_recall, quality_scores
 from .privacy import (

@@ -19,7 +19,7 @@ import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from ..utils import atomic_write
+from ...utils import atomic_write
 
 
 TEMPLATE = "report.html.jinja"
@@ -428,7 +428,7 @@ def write_report(
     _write(output_dir / "report.json", document.encode())
 
     environment = Environment(
-        loader=PackageLoader("difflm_hf.evaluation", "."),
+        loader=PackageLoader("difflm_hf.evaluation.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

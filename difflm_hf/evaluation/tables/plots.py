@@ -17,7 +17,7 @@ from pandas.api import types as pd_types
 from sklearn.decomposition import PCA
 
 from .encoding import MAX_ONE_HOT, draw, encode_tables, standardizer
-from .tables import prepare_tables
+from .table import prepare_tables
 
 
 # Orange and blue are told apart by nearly everyone, on white and on black; so are purple and green.

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..records.nested import is_valid, make_validator
+from ...records.nested import is_valid, make_validator
 
 
 TOKEN = re.compile(r"\w+|[^\w\s]")
