@@ -1,22 +1,20 @@
 """How good generated records are."""
 
-from .documents.code_execution import (
-    ExecutionResult,
-    evaluate_human_eval,
-    evaluate_mbpp,
-    extract_code,
-    generate_completions,
-    mbpp_prompt,
-    pass_at_k,
-    run_code,
-)
+from .documents.code import evaluate_code
+from .documents.code_execution import evaluate_human_eval, evaluate_mbpp, mbpp_prompt, pass_at_k
+from .documents.completions import extract_code, generate_completions
+from .documents.json_records import evaluate_json
 from .documents.judge import TOOL_CRITERIA, judge_pairs, judge_records
-from .documents.measures import distinct_n, evaluate_code, evaluate_json, evaluate_text, self_bleu
+from .documents.measures import distinct_n, self_bleu
+from .documents.sandbox import ExecutionResult, run_code
+from .documents.text import evaluate_text
 from .documents.tools import evaluate_tools
 from .language_models import evaluate_downstream, perplexity, train_language_model
 from .latents import evaluate_latents
 from .record_metric import module_path
-from .report.summary import summarize, to_markdown, write_report
+from .report.html import write_report
+from .report.markdown import to_markdown
+from .report.summary import summarize
 from .tables.fidelity import classifier_two_sample_test, precision_recall, quality_scores
 from .tables.plots import table_figures
 from .tables.privacy import (

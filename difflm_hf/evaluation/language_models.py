@@ -28,7 +28,8 @@ from transformers import (
 from ..batches import TensorDataset
 from ..training.callbacks import LossProgressCallback, TimeLimit
 from ..utils import supports_bf16
-from .documents.measures import _check_texts, evaluate_code
+from .documents.code import evaluate_code
+from .documents.measures import check_texts
 
 
 SIZES = {
@@ -359,7 +360,7 @@ class _BestWeights(TrainerCallback):
 
 
 def _check_documents(name: str, texts: Sequence[str], at_least: int = 1) -> None:
-    _check_texts(name, texts, at_least)
+    check_texts(name, texts, at_least)
     for index, text in enumerate(texts):
         try:
             text.encode()

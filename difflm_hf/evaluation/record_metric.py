@@ -17,8 +17,7 @@ import pandas as pd
 from datasets import Dataset, Features, Value
 
 from ..records.schema import check_columns, isoformat
-from .tables.encoding import encode_tables
-from .tables.table import prepare_tables
+from .tables.encoding import encode_tables, prepare_tables
 
 
 MODULES = Path(__file__).with_name("modules")

@@ -16,8 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from pandas.api import types as pd_types
 from sklearn.decomposition import PCA
 
-from .encoding import MAX_ONE_HOT, draw, encode_tables, standardizer
-from .table import prepare_tables
+from .encoding import MAX_ONE_HOT, draw, encode_tables, prepare_tables, standardizer
 
 
 # Orange and blue are told apart by nearly everyone, on white and on black; so are purple and green.
