@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from ..batches import TensorDataset
-from ..training.callbacks import LossProgressCallback, TimeLimit
+from ..callbacks import LossProgressCallback, TimeLimit
 from ..utils import supports_bf16
 from .documents.code import evaluate_code
 from .documents.measures import check_texts
