@@ -17,7 +17,8 @@ import pandas as pd
 from datasets import Dataset, Features, Value
 
 from ..records.schema import check_columns, isoformat
-from .tables.encoding import encode_tables, prepare_tables
+from .tables.encoding import encode_tables
+from .tables.preparation import prepare_tables
 
 
 MODULES = Path(__file__).with_name("modules")

@@ -16,7 +16,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from pandas.api import types as pd_types
 from sklearn.decomposition import PCA
 
-from .encoding import MAX_ONE_HOT, draw, encode_tables, prepare_tables, standardizer
+from .encoding import MAX_ONE_HOT, draw, encode_tables, standardizer
+from .preparation import prepare_tables
 
 
 # Orange and blue are told apart by nearly everyone, on white and on black; so are purple and green.

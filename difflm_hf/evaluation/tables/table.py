@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .encoding import draw, encode_tables, prepare_tables
-from .fidelity import classifier_two_sample_test, precision_recall, quality_scores
+from .encoding import draw, encode_tables
+from .fidelity import classifier_two_sample_test, precision_recall
+from .preparation import prepare_tables
 from .privacy import (
     ClosestRecords,
     attribute_disclosure,
@@ -20,6 +21,7 @@ from .privacy import (
     nearest_neighbor_distance_ratio,
     privacy_alarms,
 )
+from .quality import quality_scores
 from .utility import check_target, machine_learning_efficiency
 from .validity import diversity, row_validity
 
