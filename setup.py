@@ -59,5 +59,5 @@ setup(
             "sacrebleu>=2.4",
         ],
     },
-    entry_points={"console_scripts": ["difflm=difflm_hf.cli:main"]},
+    entry_points={"console_scripts": ["difflm=difflm_hf.commands.app:main"]},
 )

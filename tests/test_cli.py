@@ -13,7 +13,7 @@ import pytest
 from conftest import call
 from tiny import make_table
 
-import difflm_hf.cli
+import difflm_hf.commands.app
 from difflm_hf import DiffLMPipeline
 from difflm_hf.records import read_table
 
@@ -387,5 +387,5 @@ def test_errors_are_not_markup(error_of, monkeypatch):
     def fail() -> None:
         raise ValueError("[bold]columns[/oops] ['a']\n  and " + "long " * 60)
 
-    monkeypatch.setattr(difflm_hf.cli, "app", fail)
+    monkeypatch.setattr(difflm_hf.commands.app, "app", fail)
     assert error_of().startswith("error: [bold]columns[/oops] ['a'] and long long")

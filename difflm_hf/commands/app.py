@@ -15,8 +15,8 @@ from rich.markup import escape
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .pipeline_difflm import DiffLMPipeline
-    from .processing_difflm import DiffLMProcessor
+    from ..pipeline_difflm import DiffLMPipeline
+    from ..processing_difflm import DiffLMProcessor
 
 app = typer.Typer(help="Learn the distribution of records, and generate new ones.", no_args_is_help=True)
 console = Console(stderr=True)
@@ -74,8 +74,8 @@ def train(
     allow_rare_categories: Annotated[bool, typer.Option("--allow-rare-categories", help=RARE_HELP)] = False,
 ) -> None:
     """Train a model on records."""
-    from .records import RecordSchema
-    from .training import DataArguments, HubArguments, ModelArguments, train
+    from ..records import RecordSchema
+    from ..training import DataArguments, HubArguments, ModelArguments, train
 
     hub_args = HubArguments(
         hub_model_id=hub_model_id,
@@ -131,11 +131,11 @@ def generate(
     ] = False,
 ) -> None:
     """Generate records with a trained model."""
-    from .hub.datasets import push_dataset
-    from .pipeline_difflm import DiffLMPipeline
-    from .records import write_table
-    from .shards import write_shards
-    from .utils import default_dtype, no_progress_bars
+    from ..hub.datasets import push_dataset
+    from ..pipeline_difflm import DiffLMPipeline
+    from ..records import write_table
+    from ..shards import write_shards
+    from ..utils import default_dtype, no_progress_bars
 
     if profile == (output is not None or push_to_hub is not None):
         raise ValueError("give either --output or --push-to-hub, for the records, or --profile, to measure")
@@ -184,7 +184,7 @@ def generate(
 def _print_profile(pipe: DiffLMPipeline, num_records: int, sampling: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from .profiling import STAGES, profile_generation
+    from ..profiling import STAGES, profile_generation
 
     pipe.set_progress_bar_config(disable=True)
     profile = profile_generation(pipe, num_records, **sampling)
@@ -227,8 +227,8 @@ def push(
     allow_rare_categories: Annotated[bool, typer.Option("--allow-rare-categories", help=RARE_HELP)] = False,
 ) -> None:
     """Push a trained model to the Hub, with a card."""
-    from .pipeline_difflm import DiffLMPipeline
-    from .utils import no_progress_bars
+    from ..pipeline_difflm import DiffLMPipeline
+    from ..utils import no_progress_bars
 
     with no_progress_bars():
         pipe = DiffLMPipeline.from_pretrained(model, base_model=base_model)
@@ -272,7 +272,7 @@ def evaluate(
     """Measure how good generated records are, and write a report."""
     from rich.table import Table
 
-    from .evaluation import summarize, write_report
+    from ..evaluation import summarize, write_report
 
     if output.is_file():
         raise ValueError(f"--output {output} is a file; name a folder")
@@ -319,11 +319,11 @@ def _evaluate_table(
     max_rows: int,
     seed: int,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    from .evaluation import evaluate_table, table_figures
-    from .latents import encode_latents, to_dataset
-    from .pipeline_difflm import DiffLMPipeline
-    from .records import read_table
-    from .utils import no_progress_bars
+    from ..evaluation import evaluate_table, table_figures
+    from ..latents import encode_latents, to_dataset
+    from ..pipeline_difflm import DiffLMPipeline
+    from ..records import read_table
+    from ..utils import no_progress_bars
 
     tables = [read_table(path) for path in (synthetic, real, holdout)]
     latents = None
@@ -366,8 +366,8 @@ def _encodable(processor: DiffLMProcessor, table: pd.DataFrame) -> pd.DataFrame:
 def _evaluate_documents(
     kind: str, real: Path, synthetic: Path, column: str | None, json_schema: Path | None, key: str | None, seed: int
 ) -> dict[str, float]:
-    from .evaluation import evaluate_code, evaluate_json, evaluate_text
-    from .records import read_table
+    from ..evaluation import evaluate_code, evaluate_json, evaluate_text
+    from ..records import read_table
 
     if kind == "json":
         # Not `splitlines`, which takes characters inside JSON strings for ends of lines.
@@ -406,7 +406,7 @@ def _read_text(path: Path) -> str:
 
 def check_output(path: Path) -> None:
     """Raises a `ValueError` for a file that records cannot be written to, before the work rather than after it."""
-    from .records.readers import WRITERS
+    from ..records.readers import WRITERS
 
     if path.suffix and path.suffix not in WRITERS:
         raise ValueError(f"{path}: {path.suffix} is not one of {', '.join(WRITERS)}; a folder has no ending")
