@@ -316,7 +316,7 @@ def test_modules_are_those_of_inference():
     assert not [
         name
         for name in code_modules()
-        if name.removeprefix("difflm_hf_").startswith(("training", "evaluation", "hub_cards", "cli"))
+        if name.removeprefix("difflm_hf_").startswith(("training", "evaluation", "hub_cards", "commands"))
     ]
 
 
