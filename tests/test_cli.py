@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from conftest import call
 from tiny import make_table
 
 import difflm_hf.commands.app
+import difflm_hf.utils
 from difflm_hf import DiffLMPipeline
 from difflm_hf.records import read_table
 
@@ -114,6 +116,18 @@ def test_dtype(model, error_of, monkeypatch, tmp_path):
     for dtype in ("float32", "bfloat16"):
         assert call(monkeypatch, *arguments, dtype) == 0
     assert "dtype='int3' is neither 'float32' nor 'bfloat16'" in error_of(*arguments, "int3")
+
+
+@pytest.mark.parametrize(("device", "moves"), [("xpu", ["xpu"]), ("mps", ["mps"]), ("cpu", [])])
+def test_device(device, moves, model, monkeypatch, tmp_path):
+    """Any accelerator is used. There is none here, so that the model stays where it is."""
+    devices = []
+    monkeypatch.setattr(difflm_hf.utils, "default_device", lambda: torch.device(device))
+    monkeypatch.setattr(difflm_hf.utils, "default_dtype", lambda: torch.float32)
+    monkeypatch.setattr(DiffLMPipeline, "to", lambda self, device: devices.append(torch.device(device).type))
+    arguments = ["generate", model, "--num-records", 5, "--output", tmp_path / "table.csv"]
+    assert call(monkeypatch, *arguments) == 0
+    assert devices == moves
 
 
 @pytest.mark.slow

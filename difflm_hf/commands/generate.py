@@ -49,7 +49,7 @@ def generate(
     from ..pipeline_difflm import DiffLMPipeline
     from ..records import write_table
     from ..shards import write_shards
-    from ..utils import default_dtype, no_progress_bars
+    from ..utils import default_device, default_dtype, no_progress_bars
 
     if profile == (output is not None or push_to_hub is not None):
         raise ValueError("give either --output or --push-to-hub, for the records, or --profile, to measure")
@@ -66,8 +66,8 @@ def generate(
             revision=revision,
             dtype=getattr(torch, dtype) if dtype else default_dtype(),
         )
-    if torch.cuda.is_available():
-        pipe.to("cuda")
+    if (device := default_device()).type != "cpu":
+        pipe.to(device)
     pipe.set_progress_bar_config(unit=" records", smoothing=0.02)
     sampling = {"num_inference_steps": num_inference_steps, "temperature": temperature, "top_p": top_p}
     if profile:
