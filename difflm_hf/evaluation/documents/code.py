@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .measures import check_texts, compare_diversity, distinct, length_similarity, novelty, share, unique
+from .measures import check_texts, compare_diversity, distinct, length_similarity, novelty, overlap, share, unique
 
 
 def evaluate_code(synthetic: Sequence[str], train: Sequence[str], seed: int = 0) -> dict[str, float]:
@@ -52,7 +51,7 @@ def evaluate_code(synthetic: Sequence[str], train: Sequence[str], seed: int = 0)
         "novelty": novelty(normalised, real_normalised),
         "unique": unique(normalised),
         "length_similarity": length_similarity(synthetic, train, lambda document: len(document.splitlines())),
-        "node_types_similarity": _node_types_similarity(trees, real_trees),
+        "node_types_similarity": overlap(_count_node_types(trees), _count_node_types(real_trees)),
     } | compare_diversity(synthetic, train, seed, distinct(1, 2))
 
 
@@ -74,14 +73,5 @@ def _normalise(documents: Sequence[str], trees: Sequence[ast.Module | None]) -> 
     return [document if code is None else code for document, code in zip(documents, codes)]
 
 
-def _node_types_similarity(trees: Sequence[ast.Module | None], real_trees: Sequence[ast.Module | None]) -> float:
-    counts, real_counts = (
-        Counter(type(node) for tree in part if tree is not None for node in ast.walk(tree))
-        for part in (trees, real_trees)
-    )
-    if not counts or not real_counts:
-        return math.nan
-    # What two distributions share is 1 minus their total variation distance; in integers, it is exact.
-    total, real_total = counts.total(), real_counts.total()
-    shared = sum(min(count * real_total, real_counts[kind] * total) for kind, count in counts.items())
-    return shared / (total * real_total)
+def _count_node_types(trees: Sequence[ast.Module | None]) -> Counter[type[ast.AST]]:
+    return Counter(type(node) for tree in trees if tree is not None for node in ast.walk(tree))

@@ -18,7 +18,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from ...records.nested import is_valid
 from .json_records import canonical, evaluate_json, read_json
-from .measures import length_similarity, share
+from .measures import length_similarity, overlap, share
 
 
 NEAR = 0.5  # tools for the same kind of thing, such as `get_recipe` and `fetch_recipe`
@@ -89,7 +89,7 @@ def evaluate_tools(
 
     for suffix, part in {"": tools, "_real": known}.items():
         scores |= {f"{name}{suffix}": score for name, score in _specification_scores(part).items()}
-    scores["type_similarity"] = _overlap(_count_types(tools), _count_types(known))
+    scores["type_similarity"] = overlap(_count_types(tools), _count_types(known))
     similarity = length_similarity(tools, known, lambda tool: len(_parameters(tool))) if tools else math.nan
     scores["num_parameters_similarity"] = similarity
 
@@ -150,16 +150,6 @@ def _count_types(tools: Sequence[dict[str, Any]]) -> Counter[str]:
     """The frequencies of the parameters' types, as JSON, since a type may be a list of types."""
     parameters = [parameter for tool in tools for parameter in _parameters(tool).values()]
     return Counter(canonical(p.get("type") if isinstance(p, dict) else None) for p in parameters)
-
-
-def _overlap(counts: Counter[str], real_counts: Counter[str]) -> float:
-    """What two distributions share: 1 minus their total variation distance."""
-    if not counts or not real_counts:
-        return math.nan
-    total, real_total = counts.total(), real_counts.total()
-    # In integers, it is exact.
-    shared = sum(min(count * real_total, real_counts[kind] * total) for kind, count in counts.items())
-    return shared / (total * real_total)
 
 
 def _text(tool: dict[str, Any]) -> str:
