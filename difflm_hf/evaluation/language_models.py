@@ -27,7 +27,7 @@ from transformers import (
 
 from ..batches import TensorDataset
 from ..callbacks import LossProgressCallback, TimeLimit
-from ..utils import supports_bf16
+from ..utils import default_device, supports_bf16
 from .documents.code import evaluate_code
 from .documents.measures import check_texts
 
@@ -135,7 +135,7 @@ def train_language_model(
             weight_decay=0.1,
             adam_beta2=0.95,
             bf16=supports_bf16(),
-            use_cpu=not torch.cuda.is_available(),
+            use_cpu=default_device().type == "cpu",
             eval_strategy="steps",
             eval_steps=interval,
             logging_steps=interval,
