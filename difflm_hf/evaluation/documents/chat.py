@@ -35,7 +35,12 @@ class Answer(NamedTuple):
 
 
 class ChatModel:
-    """An LLM behind an endpoint, and the answers that it has given."""
+    """
+    An LLM behind an endpoint, and the answers that it has given.
+
+    This is no `InferenceClient` of huggingface_hub, which sends the user's Hub token to endpoints without a key, never
+    tries again, refuses to work under `HF_HUB_OFFLINE`, and rewrites `response_format`.
+    """
 
     def __init__(
         self,
