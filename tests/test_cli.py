@@ -146,6 +146,12 @@ def test_help(monkeypatch, capsys):
     assert "train" in shown and "generate" in shown
 
 
+def test_help_loads_no_libraries():
+    script = "import sys, difflm_hf.commands.app\nprint(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "transformers", "diffusers", "datasets", "pandas"} & set(modules)
+
+
 # Bad input
 
 
