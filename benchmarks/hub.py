@@ -61,9 +61,7 @@ def push_table_model(data: str, folder: str, repo_id: str, categorical: list[str
     import torch
 
     from difflm_hf import DataArguments, DiffLMPipeline, train
-    from difflm_hf.evaluation import evaluate_table
-    from difflm_hf.evaluation.plots import table_figures
-    from difflm_hf.evaluation.report import write_report
+    from difflm_hf.evaluation import evaluate_table, table_figures, write_report
     from difflm_hf.records import read_table
 
     tables = {name: Path(data, "shoppers", f"{name}.csv") for name in ("train", "valid", "test")}

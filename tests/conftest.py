@@ -18,7 +18,7 @@ import torch  # noqa: E402
 from transformers import AutoConfig  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
-from difflm_hf.cli import main  # noqa: E402
+from difflm_hf.commands.app import main  # noqa: E402
 from difflm_hf.configuration_difflm import DiffLMConfig  # noqa: E402
 from difflm_hf.modeling_difflm import DiffLMModel  # noqa: E402
 

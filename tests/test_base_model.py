@@ -21,9 +21,9 @@ from transformers import (
 )
 
 from difflm_hf import DiffLMModel, DiffLMPipeline, JSONCodec, RecordSchema
+from difflm_hf.callbacks import LossProgressCallback
 from difflm_hf.modeling_latent_lm import DiffLMForCausalLM
 from difflm_hf.training import DOCUMENT_RECIPES, Recipe
-from difflm_hf.training.callbacks import LossProgressCallback
 
 
 # GPT-2 and Gemma have one matrix for embeddings and head.

@@ -13,10 +13,10 @@ from test_training import save_pretrained_pair
 from tiny import RECIPES, train
 
 from difflm_hf import DiffLMPipeline, DiffLMProcessor, JSONCodec, RecordSchema
+from difflm_hf.callbacks import LossProgressCallback
 from difflm_hf.hub.cards import model_card
 from difflm_hf.records import CompactCodec
 from difflm_hf.training import DataArguments
-from difflm_hf.training.callbacks import LossProgressCallback
 from difflm_hf.training.prepare import prepare_records
 from difflm_hf.training.summary import summarize_training
 

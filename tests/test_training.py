@@ -42,10 +42,10 @@ from difflm_hf import (
     LatentEDMScheduler,
 )
 from difflm_hf.batches import collate_records, record_lengths
+from difflm_hf.callbacks import LossProgressCallback
 from difflm_hf.latents import encode_latents, to_dataset
 from difflm_hf.records import write_table
 from difflm_hf.training import DOCUMENT_RECIPES, RECIPES, TensorDataset
-from difflm_hf.training.callbacks import LossProgressCallback
 
 
 EARLY_STOPPING_PATIENCE = 5
@@ -391,7 +391,7 @@ def test_killed_process(run, tmp_path):
     script = f"""
 import os, signal
 from tiny import make_table, train
-from difflm_hf.training.callbacks import LossProgressCallback
+from difflm_hf.callbacks import LossProgressCallback
 
 def kill(self, args, state, control, **kwargs):
     if state.global_step == 41:

@@ -18,8 +18,8 @@ from datasets import Dataset, Features, Value
 
 from ..records.field import isoformat
 from ..records.readers import check_columns
-from .encoding import encode_tables
-from .tables import prepare_tables
+from .tables.encoding import encode_tables
+from .tables.preparation import prepare_tables
 
 
 MODULES = Path(__file__).with_name("modules")

@@ -18,13 +18,13 @@ from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, Train
 from transformers.trainer import TRAINER_STATE_NAME
 
 from ..batches import TensorDataset
+from ..callbacks import LossProgressCallback, Stopwatch, TensorBoardLog, TimeLimit
 from ..denoiser import DiffLMDenoiser
 from ..latents import encode_latents
 from ..modeling_difflm import DiffLMModel
 from ..scheduling_latent_edm import LatentEDMScheduler
 from ..utils import default_device, no_progress_bars, supports_bf16
 from .arguments import DiffLMTrainingArguments, LatentDiffusionTrainingArguments
-from .callbacks import LossProgressCallback, Stopwatch, TensorBoardLog, TimeLimit
 from .output_dir import save_whole
 from .prepare import PreparedRecords
 from .recipes import (

@@ -18,10 +18,10 @@ import pandas as pd
 import torch
 from transformers import Trainer
 
+from ..callbacks import Stopwatch
 from ..processing_difflm import MIN_CATEGORY_COUNT
 from ..records import Field
 from ..records.readers import with_json_texts
-from .callbacks import Stopwatch
 from .prepare import PreparedRecords
 
 

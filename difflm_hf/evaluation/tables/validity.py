@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sdmetrics.single_column import RangeCoverage
 
-from ..records import Field, RecordSchema
+from ...records import Field, RecordSchema
 from .encoding import check_columns, encode_tables, is_categorical, match_categories, to_numbers
 
 

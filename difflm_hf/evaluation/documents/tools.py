@@ -16,8 +16,9 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.neighbors import NearestNeighbors
 
-from ..records.nested import is_valid
-from .documents import _canonical, _length_similarity, _read_json, _share, evaluate_json
+from ...records.nested import is_valid
+from .json_records import canonical, evaluate_json, read_json
+from .measures import length_similarity, overlap, share
 
 
 NEAR = 0.5  # tools for the same kind of thing, such as `get_recipe` and `fetch_recipe`
@@ -88,8 +89,8 @@ def evaluate_tools(
 
     for suffix, part in {"": tools, "_real": known}.items():
         scores |= {f"{name}{suffix}": score for name, score in _specification_scores(part).items()}
-    scores["type_similarity"] = _overlap(_count_types(tools), _count_types(known))
-    similarity = _length_similarity(tools, known, lambda tool: len(_parameters(tool))) if tools else math.nan
+    scores["type_similarity"] = overlap(_count_types(tools), _count_types(known))
+    similarity = length_similarity(tools, known, lambda tool: len(_parameters(tool))) if tools else math.nan
     scores["num_parameters_similarity"] = similarity
 
     vectors = TfidfVectorizer(analyzer=_words).fit_transform(map(_text, tools + known + held_out))
@@ -108,7 +109,7 @@ def evaluate_tools(
 
 
 def _read_tools(name: str, documents: Sequence[str | dict]) -> list[dict[str, Any] | None]:
-    return [None if text is None else json.loads(text) for text in _read_json(name, documents)]
+    return [None if text is None else json.loads(text) for text in read_json(name, documents)]
 
 
 def _specification_scores(tools: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -116,10 +117,10 @@ def _specification_scores(tools: Sequence[dict[str, Any]]) -> dict[str, float]:
     schemas = [_schema(tool) for tool in tools]
     parameters = [parameter for tool in tools for parameter in _parameters(tool).values()]
     return {
-        "schema_valid": _share(schema.get("type") == "object" and is_valid(meta_schema, schema) for schema in schemas),
-        "required_declared": _share(map(_declares_required, tools)),
-        "described": _share(bool(_string(parameter, "description").strip()) for parameter in parameters),
-        "name_valid": _share(all(map(str.isidentifier, _string(tool, "name").split("."))) for tool in tools),
+        "schema_valid": share(schema.get("type") == "object" and is_valid(meta_schema, schema) for schema in schemas),
+        "required_declared": share(map(_declares_required, tools)),
+        "described": share(bool(_string(parameter, "description").strip()) for parameter in parameters),
+        "name_valid": share(all(map(str.isidentifier, _string(tool, "name").split("."))) for tool in tools),
     }
 
 
@@ -148,17 +149,7 @@ def _string(value: Any, key: str) -> str:
 def _count_types(tools: Sequence[dict[str, Any]]) -> Counter[str]:
     """The frequencies of the parameters' types, as JSON, since a type may be a list of types."""
     parameters = [parameter for tool in tools for parameter in _parameters(tool).values()]
-    return Counter(_canonical(p.get("type") if isinstance(p, dict) else None) for p in parameters)
-
-
-def _overlap(counts: Counter[str], real_counts: Counter[str]) -> float:
-    """What two distributions share: 1 minus their total variation distance."""
-    if not counts or not real_counts:
-        return math.nan
-    total, real_total = counts.total(), real_counts.total()
-    # In integers, it is exact.
-    shared = sum(min(count * real_total, real_counts[kind] * total) for kind, count in counts.items())
-    return shared / (total * real_total)
+    return Counter(canonical(p.get("type") if isinstance(p, dict) else None) for p in parameters)
 
 
 def _text(tool: dict[str, Any]) -> str:
@@ -176,4 +167,4 @@ def _share_similar(vectors: csr_matrix, others: csr_matrix, threshold: float) ->
         return math.nan
     neighbors = NearestNeighbors(n_neighbors=1, metric="cosine", algorithm="brute").fit(others)
     distances, _ = neighbors.kneighbors(vectors)
-    return _share((distances[:, 0] <= 1 - threshold).tolist())
+    return share((distances[:, 0] <= 1 - threshold).tolist())

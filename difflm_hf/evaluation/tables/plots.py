@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from pandas.api import types as pd_types
+from scipy.stats.contingency import chi2_contingency, crosstab
 from sklearn.decomposition import PCA
 
 from .encoding import MAX_ONE_HOT, draw, encode_tables, standardizer
-from .tables import prepare_tables
+from .preparation import prepare_tables
 
 
 # Orange and blue are told apart by nearly everyone, on white and on black; so are purple and green.
@@ -266,12 +267,10 @@ def _cramers_v(left: np.ndarray, right: np.ndarray) -> float:
     left, right = (x[(left >= 0) & (right >= 0)] for x in (left, right))
     if len(left) < 2:
         return math.nan
-    counts = np.bincount(left * (right.max() + 1) + right, minlength=(left.max() + 1) * (right.max() + 1))
-    counts = counts.reshape(left.max() + 1, right.max() + 1)
-    counts = counts[counts.any(axis=1)][:, counts.any(axis=0)]
+    counts = crosstab(left, right).count
     total, (rows, columns) = len(left), counts.shape
-    expected = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / total
-    phi = ((counts - expected) ** 2 / expected).sum() / total - (rows - 1) * (columns - 1) / (total - 1)
+    chi2 = chi2_contingency(counts, correction=False).statistic
+    phi = chi2 / total - (rows - 1) * (columns - 1) / (total - 1)
     size = min(n - (n - 1) ** 2 / (total - 1) for n in (rows, columns)) - 1
     return math.sqrt(max(phi, 0) / size) if size > 0 else math.nan
 
