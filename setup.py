@@ -14,7 +14,8 @@ setup(
     keywords=["synthetic data", "tabular", "diffusion", "language model", "variational autoencoder", "transformers"],
     packages=find_packages(include=["difflm_hf", "difflm_hf.*"]),
     package_data={
-        "difflm_hf.evaluation": ["report.html.jinja", "modules/*/*.py"],
+        "difflm_hf.evaluation": ["modules/*/*.py"],
+        "difflm_hf.evaluation.report": ["*.jinja"],
         "difflm_hf.hub": ["*.jinja"],
     },
     python_requires=">=3.11",
@@ -60,5 +61,5 @@ setup(
             "sacrebleu>=2.4",
         ],
     },
-    entry_points={"console_scripts": ["difflm=difflm_hf.cli:main"]},
+    entry_points={"console_scripts": ["difflm=difflm_hf.commands.app:main"]},
 )

@@ -17,7 +17,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
 from difflm_hf.evaluation import (
     ClosestRecords,
@@ -27,8 +29,19 @@ from difflm_hf.evaluation import (
     quality_scores,
 )
 
+from .markdown import to_table
 from .results import load_result, save_result
 from .tables import LOG_TARGET
+
+
+COLUMNS = {
+    "c2st": "C2ST",
+    "mle": "MLE",
+    "column_shapes": "shapes",
+    "pair_trends": "trends",
+    "dcr": "DCR",
+    "kl": "KL",
+}
 
 
 def checkout(commit: str, folder: Path) -> Path:
@@ -68,6 +81,23 @@ def score(data: Path, output: Path, seed: int) -> dict[str, float]:
         "train_seconds": run["train_seconds"],
         "rows_per_second": run["rows_per_second"],
     }
+
+
+def commits_section() -> str:
+    """The page's passage on the last change of the code that was measured."""
+    rows = []
+    for dataset, sides in load_result("commits").items():
+        for side in ("before", "after") if dataset != "versions" else ():
+            runs = [run for seed, run in sides[side].items() if seed != "commit"]
+            rows.append([dataset, f"{side} ({sides[side]['commit']})", *(_interval(runs, name) for name in COLUMNS)])
+    return to_table(["table", "code", *COLUMNS.values()], rows)
+
+
+def _interval(runs: list[dict[str, float]], name: str) -> str:
+    """Mean over seeds, and half of its 95 % interval by Student's t."""
+    values = [run[name] for run in runs]
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return f"{np.mean(values):.3f} ± {half:.3f}"
 
 
 def main() -> None:

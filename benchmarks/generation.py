@@ -30,8 +30,8 @@ from difflm_hf.evaluation import classifier_two_sample_test
 from difflm_hf.modeling_difflm import DiffLMModel
 from difflm_hf.profiling import profile_generation
 from difflm_hf.records import RecordSchema
+from difflm_hf.training.build import build_row_model
 from difflm_hf.training.recipes import COMPACT_BLOCK_SIZE, DOCUMENT_BLOCK_SIZE, NOISE_LEVELS, RECIPES, SAMPLER_CONFIG
-from difflm_hf.training.train import build_model
 from difflm_hf.utils import default_dtype
 
 from .grammars import train_tokenizer
@@ -119,7 +119,7 @@ def measure_columns() -> list[dict[str, Any]]:
         ]
         table = pd.DataFrame({f"c{i}": columns[i % 4] for i in range(count)})
         processor = DiffLMProcessor.from_records(table)
-        vae = build_model(processor, RECIPES["small"]).eval().to(default_dtype())
+        vae = build_row_model(processor, RECIPES["small"]).eval().to(default_dtype())
         denoiser = DiffLMDenoiser(**RECIPES["small"].denoiser_config).eval().to(default_dtype())
         scheduler = EDMDPMSolverMultistepScheduler(**NOISE_LEVELS, **SAMPLER_CONFIG)
         pipe = DiffLMPipeline(vae, denoiser, scheduler, processor, COMPACT_BLOCK_SIZE)

@@ -60,14 +60,13 @@ def push_table_model(data: str, folder: str, repo_id: str, categorical: list[str
 
     import torch
 
-    from difflm_hf import DiffLMPipeline, train
-    from difflm_hf.evaluation import evaluate_table
-    from difflm_hf.evaluation.plots import table_figures
-    from difflm_hf.evaluation.report import write_report
+    from difflm_hf import DataArguments, DiffLMPipeline, train
+    from difflm_hf.evaluation import evaluate_table, table_figures, write_report
     from difflm_hf.records import read_table
 
     tables = {name: Path(data, "shoppers", f"{name}.csv") for name in ("train", "valid", "test")}
-    train(tables["train"], folder, validation=tables["valid"], categorical=categorical)
+    data_args = DataArguments(categorical=categorical)
+    train(tables["train"], folder, validation=tables["valid"], data_args=data_args)
     pipe = DiffLMPipeline.from_pretrained(folder)
     synthetic = pipe(10_000, generator=torch.Generator().manual_seed(0), output_type="pandas").records
     real = read_table(tables["train"]), read_table(tables["test"])
@@ -111,13 +110,13 @@ def push_json_model(data: str, folder: str, repo_id: str, base: str, num_records
     import time
     from pathlib import Path
 
-    from difflm_hf import train
+    from difflm_hf import ModelArguments, train
     from difflm_hf.records import read_table
 
     table = read_table(Path(data, "shoppers", "train.csv")).head(num_records)
     # Random weights write digits for as long as they may.
     table = table[[name for name in table if table[name].dtype != float]]
-    pipe = train(table, folder, base_model=base, max_minutes=1)
+    pipe = train(table, folder, model_args=ModelArguments(base_model=base), max_minutes=1)
     start = time.monotonic()
     commit = pipe.push_to_hub(repo_id, allow_rare_categories=True)
     print(json.dumps({"commit": commit.oid, "push_seconds": time.monotonic() - start}))

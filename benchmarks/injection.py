@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from difflm_hf import DiffLMPipeline, DiffLMProcessor, RecordSchema, train
+from difflm_hf import DataArguments, DiffLMPipeline, DiffLMProcessor, ModelArguments, RecordSchema, train
 from difflm_hf.batches import trim_padding
 from difflm_hf.evaluation import evaluate_latents, evaluate_table
 from difflm_hf.latents import to_dataset
@@ -74,8 +74,8 @@ def runs(minutes: float, long_minutes: float) -> dict[str, dict[str, Run]]:
 
 def measure(run: Run, data_dir: Path, base_model: str, folder: Path) -> dict[str, Any]:
     real, validation, test = (pd.read_csv(data_dir / TABLE / f"{name}.csv") for name in ("train", "valid", "test"))
-    small = DOCUMENT_RECIPES["small"]
-    DOCUMENT_RECIPES["run"] = replace(small, latent_size=run.latent_size, num_latent_tokens=run.num_latent_tokens)
+    sizes = {"latent_size": run.latent_size, "num_latent_tokens": run.num_latent_tokens}
+    recipe = replace(DOCUMENT_RECIPES["small"], **sizes)
     if (folder / "model_index.json").exists():
         pipe = DiffLMPipeline.from_pretrained(folder)
     else:
@@ -83,11 +83,9 @@ def measure(run: Run, data_dir: Path, base_model: str, folder: Path) -> dict[str
             real,
             folder,
             validation=validation.head(NUM_VALIDATION),
-            categorical=CATEGORICAL,
-            recipe="run",
-            base_model=base_model,
-            tuning=run.tuning,
-            injection=run.injection,
+            recipe=recipe,
+            data_args=DataArguments(categorical=CATEGORICAL),
+            model_args=ModelArguments(base_model, tuning=run.tuning, injection=run.injection),
             max_minutes=run.minutes,
             seed=SEED,
         )
@@ -138,7 +136,7 @@ def measure_base(data_dir: Path, base_model: str) -> dict[str, Any]:
         logits = lm(ids[:, :-1]).logits.flatten(0, 1)
         totals["all"] += F.cross_entropy(logits, every[:, 1:].flatten(), reduction="sum").item()
         targets = labels[:, 1:].flatten()
-        allowed = processor.grammar.allowed(batch["choices"])
+        allowed = processor.grammar.allowed(ids, batch["decoder_attention_mask"])
         chosen = logits[targets >= 0].masked_fill(~allowed, -torch.inf)
         totals["open"] += F.cross_entropy(chosen, targets[targets >= 0], reduction="sum").item()
     return {

@@ -39,8 +39,8 @@ def measure(folder: Path, work_dir: Path, beta: float, free_bits: float) -> dict
     output_dir = work_dir / f"{folder.name}-beta{beta}-free{free_bits}"
     shutil.rmtree(output_dir, ignore_errors=True)
     small = RECIPES["small"]
-    RECIPES["tradeoff"] = replace(small, vae={**small.vae, "beta_max": beta, "free_bits": free_bits})
-    pipe = train(tables["train"], output_dir, validation=tables["valid"], recipe="tradeoff")
+    recipe = replace(small, vae={**small.vae, "beta_max": beta, "free_bits": free_bits})
+    pipe = train(tables["train"], output_dir, validation=tables["valid"], recipe=recipe)
     generator = torch.Generator().manual_seed(0)
     synthetic = pipe(len(tables["train"]), generator=generator, output_type="pandas").records
     kinds = {"target": info["target"], "categorical": info["categorical"]}

@@ -1,4 +1,4 @@
-from .cli import main
+from .commands.app import main
 
 
 main()

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,15 +14,11 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import is_peft_available
 
 from .configuration_difflm import DiffLMConfig
 from .hub.upload import explain_hub_errors
+from .lora import add_lora, lora_parameters
 
-
-# With a call of this name, loaders of remote code do not take the import for a requirement.
-if TYPE_CHECKING and is_peft_available():
-    from peft import LoraConfig
 
 # What a user says about downloads and devices, which goes for the base as well.
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
@@ -42,10 +34,6 @@ LOADING_ARGUMENTS = (
 INCIDENTAL = {"architectures", "dtype", "quantization_config", "transformers_version", "use_cache"}
 # Those that a processor chooses.
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-# Fields of a LoRA that checkpoints always state, since a later peft may have other defaults.
-LORA_FIELDS = ("r", "lora_alpha", "lora_dropout", "target_modules")
-# What peft calls the parameters of LoRA layers; "default" is the name of the adapter.
-LORA_PARAMETER = re.compile(r"\.lora_\w+\.default\b")
 
 
 class BaseModelStub(nn.Module):
@@ -64,7 +52,7 @@ class BaseModelStub(nn.Module):
             *path, leaf = name.split(".")
             module = self
             for part in path:
-                if part not in module._modules:
+                if part not in dict(module.named_children()):
                     module.add_module(part, nn.Module())
                 module = module.get_submodule(part)
             module.register_parameter(leaf, nn.Parameter(parameter.detach().clone()))
@@ -142,91 +130,6 @@ def load_base_model(
     return lm
 
 
-def lora_fields(lora: LoraConfig | dict[str, Any]) -> dict[str, Any]:
-    """
-    A LoRA as plain fields, for [`DiffLMConfig`].
-
-    Args:
-        lora ([`~peft.LoraConfig`] or `dict`): The LoRA; where it does not name `target_modules`, it is for all linear
-            layers but the head.
-
-    Raises:
-        `ImportError`: when peft is not installed.
-        `TypeError`: for a field that a LoRA does not have.
-        `ValueError`: for one that would change the base itself.
-    """
-    LoraConfig = _peft().LoraConfig
-    config = lora if isinstance(lora, LoraConfig) else LoraConfig(**lora)
-    initial = config.init_lora_weights
-    if not isinstance(initial, bool) and initial not in ("gaussian", "orthogonal"):
-        raise ValueError(
-            f"init_lora_weights={initial!r} changes the base model, which checkpoints leave out; take True, "
-            "'gaussian' or 'orthogonal'"
-        )
-    defaults = LoraConfig().to_dict()
-    fields = {
-        key: sorted(value) if isinstance(value, set) else value
-        for key, value in config.to_dict().items()
-        if key in LORA_FIELDS or (value != defaults[key] and key != "base_model_name_or_path")
-    }
-    return {**fields, "target_modules": fields["target_modules"] or "all-linear"}
-
-
-def add_lora(lm: PreTrainedModel, lora: dict[str, Any], dtype: torch.dtype = torch.float32) -> None:
-    """
-    Puts new LoRA layers into a causal LM.
-
-    Args:
-        lm (`PreTrainedModel`): The causal LM; its own parameters are frozen.
-        lora (`dict`): Fields of a [`~peft.LoraConfig`].
-        dtype (`torch.dtype`, defaults to `torch.float32`):
-            Of the new layers, whatever that of the LM. In float32 small updates do not get lost.
-
-    Raises:
-        `ValueError`: when more than LoRA layers would be trained, or embeddings or head would get some.
-    """
-    peft = _peft()
-    lm.add_adapter(peft.LoraConfig(**lora_fields(lora)))
-    for parameter in lora_parameters(lm).values():
-        parameter.data = parameter.data.to(dtype)
-        # Else transformers would give it random values. What is to be loaded has none yet.
-        parameter._is_hf_initialized = not parameter.is_meta
-    lm.train(lm.training)  # for the new layers
-    if others := [name for name, p in lm.named_parameters() if p.requires_grad and not is_lora(name)]:
-        raise ValueError(
-            f"lora={lora} would train {others[0]} as well, which checkpoints leave out; take LoRA layers alone, with "
-            "no `bias` or `modules_to_save`"
-        )
-    layer = peft.tuners.tuners_utils.BaseTunerLayer
-    if any(isinstance(module, layer) for module in (lm.get_input_embeddings(), lm.get_output_embeddings())):
-        raise ValueError(f"lora={lora} is for the embeddings or the head as well; take other `target_modules`")
-
-
-def lora_parameters(lm: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters of LoRA layers, by name."""
-    return {name: parameter for name, parameter in lm.named_parameters() if is_lora(name)}
-
-
-@contextmanager
-def without_lora(lm: PreTrainedModel) -> Iterator[None]:
-    """Within it, a causal LM computes what it would without its LoRA layers, if it has any."""
-    parameters = [(parameter, parameter.requires_grad) for parameter in lora_parameters(lm).values()]
-    if parameters:
-        lm.disable_adapters()
-    try:
-        yield
-    finally:
-        if parameters:
-            lm.enable_adapters()
-        for parameter, is_trained in parameters:  # which peft sets, too
-            parameter.requires_grad_(is_trained)
-
-
-def is_lora(name: str) -> bool:
-    """Whether a parameter of that name belongs to a LoRA layer."""
-    return LORA_PARAMETER.search(name) is not None
-
-
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, base_model: str | os.PathLike, **kwargs) -> None:
     """
     Compares a checkpoint's tokenizer with that of a copy of its base.
@@ -265,14 +168,6 @@ def device_map_of(module: str, device_map: Any) -> str | int | torch.device | di
     if not below and not above:
         raise ValueError(f"device_map={device_map} does not say where {module!r} is to be; add it, or the key ''")
     return ({"": device_map[max(above, key=len)]} if above else {}) | below
-
-
-def _peft() -> ModuleType:
-    try:
-        import peft
-    except ImportError as error:
-        raise ImportError("LoRA layers need peft: run `pip install peft`, or leave `lora` out") from error
-    return peft
 
 
 def _essentials(config: PreTrainedConfig) -> dict[str, Any]:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 
 # That batches may have. oneDNN compiles products in bf16 for each length, which takes as long as a step; of a few
 # lengths it keeps what it compiled.
 NUM_LENGTHS = 16
+
+# What stands where a record has come to its end; elsewhere 0, an id that the mask leaves out.
+PADDING = {"labels": -100}
 
 
 class TensorDataset(Dataset):
@@ -27,7 +35,28 @@ class TensorDataset(Dataset):
         return self[torch.tensor(indices)]
 
 
-def trim_padding(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def collate_records(examples: Mapping[str, torch.Tensor] | Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """
+    Makes a batch of records: the collator of both trainers.
+
+    Args:
+        examples (`Mapping` or `Sequence[Mapping]`):
+            A batch already, as a [`TensorDataset`] gives it, or examples one by one, as a `datasets.Dataset` does.
+            These may be of different lengths, and are padded on the right.
+
+    Returns:
+        `dict[str, torch.Tensor]`, each with `batch_size` rows, without columns in which all records are padding.
+    """
+    if not isinstance(examples, Mapping):
+        columns = {name: [torch.as_tensor(example[name]) for example in examples] for name in examples[0]}
+        examples = {
+            name: pad_sequence(rows, batch_first=True, padding_value=PADDING.get(name, 0))
+            for name, rows in columns.items()
+        }
+    return trim_padding(examples)
+
+
+def trim_padding(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A batch of records without columns in which all of them are padding, of one of [`NUM_LENGTHS`] lengths."""
     trimmed = dict(batch)
     for prefix in ("", "decoder_"):
@@ -35,7 +64,16 @@ def trim_padding(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             step = -(-mask.shape[1] // NUM_LENGTHS)
             length = -(-int(mask.sum(1).max()) // step) * step
             trimmed |= {name: batch[name][:, :length] for name in (f"{prefix}input_ids", f"{prefix}attention_mask")}
-    for name in ("labels", "choices"):
-        if name in batch:
-            trimmed[name] = batch[name][:, : trimmed["decoder_input_ids"].shape[1]]
+    if "labels" in batch:
+        trimmed["labels"] = batch["labels"][:, : trimmed["decoder_input_ids"].shape[1]]
     return trimmed
+
+
+def record_lengths(dataset: Dataset | datasets.Dataset) -> torch.Tensor | None:
+    """Tokens that the decoder reads of each record, of shape `(num_records,)`; `None` where all are of one length."""
+    name = "decoder_attention_mask"
+    if isinstance(dataset, TensorDataset) and name in dataset.tensors:
+        return dataset.tensors[name].sum(1)
+    if isinstance(dataset, datasets.Dataset) and name in dataset.column_names:
+        return torch.tensor([int(sum(mask)) for mask in dataset[name]])
+    return None

@@ -23,6 +23,12 @@ class DiffLMConfig(PreTrainedConfig):
         num_latent_tokens (`int`, defaults to 4):
             Virtual tokens that z becomes: embeddings for the soft prompts, past keys and values for `"kv_memory"`.
         num_prefix_tokens (`int`, defaults to 8): Learned vectors before those of z in `"prefix_soft_prompt"`.
+        injection_initializer_range (`float`, *optional*):
+            Standard deviation of the weights that the map from z starts with. Defaults to the causal LM's own
+            `initializer_range`.
+        posterior (`str`, defaults to `"standardized"`):
+            The map from the encoder's mean-pooled state to q(z|x): `"linear"`, or `"standardized"` for records whose
+            states are much alike, such as documents.
         freeze_decoder (`bool`, defaults to `False`): Leave the causal LM as it is; train encoder and injection only.
         base_model (`str`, *optional*):
             Hub id or folder of the pretrained causal LM that a frozen decoder is. Checkpoints then leave its weights
@@ -62,6 +68,8 @@ class DiffLMConfig(PreTrainedConfig):
         injection: str = "soft_prompt",
         num_latent_tokens: int = 4,
         num_prefix_tokens: int = 8,
+        injection_initializer_range: float | None = None,
+        posterior: str = "standardized",
         freeze_decoder: bool = False,
         base_model: str | None = None,
         base_revision: str | None = None,
@@ -78,6 +86,8 @@ class DiffLMConfig(PreTrainedConfig):
         self.injection = injection
         self.num_latent_tokens = num_latent_tokens
         self.num_prefix_tokens = num_prefix_tokens
+        self.injection_initializer_range = injection_initializer_range
+        self.posterior = posterior
         self.freeze_decoder = freeze_decoder
         self.base_model = base_model
         self.base_revision = base_revision
@@ -92,20 +102,30 @@ class DiffLMConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs) -> DiffLMConfig:
         # In a call of `from_pretrained`, it is a copy of the base to load, and not another name for it.
         copy_of_base = {key: kwargs.pop(key) for key in ("base_model",) if key in kwargs}
-        loaded = super().from_dict(config_dict, **kwargs)
+        loaded = super().from_dict(_implied_fields(config_dict) | config_dict, **kwargs)
         if kwargs.get("return_unused_kwargs"):
             return loaded[0], loaded[1] | copy_of_base
         return loaded
 
     def to_dict(self) -> dict[str, Any]:
+        # Paths of this machine say nothing elsewhere.
+        fields = _without_paths(super().to_dict())
         # How a base was quantized is up to who loads it, and nothing else of a checkpoint is quantized.
-        fields = super().to_dict()
         fields["decoder_config"].pop("quantization_config", None)
         return fields
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """The decoder's configuration, from which `generate` reads layers, heads and vocabulary."""
         return self.decoder_config.get_text_config(decoder=True)
+
+
+def document_initializer_range(latent_size: int, injection: str) -> float | None:
+    """
+    The `injection_initializer_range` for documents and for pretrained LMs. Such an LM goes its own way, and learns to
+    look away from latents that start as noise: what becomes of these should differ between records, but for what is
+    added to every token.
+    """
+    return None if injection == "input_embed" else 0.3 * latent_size**-0.5
 
 
 class DiffLMPipelineConfig(PreTrainedConfig):
@@ -117,9 +137,32 @@ class DiffLMPipelineConfig(PreTrainedConfig):
     model_type = "difflm-pipeline"
 
 
+def _implied_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """What checkpoints mean that do not state all fields: those with `position_ranges` are of rows of a table."""
+    if fields.get("position_ranges") is not None:
+        return {"posterior": "linear", "injection_initializer_range": None}
+    latent_size, injection = fields.get("latent_size", 8), fields.get("injection", "soft_prompt")
+    return {
+        "posterior": "standardized",
+        "injection_initializer_range": document_initializer_range(latent_size, injection),
+    }
+
+
+def _without_paths(fields: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_paths(value) if isinstance(value, dict) else value
+        for name, value in fields.items()
+        if name != "_name_or_path"
+    }
+
+
 def _to_config(config: PreTrainedConfig | dict[str, Any] | None, default: str) -> PreTrainedConfig:
     if config is None:
         small = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512}
         return AutoConfig.for_model(default, **small)
     # A copy, since what is set here, such as the attention implementation, is not meant for the model it came with.
     return AutoConfig.for_model(**config) if isinstance(config, dict) else copy.deepcopy(config)
+
+
+# Code from a repository may have registered its own copy before.
+AutoConfig.register("difflm", DiffLMConfig, exist_ok=True)

@@ -8,7 +8,8 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import nn
 
-from .hub.upload import PushToHubMixin
+from .float32_buffers import Float32Buffers
+from .hub.mixin import PushToHubMixin
 
 
 class ResidualBlock(nn.Module):
@@ -40,9 +41,9 @@ class AttentionBlock(nn.Module):
         return self.mlp(hidden, temb)
 
 
-class DiffLMDenoiser(PushToHubMixin, ModelMixin, ConfigMixin):
+class DiffLMDenoiser(Float32Buffers, PushToHubMixin, ModelMixin, ConfigMixin):
     """
-    F(c_in x; c_noise) of EDM (arXiv 2206.00364, eq. 7), on latents whose mean and deviation it also keeps.
+    F(c_in x; c_noise) of EDM (arXiv 2206.00364, eq. 7), on latents whose mean and deviation it also keeps, in float32.
 
     Args:
         latent_size (`int`, defaults to 8): Dimension of the latents.
@@ -52,6 +53,8 @@ class DiffLMDenoiser(PushToHubMixin, ModelMixin, ConfigMixin):
         num_layers (`int`, defaults to 4): Residual blocks.
         num_heads (`int`, defaults to 4): Attention heads of the transformer.
     """
+
+    _keep_in_fp32_modules = ["latent_mean", "latent_std"]  # in loading
 
     @register_to_config
     def __init__(
@@ -79,19 +82,23 @@ class DiffLMDenoiser(PushToHubMixin, ModelMixin, ConfigMixin):
         # The network starts as F = 0, which EDM's preconditioning turns into the best linear denoiser.
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.proj_out.bias)
-        self.register_buffer("latent_mean", torch.zeros(latent_size))
-        self.register_buffer("latent_std", torch.ones(latent_size))
+        self.register_buffer("latent_mean", torch.zeros(latent_size, dtype=torch.float32))
+        self.register_buffer("latent_std", torch.ones(latent_size, dtype=torch.float32))
 
     def save_config(self, *args, **kwargs) -> None:
+        name = self.config.get("_name_or_path", "")
         self.register_to_config(_name_or_path="")  # a path of this machine says nothing elsewhere
-        super().save_config(*args, **kwargs)
+        try:
+            super().save_config(*args, **kwargs)
+        finally:
+            self.register_to_config(_name_or_path=name)
 
     def normalize_latents(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents z, of shape `(batch_size, latent_size)`, on the scale of the diffusion."""
+        """Latents z, of shape `(batch_size, latent_size)`, on the scale of the diffusion, in float32."""
         return (latents - self.latent_mean) / self.latent_std
 
     def denormalize_latents(self, latents: torch.Tensor) -> torch.Tensor:
-        """The inverse of `normalize_latents`."""
+        """The inverse of `normalize_latents`, in float32."""
         return latents * self.latent_std + self.latent_mean
 
     def forward(self, sample: torch.Tensor, timestep: torch.Tensor | float) -> torch.Tensor:

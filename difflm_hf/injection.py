@@ -7,9 +7,11 @@ Latents become *virtual tokens*: positions that the LM attends to, but that no i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
-from transformers import Cache, DynamicCache, PreTrainedConfig
+from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
 
 
 class LatentInjection(nn.Module):
@@ -21,13 +23,18 @@ class LatentInjection(nn.Module):
     projection: nn.Linear
 
     def forward(
-        self, latents: torch.Tensor, inputs_embeds: torch.Tensor, past_key_values: Cache | None
+        self,
+        latents: torch.Tensor,
+        inputs_embeds: torch.Tensor,
+        past_key_values: Cache | None,
+        layer_devices: Sequence[torch.device | None],
     ) -> tuple[torch.Tensor, Cache | None]:
         """
         Args:
             latents (`torch.Tensor` of shape `(batch_size, latent_size)`): Latents z.
             inputs_embeds (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`): Real tokens.
             past_key_values (`Cache`, *optional*): The cache of this generation; empty, or absent.
+            layer_devices (`Sequence[torch.device]`): Those of the LM, as [`layer_devices`] gives them.
 
         Returns:
             What to hand to the LM in their place.
@@ -53,7 +60,11 @@ class SoftPrompt(LatentInjection):
         return self.project(latents).view(len(latents), -1, self.hidden_size)
 
     def forward(
-        self, latents: torch.Tensor, inputs_embeds: torch.Tensor, past_key_values: Cache | None
+        self,
+        latents: torch.Tensor,
+        inputs_embeds: torch.Tensor,
+        past_key_values: Cache | None,
+        layer_devices: Sequence[torch.device | None],
     ) -> tuple[torch.Tensor, Cache | None]:
         prompt = self.prompt(latents).to(inputs_embeds.dtype)
         return torch.cat([prompt, inputs_embeds], dim=1), past_key_values
@@ -86,12 +97,16 @@ class KVMemory(LatentInjection):
         self.lm_config = lm
 
     def forward(
-        self, latents: torch.Tensor, inputs_embeds: torch.Tensor, past_key_values: Cache | None
+        self,
+        latents: torch.Tensor,
+        inputs_embeds: torch.Tensor,
+        past_key_values: Cache | None,
+        layer_devices: Sequence[torch.device | None],
     ) -> tuple[torch.Tensor, Cache | None]:
         memory = self.project(latents).to(inputs_embeds.dtype).view(len(latents), *self.shape)
         cache = DynamicCache(config=self.lm_config) if past_key_values is None else past_key_values
-        for layer, keys_and_values in enumerate(memory.unbind(1)):
-            cache.update(*keys_and_values.unbind(1), layer)
+        for layer, (keys_and_values, device) in enumerate(zip(memory.unbind(1), layer_devices, strict=True)):
+            cache.update(*keys_and_values.to(device or memory.device).unbind(1), layer)
         return inputs_embeds, cache
 
 
@@ -105,7 +120,11 @@ class InputEmbed(LatentInjection):
         self.projection = nn.Linear(config.latent_size, config.get_text_config().hidden_size)
 
     def forward(
-        self, latents: torch.Tensor, inputs_embeds: torch.Tensor, past_key_values: Cache | None
+        self,
+        latents: torch.Tensor,
+        inputs_embeds: torch.Tensor,
+        past_key_values: Cache | None,
+        layer_devices: Sequence[torch.device | None],
     ) -> tuple[torch.Tensor, Cache | None]:
         return inputs_embeds + self.project(latents).to(inputs_embeds.dtype)[:, None], past_key_values
 
@@ -123,3 +142,15 @@ def build_injection(config: PreTrainedConfig) -> LatentInjection:
     if config.injection not in INJECTIONS:
         raise ValueError(f"injection={config.injection!r} is not one of {', '.join(map(repr, INJECTIONS))}")
     return INJECTIONS[config.injection](config)
+
+
+def layer_devices(lm: PreTrainedModel) -> list[torch.device | None]:
+    """
+    The device of each layer of a causal LM, which a `device_map` may spread over several; `None` for layers that are
+    offloaded, which compute on the device of their inputs.
+    """
+    num_layers = lm.config.get_text_config(decoder=True).num_hidden_layers
+    for module in lm.get_decoder().modules():
+        if isinstance(module, nn.ModuleList) and len(module) == num_layers:
+            return [next((p.device for p in layer.parameters() if not p.is_meta), None) for layer in module]
+    return [None] * num_layers

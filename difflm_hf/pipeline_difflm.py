@@ -3,76 +3,39 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from importlib import import_module
-from numbers import Integral
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import torch
 import torch.nn.functional as F
-from datasets import Dataset, DatasetInfo
-from diffusers import DiffusionPipeline, SchedulerMixin
-from diffusers.utils import BaseOutput
+from diffusers import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import CommitInfo, ModelCard
-from safetensors import SafetensorError, safe_open
 from torch.profiler import record_function
-from tqdm.auto import tqdm
 from transformers import AutoConfig
 
-from .base_model import HUB_ARGUMENTS, check_vocabulary
-from .configuration_difflm import DiffLMConfig, DiffLMPipelineConfig
+from .blocks import BlockwisePipeline, DiffLMPipelineOutput, OutputType
+from .configuration_difflm import DiffLMPipelineConfig
 from .denoiser import DiffLMDenoiser
-from .hub.upload import commit_files, explain_hub_errors, folder_files, full_repo_id
+from .hub.loading import load_vae_with_base, pipeline_folder
+from .hub.publishing import push_pipeline
 from .modeling_difflm import DiffLMModel
 from .processing_difflm import DiffLMProcessor
-from .records import JSONCodec, TextCodec
-from .scheduling_latent_edm import LatentEDMScheduler
-from .utils import map_in_threads
+from .scheduling_latent_edm import LatentEDMScheduler, initial_std
 
 
-OutputType = Literal["dict", "pandas", "dataset", "text"]
-FILES = (  # of a saved pipeline
-    "model_index.json",
-    "vae/config.json",
-    "vae/model*.safetensors",
-    "denoiser/config.json",
-    "denoiser/diffusion_pytorch_model*.safetensors",
-    "scheduler/scheduler_config.json",
-    "processor/processor_config.json",
-    "processor/tokenizer_config.json",
-    "processor/tokenizer.*",
-    "processor/encoder_tokenizer/tokenizer_config.json",
-    "processor/encoder_tokenizer/tokenizer.*",
-)
 # What the causal LM writes at once, unless the caller says otherwise: activations of more records leave the caches of
 # processors, and more tokens take much memory.
 BATCH_SIZE, BATCH_TOKENS = 2048, 2**19
-MAX_ATTEMPTS = 20  # rounds of sampling documents before giving up
 
 
-@dataclass
-class DiffLMPipelineOutput(BaseOutput):
-    """
-    Output of [`DiffLMPipeline`].
-
-    Args:
-        records (`list[dict]`, `pandas.DataFrame`, `datasets.Dataset` or `list[str]`): The records.
-    """
-
-    records: list[dict[str, Any]] | pd.DataFrame | Dataset | list[str]
-
-
-class DiffLMPipeline(DiffusionPipeline):
+class DiffLMPipeline(BlockwisePipeline):
     """
     Generates records.
 
@@ -122,24 +85,18 @@ class DiffLMPipeline(DiffusionPipeline):
             `OSError`: when there is no such pipeline, or a file of it is missing or damaged. The message names it.
             `ValueError`: when `base_model` is another than the one that the checkpoint was trained with.
         """
-        register()
+        register_components()
         name = os.fspath(pretrained_model_name_or_path)
         kwargs.setdefault("use_safetensors", True)
-        is_local = os.path.isdir(name)
-        with explain_hub_errors(name, is_upload=False) if not is_local else nullcontext():
-            try:
-                folder = Path(name if is_local else cls.download(name, **kwargs))
-            except (OSError, ValueError) as error:
-                raise OSError(f"{name} is neither a folder nor a model that the Hub gives: {error}") from error
-        _check_files(folder, given=kwargs)
+        folder = pipeline_folder(name, cls.download, **kwargs)
         if "vae" not in kwargs:
-            kwargs |= _load_vae_with_base(folder, base_model, kwargs)
+            kwargs |= load_vae_with_base(folder, base_model, kwargs)
         elif base_model is not None:
             raise ValueError("base_model and vae exclude each other: load the vae with that base_model")
         pipe = super().from_pretrained(folder, **kwargs)
         pipe.register_to_config(_name_or_path=name)
         # A snapshot of the Hub has its commit for a name.
-        pipe.revision = None if is_local else folder.name
+        pipe.revision = None if os.path.isdir(name) else folder.name
         return pipe
 
     @classmethod
@@ -182,13 +139,10 @@ class DiffLMPipeline(DiffusionPipeline):
             self.save_pretrained(save_directory, **sizes)
             self.push_to_hub(repo_id or Path(save_directory).absolute().name, **sizes, **kwargs)
             return
-        name = self.name_or_path
-        self.register_to_config(_name_or_path="")  # a path of this machine says nothing elsewhere
-        try:
-            with self.vae.with_base_weights() if include_base_weights else nullcontext():
-                super().save_pretrained(save_directory, max_shard_size=max_shard_size, **kwargs)
-        finally:
-            self.register_to_config(_name_or_path=name)
+        nameless = copy.copy(self)  # others may read the name of this one meanwhile
+        nameless.register_to_config(_name_or_path="")  # a path of this machine says nothing elsewhere
+        with self.vae.with_base_weights() if include_base_weights else nullcontext():
+            super(DiffLMPipeline, nameless).save_pretrained(save_directory, max_shard_size=max_shard_size, **kwargs)
         DiffLMPipelineConfig(architectures=[type(self).__name__]).save_pretrained(save_directory)
 
     def push_to_hub(
@@ -216,7 +170,7 @@ class DiffLMPipeline(DiffusionPipeline):
             card (`ModelCard`, `str` or `Path`, *optional*): A card, or its file, in place of a generated one.
             evaluation (`str` or `Path`, *optional*): A folder of `difflm evaluate`, for the figures in the card.
             license (`str`, *optional*): The Hub's identifier of the licence of the weights.
-            datasets, language, tags, include_data_plots (*optional*): As [`~difflm_hf.hub.model_card`] has them.
+            datasets, language, tags, include_data_plots (*optional*): As [`~difflm_hf.hub.cards.model_card`] has them.
             include_code (`bool`, defaults to `False`):
                 Push the code too: where `difflm_hf` is not installed, the model then loads with
                 `trust_remote_code=True`.
@@ -227,7 +181,7 @@ class DiffLMPipeline(DiffusionPipeline):
             max_shard_size (`int` or `str`, *optional*): Bytes of a file of weights.
             kwargs (*optional*):
                 `private`, `token`, `revision`, `create_pr`, `commit_message` and `commit_description` of
-                [`~difflm_hf.hub.commit_files`].
+                [`~difflm_hf.hub.upload.commit_files`].
 
         Returns:
             `CommitInfo`.
@@ -236,40 +190,22 @@ class DiffLMPipeline(DiffusionPipeline):
             `ValueError`: for what may not be published, before anything is sent.
             `HfHubHTTPError`, `ConnectionError`: when the Hub refuses, or is out of reach. The message says what to do.
         """
-        try:
-            # By their names: repositories that carry this file carry neither of these.
-            cards, remote_code = import_module("difflm_hf.hub.cards"), import_module("difflm_hf.hub.remote_code")
-        except ImportError as error:
-            raise ImportError("to push a model, install the package difflm_hf") from error
-        if card is not None and not isinstance(card, ModelCard) and not Path(card).is_file():
-            raise ValueError(f"card={card!r} is no file; give a ModelCard, or the file of one")
-        if not allow_rare_categories:
-            self.processor.check_publishable()
-        if not include_base_weights:
-            self.vae.check_publishable()
-        repo_id = full_repo_id(repo_id, kwargs.get("token"))
-        with TemporaryDirectory() as folder:
-            self.save_pretrained(folder, include_base_weights=include_base_weights, max_shard_size=max_shard_size)
-            if include_code:
-                remote_code.add_code(folder)
-            files: dict[str, Path | bytes] = {**folder_files(folder)}
-            if evaluation is not None:
-                files |= cards.plot_files(evaluation, include_data_plots)
-            if card is None:
-                facts = license, datasets, language, tags, include_data_plots
-                card = cards.model_card(self, repo_id, evaluation, *facts)
-            files["README.md"] = str(card).encode() if isinstance(card, ModelCard) else Path(card)
-            commit = commit_files(
-                files,
-                repo_id,
-                **{"commit_message": f"Upload {type(self).__name__}", **kwargs},
-                delete_patterns=[f"{name}/*" for name in (*self.components, "plots", "checkpoints")]
-                + ["difflm_hf*.py"],
-            )
-        if commit.pr_url is None:
-            self.register_to_config(_name_or_path=repo_id)
-            self.revision = commit.oid
-        return commit
+        return push_pipeline(
+            self,
+            repo_id,
+            card=card,
+            evaluation=evaluation,
+            license=license,
+            datasets=datasets,
+            language=language,
+            tags=tags,
+            include_data_plots=include_data_plots,
+            include_code=include_code,
+            include_base_weights=include_base_weights,
+            allow_rare_categories=allow_rare_categories,
+            max_shard_size=max_shard_size,
+            **kwargs,
+        )
 
     @torch.no_grad()
     def __call__(
@@ -317,138 +253,37 @@ class DiffLMPipeline(DiffusionPipeline):
         ```
         """
         self.check_inputs(num_records, num_inference_steps, temperature, top_p, batch_size, output_type)
-        sampling = (num_inference_steps, temperature, top_p, batch_size, callback_on_step_end)
-        with self.progress_bar(total=num_records) as progress_bar:
-            tables = list(self._generate_blocks(_draw_seed(generator), 0, num_records, sampling, progress_bar))
-        records = self.format_records(pd.concat(tables, ignore_index=True), output_type)
+        sampling = {
+            "num_inference_steps": num_inference_steps,
+            "temperature": temperature,
+            "top_p": top_p,
+            "batch_size": batch_size,
+            "callback_on_step_end": callback_on_step_end,
+        }
+        table = pd.concat(self._generate_blocks(num_records, sampling, generator), ignore_index=True)
+        records = self.format_records(table, output_type)
         return DiffLMPipelineOutput(records) if return_dict else (records,)
 
-    @torch.no_grad()
-    def stream(
+    def generate_batches(
         self,
         num_records: int,
-        num_inference_steps: int = 12,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        batch_size: int | None = None,
-        generator: torch.Generator | None = None,
-        first_block: int = 0,
-    ) -> Iterator[pa.RecordBatch]:
-        """
-        Generates records block by block, in memory that does not depend on their number.
-
-        The records are those of a call with the same arguments.
-
-        Args:
-            num_records (`int`): Records to generate.
-            num_inference_steps, temperature, top_p, batch_size, generator: As in the call.
-            first_block (`int`, defaults to 0):
-                The block to begin with: `first_block * pipe.config.block_size` records are passed over, and not
-                computed.
-
-        Yields:
-            `pyarrow.RecordBatch`: A block of `pipe.config.block_size` records, the last one perhaps of fewer, all with
-            the schema `pipe.processor.schema.to_arrow()`.
-
-        Raises:
-            `ValueError`, `RuntimeError`: As in the call.
-
-        Example:
-
-        ```python
-        >>> for batch in pipe.stream(10_000_000, generator=torch.Generator().manual_seed(0)):
-        ...     writer.write_batch(batch)
-        ```
-        """
-        self.check_inputs(num_records, num_inference_steps, temperature, top_p, batch_size, "pandas")
-        sampling = (num_inference_steps, temperature, top_p, batch_size, None)
-        schema = self.processor.schema
-        with self.progress_bar(total=num_records) as progress_bar:
-            for table in self._generate_blocks(
-                _draw_seed(generator), first_block, num_records, sampling, progress_bar
-            ):
-                yield schema.to_record_batch(table)
-
-    def _generate_blocks(
-        self, seed: int, first_block: int, num_records: int, sampling: tuple, progress_bar: tqdm
-    ) -> Iterator[pd.DataFrame]:
-        """The blocks of a seed from `first_block` on, up to `num_records` records from there."""
-
-        def generate(start: int) -> pd.DataFrame:
-            size = min(num_records - start, self.config.block_size)
-            block = first_block + start // self.config.block_size
-            return self.generate_block(seed, block, *sampling, num_records=size)
-
-        starts = range(0, num_records, self.config.block_size)
-        # The products of a small model on a CPU are too small to share among threads; whole blocks are not.
-        *_, callback = sampling
-        has_own_threads = self.device.type == "cpu" and self.processor.is_compact and callback is None
-        for table in map_in_threads(generate, starts) if has_own_threads else map(generate, starts):
-            yield table
-            progress_bar.update(len(table))
-
-    def check_inputs(
-        self,
-        num_records: int,
+        generator: torch.Generator,
         num_inference_steps: int,
         temperature: float,
         top_p: float,
         batch_size: int | None,
-        output_type: str,
-    ) -> None:
-        """Raises a `ValueError` for the first argument out of range."""
-        for name, value in (
-            ("num_records", num_records),
-            ("num_inference_steps", num_inference_steps),
-            ("batch_size", batch_size if batch_size is not None else 1),
-        ):
-            if not isinstance(value, Integral) or value < 1:
-                raise ValueError(f"{name}={value!r} is not a positive integer")
-        if temperature < 0:
-            raise ValueError(f"temperature={temperature} is negative; 0 is greedy, 1 the model's own distribution")
-        if not 0 < top_p <= 1:
-            raise ValueError(f"top_p={top_p} is not in (0, 1]")
-        if output_type not in get_args(OutputType):
-            raise ValueError(f"output_type={output_type!r} is not one of {', '.join(map(repr, get_args(OutputType)))}")
-
-    @torch.no_grad()
-    def generate_block(
-        self,
-        seed: int,
-        block: int,
-        num_inference_steps: int = 12,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        batch_size: int | None = None,
-        callback_on_step_end: Callable | None = None,
-        num_records: int | None = None,
-    ) -> pd.DataFrame:
-        """
-        Generates block number `block` of a seed: `block_size` records, or the first `num_records` of them. Batches of
-        `batch_size` that are not needed for these are not decoded.
-
-        Returns:
-            `pandas.DataFrame` of the records.
-        """
-        size = self.config.block_size
-        num_records = size if num_records is None else num_records
+        callback_on_step_end: Callable | None,
+    ) -> Iterator[pd.DataFrame]:
         batch_size = batch_size or max(1, min(BATCH_SIZE, BATCH_TOKENS // self.vae.config.max_record_length))
-        tables: list[pd.DataFrame] = []
-        for attempt in range(MAX_ATTEMPTS):
-            generator = torch.Generator().manual_seed(_mix(seed, block, attempt))
-            with record_function("difflm::latents"):
-                latents = self.generate_latents(size, num_inference_steps, generator, callback_on_step_end)
-            length = self.vae.config.max_record_length - 1
-            uniforms = torch.rand(size, length, generator=generator)
-            within_bin_offsets = torch.rand(size, self.processor.num_offsets, generator=generator, dtype=torch.float64)
-            for batch in zip(*(t.split(batch_size) for t in (latents, uniforms, within_bin_offsets))):
-                tables.append(self.decode_latents(*batch, temperature, top_p)[0])
-                if (num_valid := sum(map(len, tables))) >= num_records:
-                    return pd.concat(tables, ignore_index=True).iloc[:num_records]
-        raise RuntimeError(
-            f"only {num_valid} of {MAX_ATTEMPTS * size} texts were valid records, and the others not, or without end; "
-            "train longer, or lower the temperature"
+        with record_function("difflm::latents"):
+            latents = self.generate_latents(num_records, num_inference_steps, generator, callback_on_step_end)
+        length = self.vae.config.max_record_length - 1
+        uniforms = torch.rand(num_records, length, generator=generator)
+        within_bin_offsets = torch.rand(
+            num_records, self.processor.num_offsets, generator=generator, dtype=torch.float64
         )
+        for batch in zip(*(t.split(batch_size) for t in (latents, uniforms, within_bin_offsets))):
+            yield self.decode_latents(*batch, temperature, top_p)[0]
 
     def generate_latents(
         self,
@@ -461,13 +296,15 @@ class DiffLMPipeline(DiffusionPipeline):
         Samples latents z from the denoiser.
 
         Returns:
-            `torch.Tensor` of shape `(num_latents, latent_size)`.
+            `torch.Tensor` of shape `(num_latents, latent_size)`, on the device of the denoiser.
         """
+        # Components may be on different devices, and `self.device` is that of one of them.
+        device = self.denoiser.device
         # A schedule of its own for each block, as blocks run side by side; callbacks, for which they do not, see it.
         scheduler = self.scheduler if callback_on_step_end is not None else copy.deepcopy(self.scheduler)
-        scheduler.set_timesteps(num_inference_steps, device=self.device)
+        scheduler.set_timesteps(num_inference_steps, device=device)
         shape = (num_latents, self.denoiser.config.latent_size)
-        latents = randn_tensor(shape, generator=generator, device=self.device) * scheduler.init_noise_sigma
+        latents = randn_tensor(shape, generator=generator, device=device) * initial_std(scheduler)
         for step, timestep in enumerate(scheduler.timesteps):
             output = self.denoiser(scheduler.scale_model_input(latents, timestep), timestep)
             latents = scheduler.step(output, timestep, latents, generator=generator).prev_sample
@@ -488,7 +325,7 @@ class DiffLMPipeline(DiffusionPipeline):
         Lets the causal LM write a record for each latent.
 
         Args:
-            latents (`torch.Tensor` of shape `(num_latents, latent_size)`): Latents z.
+            latents (`torch.Tensor` of shape `(num_latents, latent_size)`): Latents z, on any device.
             uniforms (`torch.Tensor` of shape `(num_latents, max_record_length - 1)`): Random numbers that choose ids.
             within_bin_offsets (`torch.Tensor` of shape `(num_latents, num_offsets)`): And those inside the steps.
             temperature, top_p, batch_size: As in the call.
@@ -496,6 +333,7 @@ class DiffLMPipeline(DiffusionPipeline):
         Returns:
             The valid records, and a mask of shape `(num_latents,)` that says which they are.
         """
+        latents = latents.to(self.vae.decoder.device)
         batches = [
             self.vae.decoder.sample_records(z, u, temperature, top_p, self.processor.grammar)
             for z, u in zip(latents.split(batch_size or len(latents)), uniforms.split(batch_size or len(latents)))
@@ -505,82 +343,6 @@ class DiffLMPipeline(DiffusionPipeline):
         ids = torch.cat([F.pad(batch, (0, length - batch.shape[1]), value=pad_id) for batch in batches])
         with record_function("difflm::records"):
             return self.processor.decode_records(ids.cpu().numpy(), within_bin_offsets.numpy())
-
-    def format_records(self, table: pd.DataFrame, output_type: OutputType) -> Any:
-        """A table of records as `output_type` says."""
-        if output_type == "pandas":
-            return table
-        if output_type == "dataset":
-            schema = self.processor.schema
-            data = pa.Table.from_batches([schema.to_record_batch(table)])
-            return Dataset(data, DatasetInfo(features=schema.to_features()))
-        if output_type == "text" and isinstance(self.processor.codec, TextCodec):
-            return self.processor.codec.encode(table)
-        texts = JSONCodec(self.processor.schema).encode(table)
-        return texts if output_type == "text" else [json.loads(text) for text in texts]
-
-
-def _load_vae_with_base(
-    folder: Path, base_model: str | os.PathLike | None, kwargs: dict[str, Any]
-) -> dict[str, DiffLMModel]:
-    """
-    The VAE of a pipeline whose base LM is elsewhere, by the pipeline's `kwargs`; none where there is no such base.
-    diffusers, which would load it, hands on neither a token nor a cache.
-    """
-    if base_model is None and DiffLMConfig.from_pretrained(folder / "vae").base_model is None:
-        return {}
-    if kwargs.get("quantization_config") is not None:
-        raise ValueError(
-            "quantization_config does not reach the base model; load it by DiffLMModel.from_pretrained(..., "
-            "subfolder='vae', quantization_config=BitsAndBytesConfig(...)), and pass it as vae"
-        )
-    where = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-    if base_model is not None:
-        processor = kwargs.get("processor") or DiffLMProcessor.from_pretrained(folder / "processor")
-        check_vocabulary(processor.tokenizer, base_model, **where)
-    dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
-    if isinstance(dtype, dict):
-        dtype = dtype.get("vae", dtype.get("default"))
-    vae = DiffLMModel.from_pretrained(
-        folder / "vae",
-        base_model=base_model,
-        dtype="auto" if dtype is None else dtype,
-        **{name: kwargs[name] for name in ("device_map", "max_memory", "offload_folder") if name in kwargs},
-        **where,
-    )
-    return {"vae": vae}
-
-
-def _draw_seed(generator: torch.Generator | None) -> int:
-    """One number that stands for all records of a call: each block then has a generator of its own."""
-    return int(torch.randint(2**62, (), generator=generator, device=None if generator is None else generator.device))
-
-
-def _check_files(folder: Path, given: Container[str]) -> None:
-    """Raises an `OSError` for the first file that is missing or cut short, but for components that are given."""
-    if not (folder / "model_index.json").is_file():
-        raise FileNotFoundError(
-            f"{folder} holds no pipeline: model_index.json is missing; if its training was cut off, resume it"
-        )
-    for pattern in FILES:
-        if pattern.split("/")[0] in given:
-            continue
-        paths = sorted(folder.glob(pattern))
-        if not paths:
-            raise FileNotFoundError(f"{folder / pattern} is missing; copy the model anew, or train it again")
-        for path in paths:
-            try:
-                if path.suffix == ".json":
-                    json.loads(path.read_text(encoding="utf-8"))
-                elif path.suffix == ".safetensors":
-                    safe_open(path, "pt")
-            except (ValueError, SafetensorError) as error:
-                raise OSError(f"{path} is damaged ({error}); copy the model anew, or train it again") from error
-
-
-def _mix(*numbers: int) -> int:
-    """One 64-bit seed from several numbers, none of which can be guessed from another's."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 LIBRARIES = {  # in which `DiffusionPipeline.from_pretrained` looks for the classes that model_index.json names
@@ -592,12 +354,12 @@ LIBRARIES = {  # in which `DiffusionPipeline.from_pretrained` looks for the clas
 }
 
 
-def register() -> None:
+def register_components() -> None:
     """Makes the classes of this module, and not of another copy of it, those that model_index.json names."""
     for cls, library in LIBRARIES.items():
         # Imported here: transformers puts another module object in its place while it is being imported.
         setattr(import_module(library), cls.__name__, cls)
 
 
-register()
+register_components()
 AutoConfig.register(DiffLMPipelineConfig.model_type, DiffLMPipelineConfig, exist_ok=True)

@@ -14,13 +14,13 @@ from huggingface_hub import CommitInfo
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from .configuration_difflm import DiffLMConfig
-from .hub.upload import PushToHubMixin
-from .records import CompactCodec, JSONCodec, RecordSchema, TextCodec, read_table
+from .hub.mixin import PushToHubMixin
+from .records import CODECS, CompactCodec, JSONCodec, RecordCodec, RecordSchema, TextCodec, read_table
 from .records.bpe import SPECIAL_TOKENS, to_tokenizer, train_bpe
+from .records.codec import special_ids
 from .records.grammar import JSONGrammar
 
 
-CODECS = {codec.name: codec for codec in (CompactCodec, JSONCodec, TextCodec)}
 KEY_ORDERS = ("schema", "shuffled")
 DOCUMENT_VOCAB_SIZE = 4096  # of the byte-level BPE of documents, for LMs from scratch
 
@@ -40,7 +40,7 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
     Args:
         tokenizer (`PreTrainedTokenizerBase`): The decoder's tokenizer.
         encoder_tokenizer (`PreTrainedTokenizerBase`): The encoder's tokenizer.
-        codec (`CompactCodec`, `JSONCodec`, `TextCodec` or `dict`): The codec, or its `to_dict()`.
+        codec ([`RecordCodec`] or `dict`): The codec, or its `to_dict()`.
         max_length (`int`, defaults to 1024): Tokens that a record may take, BOS and EOS included.
         key_order (`str`, defaults to `"schema"`):
             With the JSON codec: keys in the order of the schema, or `"shuffled"`, for LMs that are to write them in
@@ -53,7 +53,7 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         self,
         tokenizer: PreTrainedTokenizerBase,
         encoder_tokenizer: PreTrainedTokenizerBase,
-        codec: CompactCodec | JSONCodec | TextCodec | dict[str, Any],
+        codec: RecordCodec | dict[str, Any],
         max_length: int = 1024,
         key_order: str = "schema",
         min_text_count: int | None = None,
@@ -74,7 +74,7 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         tokenizer: PreTrainedTokenizerBase | None = None,
         encoder_tokenizer: PreTrainedTokenizerBase | None = None,
         max_length: int = 1024,
-        min_text_count: int = 1,
+        min_token_count: int = 1,
         key_order: str = "schema",
         drop_overlong: bool = False,
     ) -> DiffLMProcessor:
@@ -92,8 +92,9 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
                 A pretrained encoder's tokenizer, with `tokenizer`. Defaults to `tokenizer`.
             max_length (`int`, defaults to 1024):
                 Tokens that a record may take; with the compact codec, that its texts may.
-            min_text_count (`int`, defaults to 1):
-                Records that a piece of text must be seen in to get an id in a vocabulary made from the data.
+            min_token_count (`int`, defaults to 1):
+                Records that a number or a piece of text must be seen in to get an id of its own in a vocabulary made
+                from the data.
             key_order (`str`, defaults to `"schema"`): That of JSON records, see [`DiffLMProcessor`].
             drop_overlong (`bool`, defaults to `False`):
                 Fit to the records that are not too long, rather than raise an error where one is.
@@ -106,16 +107,17 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
                 schema,
                 table,
                 max_text_tokens=max_length,
-                min_text_count=min_text_count,
+                min_text_count=min_token_count,
                 drop_overlong=drop_overlong,
+                min_value_count=min_token_count,
             )
-            return cls(tokenizer, tokenizer, codec, max_length, min_text_count=min_text_count)
+            return cls(tokenizer, tokenizer, codec, max_length, min_text_count=min_token_count)
         codec = TextCodec(schema) if schema.is_of_texts else JSONCodec(schema)
         if tokenizer is not None:
             return cls(tokenizer, encoder_tokenizer or tokenizer, codec, max_length, key_order)
-        pieces, merges = train_bpe([[text] for text in codec.encode(table)], DOCUMENT_VOCAB_SIZE, min_text_count)
+        pieces, merges = train_bpe([[text] for text in codec.encode(table)], DOCUMENT_VOCAB_SIZE, min_token_count)
         tokenizer = to_tokenizer([*SPECIAL_TOKENS, *pieces], merges)
-        return cls(tokenizer, tokenizer, codec, max_length, key_order, min_text_count)
+        return cls(tokenizer, tokenizer, codec, max_length, key_order, min_token_count)
 
     @property
     def schema(self) -> RecordSchema:
@@ -123,14 +125,9 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         return self.codec.schema
 
     @property
-    def is_compact(self) -> bool:
-        """Whether records are rows in the compact format."""
-        return isinstance(self.codec, CompactCodec)
-
-    @property
     def num_offsets(self) -> int:
         """Numbers of a record that lie somewhere inside a step of the compact codec."""
-        return len(self.codec.binned) if self.is_compact else 0
+        return self.codec.num_offsets
 
     def __call__(self, records: Any, return_tensors: str | None = "pt") -> BatchFeature:
         """
@@ -145,42 +142,15 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
             the compact codec, which leaves out a mask that masks nothing, also `within_bin_offsets`, of shape
             `(num_records, num_offsets)`; with the other codecs also `decoder_input_ids` and
             `decoder_attention_mask`; with the JSON codec also `labels`, of the same shape: the ids that the grammar
-            leaves a choice of, and −100 for those that it forces; and `choices`, what they were chosen from, of which
-            [`JSONGrammar.allowed`] makes masks. There are neither where keys are shuffled, which the grammar does not
-            know.
+            leaves a choice of, and −100 for those that it forces. What there was to choose from,
+            [`JSONGrammar.allowed`] says. There are no labels where keys are shuffled, which the grammar does not know.
 
         Raises:
             `ValueError`: for values outside the schema, and for records longer than `max_length`.
         """
-        if self.is_compact:
-            input_ids, within_bin_offsets = self.codec.encode(records, self.tokenizer)
-            data = {"input_ids": input_ids, "within_bin_offsets": within_bin_offsets.view(np.int64)}
-            if not (mask := input_ids != self.tokenizer.pad_token_id).all():
-                data["attention_mask"] = mask.astype(np.int64)
-            return BatchFeature(data, tensor_type=return_tensors)
-        texts = self._to_texts(records)
-        t = self.encoder_tokenizer
-        encoder = t(texts, add_special_tokens=True, split_special_tokens=True)["input_ids"]
-        # Of an empty text, an encoder without tokens of its own would read nothing.
-        ending = next((i for i in (t.sep_token_id, t.eos_token_id, t.pad_token_id) if i is not None), 0)
-        encoder = [ids or [ending] for ids in encoder]
-        decoder = self._to_ids(texts)
-        longest = max(range(len(texts)), key=lambda i: len(decoder[i]))
-        if len(decoder[longest]) > self.max_length:
-            num_longer = sum(len(ids) > self.max_length for ids in decoder)
-            raise ValueError(
-                f"record {longest} takes {len(decoder[longest])} tokens and max_length is {self.max_length}, which "
-                f"{num_longer} of {len(texts)} records exceed; shorten or drop them (overlong='drop' in training), or "
-                f"raise max_length: {texts[longest][:80]!r}..."
-            )
-        encoder_pad = self.encoder_tokenizer.pad_token_id
-        data = _pad(encoder, encoder_pad if encoder_pad is not None else 0, "")
-        data |= _pad(decoder, self.special_ids[2], "decoder_")
-        if self.grammar is not None and self.key_order == "schema":
-            choices = [[-1, *self.grammar.choices(ids[1:])] for ids in decoder]
-            data["choices"] = _pad(choices, -1, "")["input_ids"]
-            data["labels"] = np.where(data["choices"] >= 0, data["decoder_input_ids"], -100)
-        return BatchFeature(data, tensor_type=return_tensors)
+        tokenizers = self.tokenizer, self.encoder_tokenizer
+        inputs = self.codec.to_inputs(records, *tokenizers, self.max_length, self.key_order, self.grammar)
+        return BatchFeature(inputs, tensor_type=return_tensors)
 
     def too_long(self, records: Any) -> np.ndarray:
         """
@@ -189,37 +159,17 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         Args:
             records (`pandas.DataFrame` or anything that [`RecordSchema.conform`] takes): The records.
         """
-        if self.is_compact:
-            table = self.schema.conform(records)
-            return self.codec.count_text_tokens(table, self.tokenizer) > self.codec.max_text_tokens
-        return np.array([len(ids) > self.max_length for ids in self._to_ids(self._to_texts(records))], bool)
-
-    def _to_texts(self, records: Any) -> list[str]:
-        if self.key_order == "shuffled" and isinstance(self.codec, JSONCodec):
-            return self.codec.encode(records, np.random.default_rng(0))
-        return self.codec.encode(records)
-
-    def _to_ids(self, texts: list[str]) -> list[list[int]]:
-        """Texts in the decoder's ids, from BOS to EOS. What looks like a special token inside a text is text."""
-        bos, eos, _ = self.special_ids
-        ids = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return [[bos, *row, eos] for row in ids]
+        return self.codec.too_long(records, self.tokenizer, self.max_length, self.key_order)
 
     @property
     def special_ids(self) -> tuple[int, int, int]:
         """BOS, EOS and padding ids of the decoder; what its tokenizer lacks, EOS stands in for."""
-        t = self.tokenizer
-        eos = t.eos_token_id
-        if eos is None:
-            raise ValueError(f"{type(t).__name__} has no EOS token, which ends a record; set tokenizer.eos_token")
-        return tuple(i if i is not None else eos for i in (t.bos_token_id, eos, t.pad_token_id))
+        return special_ids(self.tokenizer)
 
     @cached_property
     def grammar(self) -> JSONGrammar | None:
         """What a JSON record may look like; `None` with the compact codec, whose layout says it, and with texts."""
-        if not isinstance(self.codec, JSONCodec):
-            return None
-        return JSONGrammar(self.codec.grammar_schema(), self.tokenizer, self.special_ids[1])
+        return self.codec.make_grammar(self.tokenizer)
 
     def decode_records(
         self, input_ids: np.ndarray, within_bin_offsets: np.ndarray | None = None
@@ -237,22 +187,9 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
             The valid records as a `pandas.DataFrame`, and a mask of shape `(num_records,)` that says which they are.
             With the compact codec all are.
         """
-        input_ids = np.asarray(input_ids)
-        if self.is_compact:
-            if within_bin_offsets is None:
-                within_bin_offsets = np.full((len(input_ids), self.num_offsets), 0.5)
+        if within_bin_offsets is not None:
             within_bin_offsets = np.asarray(within_bin_offsets)
-            if within_bin_offsets.dtype == np.int64:
-                within_bin_offsets = within_bin_offsets.view(np.uint64)
-            return self.codec.decode(input_ids, self.tokenizer, within_bin_offsets), np.ones(len(input_ids), bool)
-        texts = self.tokenizer.batch_decode(input_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        if not isinstance(self.codec, TextCodec):
-            return self.codec.decode(texts)
-        # A text that has not come to its end is cut off, though it does not show.
-        ended = (input_ids[:, 1:] == self.special_ids[1]).any(1)
-        table, valid = self.codec.decode([text for text, has_ended in zip(texts, ended) if has_ended])
-        ended[ended] = valid
-        return table, ended
+        return self.codec.to_records(np.asarray(input_ids), self.tokenizer, within_bin_offsets)
 
     def model_config(self, **kwargs) -> DiffLMConfig:
         """
@@ -261,15 +198,7 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         Args:
             kwargs (*optional*): Fields of [`DiffLMConfig`].
         """
-        if self.is_compact:
-            kwargs |= {
-                "position_ranges": self.codec.position_ranges,
-                "num_texts": len(self.codec.texts),
-                "max_record_length": self.codec.max_length,
-            }
-        else:
-            kwargs |= {"max_record_length": self.max_length}
-        return DiffLMConfig(**kwargs)
+        return DiffLMConfig(**kwargs | self.codec.config_fields(self.max_length))
 
     def check_publishable(self, min_count: int = MIN_CATEGORY_COUNT) -> None:
         """
@@ -277,12 +206,13 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
 
         Args:
             min_count (`int`, defaults to 10):
-                The fewest records of a category that may be named, or of a key or a string of nested values.
+                The fewest records of a category or a number that may be named, or of a key or a string of nested
+                values.
 
         Raises:
-            `ValueError`: when categories are rarer, or the vocabulary of texts has pieces that are.
+            `ValueError`: when any of these are rarer, or the vocabulary of texts has pieces that are.
         """
-        rare = {f.name: f.rarest or 0 for f in self.schema if f.discloses_values and (f.rarest or 0) < min_count}
+        rare = {name: count for name, count in self.codec.rarest.items() if count < min_count}
         ways = (
             f"train with min_category_count={min_count} to leave them out, or, if the data may be known, pass "
             "allow_rare_categories=True (to the command --allow-rare-categories)"
@@ -290,7 +220,8 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         if rare:
             name = min(rare, key=rare.get)
             raise ValueError(
-                "the schema names all categories, and of nested values keys and strings, and so may give people away: "
+                "the schema names all categories, and of nested values keys and strings, and the compact codec all "
+                "numbers of columns that have few, and so they may give people away: "
                 f"the rarest of column {name!r} has {rare[name]}, and columns with any of fewer than {min_count} "
                 f"records are {list(rare)}; {ways}"
             )
@@ -322,7 +253,8 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         Args:
             repo_id (`str`): The repository.
             allow_rare_categories (`bool`, defaults to `False`):
-                Publish the names of all categories, and all of the vocabulary of texts.
+                Publish the names of all categories, all numbers of columns that have few, and all of the vocabulary
+                of texts.
             kwargs (*optional*): Those of [`PushToHubMixin.push_to_hub`].
 
         Raises:
@@ -341,13 +273,6 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         for name in ("codec", "grammar"):
             plain.__dict__.pop(name, None)
         return {**ProcessorMixin.to_dict(plain), "codec": self.codec.to_dict()}
-
-
-def _pad(rows: list[list[int]], pad_id: int, prefix: str) -> dict[str, np.ndarray]:
-    length = max(map(len, rows))
-    ids = np.array([row + [pad_id] * (length - len(row)) for row in rows])
-    mask = np.array([[1] * len(row) + [0] * (length - len(row)) for row in rows])
-    return {f"{prefix}input_ids": ids, f"{prefix}attention_mask": mask}
 
 
 AutoProcessor.register(DiffLMConfig, DiffLMProcessor)

@@ -10,7 +10,7 @@ from huggingface_hub import CommitInfo
 from transformers import Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .pipeline_difflm import DiffLMPipeline
+from .pipeline_difflm import DiffLMPipeline, register_components
 
 
 class RecordGenerationPipeline(Pipeline):
@@ -23,8 +23,10 @@ class RecordGenerationPipeline(Pipeline):
     Example:
 
     ```python
+    >>> import difflm_hf
     >>> from transformers import pipeline
 
+    >>> difflm_hf.register()
     >>> generate = pipeline("record-generation", model="my-model")
     >>> table = generate(1000, seed=0, output_type="pandas")
     ```
@@ -96,3 +98,23 @@ class _Loader(DiffLMPipeline):
 PIPELINE_REGISTRY.register_pipeline(
     "record-generation", pipeline_class=RecordGenerationPipeline, pt_model=_Loader, type="text"
 )
+
+
+def register() -> None:
+    """
+    Makes the Auto classes of transformers, `transformers.pipeline` and `DiffusionPipeline` know the classes of this
+    package.
+
+    Classes are known as soon as they are imported; this is for code that names none of them.
+
+    Example:
+
+    ```python
+    >>> import difflm_hf
+    >>> from transformers import pipeline
+
+    >>> difflm_hf.register()
+    >>> generate = pipeline("record-generation", model="my-model")
+    ```
+    """
+    register_components()  # all else became known when this module was imported

@@ -15,7 +15,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
-from .hub.upload import PushToHubMixin
+from .hub.mixin import PushToHubMixin
 
 
 @dataclass
@@ -32,6 +32,24 @@ class LatentEDMSchedulerOutput(BaseOutput):
 
     prev_sample: torch.Tensor
     pred_original_sample: torch.Tensor | None = None
+
+
+def initial_std(scheduler: SchedulerMixin) -> float:
+    """
+    The standard deviation of what sampling starts from: that of data with the noise of the first step,
+    `sqrt(sigma_0^2 + sigma_data^2)`, where `sigma_0` includes new noise of a stochastic sampler.
+
+    It departs from line 2 of Algorithm 2, which starts from `N(0, sigma_0^2)` and so leaves the data out. Next to
+    `sigma_0 = 80` that makes no difference, but next to 5 samples would be too narrow. `init_noise_sigma` of the
+    schedulers of diffusers, `sqrt(sigma_max^2 + 1)`, takes data of deviation 1, and samples would be too wide.
+
+    Args:
+        scheduler ([`LatentEDMScheduler`] or any EDM scheduler of diffusers): After `set_timesteps`.
+
+    Returns:
+        `float`.
+    """
+    return math.hypot(scheduler.sigmas[0].item(), scheduler.config.sigma_data)
 
 
 class LatentEDMScheduler(PushToHubMixin, SchedulerMixin, ConfigMixin):
@@ -146,16 +164,13 @@ class LatentEDMScheduler(PushToHubMixin, SchedulerMixin, ConfigMixin):
     @property
     def init_noise_sigma(self) -> float:
         """
-        The standard deviation of the noise that sampling starts from.
-
-        Algorithm 2 starts from `N(0, sigma_0^2)` (line 2) and at once adds the new noise of the first step (line 6).
-        Their sum is normal, and this is its standard deviation: `sigma_max` where the first step adds no noise.
+        The standard deviation of what sampling starts from, by [`initial_std`].
 
         Raises:
             `ValueError`: If [`~LatentEDMScheduler.set_timesteps`] was not called.
         """
         self._check_timesteps_are_set()
-        return math.hypot(self.config.sigma_max, self._churn_std(self.config.sigma_max, self.sigmas[0].item()))
+        return initial_std(self)
 
     @property
     def step_index(self) -> int | None:

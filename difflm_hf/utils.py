@@ -4,11 +4,11 @@ import ctypes
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from functools import partial
 from itertools import islice
 from pathlib import Path
+from threading import Barrier, Lock
 from typing import TypeVar
 
 import torch
@@ -48,18 +48,18 @@ def release_memory() -> None:
 
 T, U = TypeVar("T"), TypeVar("U")
 MAX_WORKERS = 8  # from here on, they wait for Python's lock
+_starting_workers = Lock()
 
 
 def map_in_threads(function: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
     """
     `map`, with as many calls at a time as torch has threads, each of which computes in one thread.
 
-    Results come in order, and only as fast as they are taken: few of them wait.
+    Results come in order, and only as fast as they are taken: few of them wait. Once no more are taken, calls that
+    have not begun are cancelled, and those that have are not waited for.
     """
-    num_threads = torch.get_num_threads()
-    num_workers = min(num_threads, MAX_WORKERS)
     items = iter(items)
-    executor = ThreadPoolExecutor(num_workers, initializer=partial(torch.set_num_threads, 1))
+    executor, num_workers = _single_threaded_workers()
     try:
         futures = deque(executor.submit(function, item) for item in islice(items, num_workers + 1))
         while futures:
@@ -67,9 +67,27 @@ def map_in_threads(function: Callable[[T], U], items: Iterable[T]) -> Iterator[U
             futures.extend(executor.submit(function, item) for item in islice(items, 1))
             yield result
     finally:
-        executor.shutdown(cancel_futures=True)
-        # OpenMP keeps a number for each thread, but torch the last one set for threads to come.
-        torch.set_num_threads(num_threads)
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _single_threaded_workers() -> tuple[ThreadPoolExecutor, int]:
+    """As many workers as torch has threads. It computes in one thread in each of them, and elsewhere as before."""
+    # `torch.set_num_threads` sets the number of the thread that calls it, and that of threads that use torch for the
+    # first time from then on. The second is put back, by a thread whose own number nobody needs.
+    with _starting_workers, ThreadPoolExecutor(1) as keeper:
+        num_threads = keeper.submit(torch.get_num_threads).result()
+        num_workers = min(torch.get_num_threads(), MAX_WORKERS)
+        executor = ThreadPoolExecutor(num_workers)
+        all_set = Barrier(num_workers)
+
+        def set_to_one() -> None:
+            torch.get_num_threads()  # the first use, after which the number stays as it is set
+            torch.set_num_threads(1)
+            all_set.wait()  # so that no worker takes two of these
+
+        wait([executor.submit(set_to_one) for _ in range(num_workers)])
+        keeper.submit(torch.set_num_threads, num_threads).result()
+    return executor, num_workers
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from difflm_hf import train
+from difflm_hf import DataArguments, train
 from difflm_hf.evaluation import (
     evaluate_code,
     evaluate_latents,
@@ -55,8 +55,7 @@ def main(
         real,
         output_dir,
         validation=validation,
-        max_length=max_length,
-        overlong="drop",
+        data_args=DataArguments(max_length=max_length, overlong="drop"),
         max_minutes=max_minutes,
         seed=seed,
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from difflm_hf import DiffLMPipeline, RecordSchema, train
+from difflm_hf import DataArguments, DiffLMPipeline, RecordSchema, train
 from difflm_hf.evaluation import evaluate_tools
 from difflm_hf.records import read_table
 
@@ -147,8 +147,7 @@ def main(
         output_dir,
         validation=held_out,
         schema=RecordSchema.from_json_schema(TOOL_SCHEMA),
-        max_length=max_length,
-        overlong="drop",
+        data_args=DataArguments(max_length=max_length, overlong="drop"),
         max_minutes=max_minutes,
         seed=seed,
     )

@@ -22,14 +22,13 @@ for name, value in HUB.environment(token=HUB.add_user("alice")).items():
         os.environ[name] = value
 
 import torch  # noqa: E402
-from tiny import make_table  # noqa: E402
+from tiny import make_table, train  # noqa: E402
 from transformers import AutoConfig  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
-from difflm_hf.cli import main  # noqa: E402
+from difflm_hf.commands.app import main  # noqa: E402
 from difflm_hf.configuration_difflm import DiffLMConfig  # noqa: E402
 from difflm_hf.modeling_difflm import DiffLMModel  # noqa: E402
-from difflm_hf.training import train  # noqa: E402
 
 
 logging.disable_progress_bar()
@@ -65,6 +64,7 @@ CONFIGS = {
     "gemma": {**LLAMA, "head_dim": 16},
     "gemma2": GEMMA,
     "gemma3_text": {**GEMMA, "layer_types": ["sliding_attention", "full_attention"]},
+    "albert": {**BERT, "embedding_size": 32},
     "bert": BERT,
     "roberta": BERT,
     "distilbert": {

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, BitsAndBytesConfig
 
 from difflm_hf import DiffLMConfig, DiffLMForCausalLM, DiffLMModel
+from difflm_hf.lora import add_lora, lora_parameters
 
 
 LORA = {"r": 2, "lora_alpha": 4, "lora_dropout": 0.0}
@@ -85,9 +86,8 @@ class TestLora:
         for name, parameter in model.named_parameters():
             is_trained = is_lora(name) or not name.startswith("decoder.lm.")
             assert parameter.requires_grad == is_trained, name
-            if "pooler" not in name:  # a part of BERT that nothing reads
-                assert (name in grads and bool(grads[name].any())) == is_trained, name
-                assert torch.equal(parameter, before[name]) != is_trained, name
+            assert (name in grads and bool(grads[name].any())) == is_trained, name
+            assert torch.equal(parameter, before[name]) != is_trained, name
         after = {name.replace("base_layer.", ""): w for name, w in model.decoder.lm.state_dict().items()}
         assert all(torch.equal(after[name], weight) for name, weight in base.state_dict().items())
 
@@ -221,6 +221,24 @@ class TestLora:
             DiffLMModel.from_pretrained(
                 tmp_path / "model", device_map=device_map, offload_folder=tmp_path / "offloaded"
             )
+
+    @pytest.mark.parametrize("use_dora", [False, True])
+    @every_decoder
+    def test_parameters_are_those_of_peft(self, tiny_config, decoder, use_dora):
+        lm = AutoModelForCausalLM.from_config(tiny_config(decoder))
+        # Of the LM's own, one with a name such as peft gives
+        lm.base_model.lora_own = nn.ModuleDict({"default": nn.Linear(2, 2)})
+        own = {id(parameter) for parameter in lm.parameters()}
+        assert lora_parameters(lm) == {}
+        add_lora(lm, {**LORA, "use_dora": use_dora})
+        added = {name: parameter for name, parameter in lm.named_parameters() if id(parameter) not in own}
+        assert lora_parameters(lm) == added
+        kinds = {".".join(name.split(".")[-3:]) for name in added}
+        magnitudes = {"lora_magnitude_vector.default.weight"} if use_dora else set()
+        assert kinds == {"lora_A.default.weight", "lora_B.default.weight"} | magnitudes
+        model = DiffLMForCausalLM(DiffLMConfig(decoder_config=lm.config, freeze_decoder=True, lora=LORA), lm)
+        trained = {name for name, parameter in model.lm.named_parameters() if parameter.requires_grad}
+        assert trained == added.keys()
 
     def test_config(self, make_model):
         lora = LoraConfig(r=3, target_modules=["v_proj", "q_proj"], use_rslora=True, base_model_name_or_path="/here")
@@ -379,7 +397,7 @@ def test_quantization(make_model, tmp_path, bits, lora):
         model.zero_grad()
         grads = gradients(model)
         assert any(map(is_lora, grads)) == (lora is not None) and "to_posterior.to_mean.weight" in grads
-        assert all(g.isfinite().all() and g.any() for name, g in grads.items() if "pooler" not in name)
+        assert all(g.isfinite().all() and g.any() for g in grads.values())
         records = model.eval().decoder.sample_records(LATENTS, torch.rand(3, 11))
         assert ((records >= 0) & (records < 50)).all()
     model.save_pretrained(tmp_path / "model")
@@ -436,8 +454,7 @@ class TestEncoders:
         grads = gradients(model)
         optimizer.step()
         for name, parameter in model.encoder.named_parameters():
-            if "pooler" not in name:
-                assert grads[f"encoder.{name}"].any() and not torch.equal(parameter, loaded[name]), name
+            assert grads[f"encoder.{name}"].any() and not torch.equal(parameter, loaded[name]), name
 
         # What is in the padding does not matter.
         model.eval()

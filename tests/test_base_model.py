@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny import seeded
+from tiny import seeded, train
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoConfig,
@@ -20,10 +20,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from difflm_hf import DiffLMModel, DiffLMPipeline, JSONCodec, RecordSchema, train
-from difflm_hf.modeling_difflm import DiffLMForCausalLM
+from difflm_hf import DiffLMModel, DiffLMPipeline, JSONCodec, RecordSchema
+from difflm_hf.callbacks import LossProgressCallback
+from difflm_hf.modeling_latent_lm import DiffLMForCausalLM
 from difflm_hf.training import DOCUMENT_RECIPES, Recipe
-from difflm_hf.training.callbacks import LossProgressCallback
 
 
 # GPT-2 and Gemma have one matrix for embeddings and head.

@@ -19,7 +19,7 @@ from difflm_hf import DiffLMDenoiser, DiffLMPipeline, DiffLMProcessor, Field, JS
 from difflm_hf.evaluation import evaluate_table, summarize, table_figures, write_report
 from difflm_hf.hub import cards
 from difflm_hf.hub.cards import dataset_card, model_card, plot_files
-from difflm_hf.training.train import build_model
+from difflm_hf.training.build import build_row_model
 
 
 # In one record each, and nowhere else.
@@ -163,7 +163,7 @@ def report(table, tmp_path_factory):
 def make_pipeline(table: pd.DataFrame, training: dict | None = None, **config) -> DiffLMPipeline:
     """A small model that is not trained."""
     processor = DiffLMProcessor.from_records(table)
-    vae = build_model(processor, RECIPES["tiny"])
+    vae = build_row_model(processor, RECIPES["tiny"])
     vae.config.update(config)
     denoiser = DiffLMDenoiser(latent_size=vae.config.latent_size, **RECIPES["tiny"].denoiser_config)
     pipeline = DiffLMPipeline(vae, denoiser, EDMDPMSolverMultistepScheduler(), processor)

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from conftest import call
 from tiny import make_table
 
-import difflm_hf.cli
+import difflm_hf.commands.app
+import difflm_hf.utils
 from difflm_hf import DiffLMPipeline
 from difflm_hf.records import read_table
 
@@ -116,6 +118,18 @@ def test_dtype(model, error_of, monkeypatch, tmp_path):
     assert "dtype='int3' is neither 'float32' nor 'bfloat16'" in error_of(*arguments, "int3")
 
 
+@pytest.mark.parametrize(("device", "moves"), [("xpu", ["xpu"]), ("mps", ["mps"]), ("cpu", [])])
+def test_device(device, moves, model, monkeypatch, tmp_path):
+    """Any accelerator is used. There is none here, so that the model stays where it is."""
+    devices = []
+    monkeypatch.setattr(difflm_hf.utils, "default_device", lambda: torch.device(device))
+    monkeypatch.setattr(difflm_hf.utils, "default_dtype", lambda: torch.float32)
+    monkeypatch.setattr(DiffLMPipeline, "to", lambda self, device: devices.append(torch.device(device).type))
+    arguments = ["generate", model, "--num-records", 5, "--output", tmp_path / "table.csv"]
+    assert call(monkeypatch, *arguments) == 0
+    assert devices == moves
+
+
 @pytest.mark.slow
 def test_module(model, tmp_path):
     """`python -m difflm_hf` is the same command."""
@@ -130,6 +144,12 @@ def test_help(monkeypatch, capsys):
     assert call(monkeypatch, "--help") == 0
     shown = capsys.readouterr().out
     assert "train" in shown and "generate" in shown
+
+
+def test_help_loads_no_libraries():
+    script = "import sys, difflm_hf.commands.app\nprint(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "transformers", "diffusers", "datasets", "pandas"} & set(modules)
 
 
 # Bad input
@@ -389,5 +409,5 @@ def test_errors_are_not_markup(error_of, monkeypatch):
     def fail() -> None:
         raise ValueError("[bold]columns[/oops] ['a']\n  and " + "long " * 60)
 
-    monkeypatch.setattr(difflm_hf.cli, "app", fail)
+    monkeypatch.setattr(difflm_hf.commands.app, "app", fail)
     assert error_of().startswith("error: [bold]columns[/oops] ['a'] and long long")

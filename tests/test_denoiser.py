@@ -1,7 +1,9 @@
+import copy
 import math
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 
 from difflm_hf.denoiser import DiffLMDenoiser
 from difflm_hf.scheduling_latent_edm import LatentEDMScheduler
@@ -84,6 +86,14 @@ def test_save_and_load(tmp_path, architecture):
     torch.testing.assert_close(loaded(sample, 0.3), model(sample, 0.3), rtol=1e-5, atol=1e-5)
 
 
+def test_paths_are_kept_and_not_saved(tmp_path):
+    tiny_denoiser().save_pretrained(tmp_path / "one")
+    model = DiffLMDenoiser.from_pretrained(tmp_path / "one")
+    model.save_pretrained(tmp_path / "two")
+    assert model.config["_name_or_path"] == tmp_path / "one"
+    assert str(tmp_path) not in (tmp_path / "two" / "config.json").read_text()
+
+
 @every_architecture
 def test_dtypes(architecture):
     model, sample = tiny_denoiser(architecture), torch.randn(7, 5)
@@ -95,6 +105,34 @@ def test_dtypes(architecture):
         assert output.dtype == torch.float32
         torch.testing.assert_close(output, exact, rtol=0.05, atol=0.05)
     assert model(sample.to(torch.bfloat16), 0.3).dtype == torch.bfloat16
+
+
+def test_moments_stay_in_float32(tmp_path):
+    """In bfloat16, a mean of 10 moves in steps of 0.06."""
+    latents = 10 + 0.01 * torch.randn(200, 5)
+    model = tiny_denoiser()
+    model.latent_mean.copy_(latents.mean(0))
+    model.latent_std.copy_(latents.std(0))
+    expected = model.normalize_latents(latents)
+    model.save_pretrained(tmp_path / "float32")
+
+    class Pipeline(DiffusionPipeline):
+        def __init__(self, denoiser):
+            super().__init__()
+            self.register_modules(denoiser=denoiser)
+
+    for cast in (
+        copy.deepcopy(model).to(torch.bfloat16),
+        Pipeline(copy.deepcopy(model)).to(torch.bfloat16).denoiser,
+        DiffLMDenoiser.from_pretrained(tmp_path / "float32", dtype=torch.bfloat16),
+    ):
+        assert cast.dtype == torch.bfloat16
+        assert (cast.latent_mean.dtype, cast.latent_std.dtype) == (torch.float32, torch.float32)
+        torch.testing.assert_close(cast.normalize_latents(latents), expected)
+        torch.testing.assert_close(cast.denormalize_latents(expected), latents)
+    cast.save_pretrained(tmp_path / "bfloat16")
+    loaded = DiffLMDenoiser.from_pretrained(tmp_path / "bfloat16")
+    assert torch.equal(loaded.latent_mean, model.latent_mean) and torch.equal(loaded.latent_std, model.latent_std)
 
 
 def test_unknown_architecture():

@@ -18,11 +18,11 @@ from conftest import call
 from datasets import Dataset, Json, Value
 from test_base_model import save_byte_level_lm, tensor_names
 from test_training import assert_same_run, interrupt
-from tiny import make_table, seeded, weights
+from tiny import make_table, seeded, train, weights
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaMLP
 
-import difflm_hf.shards
+import difflm_hf.blocks
 from difflm_hf import (
     DiffLMPipeline,
     DiffLMProcessor,
@@ -30,13 +30,12 @@ from difflm_hf import (
     DiffLMTrainingArguments,
     JSONCodec,
     RecordSchema,
-    train,
 )
 from difflm_hf.batches import NUM_LENGTHS, trim_padding
+from difflm_hf.blocks import write_shards
 from difflm_hf.evaluation.latents import evaluate_latents
 from difflm_hf.latents import encode_latents, to_dataset
 from difflm_hf.records import TextCodec, read_table, write_table
-from difflm_hf.shards import write_shards
 from difflm_hf.training import DOCUMENT_RECIPES, RECIPES
 from difflm_hf.training.trainers import LengthGroupedSampler
 
@@ -326,7 +325,7 @@ def test_stream(run, request):
 
 @pytest.mark.parametrize("run", ["text_run", "nested_run"])
 def test_shards(run, request, tmp_path, monkeypatch):
-    monkeypatch.setattr(difflm_hf.shards, "RECORDS_PER_SHARD", BLOCK)
+    monkeypatch.setattr(difflm_hf.blocks, "RECORDS_PER_SHARD", BLOCK)
     pipe = load(request.getfixturevalue(run))
     files = write_shards(pipe, tmp_path / "a", 2 * BLOCK + 3, seed=5)
     assert [len(read_table(file)) for file in files] == [BLOCK, BLOCK, 3]
@@ -504,7 +503,7 @@ def test_activation_checkpointing(with_base, base, brief, tmp_path, monkeypatch)
             "a quantized LM cannot be trained; choose tuning='lora', or leave quantization out",
         ),
         (
-            {"base_model": "base", "quantization": "4bit", "include_base_weights": True},
+            {"push_to_hub": True, "base_model": "base", "quantization": "4bit", "include_base_weights": True},
             "include_base_weights is for the base's own weights, and a quantized base has lost them",
         ),
         ({"base_model": "base", "tuning": "some"}, "tuning='some' is not one of 'frozen', 'lora', 'full'"),
@@ -657,7 +656,7 @@ def test_card_of_a_model_whose_lm_encodes(text_run):
 
 
 def test_length_grouped_sampler():
-    lengths = np.random.default_rng(0).integers(5, 500, 403).tolist()
+    lengths = torch.from_numpy(np.random.default_rng(0).integers(5, 500, 403))
     sampler = LengthGroupedSampler(lengths, batch_size=8, seed=3)
     assert len(sampler) == 403
     orders = {}
@@ -666,7 +665,7 @@ def test_length_grouped_sampler():
         order = list(sampler)
         assert sorted(order) == list(range(403))
         assert orders.setdefault(epoch, order) == order
-        spreads = [np.ptp([lengths[i] for i in order[start : start + 8]]) for start in range(0, 403, 8)]
+        spreads = [np.ptp(lengths.numpy()[order[start : start + 8]]) for start in range(0, 403, 8)]
         assert np.mean(spreads) < 100  # of some 400 in batches at random
     assert len({tuple(order) for order in orders.values()}) == 3
     assert list(LengthGroupedSampler(lengths, 8, seed=4)) != orders[0]
@@ -731,7 +730,6 @@ def test_trimmed_batches_have_the_same_loss(run, request):
     losses = []
     for inputs in (batch, trimmed):
         torch.manual_seed(0)
-        inputs.pop("choices", None)
         losses.append(pipe.vae(**inputs).loss.item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
@@ -753,8 +751,9 @@ def nats_of(pipe: DiffLMPipeline, batch: dict, latents: torch.Tensor) -> tuple[f
     ids = batch["decoder_input_ids"]
     counted = batch.get("labels", ids)[0, 1:] >= 0
     logits = decoder(ids[:, :-1], latents=latents).logits
-    if "choices" in batch:
-        logits[0, counted] = logits[0, counted].where(pipe.processor.grammar.allowed(batch["choices"]), -torch.inf)
+    if "labels" in batch:
+        allowed = pipe.processor.grammar.allowed(ids, batch["decoder_attention_mask"])
+        logits[0, counted] = logits[0, counted].where(allowed, -torch.inf)
     log_probs = logits.log_softmax(-1)
     return -log_probs.gather(-1, ids[:, 1:, None])[0, counted].sum().item(), int(counted.sum())
 

@@ -10,14 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 
-from difflm_hf.evaluation.documents import (
-    distinct_n,
-    evaluate_code,
-    evaluate_json,
-    evaluate_text,
-    self_bleu,
-    tokenize,
-)
+from difflm_hf.evaluation import distinct_n, evaluate_code, evaluate_json, evaluate_text, self_bleu
+from difflm_hf.evaluation.documents.measures import tokenize
 
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}

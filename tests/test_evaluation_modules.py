@@ -16,7 +16,11 @@ from difflm_hf.evaluation import (
     attribute_disclosure,
     classifier_two_sample_test,
     distance_to_closest_record,
+    distinct_n,
     diversity,
+    evaluate_code,
+    evaluate_json,
+    evaluate_text,
     exact_copies,
     machine_learning_efficiency,
     membership_inference,
@@ -24,8 +28,8 @@ from difflm_hf.evaluation import (
     precision_recall,
     quality_scores,
     row_validity,
+    self_bleu,
 )
-from difflm_hf.evaluation.documents import distinct_n, evaluate_code, evaluate_json, evaluate_text, self_bleu
 from difflm_hf.evaluation.record_metric import MODULES, module_path
 
 

@@ -12,10 +12,18 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from difflm_hf.evaluation import evaluate_table
-from difflm_hf.evaluation.documents import evaluate_code, evaluate_json, evaluate_text
-from difflm_hf.evaluation.plots import MAX_COLUMNS, table_figures
-from difflm_hf.evaluation.report import METRICS, SECTIONS, summarize, to_markdown, write_report
+from difflm_hf.evaluation import (
+    evaluate_code,
+    evaluate_json,
+    evaluate_table,
+    evaluate_text,
+    summarize,
+    table_figures,
+    to_markdown,
+    write_report,
+)
+from difflm_hf.evaluation.report.summary import METRICS, SECTIONS
+from difflm_hf.evaluation.tables.plots import MAX_COLUMNS
 
 
 FIGURES = ["marginals", "correlations", "map", "distances"]

@@ -35,7 +35,7 @@ from difflm_hf.evaluation import (
     quality_scores,
     row_validity,
 )
-from difflm_hf.evaluation.fidelity import XGBOOST_SETTINGS
+from difflm_hf.evaluation.tables.fidelity import XGBOOST_SETTINGS
 
 
 ADULT = Path(__file__).parents[1] / "examples" / "data"

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import multiprocessing
+import os
 import pickle
 from pathlib import Path
 
@@ -10,16 +12,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from datasets import Dataset
 from test_training import save_pretrained_pair
-from tiny import make_table, seeded
+from tiny import make_table, seeded, train
 from transformers import AutoConfig, AutoTokenizer
 
 from difflm_hf import DiffLMPipeline, DiffLMProcessor
 from difflm_hf.configuration_difflm import DiffLMConfig
-from difflm_hf.modeling_difflm import DiffLMForCausalLM, InverseTransformSampler
+from difflm_hf.latents import to_dataset
+from difflm_hf.modeling_difflm import DiffLMModel
+from difflm_hf.modeling_latent_lm import DiffLMForCausalLM
 from difflm_hf.records import Field, JSONCodec, RecordSchema
 from difflm_hf.records.grammar import JSONGrammar
-from difflm_hf.training import train
+from difflm_hf.sampling import InverseTransformSampler
+from difflm_hf.training import DiffLMTrainer, DiffLMTrainingArguments
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +56,7 @@ def test_what_is_forced_needs_no_language_model(table, tokenizer):
     grammar = JSONGrammar(codec.grammar_schema(), tokenizer)
     for text in codec.encode(table.head(20)):
         ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-        forced = [choice < 0 for choice in grammar.choices(ids)]
+        forced = ~grammar.is_choice(ids)
         parser = grammar.start()
         for position, (token_id, is_forced) in enumerate(zip(ids, forced)):
             if position == len(parser.ids):
@@ -65,8 +71,9 @@ def test_what_a_grammar_does_not_know_is_not_forced(table, tokenizer):
     grammar = JSONGrammar(JSONCodec(RecordSchema.infer(table)).grammar_schema(), tokenizer)
     ids = tokenizer('{"other": 1}', add_special_tokens=False)["input_ids"]
     # What stands where the grammar allows other ids, and what follows, may be any id.
-    choices = torch.tensor(grammar.choices(ids))
-    assert (choices[1:] == 0).all() and grammar.allowed(choices[1:]).all()
+    assert grammar.is_choice(ids)[1:].all()
+    allowed = grammar.allowed(torch.tensor([[0, *ids]]), torch.ones(1, 1 + len(ids), dtype=torch.long))
+    assert allowed[-len(ids) + 1 :].all()
 
 
 def test_labels_are_the_ids_that_are_not_forced(table, base, tokenizer):
@@ -91,8 +98,7 @@ def test_likelihoods_are_those_that_records_are_sampled_by(table, base, tokenize
     grammar = processor.grammar
     batch = processor(table.head(5))
     counted = batch["labels"] >= 0
-    assert torch.equal(batch["choices"] >= 0, counted)
-    allowed = grammar.allowed(batch["choices"])
+    allowed = grammar.allowed(batch["decoder_input_ids"], batch["decoder_attention_mask"])
     assert allowed.shape == (counted.sum(), grammar.vocab_size)
     model = DiffLMForCausalLM(DiffLMConfig(decoder_config=AutoConfig.from_pretrained(base / "decoder"))).eval()
     latents = torch.randn(5, model.config.latent_size)
@@ -125,7 +131,7 @@ def test_vocabularies_with_room(table, base, tokenizer):
     config = AutoConfig.from_pretrained(base / "decoder", vocab_size=len(tokenizer) + 7)
     model = DiffLMForCausalLM(DiffLMConfig(decoder_config=config)).eval()
     arguments = batch["decoder_input_ids"], torch.randn(3, model.config.latent_size), batch["decoder_attention_mask"]
-    allowed = processor.grammar.allowed(batch["choices"])
+    allowed = processor.grammar.allowed(batch["decoder_input_ids"], batch["decoder_attention_mask"])
     with torch.no_grad():
         nats = model.negative_log_likelihood(*arguments, batch["labels"], allowed)
         model.get_output_embeddings().weight[len(tokenizer) :] = 100.0
@@ -377,6 +383,69 @@ def test_processors_with_a_grammar_are_copied_and_saved(table, tokenizer, tmp_pa
         DiffLMProcessor.from_pretrained(tmp_path),
     ):
         assert other.grammar.start().ids == forced
+
+
+@pytest.mark.parametrize("way", ["pickled", "saved", "mapped"])
+def test_batches_of_other_processors_mean_the_same(way, table, base, tokenizer, tmp_path):
+    """Whoever encodes records, and whatever was encoded before, they have the same likelihoods."""
+    processor = DiffLMProcessor.from_records(table, tokenizer=tokenizer)
+    dataset = to_dataset(processor, table.tail(60))
+    rows = table.head(20)
+    if way == "pickled":
+        batch = pickle.loads(pickle.dumps(processor))(rows)
+    elif way == "saved":
+        processor.save_pretrained(tmp_path)
+        batch = DiffLMProcessor.from_pretrained(tmp_path)(rows)
+    else:
+
+        def encode(batch):
+            return dict(processor(table.iloc[batch["row"]], return_tensors="np"))
+
+        given = Dataset.from_dict({"row": [*range(100, 120), *range(20)]})
+        encoded = given.map(encode, batched=True, batch_size=20, num_proc=2, remove_columns="row")
+        batch = encoded.select(range(20, 40)).with_format("torch")[:]
+    configs = {f"{name}_config": AutoConfig.from_pretrained(base / name) for name in ("encoder", "decoder")}
+    model = DiffLMModel(DiffLMConfig(**configs)).eval()
+    arguments = DiffLMTrainingArguments(output_dir=str(tmp_path / "run"), use_cpu=True, report_to="none")
+    trainer = DiffLMTrainer(model, arguments, processor.grammar, train_dataset=dataset)
+    losses = []
+    for inputs in (batch, processor(rows)):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            losses.append(trainer.compute_loss(model, dict(inputs)).item())
+    assert losses[0] == losses[1]
+
+
+def test_masks_need_no_memory_of_records(table, tokenizer):
+    """Another grammar, which has not seen the records, finds the same sets."""
+    processor = DiffLMProcessor.from_records(table, tokenizer=tokenizer)
+    batch = processor(table)
+    ids, mask = batch["decoder_input_ids"], batch["decoder_attention_mask"]
+    allowed = copy.deepcopy(processor).grammar.allowed(ids.flip(0), mask.flip(0))
+    expected = processor.grammar.allowed(ids, mask)
+    counts = (batch["labels"] >= 0).sum(1).tolist()
+    assert torch.equal(torch.cat(allowed.split(counts[::-1])[::-1]), expected)
+    chosen = batch["labels"][batch["labels"] >= 0]
+    assert expected.gather(1, chosen[:, None]).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
+def test_a_grammar_goes_on_in_a_forked_process(tokenizer):
+    grammar = JSONGrammar(JSONCodec(RECORD).grammar_schema(), tokenizer)
+    parsers = [grammar.start() for _ in range(32)]
+    expected = grammar.forbidden(parsers).result()
+
+    def compare():
+        os._exit(0 if np.array_equal(grammar.forbidden(parsers).result(), expected) else 1)
+
+    process = multiprocessing.get_context("fork").Process(target=compare)
+    process.start()
+    process.join(timeout=30)
+    try:
+        assert process.exitcode == 0
+    finally:
+        process.kill()
+        process.join()
 
 
 def test_only_json_needs_a_grammar(table):

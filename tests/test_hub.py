@@ -20,10 +20,11 @@ import pytest
 import torch
 from hub_server import HubServer
 from huggingface_hub import HfApi
-from tiny import make_table, seeded
+from tiny import make_table, seeded, train
 from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor
 
-import difflm_hf.shards
+import difflm_hf
+import difflm_hf.blocks
 from difflm_hf import (
     DiffLMDenoiser,
     DiffLMForCausalLM,
@@ -36,9 +37,8 @@ from difflm_hf import (
     LatentDiffusionTrainingArguments,
     LatentEDMScheduler,
     push_dataset,
-    train,
 )
-from difflm_hf.cli import main
+from difflm_hf.commands.app import main
 from difflm_hf.latents import to_dataset
 from difflm_hf.training import DOCUMENT_RECIPES, RECIPES, TensorDataset
 
@@ -122,7 +122,7 @@ def trained(hub, users, tmp_path_factory) -> SimpleNamespace:
     hub.fail("POST", "alice/stumbles/commit/", 500)
     with pytest.MonkeyPatch.context() as patch:
         # Few records a block, which are soon generated
-        patch.setattr(sys.modules[train.__module__], "COMPACT_BLOCK_SIZE", 32)
+        patch.setattr(sys.modules["difflm_hf.training.train"], "COMPACT_BLOCK_SIZE", 32)
         return SimpleNamespace(folder=folder, **train_and_push(str(folder)))
 
 
@@ -162,6 +162,7 @@ def load_revisions(revisions: list[str]) -> dict[str, Any]:
     from diffusers import DiffusionPipeline
     from transformers import pipeline
 
+    difflm_hf.register()
     pipes = {revision: DiffLMPipeline.from_pretrained(MODEL, revision=revision) for revision in revisions}
     result = {"texts": {name: texts_of(pipe) for name, pipe in pipes.items()}}
     result["commits"] = {name: pipe.revision for name, pipe in pipes.items()}
@@ -182,6 +183,7 @@ def load_revisions(revisions: list[str]) -> dict[str, Any]:
 def load_offline() -> dict[str, Any]:
     from transformers import pipeline
 
+    difflm_hf.register()
     generate = pipeline("record-generation", model=MODEL)
     generate.model.set_progress_bar_config(disable=True)
     return {
@@ -830,7 +832,7 @@ def test_trainers_alone(hub, pipe, tmp_path):
 # What is refused
 
 
-@pytest.mark.parametrize("columns", [["age", "color"], ["age", "note"]])
+@pytest.mark.parametrize("columns", [["age", "color"], ["score", "note"]])
 def test_rare_values_are_not_published(columns, hub, pipe, tmp_path):
     processor = DiffLMProcessor.from_records(secretive_table()[columns])
     pipe.register_modules(processor=processor)
@@ -898,7 +900,7 @@ def test_a_pushed_pipeline_knows_where_it_is(hub, pipe):
 
 def test_datasets(hub, trained, pipe, monkeypatch):
     # Files of few records
-    monkeypatch.setattr(difflm_hf.shards, "RECORDS_PER_SHARD", 16)
+    monkeypatch.setattr(difflm_hf.blocks, "RECORDS_PER_SHARD", 16)
     pipe.register_to_config(block_size=16, _name_or_path=MODEL)
     pipe.revision = trained.commit
     pipe.set_progress_bar_config(disable=True)

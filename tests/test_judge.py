@@ -168,10 +168,18 @@ def test_what_is_asked(endpoint):
 
 
 def test_without_a_key_none_is_sent(endpoint, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    for name in ("OPENAI_API_KEY", "HF_TOKEN"):
+        monkeypatch.setenv(name, KEY)
     judge_records(GOOD[:1], endpoint.url, "judge", criteria=["Is it short?"])
     assert endpoint.headers[0]["Authorization"] is None
     assert "1. Is it short?" in endpoint.requests[0]["messages"][-1]["content"]
+
+
+def test_settings_reach_the_endpoint_as_they_are(endpoint):
+    schema = {"name": "verdict", "schema": {"type": "object", "required": ["score"]}}
+    settings = {"temperature": None, "response_format": {"type": "json_schema", "json_schema": schema}}
+    judge_records(GOOD[:1], endpoint.url, "judge", extra_body=settings)
+    assert settings.items() <= endpoint.requests[0].items()
 
 
 def test_pairing_depends_on_the_seed_alone(endpoint):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from difflm_hf.evaluation import evaluate_downstream, perplexity, train_language_model
+from difflm_hf.evaluation import evaluate_downstream, language_models, perplexity, train_language_model
 from difflm_hf.evaluation.language_models import pack, train_tokenizer
 
 
@@ -51,6 +51,20 @@ def make_lm(tiny_config, tokenizer):
             return AutoModelForCausalLM.from_config(config).eval()
 
     return make
+
+
+@pytest.mark.parametrize(("device", "use_cpu"), [("xpu", False), ("cpu", True)])
+def test_any_accelerator_trains(device, use_cpu, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def stop(**arguments):
+        raise Stop(arguments["use_cpu"])
+
+    monkeypatch.setattr(language_models, "default_device", lambda: torch.device(device), raising=False)
+    monkeypatch.setattr(language_models, "TrainingArguments", stop)
+    with pytest.raises(Stop, match=str(use_cpu)):
+        train_language_model(sentences(10), **TINY)
 
 
 def ids_of(tokenizer, text):

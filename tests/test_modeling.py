@@ -1,9 +1,12 @@
 import copy
+import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import SIZES
+from safetensors.torch import load_file
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 from transformers import (
@@ -15,14 +18,24 @@ from transformers import (
     StaticCache,
     T5EncoderModel,
 )
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from difflm_hf.configuration_difflm import DiffLMConfig
-from difflm_hf.modeling_difflm import DiffLMForCausalLM, DiffLMModel, MovingStandardization
+from difflm_hf.configuration_difflm import DiffLMConfig, document_initializer_range
+from difflm_hf.injection import layer_devices
+from difflm_hf.modeling_difflm import DiffLMModel
+from difflm_hf.modeling_latent_lm import DiffLMForCausalLM
+from difflm_hf.posterior import MovingStandardization
 
 
 DECODERS = ["llama", "mistral", "qwen2", "qwen3", "gpt2", "gemma", "gemma2", "gemma3_text"]
 INJECTIONS = ["soft_prompt", "prefix_soft_prompt", "kv_memory", "input_embed"]
-ENCODERS = {"bert": "BertModel", "distilbert": "DistilBertModel", "roberta": "RobertaModel"} | {
+ENCODERS = {
+    "albert": "AlbertModel",
+    "bert": "BertModel",
+    "distilbert": "DistilBertModel",
+    "roberta": "RobertaModel",
+} | {
+    "albert": "AlbertModel",
     "llama": "LlamaModel",
     "t5": "T5Stack",
 }
@@ -31,6 +44,7 @@ PAD, BOS, EOS = 0, 1, 2
 RANGES = [(20, 25), (25, 40), (40, 41), (2, 18)]
 EXACT = {"rtol": 0, "atol": 1e-4}
 
+every_decoder = pytest.mark.parametrize("decoder", DECODERS)
 every_injection = pytest.mark.parametrize("injection", INJECTIONS)
 
 
@@ -69,7 +83,8 @@ def record_model(tiny_model):
     """A model of records with `RANGES`."""
 
     def make(**fields):
-        fields = {"position_ranges": RANGES, "num_texts": 2, "max_record_length": 14, **fields}
+        ranges = {"position_ranges": RANGES, "num_texts": 2, "max_record_length": 14}
+        fields = {**ranges, "posterior": "linear", **fields}
         return tiny_model(**fields)
 
     return make
@@ -111,8 +126,7 @@ class TestArchitectures:
         before = loss()
         before.backward()
         for name, parameter in model.named_parameters():
-            if "pooler" not in name:  # a part of BERT that nothing reads
-                assert parameter.grad is not None and parameter.grad.any(), name
+            assert parameter.grad is not None and parameter.grad.any(), name
         optimizer.step()
         assert loss() < before
 
@@ -370,6 +384,33 @@ class TestForCausalLM:
             tiny_model(injection="telepathy")
 
 
+class TestDevices:
+    """Of an LM that is spread over devices; those of this machine are the CPU, and `meta`."""
+
+    @every_decoder
+    def test_layers_are_found(self, tiny_model, decoder):
+        lm = tiny_model(decoder).decoder.lm
+        assert layer_devices(lm) == [torch.device("cpu")] * 2
+        for layer in lm.base_model.get_submodule("h" if decoder == "gpt2" else "layers"):
+            layer.to("meta")  # as offloading leaves it
+        assert layer_devices(lm) == [None] * 2
+
+    def test_memory_is_where_its_layer_is(self, tiny_model, ids, latents, monkeypatch):
+        class Elsewhere(nn.Module):
+            def parameters(self):
+                yield SimpleNamespace(device=torch.device("meta"), is_meta=False)
+
+        model = tiny_model(injection="kv_memory").decoder
+        monkeypatch.setattr(
+            model.lm, "forward", lambda past_key_values, **_: CausalLMOutputWithPast(None, ids, past_key_values)
+        )
+        model.lm.model.layers[1] = Elsewhere()
+        for cache in None, DynamicCache(config=model.lm.config), StaticCache(model.lm.config, max_cache_len=16):
+            layers = model(ids, latents=latents, past_key_values=cache).past_key_values.layers
+            assert [layer.keys.device.type for layer in layers] == ["cpu", "meta"]
+            assert [layer.values.device.type for layer in layers] == ["cpu", "meta"]
+
+
 class TestModel:
     @pytest.mark.parametrize("encoder", ENCODERS)
     def test_encoders(self, tiny_model, tmp_path, ids, encoder):
@@ -383,13 +424,31 @@ class TestModel:
         outputs = model(ids)
         outputs.loss.backward()
         for name, parameter in model.encoder.named_parameters():
-            assert "pooler" in name or parameter.grad.any(), name
+            assert parameter.grad is not None and parameter.grad.any(), name
 
         model.save_pretrained(tmp_path)
         loaded, info = DiffLMModel.from_pretrained(tmp_path, output_loading_info=True)
         assert not any(info.values())
         assert_same_weights(loaded, model)
         assert torch.equal(loaded.encode(ids)[0], mean)
+
+    @pytest.mark.parametrize("encoder", ["albert", "bert", "roberta"])
+    def test_poolers_are_left_out(self, tiny_model, tmp_path, ids, encoder):
+        model = tiny_model(encoder=encoder)
+        pooler = AutoModel.from_config(model.config.encoder_config).pooler
+        assert not any("pooler" in name for name in model.state_dict())
+        model.encoder.pooler = pooler
+        model.save_pretrained(tmp_path)
+        assert "encoder.pooler" in " ".join(load_file(tmp_path / "model.safetensors"))
+        loaded, info = DiffLMModel.from_pretrained(tmp_path, output_loading_info=True)
+        assert not any(info.values())
+        assert loaded.encoder.pooler is None
+        assert torch.equal(loaded.encode(ids)[0], model.encode(ids)[0])
+
+    def test_poolers_stay_that_an_encoder_needs(self, tiny_config, ids):
+        encoder = AutoConfig.for_model("squeezebert", **SIZES, embedding_size=32)
+        model = DiffLMModel(DiffLMConfig(encoder, tiny_config()))
+        assert model.encode(ids)[0].shape == (3, 8)
 
     @pytest.mark.parametrize("encoder", ENCODERS)
     def test_padding_does_not_change_the_posterior(self, tiny_model, ids, encoder):
@@ -520,6 +579,7 @@ class TestPretrained:
         encoder, encoder_folder = save(encoder_type)
         decoder, decoder_folder = save(decoder_type, AutoModelForCausalLM)
         model = DiffLMModel.from_encoder_decoder_pretrained(encoder_folder, decoder_folder, latent_size=5)
+        encoder.pooler = None  # which nothing would read
         assert_same_weights(model.encoder, encoder.encoder if encoder_type == "t5" else encoder)
         assert_same_weights(model.decoder.lm, decoder)
         assert not model.training
@@ -579,7 +639,7 @@ class TestPretrained:
                 if name.startswith("decoder.lm."):
                     assert not parameter.requires_grad and parameter.grad is None, name
                     assert torch.equal(parameter, before[name]), name
-                elif "pooler" not in name:
+                else:
                     assert not torch.equal(parameter, before[name]), name
 
     def test_decoder_that_is_trained(self, save, ids):
@@ -604,6 +664,19 @@ class TestPretrained:
         assert_same_weights(DiffLMModel.from_pretrained(tmp_path / "model"), model)
         loaded = DiffLMModel.from_pretrained(tmp_path / "model", dtype=torch.bfloat16)
         assert_same_weights(loaded, model.to(torch.bfloat16))
+
+    def test_paths_are_kept_and_not_saved(self, save, tmp_path):
+        folders = save("bert")[1], save("llama", AutoModelForCausalLM)[1]
+        model = DiffLMModel.from_encoder_decoder_pretrained(*folders, freeze_decoder=False)
+        model.save_pretrained(tmp_path / "one")
+        assert (model.encoder.name_or_path, model.decoder.lm.name_or_path) == tuple(map(str, folders))
+        assert model.config.decoder_config.name_or_path == str(folders[1])
+        loaded = DiffLMModel.from_pretrained(tmp_path / "one")
+        loaded.save_pretrained(tmp_path / "two")
+        assert loaded.name_or_path == loaded.config.name_or_path == str(tmp_path / "one")
+        for file in (*tmp_path.glob("one/*.json"), *tmp_path.glob("two/*.json")):
+            assert str(tmp_path) not in file.read_text()
+        assert (tmp_path / "one" / "config.json").read_text() == (tmp_path / "two" / "config.json").read_text()
 
     def test_special_ids(self, save, tmp_path):
         encoder, decoder = save("bert")[1], save("llama", AutoModelForCausalLM)[1]
@@ -866,8 +939,106 @@ class TestMovingStandardization:
         torch.testing.assert_close(again.encode(ids)[0], model.encode(ids)[0])
 
 
+class TestFloat32Moments:
+    """In bfloat16, a mean of 10 moves in steps of 0.06."""
+
+    @pytest.fixture
+    def states(self):
+        return 10 + 0.01 * torch.randn(200, SIZES["hidden_size"])
+
+    @pytest.fixture
+    def model(self, tiny_model, states):
+        """A model whose moments are those of the states."""
+        model = tiny_model(posterior="standardized").train()
+        for batch in states.split(10):
+            model.to_posterior(batch)
+        return model.eval()
+
+    def assert_close(self, model, states, expected):
+        moments = {name: m.dtype for name, m in model.to_posterior.standardization.named_buffers()}
+        assert moments.pop("num_batches") == torch.long
+        assert set(moments.values()) == {torch.float32}
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+        torch.testing.assert_close(model.to_posterior(states).float(), expected, rtol=0.05, atol=0.05)
+
+    def test_casts(self, model, states, tmp_path):
+        expected = model.to_posterior(states)
+        model.save_pretrained(tmp_path / "float32")
+        for cast in (
+            copy.deepcopy(model).to(torch.bfloat16),
+            copy.deepcopy(model).bfloat16(),
+            nn.ModuleList([copy.deepcopy(model)]).to("cpu", torch.bfloat16)[0],
+            DiffLMModel.from_pretrained(tmp_path / "float32", dtype=torch.bfloat16),
+        ):
+            self.assert_close(cast, states, expected)
+        cast.save_pretrained(tmp_path / "bfloat16")
+        self.assert_close(DiffLMModel.from_pretrained(tmp_path / "bfloat16"), states, expected)
+        assert {buffer.device.type for buffer in cast.to("meta").to_posterior.buffers()} == {"meta"}
+
+    def test_encoding(self, model, states):
+        """Of states in bfloat16, the mean over positions is in float32."""
+        model = model.to(torch.bfloat16)
+        hidden = (10 + 0.5 * torch.randn(20, 400, SIZES["hidden_size"])).bfloat16()
+        model.encoder.forward = lambda **inputs: SimpleNamespace(last_hidden_state=hidden)
+        mean, logvar = model.encode(torch.ones(20, 400, dtype=torch.long))
+        standardization = model.to_posterior.standardization
+        expected = model.float().to_posterior(hidden.float().mean(1))
+        assert standardization(hidden.float().mean(1)).std() > 1
+        torch.testing.assert_close(torch.cat([mean, logvar], 1), expected, rtol=0.05, atol=0.1)
+
+    def test_training(self, tiny_model, states):
+        model = tiny_model(posterior="standardized").to(torch.bfloat16).train()
+        for batch in states.split(10):
+            model.to_posterior(batch)
+        deviation = model.to_posterior.standardization.variance.sqrt()
+        torch.testing.assert_close(deviation, torch.full_like(deviation, 0.01), rtol=0.6, atol=0)
+
+
+class TestConfig:
+    """`posterior` and `injection_initializer_range`."""
+
+    ROWS = {"position_ranges": RANGES, "num_texts": 2, "max_record_length": 14}
+
+    @pytest.mark.parametrize("fields", [{}, ROWS], ids=["documents", "rows"])
+    @pytest.mark.parametrize("injection", ["soft_prompt", "input_embed"])
+    def test_checkpoints_that_do_not_state_them(self, tiny_model, ids, tmp_path, injection, fields):
+        posterior, std = ("linear", None) if fields else ("standardized", 0.3 * 3**-0.5)
+        std = None if injection == "input_embed" else std
+        stated = {"posterior": posterior, "injection_initializer_range": std}
+        model = tiny_model(injection=injection, **stated, **fields)
+        model.save_pretrained(tmp_path)
+        config = json.loads((tmp_path / "config.json").read_text())
+        assert stated == {name: config.pop(name) for name in stated}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        loaded, info = DiffLMModel.from_pretrained(tmp_path, output_loading_info=True)
+        assert not any(info.values())
+        assert stated == {name: getattr(loaded.config, name) for name in stated}
+        assert_same_weights(loaded, model)
+        assert torch.equal(loaded.encode(ids)[0], model.encode(ids)[0])
+
+    @pytest.mark.parametrize("fields", [{}, ROWS], ids=["documents", "rows"])
+    @pytest.mark.parametrize("posterior", ["linear", "standardized"])
+    @pytest.mark.parametrize("std", [None, 0.5])
+    @every_injection
+    def test_whatever_the_records(self, tiny_model, tmp_path, injection, std, posterior, fields):
+        tiny_model(
+            injection=injection, posterior=posterior, injection_initializer_range=std, latent_size=64, **fields
+        ).save_pretrained(tmp_path)
+        model = DiffLMModel.from_pretrained(tmp_path)
+        assert (model.config.posterior, model.config.injection_initializer_range) == (posterior, std)
+        assert hasattr(model.to_posterior, "standardization") == (posterior == "standardized")
+        deviation = model.decoder.injection.projection.weight.std().item()
+        assert deviation == pytest.approx(std or SIZES["initializer_range"], rel=0.1)
+
+    def test_unknown_posterior(self, tiny_model):
+        with pytest.raises(ValueError, match="posterior='cubic' is not one of 'linear', 'standardized'"):
+            tiny_model(posterior="cubic")
+
+
 def test_latents_of_documents_differ_from_the_start(tiny_model, record_model):
-    documents, rows = tiny_model(latent_size=64), record_model(latent_size=64)
+    std = document_initializer_range(64, "soft_prompt")
+    documents = tiny_model(latent_size=64, posterior="standardized", injection_initializer_range=std)
+    rows = record_model(latent_size=64)
     states = 5 + 0.01 * torch.randn(400, documents.encoder.config.hidden_size)
     for batch in states.split(10):
         documents.to_posterior.train()(batch)

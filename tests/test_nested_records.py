@@ -829,7 +829,7 @@ def test_any_string_comes_back_exactly(document_processors, texts):
 @pytest.mark.parametrize("text", ["Ann" * 20, " ".join(f"Ann{letter}" for letter in "abcdefghijklm")], ids=str)
 def test_vocabularies_count_records(text):
     records = [{"text": f"{i}"} for i in range(9)] + [{"text": text}]
-    processor = DiffLMProcessor.from_records(records, min_text_count=10)
+    processor = DiffLMProcessor.from_records(records, min_token_count=10)
     assert not {"An", "nn", "Ann", "ĠAnn"} & processor.tokenizer.get_vocab().keys()
     table, valid = processor.decode_records(processor(records)["decoder_input_ids"])
     assert valid.all() and table.to_dict("records") == records
@@ -839,7 +839,7 @@ def test_vocabularies_count_records(text):
 @given(st.lists(st.text(st.sampled_from("ab ü"), max_size=12), min_size=1, max_size=12), st.integers(1, 5))
 def test_pieces_of_vocabularies_are_common(texts, min_count):
     records = [{"text": text} for text in texts]
-    processor = DiffLMProcessor.from_records(records, ANY_TEXT, min_text_count=min_count)
+    processor = DiffLMProcessor.from_records(records, ANY_TEXT, min_token_count=min_count)
     byte_level = processor.tokenizer.backend_tokenizer.pre_tokenizer
     written = ["".join(word for word, _ in byte_level.pre_tokenize_str(text)) for text in texts]
     pieces = [piece for piece in processor.tokenizer.get_vocab() if len(piece) > 1 and "⟨" not in piece]
@@ -851,7 +851,7 @@ def test_pieces_of_vocabularies_are_common(texts, min_count):
 def test_vocabularies_hold_what_is_common():
     records = [{"text": f"frequent {i}"} for i in range(9)] + [{"text": "frequent rarely rarely rarely"}]
     tokens = {
-        count: DiffLMProcessor.from_records(records, min_text_count=count).tokenizer.get_vocab() for count in (1, 5)
+        count: DiffLMProcessor.from_records(records, min_token_count=count).tokenizer.get_vocab() for count in (1, 5)
     }
     assert "frequent" in tokens[1] and "frequent" in tokens[5]
     assert "Ġrarely" in tokens[1] and "Ġrarely" not in tokens[5]
@@ -864,7 +864,7 @@ def test_documents_that_are_too_long(field, chosen, tokenizer):
     texts = ["short", "0123456789" * 10, "tiny", "9876543210" * 12]
     records = [{"x": text if field == "text" else {"k": text}} for text in texts]
     processor = DiffLMProcessor.from_records(
-        records, tokenizer=tokenizer, max_length=30, min_text_count=100, drop_overlong=True
+        records, tokenizer=tokenizer, max_length=30, min_token_count=100, drop_overlong=True
     )
     mask = processor.too_long(records)
     assert mask.tolist() == [False, True, False, True] and mask.dtype == bool
@@ -884,9 +884,9 @@ def test_documents_that_are_too_long(field, chosen, tokenizer):
 def test_rows_with_texts_that_are_too_long():
     records = [{"n": i, "text": text} for i, text in enumerate(["short", "0123456789" * 10, "tiny"])]
     with pytest.raises(ValueError, match="column 'text' has a text of 100 characters in row 1"):
-        DiffLMProcessor.from_records(records, max_length=30, min_text_count=100)
-    processor = DiffLMProcessor.from_records(records, max_length=30, min_text_count=100, drop_overlong=True)
-    assert processor.is_compact and processor.too_long(records).tolist() == [False, True, False]
+        DiffLMProcessor.from_records(records, max_length=30, min_token_count=100)
+    processor = DiffLMProcessor.from_records(records, max_length=30, min_token_count=100, drop_overlong=True)
+    assert processor.codec.has_fixed_layout and processor.too_long(records).tolist() == [False, True, False]
     assert processor([records[0], records[2]])["input_ids"].shape[0] == 2
 
 
@@ -920,9 +920,9 @@ def test_what_may_be_published(records, tokenizer):
     with pytest.raises(ValueError, match="column 'x' is free text: .* fewer than 10 records have; train with"):
         DiffLMProcessor.from_records(records).check_publishable()
     with pytest.raises(ValueError, match="fewer than 3 records have; train with min_category_count=3"):
-        DiffLMProcessor.from_records(records, min_text_count=2).check_publishable(3)
-    DiffLMProcessor.from_records(records, min_text_count=10).check_publishable()
-    DiffLMProcessor.from_records(records, min_text_count=3).check_publishable(3)
+        DiffLMProcessor.from_records(records, min_token_count=2).check_publishable(3)
+    DiffLMProcessor.from_records(records, min_token_count=10).check_publishable()
+    DiffLMProcessor.from_records(records, min_token_count=3).check_publishable(3)
     DiffLMProcessor.from_records(records, tokenizer=tokenizer).check_publishable()  # which knows nothing of the data
 
 
@@ -1117,3 +1117,10 @@ def test_a_cut_off_parquet_file_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ValueError, match=r"cut\.parquet: cannot be read as parquet \("):
         read_table(path)
+
+
+@pytest.mark.parametrize("records", [[{"n": 1}, {"n": 2}], [{"x": "a"}, {"x": "b"}], [{"x": [1]}] * 2], ids=str)
+def test_decoding_no_records(records):
+    processor = DiffLMProcessor.from_records(records)
+    table, valid = processor.decode_records(np.zeros((0, 9), np.int64))
+    assert len(table) == len(valid) == 0 and list(table) == processor.schema.names

@@ -17,6 +17,7 @@ from diffusers import DiffusionPipeline, EDMDPMSolverMultistepScheduler, EDMEule
 from tiny import make_table, seeded
 from transformers import AutoConfig, pipeline
 
+import difflm_hf
 from difflm_hf import (
     DiffLMDenoiser,
     DiffLMModel,
@@ -26,7 +27,7 @@ from difflm_hf import (
     JSONCodec,
     LatentEDMScheduler,
 )
-from difflm_hf.modeling_difflm import DiffLMForCausalLM
+from difflm_hf.modeling_latent_lm import DiffLMForCausalLM
 from difflm_hf.profiling import profile_generation
 
 
@@ -331,6 +332,19 @@ def test_schedulers_of_diffusers(pipe, scheduler, tmp_path):
     pd.testing.assert_frame_equal(table_of(loaded, 30), table_of(pipe, 30))
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "num_inference_steps"), [(None, 12), (EDMEulerScheduler, 1000), (LatentEDMScheduler, 50)]
+)
+def test_latents_are_as_wide_as_those_of_training(pipe, monkeypatch, scheduler, num_inference_steps):
+    """With a denoiser that is exact for a normal distribution."""
+    monkeypatch.setattr(pipe.denoiser, "forward", lambda scaled, timestep: torch.zeros_like(scaled))
+    if scheduler is not None:
+        pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+    latents = pipe.generate_latents(100_000, num_inference_steps, seeded())
+    spread = pipe.denoiser.normalize_latents(latents).std(0) / pipe.scheduler.config.sigma_data
+    torch.testing.assert_close(spread, torch.ones(4), atol=0.01, rtol=0)
+
+
 def test_churn(pipe):
     calm = pipe.generate_latents(50, generator=seeded())
     pipe.scheduler = LatentEDMScheduler.from_config(pipe.scheduler.config, s_churn=10)
@@ -362,7 +376,45 @@ def test_bfloat16(folder):
         assert records == pipe(80, generator=seeded()).records
 
 
+def test_latents_follow_the_denoiser(pipe, monkeypatch):
+    """Wherever the rest of the pipeline is."""
+    expected = pipe.generate_latents(5, generator=seeded())
+    monkeypatch.setattr(DiffLMPipeline, "device", torch.device("meta"))
+    torch.testing.assert_close(pipe.generate_latents(5, generator=seeded()), expected)
+
+
+def test_latents_follow_the_decoder(pipe, monkeypatch):
+    devices, length = [], pipe.vae.config.max_record_length - 1
+
+    def sample_records(self, latents, uniforms, *args):
+        devices.append(latents.device.type)  # where random numbers follow them
+        return torch.ones(len(latents), length + 1, dtype=torch.long)
+
+    monkeypatch.setattr(DiffLMForCausalLM, "sample_records", sample_records)
+    monkeypatch.setattr(pipe.processor, "decode_records", lambda ids, within_bin_offsets: (ids, within_bin_offsets))
+    pipe.vae.to("meta")
+    latents = pipe.generate_latents(6, generator=seeded())
+    pipe.decode_latents(latents, torch.rand(6, length), torch.rand(6, pipe.processor.num_offsets), batch_size=4)
+    assert devices == ["meta", "meta"]
+
+
 # Files
+
+
+def test_saving_leaves_the_pipeline_alone(pipe, folder, tmp_path, monkeypatch):
+    """While it is saved, too, when another thread may read its name."""
+    names = []
+    save_pretrained = DiffLMModel.save_pretrained
+    monkeypatch.setattr(
+        DiffLMModel,
+        "save_pretrained",
+        lambda self, *args, **kwargs: names.append(pipe.name_or_path) or save_pretrained(self, *args, **kwargs),
+    )
+    config = dict(pipe.config)
+    pipe.save_pretrained(tmp_path)
+    assert names == [str(folder)]
+    assert dict(pipe.config) == config
+    assert str(folder) not in (tmp_path / "model_index.json").read_text()
 
 
 def test_only_safetensors(folder):
@@ -429,6 +481,7 @@ def test_batches_of_the_task(folder, monkeypatch):
     monkeypatch.setattr(
         DiffLMForCausalLM, "sample_records", lambda self, z, *a: sizes.append(len(z)) or sample_records(self, z, *a)
     )
+    difflm_hf.register()
     generate = pipeline("record-generation", model=str(folder))
     expected = generate(20, seed=0)
     assert set(sizes) == {BLOCK}

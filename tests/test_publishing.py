@@ -10,17 +10,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_training import save_pretrained_pair
-from tiny import RECIPES
+from tiny import RECIPES, train
 
-from difflm_hf import DiffLMPipeline, DiffLMProcessor, JSONCodec, RecordSchema, train
+from difflm_hf import DiffLMPipeline, DiffLMProcessor, JSONCodec, RecordSchema
+from difflm_hf.callbacks import LossProgressCallback
 from difflm_hf.hub.cards import model_card
 from difflm_hf.records import CompactCodec
-from difflm_hf.training.callbacks import LossProgressCallback
+from difflm_hf.training import DataArguments
+from difflm_hf.training.prepare import prepare_records
 from difflm_hf.training.summary import summarize_training
 
 
 # In one record each: a category, a free text, and an extreme number.
 PLANTED = {"city": "Unterammerfeld", "note": "Zacharias Quellmalz", "salary": 987654.25}
+RARE_NUMBER = 17  # of children
 
 thorough = settings(suppress_health_check=[HealthCheck.too_slow])
 
@@ -209,11 +212,72 @@ class TestPublishable:
         with pytest.raises(ValueError, match="fewer than 41"):
             DiffLMProcessor.from_records(left, schema).check_publishable(min_count=41)
 
+    def test_numbers_of_few_values(self):
+        """Each has a token of its own, as categories have."""
+        dates = pd.to_datetime(["2020-01-01"] * 41 + ["2020-05-01"] * 8)
+        table = pd.DataFrame({"children": [1] * 40 + [7] * 9, "day": dates, "price": [0.5] * 49})
+        processor = DiffLMProcessor.from_records(table)
+        with pytest.raises(
+            ValueError,
+            match=r"rarest of column 'day' has 8, .* fewer than 10 records are \['children', 'day'\]; train",
+        ):
+            processor.check_publishable()
+        processor.check_publishable(min_count=8)
+        with pytest.raises(ValueError, match=r"\['children'\]"):
+            DiffLMProcessor.from_records(table, min_token_count=9).check_publishable()
+        assert JSONCodec(processor.schema).rarest == {}  # which has bounds alone
+
+    def test_rare_numbers_get_no_token(self, tmp_path):
+        table = pd.DataFrame({"children": [0, 1, 2] * 30 + [5, 6, 9], "price": [*range(93)]})
+        processor = DiffLMProcessor.from_records(table, min_token_count=10)
+        processor.check_publishable()
+        tokens = processor.codec.tokens["children"]
+        assert (tokens.values, tokens.rarest) == ([0, 1, 2], 30)
+        # What is rare lies anywhere between the bounds, and is itself kept.
+        assert (tokens.bins.starts, tokens.bins.end) == ([0], 9)
+        batch = processor(table)
+        assert processor.decode_records(batch["input_ids"], batch["within_bin_offsets"])[0].equals(table)
+        processor.save_pretrained(tmp_path)
+        DiffLMProcessor.from_pretrained(tmp_path).check_publishable()
+        # Of files without counts, nobody knows.
+        path = tmp_path / "processor_config.json"
+        state = json.loads(path.read_text())
+        for _, field in state["codec"]["tokens"]:
+            del field["rarest"]
+        path.write_text(json.dumps(state))
+        with pytest.raises(ValueError, match=r"rarest of column 'children' has 0, .* are \['children'\];"):
+            DiffLMProcessor.from_pretrained(tmp_path).check_publishable()
+
+    @thorough
+    @given(
+        st.lists(st.tuples(st.integers(-50, 400), st.integers(1, 15)), min_size=1, max_size=150),
+        st.integers(2, 12),
+        st.sampled_from([2, 100]),
+    )
+    def test_every_token_of_a_number_is_of_many_records(self, values, min_count, max_values):
+        numbers = [value for value, count in values for _ in range(count)]
+        table = pd.DataFrame({"x": numbers})
+        schema = RecordSchema.infer(table)
+        codec, tokenizer = CompactCodec.fit(schema, table, max_values=max_values, min_value_count=min_count)
+        tokens, counts = codec.tokens["x"], table["x"].value_counts()
+        points = tokens.grid.encode(schema["x"], table["x"])
+        own = np.isin(points, np.array(tokens.values, np.uint64))
+        assert tokens.rarest == (counts[table["x"][own]].min() if own.any() else None)
+        assert tokens.rarest is None or tokens.rarest >= min_count
+        if tokens.bins is not None and (~own).sum() >= min_count:
+            starts = tokens.bins.starts
+            steps = np.searchsorted(starts, points[~own], side="right") - 1
+            assert np.bincount(steps, minlength=len(starts)).min() >= min_count
+        elif tokens.bins is not None:
+            assert (tokens.bins.starts, tokens.bins.end) == ([0], tokens.grid.size - 1)
+        ids, offsets = codec.encode(table, tokenizer)
+        assert codec.decode(ids, tokenizer, offsets).equals(table)
+
     def test_texts(self):
         table = make_people()[["note", "salary"]]
         with pytest.raises(ValueError, match="column 'note' is free text"):
-            DiffLMProcessor.from_records(table, min_text_count=9).check_publishable()
-        DiffLMProcessor.from_records(table, min_text_count=10).check_publishable()
+            DiffLMProcessor.from_records(table, min_token_count=9).check_publishable()
+        DiffLMProcessor.from_records(table, min_token_count=10).check_publishable()
 
     @pytest.mark.parametrize("min_text_count", [1, 3, 10])
     def test_pieces_of_texts(self, min_text_count):
@@ -240,6 +304,8 @@ def folder(brief, tmp_path_factory) -> Path:
     people = pd.concat([make_people(), pd.DataFrame([{**PLANTED, "member": True}])], ignore_index=True)
     validation = make_people(40, seed=1)
     validation.loc[0, "city"] = "Hinterammerfeld"
+    people["children"], validation["children"] = people.index % 3, validation.index % 3
+    people.loc[:4, "children"] = [RARE_NUMBER, *range(5, 9)]
     people.to_csv(folder / "people.csv", index=False)
     train(folder / "people.csv", folder / "model", validation=validation, min_category_count=10, recipe=brief)
     return folder / "model"
@@ -268,6 +334,8 @@ def test_published_model(folder):
     pipe.processor.check_publishable()
     assert pipe.processor.schema["city"].categories == ["Bonn", "Gera", "Ulm"]
     assert pipe.processor.codec.min_text_count == 10
+    assert pipe.processor.codec.tokens["children"].values == [0, 1, 2]
+    assert pipe.processor.schema["children"].maximum == RARE_NUMBER  # bounds are told
     assert {record["city"] for record in pipe(20).records} <= {"Bonn", "Gera", "Ulm"}
 
 
@@ -344,8 +412,8 @@ def test_time_before_an_interruption(brief, tmp_path):
 
 
 def summarize(table: pd.DataFrame, categorical=(), **arguments) -> dict:
-    schema = RecordSchema.infer(table, categorical)
-    summary = summarize_training(table, table, len(table) // 10, 0, schema, arguments, [], None)
+    records = prepare_records(table, args=DataArguments(categorical=categorical))
+    summary = summarize_training(table, records, arguments, [], None)
     return json.loads(json.dumps(summary, allow_nan=False))
 
 
@@ -418,7 +486,7 @@ def test_common_categories():
 def test_source_is_a_name():
     table = make_columns(20)
     for source, name in {"/home/someone/people.csv": "people.csv", Path("a/b.parquet"): "b.parquet"}.items():
-        summary = summarize_training(source, table, 2, 0, RecordSchema.infer(table), {}, [], None)
+        summary = summarize_training(source, prepare_records(table), {}, [], None)
         assert summary["data"]["source"] == name and "someone" not in json.dumps(summary)
     assert summarize(table)["data"]["source"] is None
 

@@ -16,8 +16,19 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from difflm_hf import DiffLMProcessor
-from difflm_hf.records import CompactCodec, Field, JSONCodec, RecordSchema, read_table, write_table
-from difflm_hf.records.schema import DATETIME_FORMATS, isoformat
+from difflm_hf.records import (
+    CODECS,
+    CompactCodec,
+    Field,
+    JSONCodec,
+    RecordCodec,
+    RecordSchema,
+    read_table,
+    write_table,
+)
+from difflm_hf.records.field import isoformat
+from difflm_hf.records.inference import DATETIME_FORMATS
+from difflm_hf.records.json_schema import field_to_json_schema
 
 
 thorough = settings()
@@ -631,7 +642,7 @@ def test_rows_without_a_key_come_back_without_it(tmp_path):
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     table = read_table(tmp_path / "in.jsonl")
     processor = DiffLMProcessor.from_records(table)
-    assert processor.is_compact
+    assert processor.codec.has_fixed_layout
     batch = processor(table)
     decoded, _ = processor.decode_records(batch["input_ids"].numpy(), batch["within_bin_offsets"].numpy())
     write_table(decoded, tmp_path / "out.jsonl")
@@ -665,6 +676,46 @@ def test_csv_floats_are_read_to_the_last_bit(tmp_path):
     ],
 )
 def test_patterns_of_datetimes(field, good, bad):
-    pattern = field.to_json_schema()["pattern"]
+    pattern = field_to_json_schema(field)["pattern"]
     assert re.search(pattern, good)
     assert not re.search(pattern, bad)
+
+
+class BitCodec(RecordCodec):
+    """For tables of one boolean column."""
+
+    name = "bit"
+    has_fixed_layout = True
+
+    def to_inputs(self, records, tokenizer, encoder_tokenizer, max_length, key_order="schema", grammar=None):
+        bits = self.schema.conform(records).to_numpy(int)
+        return {"input_ids": np.concatenate([np.ones_like(bits), 4 + bits], axis=1)}
+
+    def to_records(self, input_ids, tokenizer, within_bin_offsets=None):
+        valid = input_ids[:, 1] >= 4
+        return pd.DataFrame(input_ids[valid, 1:] == 5, columns=self.schema.names), valid
+
+    def to_texts(self, records):
+        return ["yes" if bit else "no" for (bit,) in records.to_numpy()]
+
+    def too_long(self, records, tokenizer, max_length, key_order="schema"):
+        return np.zeros(len(records), bool)
+
+    def config_fields(self, max_length):
+        return {"position_ranges": [(4, 6)], "max_record_length": 2}
+
+
+def test_a_codec_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.setitem(CODECS, "bit", BitCodec)
+    table = pd.DataFrame({"ok": [True, False, True]})
+    tokenizer = DiffLMProcessor.from_records(table).tokenizer
+    DiffLMProcessor(tokenizer, tokenizer, BitCodec(RecordSchema.infer(table))).save_pretrained(tmp_path)
+    processor = DiffLMProcessor.from_pretrained(tmp_path)
+    assert type(processor.codec) is BitCodec
+    batch = processor(table)
+    assert batch["input_ids"].tolist() == [[1, 5], [1, 4], [1, 5]]
+    assert processor.decode_records(batch["input_ids"])[0].equals(table)
+    assert processor.decode_records([[1, 4], [1, 0]])[1].tolist() == [True, False]
+    assert not processor.too_long(table).any()
+    assert (processor.num_offsets, processor.grammar, processor.model_config().max_record_length) == (0, None, 2)
+    processor.check_publishable()

@@ -1,11 +1,13 @@
 import json
 import math
+from functools import partial
 
 import pytest
 import torch
 from diffusers import EDMDPMSolverMultistepScheduler, EDMEulerScheduler
 
-from difflm_hf.scheduling_latent_edm import LatentEDMScheduler, LatentEDMSchedulerOutput
+from difflm_hf.scheduling_latent_edm import LatentEDMScheduler, LatentEDMSchedulerOutput, initial_std
+from difflm_hf.training.recipes import NOISE_LEVELS, SAMPLER_CONFIG
 
 
 CHURN = {"s_churn": 40.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.003}
@@ -147,18 +149,17 @@ def test_churn_bounds_include_the_ends_of_the_schedule(s_tmin, s_tmax):
     assert scheduler.sigmas[0] == pytest.approx(88.0)
 
 
-@pytest.mark.parametrize("s_noise", [0.5, 1.0, 1.007])
-def test_init_noise_is_the_sum_of_first_noise_and_first_churn(s_noise):
-    scheduler = LatentEDMScheduler(s_churn=2.0, s_noise=s_noise)
-    scheduler.set_timesteps(10)
-    sigma_hat = 1.2 * 80.0
-    assert scheduler.init_noise_sigma == pytest.approx(math.sqrt(80.0**2 + s_noise**2 * (sigma_hat**2 - 80.0**2)))
-
-
-def test_init_noise_without_churn_is_sigma_max():
-    scheduler = LatentEDMScheduler(sigma_max=17.0)
+@pytest.mark.parametrize("make", [LatentEDMScheduler, EDMEulerScheduler, EDMDPMSolverMultistepScheduler])
+def test_sampling_starts_from_noisy_data(make):
+    scheduler = make(sigma_max=17.0, sigma_data=0.7)
     scheduler.set_timesteps(7)
-    assert scheduler.init_noise_sigma == 17.0
+    assert initial_std(scheduler) == pytest.approx(math.hypot(17.0, 0.7))
+
+
+def test_new_noise_of_the_first_step_is_there_from_the_start():
+    scheduler = LatentEDMScheduler(sigma_max=5.0, s_churn=2.0, s_noise=1.007)
+    scheduler.set_timesteps(10)
+    assert scheduler.init_noise_sigma == initial_std(scheduler) == pytest.approx(math.hypot(1.2 * 5.0, 0.5))
 
 
 def test_heun_is_of_second_order():
@@ -195,6 +196,32 @@ def test_samples_match_the_mixture(make, num_inference_steps):
         assert len(members) / len(samples) == pytest.approx(mixture.weights[k].item(), abs=0.01)
         torch.testing.assert_close(members.mean(dim=0), mixture.means[k], rtol=0, atol=0.01)
         torch.testing.assert_close(members.T.cov(), mixture.covariances[k], rtol=0, atol=0.003)
+
+
+@pytest.mark.parametrize(
+    ("make", "num_inference_steps", "tolerance"),
+    [
+        (partial(EDMDPMSolverMultistepScheduler, **SAMPLER_CONFIG), 12, 0.01),  # as `train` sets it
+        (partial(EDMDPMSolverMultistepScheduler, **SAMPLER_CONFIG), 50, 0.002),
+        (partial(EDMDPMSolverMultistepScheduler, solver_order=2), 50, 0.002),
+        (EDMEulerScheduler, 1000, 0.003),
+        (LatentEDMScheduler, 50, 0.002),
+        (partial(LatentEDMScheduler, s_churn=10.0), 200, 0.003),
+    ],
+)
+def test_spread_of_a_gaussian(make, num_inference_steps, tolerance):
+    """At the noise levels of `train`, at which it matters what sampling starts from."""
+    sigma_data = 0.5
+    scheduler = make(**NOISE_LEVELS, sigma_data=sigma_data)
+    scheduler.set_timesteps(num_inference_steps)
+    x = normal(100_000)
+    samples = run(
+        scheduler,
+        x / x.std() * initial_std(scheduler),
+        network=lambda scaled, timestep: torch.zeros_like(scaled),  # which makes the denoiser of N(0, sigma_data^2)
+        generator=torch.Generator().manual_seed(1),
+    )
+    assert samples.std() / sigma_data == pytest.approx(1, abs=tolerance)
 
 
 # The scheduler as a state machine

@@ -7,17 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from tiny import make_table, seeded
 
-import difflm_hf.shards
-from difflm_hf import DiffLMPipeline, RecordSchema
-from difflm_hf.shards import write_shards
+import difflm_hf.blocks
+from difflm_hf import DiffLMPipeline, LatentEDMScheduler, RecordSchema
+from difflm_hf.blocks import fingerprint, write_shards
 from difflm_hf.utils import MAX_WORKERS
 
 
@@ -25,12 +27,12 @@ BLOCK = 64
 SHARD = 2 * BLOCK
 RUN = """
 import sys
-import difflm_hf.shards
+import difflm_hf.blocks
 from difflm_hf import DiffLMPipeline
-difflm_hf.shards.RECORDS_PER_SHARD = {shard}
+difflm_hf.blocks.RECORDS_PER_SHARD = {shard}
 pipe = DiffLMPipeline.from_pretrained(sys.argv[1])
 print("ready", flush=True)
-difflm_hf.shards.write_shards(pipe, sys.argv[2], int(sys.argv[3]), seed=3)
+difflm_hf.blocks.write_shards(pipe, sys.argv[2], int(sys.argv[3]), seed=3)
 """
 
 
@@ -44,7 +46,7 @@ def folder(tiny_run, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def pipe(folder, monkeypatch) -> DiffLMPipeline:
-    monkeypatch.setattr(difflm_hf.shards, "RECORDS_PER_SHARD", SHARD - 1)  # rounded up to whole blocks
+    monkeypatch.setattr(difflm_hf.blocks, "RECORDS_PER_SHARD", SHARD - 1)  # rounded up to whole blocks
     pipe = DiffLMPipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -138,6 +140,39 @@ def test_another_model_needs_another_folder(pipe, tmp_path):
     next(pipe.denoiser.parameters()).data += 1
     with pytest.raises(ValueError, match="holds records of model="):
         write_shards(pipe, tmp_path / "out", 100)
+
+
+def test_fingerprints_are_of_all_weights(folder):
+    def load(**kwargs) -> DiffLMPipeline:
+        return DiffLMPipeline.from_pretrained(folder, **kwargs)
+
+    pipe = load()
+    seen = {fingerprint(pipe), fingerprint(load())}
+    assert len(seen) == 1
+    for part in (pipe.vae, pipe.denoiser):
+        for weight in part.state_dict().values():
+            weight.view(-1)[-1:] = 1 - weight.view(-1)[-1:]
+            seen.add(fingerprint(pipe))
+    pipe = load(scheduler=LatentEDMScheduler())
+    seen |= {fingerprint(pipe), fingerprint(pipe.to(torch.bfloat16))}
+    assert len(seen) == 3 + sum(len(part.state_dict()) for part in (pipe.vae, pipe.denoiser))
+
+
+def test_fingerprints_copy_one_weight_at_a_time(pipe, monkeypatch):
+    copies, most = weakref.WeakSet(), 0
+    cpu = torch.Tensor.cpu
+
+    def copy_to_cpu(weight: torch.Tensor) -> torch.Tensor:
+        """As from a GPU."""
+        nonlocal most
+        copy = cpu(weight).clone()
+        copies.add(copy)
+        most = max(most, len(copies))
+        return copy
+
+    monkeypatch.setattr(torch.Tensor, "cpu", copy_to_cpu)
+    fingerprint(pipe)
+    assert 1 <= most <= 2
 
 
 def test_a_folder_of_something_else(pipe, tmp_path):

@@ -16,7 +16,7 @@ import pytest
 import torch
 from datasets import Dataset
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import make_table, seeded, weights
+from tiny import make_table, seeded, train, weights
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
@@ -40,12 +40,12 @@ from difflm_hf import (
     LatentDiffusionTrainer,
     LatentDiffusionTrainingArguments,
     LatentEDMScheduler,
-    train,
 )
+from difflm_hf.batches import collate_records, record_lengths
+from difflm_hf.callbacks import LossProgressCallback
 from difflm_hf.latents import encode_latents, to_dataset
 from difflm_hf.records import write_table
 from difflm_hf.training import DOCUMENT_RECIPES, RECIPES, TensorDataset
-from difflm_hf.training.callbacks import LossProgressCallback
 
 
 EARLY_STOPPING_PATIENCE = 5
@@ -236,14 +236,14 @@ def test_max_minutes(tmp_path):
 
 @pytest.mark.slow
 def test_max_minutes_leaves_time_after_encoding(tmp_path, monkeypatch):
-    module = sys.modules["difflm_hf.training.train"]
-    encode_latents = module.encode_latents
+    modules = [sys.modules[f"difflm_hf.training.{name}"] for name in ("fit", "train")]
 
     def slow(model, dataset, *args):
         time.sleep(0.006 * len(dataset))
         return encode_latents(model, dataset, *args)
 
-    monkeypatch.setattr(module, "encode_latents", slow)
+    for module in modules:
+        monkeypatch.setattr(module, "encode_latents", slow)
     recipe = edited("long", min_steps=10**6, denoiser={"max_steps": 10**6})
     pipe = train(make_table(1024), tmp_path / "model", recipe=recipe, max_minutes=18 / 60)
     assert pipe.config.training["phases"][1]["num_steps"] > 10
@@ -288,7 +288,7 @@ def test_speed_is_measured_as_training_goes(brief, tmp_path, monkeypatch):
         return loss
 
     monkeypatch.setattr(DiffLMTrainer, "compute_loss", spy)
-    monkeypatch.setattr(sys.modules["difflm_hf.training.train"], "supports_bf16", lambda: True)
+    monkeypatch.setattr(sys.modules["difflm_hf.training.fit"], "supports_bf16", lambda: True)
     train(make_table(60), tmp_path / "model", recipe=brief, max_minutes=1)
     assert all(is_training for is_training, _ in calls)
     # Measurements come first; training wraps the model's forward instead.
@@ -387,9 +387,8 @@ def test_killed_process(run, tmp_path):
     folder = tmp_path / "model"
     script = f"""
 import os, signal
-from tiny import make_table
-from difflm_hf import train
-from difflm_hf.training.callbacks import LossProgressCallback
+from tiny import make_table, train
+from difflm_hf.callbacks import LossProgressCallback
 
 def kill(self, args, state, control, **kwargs):
     if state.global_step == 41:
@@ -486,6 +485,55 @@ def test_one_process_has_one_device(parts, tmp_path):
     trainer = DiffLMTrainer(trainer.model, trainer.args, train_dataset=parts[1], eval_dataset=parts[1])
     assert trainer.args.n_gpu == 1
     trainer.train()
+
+
+def test_trainers_take_a_dataset(parts, tmp_path):
+    processor, tensors = parts
+    dataset = Dataset.from_dict({name: column.tolist() for name, column in processor(make_table(64)).items()})
+    assert "within_bin_offsets" in dataset.column_names  # which is no input of the model
+    trainer = vae_trainer((processor, dataset), tmp_path)
+    losses = [trainer.evaluate(data)["eval_loss"] for data in (dataset, dataset.with_format("torch"), tensors)]
+    assert losses == pytest.approx(losses[:1] * 3)
+    trainer.train()
+    assert trainer.state.global_step == 12
+
+
+def test_documents_of_several_lengths_in_a_dataset(tmp_path):
+    """As `Dataset.map(batched=True)` gives them: padded within its batches, and not beyond."""
+    texts = ["a", "b c", "d e f", "g h i j k l m n"] * 4
+    table = pd.DataFrame({"text": [f"{i} {text}" for i, text in enumerate(texts)]})
+    processor = DiffLMProcessor.from_records(table)
+    rows = Dataset.from_pandas(table).map(
+        lambda batch: {**processor(pd.DataFrame({"text": batch["text"]}), return_tensors="np")},
+        batched=True,
+        batch_size=2,
+    )
+    dataset = rows.remove_columns("text")
+    assert len({len(ids) for ids in dataset["decoder_input_ids"]}) > 1
+    whole, one_by_one = collate_records(to_dataset(processor, table)[range(16)]), collate_records(list(dataset))
+    for name, tensor in whole.items():
+        assert torch.equal(one_by_one[name][:, : tensor.shape[1]], tensor)
+    assert record_lengths(dataset).tolist() == record_lengths(to_dataset(processor, table)).tolist()
+
+
+def test_trainers_take_a_collator(parts, tmp_path):
+    processor, dataset = parts
+    sizes = []
+
+    def collate(examples):
+        sizes.append(len(examples["input_ids"]))
+        return examples
+
+    given = vae_trainer(parts, tmp_path, eval_strategy="no")
+    DiffLMTrainer(given.model, given.args, data_collator=collate, train_dataset=dataset).train()
+    assert sizes == [16] * 12
+
+
+def test_a_trainer_leaves_attention_alone(parts, tmp_path):
+    trainer = vae_trainer(parts, tmp_path, bf16=True)
+    assert trainer.model.config.encoder_config._attn_implementation == "sdpa"
+    trainer.train()
+    assert trainer.model.config.encoder_config._attn_implementation == "sdpa"
 
 
 class StopAt(TrainerCallback):

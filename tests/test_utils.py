@@ -1,11 +1,31 @@
 """Blocks that run side by side."""
 
 import threading
+import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from difflm_hf.utils import map_in_threads
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    """For this thread, and those to come."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def in_new_thread(function: Callable[[], Any]) -> Any:
+    results = []
+    thread = threading.Thread(target=lambda: results.append(function()))
+    thread.start()
+    thread.join()
+    return results[0]
 
 
 def test_results_come_in_order():
@@ -17,7 +37,6 @@ def test_results_come_in_order():
         first.set()
         return i
 
-    torch.set_num_threads(2)
     assert list(map_in_threads(wait_for_the_second, range(9))) == list(range(9))
 
 
@@ -30,7 +49,6 @@ def test_each_call_has_one_thread():
 
 def test_few_results_wait():
     started = []
-    torch.set_num_threads(2)
     results = map_in_threads(lambda i: started.append(i) or i, iter(range(1000)))
     assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
     assert len(started) <= 5 + 3
@@ -49,3 +67,62 @@ def test_errors_come_out():
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(KeyError, match="three"):
         next(results)
+
+
+def test_other_threads_keep_theirs():
+    """Also while the caller does something else between two results."""
+    results = map_in_threads(lambda _: torch.get_num_threads(), range(100))
+    for _ in range(5):
+        assert next(results) == 1
+        assert torch.get_num_threads() == 2
+        assert in_new_thread(torch.get_num_threads) == 2
+    # A second user, whose results are taken in a thread of their own.
+    assert in_new_thread(lambda: list(map_in_threads(lambda _: torch.get_num_threads(), range(9)))) == [1] * 9
+    assert next(results) == 1
+    in_new_thread(lambda: results.close() or True)
+    assert torch.get_num_threads() == in_new_thread(torch.get_num_threads) == 2
+
+
+def test_many_users_at_once():
+    numbers = []
+
+    def use() -> None:
+        numbers.extend(map_in_threads(lambda _: torch.get_num_threads(), range(20)))
+
+    users = [threading.Thread(target=use) for _ in range(6)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    assert numbers == [1] * 120
+    assert in_new_thread(torch.get_num_threads) == 2
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_has_not_begun_is_cancelled(fails):
+    """At once, however long what has begun takes."""
+    begun, go_on = [], threading.Event()
+
+    def compute(i: int) -> int:
+        begun.append(i)
+        if i == 1 and fails:
+            raise KeyError("one")
+        if i > 0:
+            assert go_on.wait(60)
+        return i
+
+    results = map_in_threads(compute, range(100))
+    try:
+        assert next(results) == 0
+        start = time.monotonic()
+        if fails:
+            with pytest.raises(KeyError, match="one"):
+                next(results)
+        else:
+            results.close()
+        assert time.monotonic() - start < 30
+        num_begun = len(begun)
+    finally:
+        go_on.set()
+    time.sleep(0.2)
+    assert len(begun) == num_begun <= 4

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from difflm_hf.training import DOCUMENT_RECIPES, RECIPES, Recipe
+from difflm_hf.pipeline_difflm import DiffLMPipeline
+from difflm_hf.training import DOCUMENT_RECIPES, RECIPES, DataArguments, HubArguments, ModelArguments, Recipe
+from difflm_hf.training import train as train_grouped
 
 
 # Trains with `train(..., recipe="tiny")`.
@@ -63,6 +68,18 @@ def make_table(num_records: int = 240, seed: int = 0) -> pd.DataFrame:
     table.loc[::7, "note"] = None
     table.loc[::9, "color"] = None
     return table
+
+
+def train(data: Any, output_dir: str | os.PathLike, push_to_hub: bool = False, **arguments) -> DiffLMPipeline:
+    """`train` of the package, with the arguments of its groups beside the others."""
+    groups = {"data_args": DataArguments, "model_args": ModelArguments, "hub_args": HubArguments}
+    given = {
+        group: {f.name: arguments.pop(f.name) for f in fields(cls) if f.name in arguments}
+        for group, cls in groups.items()
+    }
+    if not push_to_hub:
+        assert not given.pop("hub_args")
+    return train_grouped(data, output_dir, **arguments, **{g: groups[g](**fields) for g, fields in given.items()})
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -26,9 +26,10 @@ from transformers import (
 )
 
 from ..batches import TensorDataset
-from ..training.callbacks import LossProgressCallback, TimeLimit
-from ..utils import supports_bf16
-from .documents import _check_texts, evaluate_code
+from ..callbacks import LossProgressCallback, TimeLimit
+from ..utils import default_device, supports_bf16
+from .documents.code import evaluate_code
+from .documents.measures import check_texts
 
 
 SIZES = {
@@ -134,7 +135,7 @@ def train_language_model(
             weight_decay=0.1,
             adam_beta2=0.95,
             bf16=supports_bf16(),
-            use_cpu=not torch.cuda.is_available(),
+            use_cpu=default_device().type == "cpu",
             eval_strategy="steps",
             eval_steps=interval,
             logging_steps=interval,
@@ -359,7 +360,7 @@ class _BestWeights(TrainerCallback):
 
 
 def _check_documents(name: str, texts: Sequence[str], at_least: int = 1) -> None:
-    _check_texts(name, texts, at_least)
+    check_texts(name, texts, at_least)
     for index, text in enumerate(texts):
         try:
             text.encode()

@@ -46,7 +46,7 @@ def evaluate_latents(pipe: DiffLMPipeline, records: Any, batch_size: int = 32, s
         prefix = "decoder_" if "decoder_input_ids" in batch else ""
         ids, mask = batch[f"{prefix}input_ids"], batch.get(f"{prefix}attention_mask")
         labels = batch.get("labels")
-        allowed = pipe.processor.grammar.allowed(batch["choices"]) if "choices" in batch else None
+        allowed = None if labels is None else pipe.processor.grammar.allowed(ids, mask)
         own, other = (
             total
             + pipe.vae.decoder.negative_log_likelihood(ids, z[rows].to(ids.device), mask, labels, allowed).sum().item()

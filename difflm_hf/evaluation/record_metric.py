@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset, Features, Value
 
-from ..records.schema import check_columns, isoformat
-from .encoding import encode_tables
-from .tables import prepare_tables
+from ..records.field import isoformat
+from ..records.readers import check_columns
+from .tables.encoding import encode_tables
+from .tables.preparation import prepare_tables
 
 
 MODULES = Path(__file__).with_name("modules")

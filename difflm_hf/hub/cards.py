@@ -17,7 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 from jinja2 import ChainableUndefined, Environment, PackageLoader, Undefined
 from PIL import Image
 
-from ..evaluation.report import HEADINGS, METRICS, SECTIONS, summarize
+from ..evaluation.report.summary import HEADINGS, METRICS, SECTIONS, summarize
 from ..processing_difflm import MIN_CATEGORY_COUNT
 from ..records import RecordSchema
 

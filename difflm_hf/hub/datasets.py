@@ -12,8 +12,9 @@ from tempfile import TemporaryDirectory
 
 from huggingface_hub import CommitInfo
 
+from ..blocks import MANIFEST, write_shards
 from ..pipeline_difflm import DiffLMPipeline
-from ..shards import MANIFEST, write_shards
+from .cards import dataset_card, plot_files
 from .upload import commit_files, full_repo_id
 
 
@@ -71,9 +72,6 @@ def push_dataset(
     >>> push_dataset(pipe, "user/adult-synthetic", 10_000, seed=0, private=True)
     ```
     """
-    # Cards take plots and templates, which generation does without.
-    from .cards import dataset_card, plot_files
-
     if not allow_rare_categories:
         pipe.processor.check_publishable()
     sampling = {"num_inference_steps": num_inference_steps, "temperature": temperature, "top_p": top_p}

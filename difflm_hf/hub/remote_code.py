@@ -4,7 +4,8 @@ The code with which a saved pipeline or model loads where this package is not in
 The loaders of transformers and diffusers follow relative imports, but only within one folder, and that of diffusers
 only those of the module it begins with. Hence modules of the package go side by side into the root of a repository,
 each under its full name (`difflm_hf.records.schema` becomes `difflm_hf_records_schema.py`), and one more, named as the
-package is, imports all of them. Nothing but the names of modules in relative imports differs from the package.
+package is, imports all of them. Nothing but the names of modules in relative imports differs from the package, and
+that pushing takes the package.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from ..utils import atomic_write
 
 
 PACKAGE = __name__.partition(".")[0]
-ROOT = f"{PACKAGE}.pipeline_difflm"  # it and all that it imports are the code; no training, no evaluation
+ROOT = f"{PACKAGE}.pipeline_difflm"  # it and all that it imports are the code
+LEFT_OUT = (f"{PACKAGE}.hub.publishing",)  # but for these, with cards and evaluation: to load a model takes none
 ENTRY = '''"""
 What generating records takes of {package} {version} (DiffLM, arXiv 2411.03250).
 
@@ -33,8 +35,12 @@ diffusers finds none but those.
 
 
 # Code of another repository may have been loaded since the modules above were.
-register()
+register_components()
 '''
+STUB = """
+def {name}(*args, **kwargs):
+    raise ImportError("to push a model, install the package {package}")
+"""
 FOLDERS = ("", "vae", "processor")  # with configurations, in what save_pretrained writes
 KINDS = {  # the field that says what a configuration is for
     "model_index.json": "_class_name",
@@ -115,7 +121,10 @@ def _collect(name: str, sources: dict[str, str]) -> None:
         if isinstance(node, ast.ImportFrom) and node.level > 0:
             relative = "." * node.level + (node.module or "")
             imported = resolve_name(relative, module.__package__)
-            if _flat(imported) not in sources:
+            if imported in LEFT_OUT:
+                stubs = [STUB.format(name=alias.name, package=PACKAGE) for alias in node.names]
+                sources[_flat(imported)] = "\n".join(stubs).lstrip()
+            elif _flat(imported) not in sources:
                 _collect(imported, sources)
             line = node.lineno - 1
             lines[line] = lines[line].replace(f"from {relative} import", f"from .{_flat(imported)} import", 1)

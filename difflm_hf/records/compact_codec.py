@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .bpe import BOS, BOS_ID, EOS, EOS_ID, NULL, NULL_ID, PAD, PAD_ID, to_tokenizer, train_bpe
+from .codec import RecordCodec
+from .field import Field
+from .grammar import JSONGrammar
+from .json_codec import JSONCodec
 from .numbers import Grid, QuantileBins
-from .schema import Field, RecordSchema
+from .schema import RecordSchema
 
 
 @dataclass
@@ -28,6 +32,8 @@ class FieldTokens:
         bins (`QuantileBins`, *optional*): Of a number with more distinct values than tokens.
         fine_start (`int`, *optional*): Id of the first fine token.
         copies (`list[str]`): Earlier fields whose value this one often repeats.
+        rarest (`int`, *optional*):
+            Records of the rarest number among `values` in the data; `None` where there is none, or it is not known.
     """
 
     start: int = 0
@@ -36,6 +42,7 @@ class FieldTokens:
     bins: QuantileBins | None = None
     fine_start: int | None = None
     copies: list[str] = field(default_factory=list)
+    rarest: int | None = None
 
     def num_coarse(self, f: Field) -> int:
         """Coarse ids of the field."""
@@ -48,7 +55,7 @@ class FieldTokens:
         return cls(**{**state, "grid": grid, "bins": bins})
 
 
-class CompactCodec:
+class CompactCodec(RecordCodec):
     """
     Turns tables into token ids and back, exactly.
 
@@ -68,6 +75,7 @@ class CompactCodec:
     """
 
     name = "compact"
+    has_fixed_layout = True
 
     def __init__(
         self,
@@ -77,13 +85,14 @@ class CompactCodec:
         max_text_tokens: int,
         min_text_count: int = 1,
     ):
-        self.schema = schema
+        super().__init__(schema)
         self.tokens = tokens
         self.num_text_ids = num_text_ids
         self.max_text_tokens = max_text_tokens
         self.min_text_count = min_text_count
         self.texts = [f for f in schema if f.type == "text"]
         self.binned = [name for name, t in tokens.items() if t.bins]
+        self.num_offsets = len(self.binned)
 
     @classmethod
     def fit(
@@ -99,6 +108,7 @@ class CompactCodec:
         max_text_tokens: int = 1024,
         min_text_count: int = 1,
         drop_overlong: bool = False,
+        min_value_count: int = 1,
     ) -> tuple[CompactCodec, PreTrainedTokenizerFast]:
         """
         Reads bins, values and the text vocabulary off a table.
@@ -111,7 +121,7 @@ class CompactCodec:
                 Bins of any other number. Each value heavier than a bin of what is left has a token of its own besides:
                 a price list stays one, however many zeros there are.
             num_steps (`int`, defaults to 32): Steps in each bin, at most.
-            min_records (`int`, defaults to 8): Records that a step holds at least.
+            min_records (`int`, defaults to 8): Records that a step holds at least, or hardly fewer.
             min_copies (`float`, defaults to 0.02):
                 Share of records in which a number must equal an earlier one for a token that says so.
             text_vocab_size (`int`, defaults to 2048): Ids of the byte-level BPE for texts.
@@ -120,6 +130,9 @@ class CompactCodec:
                 Records that a piece of text must be seen in to get an id. All others are spelled in smaller pieces.
             drop_overlong (`bool`, defaults to `False`):
                 Take the table without the records whose texts are too long, rather than raise an error.
+            min_value_count (`int`, defaults to 1):
+                Records that a number must be seen in to get a token of its own, and that a step holds at least. Where
+                all numbers without a token are fewer, they lie in one step from the smallest to the largest of all.
 
         Returns:
             The codec and its tokenizer.
@@ -129,6 +142,7 @@ class CompactCodec:
                 long. The message names the column.
         """
         table = schema.conform(table)
+        min_records = max(min_records, min_value_count)
         if len(table) == 0:
             raise ValueError("the table has no rows to fit a codec on")
         texts = [f.name for f in schema if f.type == "text"]
@@ -155,12 +169,17 @@ class CompactCodec:
             t.grid = Grid.fit(f, values)
             points = t.grid.encode(f, values)
             distinct, counts = np.unique(points, return_counts=True)
-            own = _own_tokens(counts, max_values, num_bins, min_records)
+            own = _own_tokens(counts, max_values, num_bins, min_records, min_value_count)
             t.values = distinct[own].tolist()
+            t.rarest = int(counts[own].min()) if own.any() else None
             binned = ~np.isin(points, distinct[own])
             units[f.name] = t.grid.to_units(points)
             if binned.any():
-                t.bins = QuantileBins.fit(points[binned], num_bins, num_steps, min_records)
+                t.bins = (
+                    QuantileBins.fit(points[binned], num_bins, num_steps, min_records, min_value_count)
+                    if binned.sum() >= min_value_count
+                    else QuantileBins([0], t.grid.size - 1, [0])  # a step that starts at one of them would name it
+                )
                 t.copies = _find_copies(f, units, binned, schema, min_copies)
         for f in schema:
             if t := tokens.get(f.name):
@@ -207,6 +226,11 @@ class CompactCodec:
         if self.texts:
             ranges.append((NULL_ID if any(f.nullable for f in self.texts) else EOS_ID, 4 + self.num_text_ids))
         return ranges
+
+    @property
+    def rarest(self) -> dict[str, int]:
+        numbers = {name: t.rarest or 0 for name, t in self.tokens.items() if t.grid is not None and t.values}
+        return super().rarest | numbers
 
     @property
     def ordered_ranges(self) -> list[tuple[int, int]]:
@@ -320,6 +344,45 @@ class CompactCodec:
                 columns[f.name] = f.to_series(np.full(len(input_ids), None), np.ones(len(input_ids), bool))
         return self.schema.to_table(columns)
 
+    def to_inputs(
+        self,
+        records: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        encoder_tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        key_order: str = "schema",
+        grammar: JSONGrammar | None = None,
+    ) -> dict[str, np.ndarray]:
+        input_ids, within_bin_offsets = self.encode(records, tokenizer)
+        inputs = {"input_ids": input_ids, "within_bin_offsets": within_bin_offsets.view(np.int64)}
+        if not (mask := input_ids != PAD_ID).all():
+            inputs["attention_mask"] = mask.astype(np.int64)
+        return inputs
+
+    def to_records(
+        self, input_ids: np.ndarray, tokenizer: PreTrainedTokenizerBase, within_bin_offsets: np.ndarray | None = None
+    ) -> tuple[pd.DataFrame, np.ndarray]:
+        if within_bin_offsets is None:
+            within_bin_offsets = np.full((len(input_ids), self.num_offsets), 0.5)
+        if within_bin_offsets.dtype == np.int64:
+            within_bin_offsets = within_bin_offsets.view(np.uint64)
+        return self.decode(input_ids, tokenizer, within_bin_offsets), np.ones(len(input_ids), bool)
+
+    def to_texts(self, records: Any) -> list[str]:
+        return JSONCodec(self.schema).encode(records)
+
+    def too_long(
+        self, records: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, key_order: str = "schema"
+    ) -> np.ndarray:
+        return self.count_text_tokens(self.schema.conform(records), tokenizer) > self.max_text_tokens
+
+    def config_fields(self, max_length: int) -> dict[str, Any]:
+        return {
+            "position_ranges": self.position_ranges,
+            "num_texts": len(self.texts),
+            "max_record_length": self.max_length,
+        }
+
     def _text_ids(self, column: pd.Series, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
         if len(column) == 0:  # which tokenizers do not take
             return []
@@ -396,9 +459,9 @@ class CompactCodec:
         )
 
 
-def _own_tokens(counts: np.ndarray, max_values: int, num_bins: int, min_records: int) -> np.ndarray:
+def _own_tokens(counts: np.ndarray, max_values: int, num_bins: int, min_records: int, min_count: int) -> np.ndarray:
     """Which distinct values have a token of their own, given how often each occurs."""
-    own = np.full(len(counts), len(counts) <= max_values)
+    own = (counts >= min_count) & (len(counts) <= max_values)
     # Once heavy values are out, bins are smaller, and further values may be heavier than those.
     while (heavy := ~own & (counts > max(counts[~own].sum() / num_bins, min_records))).any():
         own |= heavy

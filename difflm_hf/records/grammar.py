@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import llguidance
@@ -17,6 +19,8 @@ from transformers import PreTrainedTokenizerBase
 
 # As `json.dumps` writes, and thus as the records that the LM has learnt from.
 JSON_STYLE = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
+# Whose choices a grammar remembers. Finding them takes a millisecond a record, in training once an epoch.
+NUM_REMEMBERED = 2**17
 
 
 class JSONGrammar:
@@ -51,25 +55,54 @@ class JSONGrammar:
         # Sets of ids, as bits, by their number. Records have few different ones.
         self._numbers = {all_ids.ljust(len(self._start.compute_bitmask()), b"\0"): 0}
         self._sets: torch.ByteTensor | None = None  # the same, as one tensor
-        self._executor = llguidance.LLExecutor(torch.get_num_threads())
-        self._background = ThreadPoolExecutor(1)
+        self._remembered = lru_cache(NUM_REMEMBERED)(self._find_choices)
+        self._pools: tuple[int, llguidance.LLExecutor, ThreadPoolExecutor] | None = None
 
     def start(self) -> RecordParser:
         """A parser at the start of a record."""
         return RecordParser(self._start.deep_copy(), self.eos_token_id)
 
-    def choices(self, ids: list[int]) -> list[int]:
+    def is_choice(self, ids: Sequence[int]) -> np.ndarray:
         """
-        What there was to choose from where each id of a record stands.
+        Where the grammar leaves the LM a choice, as it does not at keys and punctuation.
 
         Args:
-            ids (`list[int]`): The record, EOS included.
+            ids (`Sequence[int]`): A record, without BOS, with EOS.
 
         Returns:
-            `list[int]`: Numbers of sets of ids, which [`JSONGrammar.allowed`] gives; −1 where the grammar leaves the
-            LM no choice, as keys and punctuation do.
+            `np.ndarray` of shape `(len(ids),)`, `bool`.
         """
-        matcher, numbers = self._start.deep_copy(), [-1] * len(ids)
+        return self._choices(ids) >= 0
+
+    def allowed(self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor) -> torch.BoolTensor:
+        """
+        What there was to choose from, wherever the grammar leaves the LM a choice.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(num_records, sequence_length)`): Records from BOS to EOS.
+            attention_mask (`torch.LongTensor` of shape `(num_records, sequence_length)`): 0 for padding.
+
+        Returns:
+            `torch.BoolTensor` of shape `(num_choices, vocab_size)`: the ids that the grammar allows at each choice of
+            the first record, and so on, as masks.
+        """
+        lengths = attention_mask.sum(1).tolist()
+        records = [ids[1:length] for ids, length in zip(input_ids.tolist(), lengths)]
+        numbers = np.concatenate([choices[choices >= 0] for choices in map(self._choices, records)])
+        if self._sets is None or len(self._sets) < len(self._numbers) or self._sets.device != input_ids.device:
+            sets = torch.frombuffer(bytearray(b"".join(self._numbers)), dtype=torch.uint8)
+            self._sets = sets.view(len(self._numbers), -1).to(input_ids.device)
+        bits = torch.arange(8, dtype=torch.uint8, device=input_ids.device)
+        masks = self._sets[torch.from_numpy(numbers).to(input_ids.device), :, None] >> bits & 1
+        return masks.flatten(1)[:, : self.vocab_size].bool()
+
+    def _choices(self, ids: Sequence[int]) -> np.ndarray:
+        return self._remembered(np.array(ids, np.int32).tobytes())
+
+    def _find_choices(self, record: bytes) -> np.ndarray:
+        """The number of the set that each id of a record was chosen from; −1 for those that are forced."""
+        ids = np.frombuffer(record, np.int32).tolist()
+        matcher, numbers = self._start.deep_copy(), np.full(len(ids), -1, np.int32)
         position = 0
         while position < len(ids) and not matcher.is_stopped():
             run = matcher.compute_ff_tokens()
@@ -82,25 +115,8 @@ class JSONGrammar:
                 break
             position += len(run)
         if ids[position:] != [self.eos_token_id]:
-            numbers[position:] = [0] * (len(ids) - position)  # what the grammar does not know is for the LM to learn
+            numbers[position:] = 0  # what the grammar does not know is for the LM to learn
         return numbers
-
-    def allowed(self, choices: torch.LongTensor) -> torch.BoolTensor:
-        """
-        Sets of ids.
-
-        Args:
-            choices (`torch.LongTensor` of any shape): Numbers of sets, of [`JSONGrammar.choices`]; −1 is left out.
-
-        Returns:
-            `torch.BoolTensor` of shape `(num_choices, vocab_size)`: the sets, in this order, as masks.
-        """
-        if self._sets is None or len(self._sets) < len(self._numbers) or self._sets.device != choices.device:
-            sets = torch.frombuffer(bytearray(b"".join(self._numbers)), dtype=torch.uint8)
-            self._sets = sets.view(len(self._numbers), -1).to(choices.device)
-        bits = torch.arange(8, dtype=torch.uint8, device=choices.device)
-        masks = self._sets[choices[choices >= 0].long(), :, None] >> bits & 1
-        return masks.flatten(1)[:, : self.vocab_size].bool()
 
     def forbidden(self, parsers: Iterable[RecordParser]) -> Future[np.ndarray]:
         """
@@ -108,12 +124,15 @@ class JSONGrammar:
 
         It is computed in the background, for as long as the LM computes the logits.
         """
-        return self._background.submit(self._forbidden, list(parsers))
+        if self._pools is None or self._pools[0] != os.getpid():  # a forked process has none of its parent's threads
+            self._pools = os.getpid(), llguidance.LLExecutor(torch.get_num_threads()), ThreadPoolExecutor(1)
+        _, executor, background = self._pools
+        return background.submit(self._forbidden, executor, list(parsers))
 
-    def _forbidden(self, parsers: list[RecordParser]) -> np.ndarray:
+    def _forbidden(self, executor: llguidance.LLExecutor, parsers: list[RecordParser]) -> np.ndarray:
         bits = llguidance.numpy.allocate_token_bitmask(len(parsers), self.vocab_size)
         matchers = [(parser.matcher, row) for row, parser in enumerate(parsers)]
-        llguidance.numpy.fill_next_token_bitmask_par(self._executor, matchers, bits)
+        llguidance.numpy.fill_next_token_bitmask_par(executor, matchers, bits)
         return np.unpackbits(~bits.view(np.uint8), axis=1, count=self.vocab_size, bitorder="little").view(bool)
 
 

@@ -7,9 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from transformers import PreTrainedTokenizerBase
 
+from .codec import special_ids
+from .document_codec import DocumentCodec
+from .field import Field, isoformat
+from .grammar import JSONGrammar
 from .nested import order_keys, to_json, to_plain
-from .schema import Field, RecordSchema, isoformat
 
 
 # The types that JSON's values may have in Python.
@@ -32,7 +36,7 @@ SCHEMAS_BY_NAME = ("properties", "patternProperties", "dependentSchemas")
 MAX_GRAMMAR_INTEGER = 2**62  # what llguidance counts up to
 
 
-class JSONCodec:
+class JSONCodec(DocumentCodec):
     """
     Turns tables, whose values may be nested, into lines of JSON and back.
 
@@ -43,9 +47,6 @@ class JSONCodec:
     """
 
     name = "json"
-
-    def __init__(self, schema: RecordSchema):
-        self.schema = schema
 
     def encode(self, data: Any, key_generator: np.random.Generator | None = None) -> list[str]:
         """
@@ -68,6 +69,9 @@ class JSONCodec:
                 items = [items[position] for position in key_generator.permutation(len(items))]
             texts.append(f"{{{', '.join(items)}}}")
         return texts
+
+    def encode_in(self, key_order: str, data: Any) -> list[str]:
+        return self.encode(data, np.random.default_rng(0) if key_order == "shuffled" else None)
 
     def decode(self, texts: list[str]) -> tuple[pd.DataFrame, np.ndarray]:
         """
@@ -111,6 +115,9 @@ class JSONCodec:
             schema["$defs"] = {name: _for_grammar(part) for name, part in schema["$defs"].items()}
         return schema
 
+    def make_grammar(self, tokenizer: PreTrainedTokenizerBase) -> JSONGrammar:
+        return JSONGrammar(self.grammar_schema(), tokenizer, special_ids(tokenizer)[1])
+
     def _parse(self, text: str) -> dict[str, Any] | None:
         """A record of the right fields and JSON types, or `None`."""
         try:
@@ -129,15 +136,6 @@ class JSONCodec:
             if not fits:
                 return None
         return record
-
-    def to_dict(self) -> dict[str, Any]:
-        """The codec as JSON values."""
-        return {"name": self.name, "schema": self.schema.to_dict()}
-
-    @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> JSONCodec:
-        """A codec of what `to_dict` gave."""
-        return cls(RecordSchema.from_dict(state["schema"]))
 
 
 def _number_grammar(f: Field, schema: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .schema import Field
+from .field import Field
 
 
 @dataclass
@@ -94,8 +94,7 @@ class QuantileBins:
     """
     Two levels of quantiles over grid points: coarse bins, and fine steps inside each of them.
 
-    Both levels hold about equally many records per bin, so that a token carries as much information as it can, and no
-    step holds fewer than `min_records` of the records that it was fitted on.
+    Both levels hold about equally many records per bin, so that a token carries as much information as it can.
 
     Args:
         starts (`list[int]`): First grid point of each step, ascending. A step ends where the next one starts.
@@ -108,15 +107,25 @@ class QuantileBins:
     first_steps: list[int]
 
     @classmethod
-    def fit(cls, points: np.ndarray, num_bins: int, num_steps: int, min_records: int) -> QuantileBins:
-        """Bins of about as many of these points each, at most `num_bins`, in steps of at least `min_records`."""
+    def fit(
+        cls, points: np.ndarray, num_bins: int, num_steps: int, min_records: int, min_count: int = 1
+    ) -> QuantileBins:
+        """
+        Bins of about as many of these points each.
+
+        Args:
+            points (`np.ndarray` of shape `(num_records,)`, `uint64`): Grid points.
+            num_bins (`int`): Bins, at most.
+            num_steps (`int`): Steps in a bin, at most.
+            min_records (`int`): Points that a step holds at least; where many of them are equal, it may hold fewer.
+            min_count (`int`, defaults to 1): Points that a step holds at least, equal or not, if there are as many.
+        """
         points = np.sort(points)
         starts, first_steps = [], []
-        edges = np.searchsorted(points, _quantiles(points, min(num_bins, max(1, len(points) // min_records))))
+        edges = np.searchsorted(points, _quantiles(points, num_bins, min_records, min_count))
         for low, high in zip(edges, [*edges[1:], len(points)]):
             first_steps.append(len(starts))
-            inside = points[low:high]
-            starts += _quantiles(inside, min(num_steps, max(1, len(inside) // min_records))).tolist()
+            starts += _quantiles(points[low:high], num_steps, min_records, min_count).tolist()
         return cls(starts, int(points[-1]), first_steps)
 
     def __post_init__(self):
@@ -151,6 +160,12 @@ class QuantileBins:
         return self._starts[steps] + offsets
 
 
-def _quantiles(ordered: np.ndarray, num: int) -> np.ndarray:
-    """Distinct starts of at most `num` intervals that hold equally many of the ordered points."""
-    return np.unique(ordered[np.arange(num) * len(ordered) // num])
+def _quantiles(ordered: np.ndarray, num: int, min_records: int, min_count: int) -> np.ndarray:
+    """Distinct starts of intervals, at most `num`, that hold about equally many of the ordered points."""
+    num = min(num, max(1, len(ordered) // min_records))
+    starts = np.unique(ordered[np.arange(num) * len(ordered) // num])
+    edges, kept = np.searchsorted(ordered, starts), [0]
+    for k in range(1, len(starts)):
+        if min(edges[k] - edges[kept[-1]], len(ordered) - edges[k]) >= min_count:
+            kept.append(k)
+    return starts[kept]

@@ -190,3 +190,17 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
         write(table, temporary)
+
+
+def check_columns(table: pd.DataFrame, source: str) -> None:
+    """Raises a `ValueError` unless the table has rows, and columns with distinct, non-empty string names."""
+    if table.shape[1] == 0:
+        raise ValueError(f"{source} has no columns")
+    if len(table) == 0:
+        raise ValueError(f"{source} has no rows (columns: {list(table.columns)})")
+    for name in table.columns:
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"column name {name!r} is not a non-empty string; rename it, e.g. table.columns.map(str)")
+    if not table.columns.is_unique:
+        double = table.columns[table.columns.duplicated()][0]
+        raise ValueError(f"column name {double!r} stands more than once; rename or drop one of them")

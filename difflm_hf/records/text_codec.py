@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from transformers import PreTrainedTokenizerBase
 
+from .codec import special_ids
+from .document_codec import DocumentCodec
 from .schema import RecordSchema
 
 
-class TextCodec:
+class TextCodec(DocumentCodec):
     """
     For tables of one column of texts, each of which is a record as it stands.
 
@@ -21,7 +24,7 @@ class TextCodec:
     name = "text"
 
     def __init__(self, schema: RecordSchema):
-        self.schema = schema
+        super().__init__(schema)
         (self.field,) = schema
 
     def encode(self, data: Any) -> list[str]:
@@ -49,11 +52,11 @@ class TextCodec:
         null = np.zeros(valid.sum(), bool)
         return pd.DataFrame({self.field.name: self.field.to_series(column[valid].to_numpy(), null)}), valid
 
-    def to_dict(self) -> dict[str, Any]:
-        """The codec as JSON values."""
-        return {"name": self.name, "schema": self.schema.to_dict()}
-
-    @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> TextCodec:
-        """A codec of what `to_dict` gave."""
-        return cls(RecordSchema.from_dict(state["schema"]))
+    def to_records(
+        self, input_ids: np.ndarray, tokenizer: PreTrainedTokenizerBase, within_bin_offsets: np.ndarray | None = None
+    ) -> tuple[pd.DataFrame, np.ndarray]:
+        # A text that has not come to its end is cut off, though it does not show.
+        ended = (input_ids[:, 1:] == special_ids(tokenizer)[1]).any(1)
+        table, valid = super().to_records(input_ids[ended], tokenizer)
+        ended[ended] = valid
+        return table, ended

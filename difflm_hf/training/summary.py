@@ -18,10 +18,11 @@ import pandas as pd
 import torch
 from transformers import Trainer
 
+from ..callbacks import Stopwatch
 from ..processing_difflm import MIN_CATEGORY_COUNT
-from ..records import Field, RecordSchema
+from ..records import Field
 from ..records.readers import with_json_texts
-from .callbacks import Stopwatch
+from .prepare import PreparedRecords
 
 
 PACKAGES = ("difflm_hf", "torch", "transformers", "diffusers", "tokenizers", "datasets", "pandas")
@@ -46,10 +47,7 @@ MIN_RANGE_COUNT = 20 * MIN_CATEGORY_COUNT  # numbers of which the 5th percentile
 
 def summarize_training(
     source: Any,
-    table: pd.DataFrame,
-    num_validation: int,
-    num_dropped: int,
-    schema: RecordSchema,
+    records: PreparedRecords,
     arguments: dict[str, Any],
     phases: list[dict[str, Any]],
     energy_kwh: float | None,
@@ -60,22 +58,20 @@ def summarize_training(
 
     Args:
         source (`Any`): What was given as data; its name is kept if it is a file.
-        table (`pandas.DataFrame`): All records, those for validation last.
-        num_validation (`int`): How many these are.
-        num_dropped (`int`): Records that were left out, as they were too long.
-        schema ([`RecordSchema`]): Their schema.
+        records ([`PreparedRecords`]): What became of them.
         arguments (`dict`): Of [`train`].
         phases (`list[dict]`): What [`summarize_phase`] gave.
         energy_kwh (`float`, *optional*): The energy that all of it took.
     """
+    table, schema = records.table, records.processor.schema
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "data": {
             "source": Path(source).name if isinstance(source, (str, os.PathLike)) else None,
             "fingerprint": fingerprint_records(table),
-            "num_records": len(table) - num_validation,
-            "num_validation_records": num_validation,
-            "num_dropped_records": num_dropped,
+            "num_records": len(table) - records.num_validation,
+            "num_validation_records": records.num_validation,
+            "num_dropped_records": records.num_dropped,
         },
         "columns": [_summarize_column(f, table[f.name]) for f in schema],
         "arguments": arguments,

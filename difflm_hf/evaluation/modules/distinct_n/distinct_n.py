@@ -1,4 +1,4 @@
-from difflm_hf.evaluation.documents import distinct_n
+from difflm_hf.evaluation import distinct_n
 from difflm_hf.evaluation.record_metric import RecordMetric
 
 

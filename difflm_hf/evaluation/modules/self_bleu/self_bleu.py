@@ -1,4 +1,4 @@
-from difflm_hf.evaluation.documents import self_bleu
+from difflm_hf.evaluation import self_bleu
 from difflm_hf.evaluation.record_metric import RecordMetric
 
 

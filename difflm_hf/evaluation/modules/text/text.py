@@ -1,4 +1,4 @@
-from difflm_hf.evaluation.documents import evaluate_text
+from difflm_hf.evaluation import evaluate_text
 from difflm_hf.evaluation.record_metric import RecordMetric
 
 

@@ -1,0 +1,332 @@
+"""From a seed to blocks of records, and from blocks to streams and folders of files."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from datasets import Dataset, DatasetInfo
+from diffusers import DiffusionPipeline
+from diffusers.utils import BaseOutput
+from torch import nn
+
+from .records import JSONCodec
+from .utils import atomic_write, map_in_threads, release_memory
+
+
+OutputType = Literal["dict", "pandas", "dataset", "text"]
+MAX_ATTEMPTS = 20  # rounds of sampling documents before giving up
+MANIFEST = "manifest.json"
+RECORDS_PER_SHARD = 2**17  # or the next multiple of a block
+
+
+@dataclass
+class DiffLMPipelineOutput(BaseOutput):
+    """
+    Output of [`DiffLMPipeline`].
+
+    Args:
+        records (`list[dict]`, `pandas.DataFrame`, `datasets.Dataset` or `list[str]`): The records.
+    """
+
+    records: list[dict[str, Any]] | pd.DataFrame | Dataset | list[str]
+
+
+class BlockwisePipeline(DiffusionPipeline):
+    """
+    The base of pipelines that generate records.
+
+    A seed stands for an endless row of blocks, each of `block_size` records that are sampled together by a random
+    generator of their own. Hence record i of a seed is the same however many are asked for, and blocks can be computed
+    side by side.
+
+    A subclass has a `processor` ([`DiffLMProcessor`]) among its components and `block_size` in its configuration, and
+    samples records in [`~BlockwisePipeline.generate_batches`].
+    """
+
+    @torch.no_grad()
+    def stream(
+        self,
+        num_records: int,
+        num_inference_steps: int = 12,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        batch_size: int | None = None,
+        generator: torch.Generator | None = None,
+        first_block: int = 0,
+    ) -> Iterator[pa.RecordBatch]:
+        """
+        Generates records block by block, in memory that does not depend on their number.
+
+        The records are those of a call with the same arguments.
+
+        Args:
+            num_records (`int`): Records to generate.
+            num_inference_steps, temperature, top_p, batch_size, generator: As in the call.
+            first_block (`int`, defaults to 0):
+                The block to begin with: `first_block * pipe.config.block_size` records are passed over, and not
+                computed.
+
+        Yields:
+            `pyarrow.RecordBatch`: A block of `pipe.config.block_size` records, the last one perhaps of fewer, all with
+            the schema `pipe.processor.schema.to_arrow()`.
+
+        Raises:
+            `ValueError`, `RuntimeError`: As in the call.
+
+        Example:
+
+        ```python
+        >>> for batch in pipe.stream(10_000_000, generator=torch.Generator().manual_seed(0)):
+        ...     writer.write_batch(batch)
+        ```
+        """
+        self.check_inputs(num_records, num_inference_steps, temperature, top_p, batch_size, "pandas")
+        sampling = {
+            "num_inference_steps": num_inference_steps,
+            "temperature": temperature,
+            "top_p": top_p,
+            "batch_size": batch_size,
+        }
+        for table in self._generate_blocks(num_records, sampling, generator, first_block):
+            yield self.processor.schema.to_record_batch(table)
+
+    def _generate_blocks(
+        self,
+        num_records: int,
+        sampling: dict[str, Any],
+        generator: torch.Generator | None = None,
+        first_block: int = 0,
+    ) -> Iterator[pd.DataFrame]:
+        """Blocks from `first_block` on, up to `num_records` records from there, with a bar of their progress."""
+        # One number stands for all records of a call: each block then has a generator of its own.
+        device = None if generator is None else generator.device
+        seed = int(torch.randint(2**62, (), generator=generator, device=device))
+        size = self.config.block_size
+
+        def generate(start: int) -> pd.DataFrame:
+            block = first_block + start // size
+            return self.generate_block(seed, block, **sampling, num_records=min(num_records - start, size))
+
+        # The products of a small model on a CPU are too small to share among threads; whole blocks are not.
+        has_callback = sampling.get("callback_on_step_end") is not None
+        has_own_threads = self.device.type == "cpu" and self.processor.codec.has_fixed_layout and not has_callback
+        starts = range(0, num_records, size)
+        with self.progress_bar(total=num_records) as progress_bar:
+            for table in map_in_threads(generate, starts) if has_own_threads else map(generate, starts):
+                yield table
+                progress_bar.update(len(table))
+
+    def check_inputs(
+        self,
+        num_records: int,
+        num_inference_steps: int,
+        temperature: float,
+        top_p: float,
+        batch_size: int | None,
+        output_type: str,
+    ) -> None:
+        """Raises a `ValueError` for the first argument out of range."""
+        for name, value in (
+            ("num_records", num_records),
+            ("num_inference_steps", num_inference_steps),
+            ("batch_size", batch_size if batch_size is not None else 1),
+        ):
+            if not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"{name}={value!r} is not a positive integer")
+        if temperature < 0:
+            raise ValueError(f"temperature={temperature} is negative; 0 is greedy, 1 the model's own distribution")
+        if not 0 < top_p <= 1:
+            raise ValueError(f"top_p={top_p} is not in (0, 1]")
+        if output_type not in get_args(OutputType):
+            raise ValueError(f"output_type={output_type!r} is not one of {', '.join(map(repr, get_args(OutputType)))}")
+
+    @torch.no_grad()
+    def generate_block(
+        self,
+        seed: int,
+        block: int,
+        num_inference_steps: int = 12,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        batch_size: int | None = None,
+        callback_on_step_end: Callable | None = None,
+        num_records: int | None = None,
+    ) -> pd.DataFrame:
+        """
+        Generates block number `block` of a seed: `block_size` records, or the first `num_records` of them. Batches of
+        `batch_size` that are not needed for these are not decoded.
+
+        Returns:
+            `pandas.DataFrame` of the records.
+        """
+        size = self.config.block_size
+        num_records = size if num_records is None else num_records
+        sampling = num_inference_steps, temperature, top_p, batch_size, callback_on_step_end
+        tables: list[pd.DataFrame] = []
+        for attempt in range(MAX_ATTEMPTS):
+            generator = torch.Generator().manual_seed(_mix(seed, block, attempt))
+            for table in self.generate_batches(size, generator, *sampling):
+                tables.append(table)
+                if (num_valid := sum(map(len, tables))) >= num_records:
+                    return pd.concat(tables, ignore_index=True).iloc[:num_records]
+        raise RuntimeError(
+            f"only {num_valid} of {MAX_ATTEMPTS * size} texts were valid records, and the others not, or without end; "
+            "train longer, or lower the temperature"
+        )
+
+    def generate_batches(
+        self,
+        num_records: int,
+        generator: torch.Generator,
+        num_inference_steps: int,
+        temperature: float,
+        top_p: float,
+        batch_size: int | None,
+        callback_on_step_end: Callable | None,
+    ) -> Iterator[pd.DataFrame]:
+        """
+        Samples records, in the way of the subclass.
+
+        Args:
+            num_records (`int`): Records to sample.
+            generator (`torch.Generator`): All randomness comes from it.
+            num_inference_steps, temperature, top_p, batch_size, callback_on_step_end: As in the call.
+
+        Yields:
+            `pandas.DataFrame`: The valid records of a batch, which may be fewer than its size.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say how it samples records")
+
+    def format_records(self, table: pd.DataFrame, output_type: OutputType) -> Any:
+        """A table of records as `output_type` says."""
+        if output_type == "pandas":
+            return table
+        if output_type == "dataset":
+            schema = self.processor.schema
+            data = pa.Table.from_batches([schema.to_record_batch(table)])
+            return Dataset(data, DatasetInfo(features=schema.to_features()))
+        if output_type == "text":
+            return self.processor.codec.to_texts(table)
+        return [json.loads(text) for text in JSONCodec(self.processor.schema).encode(table)]
+
+
+def write_shards(
+    pipe: BlockwisePipeline,
+    output_dir: str | os.PathLike,
+    num_records: int,
+    seed: int = 0,
+    num_inference_steps: int = 12,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    batch_size: int | None = None,
+) -> list[Path]:
+    """
+    Generates records into `output_dir` as Parquet files `part-00000.parquet`, `part-00001.parquet` and so on.
+
+    A run that was cut off, even by the loss of power, goes on where it was when called again with the same arguments,
+    and ends with the same bytes. `manifest.json` says what the files are of.
+
+    Args:
+        pipe ([`BlockwisePipeline`]): The pipeline.
+        output_dir (`str` or `os.PathLike`): A new or empty folder, or that of the run to go on with.
+        num_records (`int`): Records in all files together.
+        seed (`int`, defaults to 0): The records are those of a call with a generator of this seed.
+        num_inference_steps, temperature, top_p, batch_size: As in the call of the pipeline.
+
+    Returns:
+        `list[Path]`: The files.
+
+    Raises:
+        `ValueError`: when `output_dir` holds anything else, or files of other arguments or another model.
+    """
+    pipe.check_inputs(num_records, num_inference_steps, temperature, top_p, batch_size, "pandas")
+    output_dir = Path(output_dir)
+    block_size = pipe.config.block_size
+    blocks_per_shard = -(-RECORDS_PER_SHARD // block_size)
+    sampling = {"num_inference_steps": num_inference_steps, "temperature": temperature, "top_p": top_p}
+    _claim(
+        output_dir,
+        {
+            "num_records": num_records,
+            "seed": seed,
+            **sampling,
+            "records_per_shard": blocks_per_shard * block_size,
+            "block_size": block_size,
+            "dtype": {name: str(model.dtype) for name, model in _models(pipe)},
+            "model": fingerprint(pipe),
+        },
+    )
+    starts = range(0, num_records, blocks_per_shard * block_size)
+    files = [output_dir / f"part-{shard:05d}.parquet" for shard in range(len(starts))]
+    num_done = sum(1 for _ in itertools.takewhile(Path.exists, files))
+    if num_done == len(files):
+        return files
+    batches = pipe.stream(
+        num_records - starts[num_done],
+        **sampling,
+        batch_size=batch_size,
+        generator=torch.Generator().manual_seed(seed),
+        first_block=num_done * blocks_per_shard,
+    )
+    for file in files[num_done:]:
+        shard = pa.Table.from_batches(list(itertools.islice(batches, blocks_per_shard)))
+        with atomic_write(file) as temporary:
+            pq.write_table(shard, temporary)
+        release_memory()
+    next(batches, None)  # lets the stream close its progress bar
+    return files
+
+
+def _models(pipe: BlockwisePipeline) -> list[tuple[str, nn.Module]]:
+    """The components that have weights, by name."""
+    return sorted((name, part) for name, part in pipe.components.items() if isinstance(part, nn.Module))
+
+
+def fingerprint(pipe: BlockwisePipeline) -> str:
+    """A hash of all that decides which records a seed gives, but for how they are sampled."""
+    digest = hashlib.sha256()
+    for name, model in _models(pipe):
+        for key, weight in sorted(model.state_dict().items()):
+            digest.update(f"{name}.{key} {weight.dtype} {tuple(weight.shape)}\n".encode())
+            # One after the other: of weights on a GPU there is then but one copy in memory.
+            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    digest.update(json.dumps(pipe.processor.schema.to_dict(), default=str).encode())
+    digest.update(json.dumps([type(pipe.scheduler).__name__, dict(pipe.scheduler.config)], default=str).encode())
+    return digest.hexdigest()
+
+
+def _claim(folder: Path, manifest: dict[str, Any]) -> None:
+    """Writes the manifest, or compares it with the one that is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / MANIFEST
+    if path.exists():
+        given = json.loads(path.read_text(encoding="utf-8"))
+        for name, value in manifest.items():
+            if given.get(name) != value:
+                raise ValueError(
+                    f"{folder} holds records of {name}={given.get(name)!r}, and not of {value!r}; go on with the same "
+                    "arguments and model, or name another folder"
+                )
+    elif any(not file.name.startswith(".") for file in folder.iterdir()):
+        raise ValueError(f"{folder} is not empty, and has no {MANIFEST} of a run to go on with; name another folder")
+    else:
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def _mix(*numbers: int) -> int:
+    """One 64-bit seed from several numbers, none of which can be guessed from another's."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

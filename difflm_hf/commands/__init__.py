@@ -1,0 +1,1 @@
+"""The command `difflm`, one file for each of its commands."""

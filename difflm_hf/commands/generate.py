@@ -1,0 +1,122 @@
+"""`difflm generate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .common import console, say
+
+
+if TYPE_CHECKING:
+    from ..pipeline_difflm import DiffLMPipeline
+
+
+def generate(
+    model: Annotated[str, typer.Argument(help="Folder or Hub id of a trained model.")],
+    num_records: Annotated[int, typer.Option(help="Records to generate.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="A .csv, .parquet or .jsonl file, or a folder for many records, in Parquet files."),
+    ] = None,
+    profile: Annotated[bool, typer.Option(help="Measure where the time goes, and write no records.")] = False,
+    num_inference_steps: Annotated[int, typer.Option(help="Steps of the scheduler.")] = 12,
+    temperature: Annotated[float, typer.Option(help="Of the causal LM.")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="Nucleus of the causal LM.")] = 1.0,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32 or bfloat16; the fastest of this machine by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed and dtype give the same records.")] = 0,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model of the Hub.")] = None,
+    base_model: Annotated[
+        str | None, typer.Option(help="A copy of the frozen base LM, in place of the one that the model names.")
+    ] = None,
+    push_to_hub: Annotated[
+        str | None, typer.Option(help="Push the records to this dataset repository, with a card.")
+    ] = None,
+    private: Annotated[bool | None, typer.Option(help="Whether a new repository is private.")] = None,
+    license: Annotated[str | None, typer.Option(help="Licence of the records, as the Hub names it.")] = None,
+    allow_rare_categories: Annotated[
+        bool, typer.Option("--allow-rare-categories", help="Publish records whose categories may be rare, and texts.")
+    ] = False,
+) -> None:
+    """Generate records with a trained model."""
+    import torch
+
+    from ..hub.datasets import push_dataset
+    from ..pipeline_difflm import DiffLMPipeline
+    from ..records import write_table
+    from ..shards import write_shards
+    from ..utils import default_device, default_dtype, no_progress_bars
+
+    if profile == (output is not None or push_to_hub is not None):
+        raise ValueError("give either --output or --push-to-hub, for the records, or --profile, to measure")
+    if push_to_hub is not None and output is not None and output.suffix:
+        raise ValueError(f"--push-to-hub goes with a folder of Parquet files; name one in place of --output {output}")
+    if output is not None:
+        check_output(output)
+    if dtype not in (None, "float32", "bfloat16"):
+        raise ValueError(f"dtype={dtype!r} is neither 'float32' nor 'bfloat16'")
+    with no_progress_bars():
+        pipe = DiffLMPipeline.from_pretrained(
+            model,
+            base_model=base_model,
+            revision=revision,
+            dtype=getattr(torch, dtype) if dtype else default_dtype(),
+        )
+    if (device := default_device()).type != "cpu":
+        pipe.to(device)
+    pipe.set_progress_bar_config(unit=" records", smoothing=0.02)
+    sampling = {"num_inference_steps": num_inference_steps, "temperature": temperature, "top_p": top_p}
+    if profile:
+        _print_profile(pipe, num_records, sampling)
+        return
+    if push_to_hub is not None:
+        commit = push_dataset(
+            pipe,
+            push_to_hub,
+            num_records,
+            seed,
+            **sampling,
+            output_dir=output,
+            allow_rare_categories=allow_rare_categories,
+            license=license,
+            private=private,
+        )
+        say(f"{num_records} records in {commit.repo_url}")
+        return
+    if not output.suffix:
+        write_shards(pipe, output, num_records, seed, **sampling)
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        write_table(pipe(num_records, **sampling, generator=generator, output_type="pandas").records, output)
+    say(f"{num_records} records in {output}")
+
+
+def check_output(path: Path) -> None:
+    """Raises a `ValueError` for a file that records cannot be written to, before the work rather than after it."""
+    from ..records.readers import WRITERS
+
+    if path.suffix and path.suffix not in WRITERS:
+        raise ValueError(f"{path}: {path.suffix} is not one of {', '.join(WRITERS)}; a folder has no ending")
+    if not path.suffix and path.is_file():
+        raise ValueError(f"{path} is a file; name a folder, or a file that ends in {', '.join(WRITERS)}")
+
+
+def _print_profile(pipe: DiffLMPipeline, num_records: int, sampling: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    from ..profiling import STAGES, profile_generation
+
+    pipe.set_progress_bar_config(disable=True)
+    profile = profile_generation(pipe, num_records, **sampling)
+    table = Table("stage", "", "share of the time")
+    for name, share in profile.stages.items():
+        table.add_row(name, STAGES[name], f"{share:.1%}")
+    console.print(table)
+    console.print(
+        f"{profile.records_per_second:,.0f} records/s, {profile.flops_per_record / 1e6:,.1f} MFLOP each: "
+        f"{profile.share_of_limit:.1%} of the {profile.matrix_flops / 1e9:,.0f} GFLOP/s of large matrix products here"
+    )

@@ -1,0 +1,87 @@
+"""`difflm train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import RARE_HELP, read_json, say
+
+
+def train(
+    data: Annotated[Path, typer.Argument(help="Records: a .csv, .parquet, .json or .jsonl file.")],
+    output_dir: Annotated[Path, typer.Option(help="A new or empty folder for the model.")],
+    validation: Annotated[Path | None, typer.Option(help="Records to select by; a tenth of DATA by default.")] = None,
+    recipe: Annotated[str, typer.Option(help="Sizes and hyper-parameters: small or base.")] = "small",
+    base_model: Annotated[
+        str | None, typer.Option(help="A pretrained causal LM of the Hub, to write records.")
+    ] = None,
+    base_encoder: Annotated[
+        str | None, typer.Option(help="A pretrained encoder of the Hub, beside the base model.")
+    ] = None,
+    tuning: Annotated[
+        str, typer.Option(help="What of the base model is trained: frozen (nothing), lora or full.")
+    ] = "frozen",
+    quantization: Annotated[
+        str | None, typer.Option(help="Load the base model in 8bit or 4bit, by bitsandbytes.")
+    ] = None,
+    activation_checkpointing: Annotated[
+        bool, typer.Option("--activation-checkpointing", help="Less memory, about a third more time.")
+    ] = False,
+    injection: Annotated[
+        str, typer.Option(help="soft_prompt, prefix_soft_prompt, kv_memory or input_embed.")
+    ] = "soft_prompt",
+    categorical: Annotated[list[str] | None, typer.Option(help="A column to take as categories; repeatable.")] = None,
+    schema: Annotated[
+        Path | None, typer.Option(help="A JSON Schema of the records; inferred from them by default.")
+    ] = None,
+    max_length: Annotated[int, typer.Option(help="Tokens that a document, or the texts of a row, may take.")] = 1024,
+    overlong: Annotated[str, typer.Option(help="What becomes of longer records: raise an error, or drop.")] = "raise",
+    key_order: Annotated[str, typer.Option(help="Of JSON records in training: schema or shuffled.")] = "schema",
+    max_minutes: Annotated[float | None, typer.Option(help="Time for training, in minutes.")] = None,
+    min_category_count: Annotated[
+        int, typer.Option(help="Leave out records with rarer categories, whose names would be in the model's files.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on where a run into OUTPUT_DIR was cut off.")] = False,
+    push_to_hub: Annotated[bool, typer.Option("--push-to-hub", help="Push the model to the Hub at the end.")] = False,
+    hub_model_id: Annotated[
+        str | None, typer.Option(help="The repository; the name of OUTPUT_DIR by default.")
+    ] = None,
+    hub_strategy: Annotated[
+        str,
+        typer.Option(help="What to push while training: end (nothing), every_save, checkpoint or all_checkpoints."),
+    ] = "every_save",
+    hub_revision: Annotated[str | None, typer.Option(help="The branch; a new one is made.")] = None,
+    private: Annotated[bool | None, typer.Option(help="Whether a new repository is private.")] = None,
+    license: Annotated[str | None, typer.Option(help="Licence of the weights, as the Hub names it.")] = None,
+    allow_rare_categories: Annotated[bool, typer.Option("--allow-rare-categories", help=RARE_HELP)] = False,
+) -> None:
+    """Train a model on records."""
+    from ..records import RecordSchema
+    from ..training import DataArguments, HubArguments, ModelArguments, train
+
+    hub_args = HubArguments(
+        hub_model_id=hub_model_id,
+        hub_strategy=hub_strategy,
+        hub_private_repo=private,
+        hub_revision=hub_revision,
+        license=license,
+        allow_rare_categories=allow_rare_categories,
+    )
+    train(
+        data,
+        output_dir,
+        validation=validation,
+        schema=None if schema is None else RecordSchema.from_json_schema(read_json(schema)),
+        recipe=recipe,
+        data_args=DataArguments(tuple(categorical or ()), max_length, overlong, key_order, min_category_count),
+        model_args=ModelArguments(base_model, base_encoder, tuning, quantization, activation_checkpointing, injection),
+        hub_args=hub_args if push_to_hub else None,
+        max_minutes=max_minutes,
+        seed=seed,
+        resume=resume,
+    )
+    say(f"saved in {output_dir}")

@@ -1,0 +1,1 @@
+"""What the figures of an evaluation mean, in words, in Markdown and as a page."""

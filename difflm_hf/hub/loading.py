@@ -1,0 +1,112 @@
+"""What is looked at, and loaded, before a saved pipeline is put together."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Container
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from ..base_model import HUB_ARGUMENTS, check_vocabulary
+from ..configuration_difflm import DiffLMConfig
+from ..modeling_difflm import DiffLMModel
+from ..processing_difflm import DiffLMProcessor
+from .upload import explain_hub_errors
+
+
+FILES = (  # of a saved pipeline
+    "model_index.json",
+    "vae/config.json",
+    "vae/model*.safetensors",
+    "denoiser/config.json",
+    "denoiser/diffusion_pytorch_model*.safetensors",
+    "scheduler/scheduler_config.json",
+    "processor/processor_config.json",
+    "processor/tokenizer_config.json",
+    "processor/tokenizer.*",
+    "processor/encoder_tokenizer/tokenizer_config.json",
+    "processor/encoder_tokenizer/tokenizer.*",
+)
+
+
+def pipeline_folder(name: str, download: Callable[..., str], **kwargs) -> Path:
+    """
+    The folder of a saved pipeline, in which no file is missing or damaged.
+
+    Args:
+        name (`str`): A folder, or a Hub id.
+        download (`Callable`): `DiffusionPipeline.download`, for a Hub id.
+        kwargs (*optional*): Those of `DiffusionPipeline.from_pretrained`. Components among them need no files.
+
+    Returns:
+        `Path`: The folder, or the snapshot of the Hub in the cache.
+
+    Raises:
+        `OSError`: when there is no such pipeline, or a file of it is missing or damaged. The message names it.
+    """
+    if os.path.isdir(name):
+        folder = Path(name)
+    else:
+        with explain_hub_errors(name, is_upload=False):
+            try:
+                folder = Path(download(name, **kwargs))
+            except (OSError, ValueError) as error:
+                raise OSError(f"{name} is neither a folder nor a model that the Hub gives: {error}") from error
+    _check_files(folder, given=kwargs)
+    return folder
+
+
+def load_vae_with_base(
+    folder: Path, base_model: str | os.PathLike | None, kwargs: dict[str, Any]
+) -> dict[str, DiffLMModel]:
+    """
+    The VAE of a pipeline whose base LM is elsewhere, by the pipeline's `kwargs`; none where there is no such base.
+    diffusers, which would load it, hands on neither a token nor a cache.
+    """
+    if base_model is None and DiffLMConfig.from_pretrained(folder / "vae").base_model is None:
+        return {}
+    if kwargs.get("quantization_config") is not None:
+        raise ValueError(
+            "quantization_config does not reach the base model; load it by DiffLMModel.from_pretrained(..., "
+            "subfolder='vae', quantization_config=BitsAndBytesConfig(...)), and pass it as vae"
+        )
+    where = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+    if base_model is not None:
+        processor = kwargs.get("processor") or DiffLMProcessor.from_pretrained(folder / "processor")
+        check_vocabulary(processor.tokenizer, base_model, **where)
+    dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
+    if isinstance(dtype, dict):
+        dtype = dtype.get("vae", dtype.get("default"))
+    vae = DiffLMModel.from_pretrained(
+        folder / "vae",
+        base_model=base_model,
+        dtype="auto" if dtype is None else dtype,
+        **{name: kwargs[name] for name in ("device_map", "max_memory", "offload_folder") if name in kwargs},
+        **where,
+    )
+    return {"vae": vae}
+
+
+def _check_files(folder: Path, given: Container[str]) -> None:
+    """Raises an `OSError` for the first file that is missing or cut short, but for components that are given."""
+    if not (folder / "model_index.json").is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no pipeline: model_index.json is missing; if its training was cut off, resume it"
+        )
+    for pattern in FILES:
+        if pattern.split("/")[0] in given:
+            continue
+        paths = sorted(folder.glob(pattern))
+        if not paths:
+            raise FileNotFoundError(f"{folder / pattern} is missing; copy the model anew, or train it again")
+        for path in paths:
+            try:
+                if path.suffix == ".json":
+                    json.loads(path.read_text(encoding="utf-8"))
+                elif path.suffix == ".safetensors":
+                    safe_open(path, "pt")
+            except (ValueError, SafetensorError) as error:
+                raise OSError(f"{path} is damaged ({error}); copy the model anew, or train it again") from error

@@ -1,0 +1,313 @@
+"""What one column of records may hold."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from jsonschema.exceptions import best_match
+from pandas.api import types as pd_types
+
+from .nested import inferred_names, is_json, is_valid, make_validator, names_of, to_plain, validator_of
+
+
+FieldType = Literal["integer", "number", "category", "boolean", "datetime", "text", "json", "null"]
+
+# Of columns whose dtype says nothing.
+ARROW_TYPES = {
+    "boolean": pa.bool_(),
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "datetime": pa.string(),
+    "text": pa.string(),
+    "json": pa.json_(),
+    "null": pa.null(),
+}
+OFFSET = re.compile(r":[\d.]+\s*[Zz+-]")  # after a time; a date has signs too
+# The most that 64 bits hold.
+WIDEST: dict[str, tuple[Any, Any]] = {
+    "integer": (-(2**63), 2**63 - 1),
+    "number": (-sys.float_info.max, sys.float_info.max),
+    "datetime": (pd.Timestamp.min, pd.Timestamp.max),
+}
+SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can hold and UTF-8 cannot
+
+
+@dataclass
+class Field:
+    """
+    One field of a record.
+
+    Args:
+        name (`str`): Its column.
+        type (`str`):
+            `"integer"`, `"number"`, `"category"`, `"boolean"`, `"datetime"`, `"text"`, `"json"` for nested values, or
+            `"null"` where nothing but nulls was seen.
+        nullable (`bool`, defaults to `False`): Whether it may be null.
+        optional (`bool`, defaults to `False`):
+            Whether JSON records may lack it. In tables it is then null, and a null is written by leaving it out.
+        dtype (`str`, defaults to `"object"`): The pandas dtype of the column, which generated tables have too.
+        categories (`list`, *optional*): The values of a category, in order.
+        ordered (`bool`, *optional*): Whether a column of dtype `category` is ordered.
+        minimum, maximum (`int`, `float` or `str`, *optional*):
+            Bounds of an integer, number or datetime (ISO 8601 for the last), both inclusive.
+        decimals (`int`, *optional*):
+            Digits after the decimal point of a number, which do not tell -0.0 from 0.0; `None` for those of the data,
+            and, where these have no short decimal form, for floats that are kept bit by bit.
+        format (`str`, *optional*): `strftime` format of datetimes that came as strings.
+        max_length (`int`, *optional*): Characters in the longest text.
+        rarest (`int`, *optional*):
+            Records of the rarest category in the training data; 0 if it does not occur there. Of nested values, those
+            of the rarest key or string that the JSON Schema names; `None` where it was not inferred.
+        json_schema (`dict`, *optional*): JSON Schema (draft 2020-12) of nested values, with all that it refers to.
+    """
+
+    name: str
+    type: FieldType
+    nullable: bool = False
+    optional: bool = False
+    dtype: str = "object"
+    categories: list | None = None
+    ordered: bool | None = None
+    minimum: int | float | str | None = None
+    maximum: int | float | str | None = None
+    decimals: int | None = None
+    format: str | None = None
+    max_length: int | None = None
+    rarest: int | None = None
+    json_schema: dict[str, Any] | None = None
+
+    def __post_init__(self):
+        self.nullable |= self.optional
+        if self.type not in get_args(FieldType):
+            raise ValueError(f"field {self.name!r}: type {self.type!r} is not one of {', '.join(get_args(FieldType))}")
+        if self.type == "category" and not self.categories:
+            raise ValueError(f"field {self.name!r} is a category; give its categories")
+        if self.type == "json":
+            if self.json_schema is None:
+                raise ValueError(f"field {self.name!r} is of nested values; give its json_schema")
+            make_validator(self.json_schema)
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether its values have an order: numbers and datetimes."""
+        return self.type in ("integer", "number", "datetime")
+
+    @property
+    def discloses_values(self) -> bool:
+        """Whether it names what stands in the data, and not just what its author wrote."""
+        return self.type == "category" or (self.type == "json" and self.rarest is not None)
+
+    @property
+    def time_zone(self) -> Any:
+        """The time zone of datetimes, if they have one."""
+        return getattr(pd_types.pandas_dtype(self.dtype), "tz", None)
+
+    @property
+    def bounds(self) -> tuple[Any, Any]:
+        """`minimum` and `maximum` as [`Field.to_numpy`] has values; where not given, those of 64 bits."""
+        given = (self.minimum, self.maximum)
+        bounds = tuple(widest if bound is None else bound for widest, bound in zip(WIDEST[self.type], given))
+        if self.type != "datetime":
+            return bounds
+        return tuple(pd.to_datetime(bound, utc=True).tz_localize(None).to_datetime64() for bound in bounds)
+
+    @property
+    def description(self) -> str:
+        """What a value must be, in words."""
+        if self.type == "null":
+            return "null, as in all the data that the schema comes from"
+        if self.type == "boolean":
+            return "true or false"
+        if self.type == "category":
+            return f"one of its {len(self.categories)} categories"
+        if self.type == "json":
+            return "what its JSON Schema allows"
+        if self.type == "text":
+            limit = "" if self.max_length is None else f" of at most {self.max_length} characters"
+            return f"a UTF-8 text{limit}"
+        kind = "an integer" if self.type == "integer" else f"a {self.type}"
+        if self.type == "datetime" and self.format is not None:
+            kind += f" in the format {self.format!r}"
+        elif self.type == "datetime":
+            kind += " with a time zone" if self.time_zone else " without a time zone"
+        minimum, maximum = map(pd.Timestamp, self.bounds) if self.type == "datetime" else self.bounds
+        return f"{kind} between {minimum} and {maximum}"
+
+    def check(self, column: pd.Series) -> None:
+        """Raises a `ValueError` for the first value that this field does not allow, naming value, row and way out."""
+        allowed = self.allows(column)
+        if allowed.all():
+            return
+        row = allowed.argmin()
+        if column.isna().iloc[row]:
+            raise ValueError(f"null in row {row}; fill it, drop the record, or set nullable=True in the schema")
+        value = column.tolist()[row]
+        written, reason = repr(value) if self.type != "json" else reprlib.repr(value), ""
+        if self.type == "json":
+            reason = _what_is_wrong(self.json_schema, value)
+        raise ValueError(
+            f"{written} in row {row} is not {self.description}{reason}; drop the record, or change the schema"
+        )
+
+    def allows(self, column: pd.Series) -> np.ndarray:
+        """Which values this field may have."""
+        given = column.notna().to_numpy()
+        values = column[given]
+        allowed = np.full(len(column), self.nullable)
+        if self.type == "null":
+            allowed[given] = False
+        elif self.type == "json":
+            validator = validator_of(self.json_schema)
+            allowed[given] = [is_json(value) and is_valid(validator, to_plain(value)) for value in values]
+        elif self.type == "text":
+            limit = np.inf if self.max_length is None else self.max_length
+            allowed[given] = [is_text(value) and len(value) <= limit for value in values]
+        elif self.is_numeric:
+            numbers, exact = self._read(values)
+            minimum, maximum = self.bounds
+            allowed[given] = exact & (numbers >= minimum) & (numbers <= maximum)
+        else:
+            allowed[given] = self.index(values) >= 0
+        return allowed
+
+    def index(self, values: pd.Series) -> np.ndarray:
+        """Positions of values among the categories, or among `[False, True]`; -1 for any other."""
+        categories, values = [False, True] if self.type == "boolean" else self.categories, values.astype(object)
+        positions = pd.Index(categories, dtype=object).get_indexer(values)
+        # To Python, true equals 1. JSON tells them apart.
+        is_boolean = np.array([isinstance(category, bool) for category in categories])
+        alike = is_boolean[positions] == [isinstance(value, (bool, np.bool_)) for value in values]
+        return np.where(alike, positions, -1)
+
+    def names_in(self, column: pd.Series) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """
+        What the schema names of values: categories, and the keys and strings of inferred nested values.
+
+        Args:
+            column (`pd.Series` of length `num_records`): Values that this field allows.
+
+        Returns:
+            The row and the position among the names, each once for a row, of shape `(num_found,)`, and the names.
+        """
+        given = column.notna().to_numpy()
+        if self.type == "category":
+            return given.nonzero()[0], self.index(column[given]), self.categories
+        names = list(dict.fromkeys(inferred_names(self.json_schema)))
+        found = [set(names_of(to_plain(v), self.json_schema)) if g else () for v, g in zip(column, given)]
+        positions = pd.Index(names, dtype=object).get_indexer([name for row in found for name in sorted(row)])
+        return np.repeat(np.arange(len(column)), [len(row) for row in found]), positions, names
+
+    def to_numpy(self, values: pd.Series) -> np.ndarray:
+        """
+        The non-null values of an integer, number or datetime as int64, float64 or datetime64[ns] (in UTC).
+
+        Raises:
+            `ValueError`: for a value that is none of these, or not exactly.
+        """
+        numbers, exact = self._read(values)
+        if not exact.all():
+            value = values.tolist()[exact.argmin()]
+            raise ValueError(
+                f"{value!r} cannot be kept as {self.description}; convert the column, e.g. by astype(str)"
+            )
+        return numbers
+
+    def _read(self, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+        """Values as [`Field.to_numpy`] gives them, and which of them are exact."""
+        if self.type == "datetime":
+            return self._read_moments(values)
+        if not pd_types.is_numeric_dtype(values.dtype):
+            values = values.astype(object).where(np.array([isinstance(v, Real) for v in values], bool), np.nan)
+        elif pd_types.is_float_dtype(values.dtype) and values.dtype.itemsize < 8:
+            # The digits of the data: a float32 0.1 is 0.1, and not 0.10000000149011612.
+            values = pd.Series(values.to_numpy(f"f{values.dtype.itemsize}").astype(str).astype(np.float64))
+        exact = values.between(*WIDEST[self.type]).to_numpy(bool)
+        inside = values.where(exact, 0)
+        numbers = inside.to_numpy(np.int64 if self.type == "integer" else np.float64)
+        return numbers, exact & (numbers == inside.to_numpy())
+
+    def _read_moments(self, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+        moments = pd.to_datetime(values, format=self.format or "ISO8601", errors="coerce", utc=True)
+        moments = moments.dt.tz_localize(None)
+        exact = moments.between(*WIDEST["datetime"])
+        if self.format is not None:
+            exact &= moments.dt.strftime(self.format) == values
+        elif pd_types.is_datetime64_any_dtype(values.dtype):
+            exact &= (values.dt.tz is None) == (self.time_zone is None)
+        else:
+            exact &= values.astype(str).str.contains(OFFSET) == (self.time_zone is not None)
+        return moments.where(exact).dt.as_unit("ns").to_numpy(), exact.to_numpy(bool)
+
+    def to_series(self, values: np.ndarray, null: np.ndarray) -> pd.Series:
+        """
+        A column of this field's dtype.
+
+        Args:
+            values (`np.ndarray` of shape `(num_records,)`): Any value where `null` is true; datetimes as datetime64.
+            null (`np.ndarray` of shape `(num_records,)`, bool): Which records have none.
+        """
+        series = pd.Series(values)
+        if self.dtype == "category" and self.type == "category":
+            return pd.Series(pd.Categorical(series.mask(null), self.categories, ordered=bool(self.ordered)))
+        if self.type == "datetime" and self.format is not None:
+            series = series.dt.strftime(self.format)
+        elif self.type == "datetime":
+            series = series.dt.tz_localize("UTC").dt.tz_convert(self.time_zone)
+        if null.any():
+            series = series.astype(object).mask(null, None)
+        return series.astype(self.dtype)
+
+    def to_arrow(self) -> pa.Field:
+        """The field with the Arrow type of its columns."""
+        if self.dtype == "category" and self.type == "category":
+            arrow_type = pa.array(pd.Categorical([], self.categories, ordered=bool(self.ordered))).type
+        elif self.dtype != "object":
+            arrow_type = pa.array(pd.Series([], dtype=self.dtype)).type
+        elif self.type == "category":
+            arrow_type = pa.array(self.categories).type
+        else:
+            arrow_type = ARROW_TYPES[self.type]
+        return pa.field(self.name, arrow_type)
+
+
+def isoformat(moment: pd.Timestamp) -> str:
+    """A moment as pandas can read it back."""
+    # Local times before about 1900 have offsets with seconds, which pandas writes but does not read.
+    has_seconds = moment.tz is not None and moment.utcoffset().total_seconds() % 60
+    return (moment.tz_convert("UTC") if has_seconds else moment).isoformat()
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value is a string that UTF-8 can hold."""
+    return isinstance(value, str) and not SURROGATE.search(value)
+
+
+@contextmanager
+def naming_column(column: str) -> Iterator[None]:
+    """Puts the column's name before whatever is said about its values."""
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"column {column!r}: {error}") from error
+
+
+def _what_is_wrong(schema: dict[str, Any], value: Any) -> str:
+    """Where and why a JSON Schema refuses a value, if that can be said."""
+    try:
+        error = best_match(validator_of(schema).iter_errors(to_plain(value)))
+    except (OverflowError, RecursionError):
+        return ""
+    if error is None:  # it is no JSON
+        return ""
+    message = error.message if len(error.message) <= 200 else f"{error.message[:80]} … {error.message[-100:]}"
+    return f", at {error.json_path}: {message}"

@@ -1,0 +1,128 @@
+"""What the values of a column say of its field."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.api import types as pd_types
+
+from .field import Field, FieldType, is_text, isoformat
+from .json_schema import datetime_pattern, field_to_json_schema
+from .nested import infer_json_schema, is_nested, to_plain
+
+
+# What `pandas.api.types.infer_dtype` calls the types that a field may have.
+KINDS: dict[str, FieldType] = {
+    "boolean": "boolean",
+    "integer": "integer",
+    "floating": "number",
+    "mixed-integer-float": "number",
+    "datetime64": "datetime",
+    "string": "text",
+}
+# Strings in one of these formats are dates or times; each writes back exactly what it read.
+DATETIME_FORMATS = (
+    "%Y-%m-%d",
+    "%Y-%m-%d %H:%M:%S",
+    "%Y-%m-%dT%H:%M:%S",
+    "%Y-%m-%d %H:%M",
+    "%Y/%m/%d",
+    "%d.%m.%Y",
+    "%H:%M:%S",
+    "%H:%M",
+)
+# Of strings inside nested values that are an enumeration: distinct ones at most, and each so often at least
+MAX_NESTED_CATEGORIES, MIN_NESTED_COUNT = 64, 10
+MAX_DECIMALS = 15  # a float64 has at most 15 digits that decimal notation can rely on
+MAX_EXACT_INTEGER = 2**53  # above it, neighbouring integers share one float64
+
+
+def infer_field(name: str, column: pd.Series, categorical: bool, max_categories: int) -> Field:
+    """
+    The field of a column, as [`RecordSchema.infer`] takes it.
+
+    Args:
+        name (`str`): The name of the column.
+        column (`pd.Series`): Its values.
+        categorical (`bool`): Whether they are categories, whatever they look like.
+        max_categories (`int`): Distinct strings that are categories, at most.
+
+    Raises:
+        `ValueError`: for values of mixed or unknown types.
+    """
+    values = column.dropna()
+    f = Field(name, "null", nullable=len(values) < len(column), dtype=str(column.dtype))
+    if isinstance(column.dtype, pd.CategoricalDtype) and len(categories := column.cat.categories):
+        _kind_of(categories.to_series(), categorical=True)
+        return replace(f, type="category", categories=categories.tolist(), ordered=column.cat.ordered or None)
+    if len(values) == 0:
+        return f
+    if not categorical and any(map(is_nested, values)):
+        json_schema = infer_json_schema(values.map(to_plain).tolist(), _infer_scalar)
+        return replace(f, type="json", json_schema=json_schema, rarest=0)
+    kind = _kind_of(values, categorical)
+    if kind == "text" and not categorical and (format := _datetime_format(values)) is not None:
+        kind, f.format = "datetime", format
+    if kind == "text" or categorical:
+        distinct = pd.Index([v.item() if isinstance(v, np.generic) else v for v in values.unique()])
+        if categorical or (len(distinct) <= max_categories and 2 * len(distinct) <= len(values)):
+            return replace(f, type="category", categories=sorted(distinct.tolist()))
+        return replace(f, type="text", max_length=int(values.str.len().max()))
+    f = replace(f, type=kind)
+    if not f.is_numeric:
+        return f
+    numbers = f.to_numpy(values)
+    bounds = numbers.min(), numbers.max()
+    if kind == "datetime":
+        f.minimum, f.maximum = (isoformat(pd.Timestamp(m, tz="UTC").tz_convert(f.time_zone)) for m in bounds)
+    else:
+        f.minimum, f.maximum = (bound.item() for bound in bounds)
+        f.decimals = 0 if kind == "integer" else decimals_of(numbers)
+    return f
+
+
+def _infer_scalar(values: list) -> dict[str, Any]:
+    """The JSON Schema of scalars inside nested values. Strings are an enumeration when none of them is rare."""
+    f = infer_field("", pd.Series(values, dtype=object), False, MAX_NESTED_CATEGORIES)
+    if f.type == "category" and min(Counter(values).values()) < MIN_NESTED_COUNT:
+        f = Field("", "text", max_length=max(map(len, values)))
+    return field_to_json_schema(f)
+
+
+def _kind_of(values: pd.Series, categorical: bool = False) -> FieldType:
+    """The type of non-null values; a `ValueError` where there is none, or none that `categorical` fields may have."""
+    kind = KINDS.get(pd_types.infer_dtype(values))
+    if kind is None or (categorical and kind == "datetime"):
+        types = {type(v).__name__: v for v in values}
+        examples = ", ".join(f"{t} ({str(v)[:40]!r})" for t, v in types.items())
+        raise ValueError(f"mixed or unsupported types: {examples}; convert the column, e.g. by astype(str)")
+    if kind == "number" and not np.isfinite(values.to_numpy(np.float64)).all():
+        raise ValueError("an infinite number; replace it by a null or a finite number")
+    if kind == "text" and not values.map(is_text).all():
+        raise ValueError("half a character (a lone surrogate), which UTF-8 cannot hold; replace or drop it")
+    return kind
+
+
+def _datetime_format(values: pd.Series) -> str | None:
+    """The first format in which every value reads and writes back to itself."""
+    for format in DATETIME_FORMATS:
+        f = Field("", "datetime", format=format)
+        if re.match(datetime_pattern(f), values.iloc[0]) and f.allows(values).all():
+            return format
+    return None
+
+
+def decimals_of(numbers: np.ndarray) -> int | None:
+    """The fewest digits after the point that write every number exactly, or `None` if none do."""
+    largest = np.abs(numbers).max()
+    for decimals in range(MAX_DECIMALS + 1):
+        if largest * 10.0**decimals >= MAX_EXACT_INTEGER:
+            return None
+        if np.array_equal(np.rint(numbers * 10.0**decimals) / 10.0**decimals, numbers):
+            return decimals
+    return None

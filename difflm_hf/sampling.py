@@ -1,0 +1,178 @@
+"""
+Records from latents and uniform random numbers: by fixed ranges of ids, by a grammar, or as free texts.
+
+Each of the three loops takes a [`DiffLMForCausalLM`], and the arguments of its `sample_records`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.profiler import record_function
+from transformers import LogitsProcessor, PreTrainedModel
+
+from .cache import BufferedLayer, buffered_cache
+from .records.grammar import JSONGrammar
+
+
+# Causal LMs that count positions in the cache, those that a mask leaves out included: by windows, or by ALiBi
+COUNTING_MODELS = ("gpt_neo", "mpt")
+# Of documents: positions that the cache has room for at first, and how much of a batch may be open for it to leave the
+# complete rest behind
+CACHE_ROOM, SHRINKING = 128, 7 / 8
+
+
+def inverse_transform_sample(
+    logits: torch.Tensor, uniforms: torch.Tensor, temperature: float, top_p: float
+) -> torch.LongTensor:
+    """One id for each row of logits: the cumulative distribution, inverted at a uniform number."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    probs = (logits.float() / temperature).softmax(-1)
+    if top_p < 1:
+        ordered, _ = probs.sort(-1, descending=True)
+        num_kept = (ordered.cumsum(-1) - ordered < top_p).sum(-1, keepdim=True)
+        probs = probs.where(probs >= ordered.gather(-1, num_kept - 1), 0)
+    cumulative = probs.cumsum(-1)
+    total = cumulative[:, -1:]
+    # Below the total however products round: then an id that the target falls to has some probability.
+    targets = torch.minimum(uniforms[:, None].to(probs) * total, total.nextafter(torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, targets, right=True).squeeze(-1)
+
+
+class InverseTransformSampler(LogitsProcessor):
+    """
+    Sampling from given random numbers, inside `generate`: leaves one id for greedy decoding to take.
+
+    Args:
+        uniforms (`torch.FloatTensor` of shape `(batch_size, max_new_tokens)`): Uniform random numbers in [0, 1).
+        temperature (`float`): Divides the logits; 0 takes the likeliest id.
+        top_p (`float`): Samples from the likeliest ids that together have this probability.
+    """
+
+    def __init__(self, uniforms: torch.FloatTensor, temperature: float, top_p: float):
+        self.uniforms = uniforms
+        self.temperature, self.top_p = temperature, top_p
+        self.step = 0
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        ids = inverse_transform_sample(scores, self.uniforms[:, self.step], self.temperature, self.top_p)
+        self.step += 1
+        return torch.full_like(scores, -torch.inf).scatter(-1, ids[:, None], 0.0)
+
+
+def sample_rows(
+    model: PreTrainedModel, latents: torch.FloatTensor, uniforms: torch.FloatTensor, temperature: float, top_p: float
+) -> torch.LongTensor:
+    """Rows of `config.position_ranges`."""
+    config, num_fixed = model.config, len(model.fixed_ranges)
+    bos, eos, pad = (getattr(model.lm.config, f"{name}_token_id") for name in ("bos", "eos", "pad"))
+    num_open = torch.full((len(latents),), config.num_texts, device=latents.device)
+    ids = torch.full((len(latents), config.max_record_length), pad, device=latents.device)
+    ids[:, 0] = bos
+    cache = buffered_cache(model.lm.config, config.max_record_length + model.injection.num_virtual_tokens)
+    for position in range(config.max_record_length - 1):
+        with record_function("difflm::step" if position else "difflm::prefill"):
+            is_needed = position == 0 or model.injection.every_token
+            hidden, _ = model.hidden_states(
+                ids[:, position : position + 1], latents if is_needed else None, cache, use_cache=True
+            )
+        with record_function("difflm::head"):
+            start, end = config.position_ranges[min(position, len(config.position_ranges) - 1)]
+            logits = model.range_logits(hidden[:, -1], start, end)
+        with record_function("difflm::sampling"):
+            next_ids = start + inverse_transform_sample(logits, uniforms[:, position], temperature, top_p)
+            if position >= num_fixed:
+                next_ids = next_ids.where(num_open > 0, pad)
+                num_open = num_open - (next_ids == eos).long()
+            ids[:, position + 1] = next_ids
+            if position >= num_fixed - 1 and not (num_open > 0).any():
+                break
+    return ids[:, : position + 2]
+
+
+def sample_by_grammar(
+    model: PreTrainedModel,
+    latents: torch.FloatTensor,
+    uniforms: torch.FloatTensor,
+    temperature: float,
+    top_p: float,
+    grammar: JSONGrammar,
+) -> torch.LongTensor:
+    """
+    Records that the grammar allows. Each step feeds an id that was sampled and all that have to follow it, so that
+    records move on at different paces: the cache has gaps, which the attention mask leaves out. LMs that count
+    what is in the cache, as those with a window do, get one id of each record at a time.
+    """
+    bos, device = model.lm.config.bos_token_id, latents.device
+    parsers = [grammar.start() for _ in range(len(latents))]
+    queues = [[bos, *parser.ids] for parser in parsers]  # ids that the LM has not seen
+
+    def is_open(row: int) -> bool:
+        return not parsers[row].is_complete and len(parsers[row].ids) < uniforms.shape[1]
+
+    cache = buffered_cache(model.lm.config, CACHE_ROOM)
+    is_plain = all(isinstance(layer, BufferedLayer) for layer in cache.layers)
+    has_gaps = is_plain and model.lm.config.model_type not in COUNTING_MODELS
+    rows = [row for row in range(len(latents)) if is_open(row)]  # records that are in the batch
+    attention_mask = torch.zeros(len(rows), 0, dtype=torch.long, device=device)
+    while any(map(is_open, rows)):
+        # What is complete, but has to stay in the batch, gets an id that no one looks at.
+        new_ids = [(queues[row] if has_gaps else queues[row][:1]) or [bos] for row in rows]
+        for row, ids in zip(rows, new_ids):
+            queues[row] = queues[row][len(ids) :]
+        sampled = [k for k, row in enumerate(rows) if is_open(row) and not queues[row]]
+        with record_function("difflm::grammar"):
+            forbidden = grammar.forbidden(parsers[rows[k]] for k in sampled)
+        is_first = attention_mask.shape[1] == 0
+        with record_function("difflm::prefill" if is_first else "difflm::step"):
+            length = max(map(len, new_ids))
+            # Padding is on the left: logits are those of the last position then.
+            input_ids = torch.tensor([[bos] * (length - len(ids)) + ids for ids in new_ids], device=device)
+            is_real = torch.tensor([[0] * (length - len(ids)) + [1] * len(ids) for ids in new_ids], device=device)
+            attention_mask = torch.cat([attention_mask, is_real], dim=1)
+            logits = model(
+                input_ids,
+                attention_mask=attention_mask,
+                latents=latents[rows] if is_first or model.injection.every_token else None,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1, : grammar.vocab_size]
+            logits = (logits if len(sampled) == len(rows) else logits[sampled]).float()
+        if not sampled:
+            continue
+        with record_function("difflm::grammar"):
+            mask = torch.from_numpy(forbidden.result()).to(device)
+            logits.masked_fill_(mask[:, : logits.shape[1]], -torch.inf)
+        with record_function("difflm::sampling"):
+            written = [rows[k] for k in sampled]
+            positions = [len(parsers[row].ids) for row in written]
+            next_ids = inverse_transform_sample(logits, uniforms[written, positions], temperature, top_p).tolist()
+        with record_function("difflm::grammar"):
+            for row, next_id in zip(written, next_ids):
+                queues[row] = parsers[row].append(next_id)
+        still_open = [k for k, row in enumerate(rows) if is_open(row)]
+        if has_gaps and 0 < len(still_open) <= SHRINKING * len(rows):
+            # No record waits for the longest: the batch shrinks, at times, as it takes a copy of the cache.
+            cache.batch_select_indices(torch.tensor(still_open, device=device))
+            attention_mask = attention_mask[still_open]
+            rows = [rows[k] for k in still_open]
+    pad = model.lm.config.pad_token_id
+    records = [torch.tensor([bos, *parser.ids]) for parser in parsers]
+    return nn.utils.rnn.pad_sequence(
+        records, batch_first=True, padding_value=grammar.eos_token_id if pad is None else pad
+    )
+
+
+def sample_texts(
+    model: PreTrainedModel, latents: torch.FloatTensor, uniforms: torch.FloatTensor, temperature: float, top_p: float
+) -> torch.LongTensor:
+    """Texts that end with EOS, by `generate`."""
+    return model.generate(
+        latents=latents,
+        max_new_tokens=uniforms.shape[1],
+        do_sample=False,
+        logits_processor=[InverseTransformSampler(uniforms, temperature, top_p)],
+        past_key_values=buffered_cache(model.lm.config, CACHE_ROOM),
+    )

@@ -1,0 +1,240 @@
+"""What training can be told: of the data, of the model, of the Hub, and of each phase."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+
+from ..injection import INJECTIONS
+from ..modeling_difflm import DiffLMModel
+from ..processing_difflm import KEY_ORDERS, DiffLMProcessor
+from .recipes import TUNINGS
+
+
+@dataclass
+class DataArguments:
+    """
+    How [`train`] takes the records.
+
+    Args:
+        categorical (`Sequence[str]`, defaults to none): Columns that inference is to take as categories.
+        max_length (`int`, defaults to 1024):
+            Tokens that a document may take, a row's texts, or a whole row with `base_model`.
+        overlong (`str`, defaults to `"raise"`):
+            What becomes of records that take more: an error, or by `"drop"` they are left out, and counted in a
+            warning and the model card.
+        key_order (`str`, defaults to `"schema"`):
+            That of JSON records in training: that of the schema, which inference takes from the data, or `"shuffled"`.
+        min_category_count (`int`, defaults to 1):
+            Leave out records with categories of fewer records than this: the schema, which is a part of the model,
+            names all categories, and so may give people away. Pieces of text that fewer records have get no id in the
+            vocabulary.
+
+    Raises:
+        `ValueError`: for a value that is none of those.
+    """
+
+    categorical: Sequence[str] = field(default=(), metadata={"help": "Columns to take as categories."})
+    max_length: int = field(default=1024, metadata={"help": "Tokens that a document, or a row's texts, may take."})
+    overlong: str = field(default="raise", metadata={"help": "What becomes of longer records: raise or drop."})
+    key_order: str = field(default="schema", metadata={"help": "Of JSON records in training: schema or shuffled."})
+    min_category_count: int = field(default=1, metadata={"help": "Leave out records with rarer categories."})
+
+    def __post_init__(self):
+        _check_choices(self, overlong=("raise", "drop"), key_order=KEY_ORDERS)
+
+
+@dataclass
+class ModelArguments:
+    """
+    What [`train`] trains.
+
+    Args:
+        base_model (`str`, *optional*):
+            Hub id or folder of a pretrained causal LM, which then writes records, as JSON or as the texts that they
+            are. Not given, a small one is trained from scratch: on documents (texts, and records with nested values)
+            likewise, on rows of tables in the compact format.
+        base_encoder (`str`, *optional*):
+            Hub id or folder of a pretrained encoder, with `base_model`. Not given, the base model encodes, too.
+        tuning (`str`, defaults to `"frozen"`):
+            What of `base_model` is trained: nothing by `"frozen"`, LoRA layers by `"lora"`, or all of it by `"full"`.
+        quantization (`str`, *optional*):
+            Load a `base_model` that is not trained itself in `"8bit"` or `"4bit"`, by bitsandbytes.
+        activation_checkpointing (`bool`, defaults to `False`):
+            Compute activations anew in the backward pass: less memory, about a third more time.
+        injection (`str`, defaults to `"soft_prompt"`): One of the four ways of [`DiffLMConfig`].
+
+    Raises:
+        `ValueError`: for a value that is none of those, and for arguments that exclude each other.
+    """
+
+    base_model: str | None = field(default=None, metadata={"help": "A pretrained causal LM, to write records."})
+    base_encoder: str | None = field(default=None, metadata={"help": "A pretrained encoder, beside the base model."})
+    tuning: str = field(default="frozen", metadata={"help": "What of the base is trained: frozen, lora or full."})
+    quantization: str | None = field(default=None, metadata={"help": "Load the base model in 8bit or 4bit."})
+    activation_checkpointing: bool = field(default=False, metadata={"help": "Less memory, a third more time."})
+    injection: str = field(default="soft_prompt", metadata={"help": "How latents reach the causal LM."})
+
+    def __post_init__(self):
+        _check_choices(self, tuning=tuple(TUNINGS), quantization=(None, "8bit", "4bit"), injection=tuple(INJECTIONS))
+        if self.base_model is None and (self.tuning != "frozen" or self.quantization is not None):
+            raise ValueError("tuning and quantization are of a base_model; give one, or leave them out")
+        if self.tuning == "full" and self.quantization is not None:
+            raise ValueError("a quantized LM cannot be trained; choose tuning='lora', or leave quantization out")
+        if self.base_encoder is not None and self.base_model is None:
+            raise ValueError("base_encoder goes with base_model; give both, or neither")
+
+    def to_record(self) -> dict[str, Any]:
+        """The arguments as the record of a training has them: of folders the names, as paths say nothing elsewhere."""
+        bases = {name: getattr(self, name) for name in ("base_model", "base_encoder")}
+        names = {name: Path(base).name if base and os.path.isdir(base) else base for name, base in bases.items()}
+        return {**asdict(self), **names}
+
+
+@dataclass
+class HubArguments:
+    """
+    Where [`train`] pushes the model, and what of it. The first five are those of `TrainingArguments`, the others those
+    of [`DiffLMPipeline.push_to_hub`].
+
+    Args:
+        hub_model_id (`str`, *optional*): The repository; the name of the output folder if not given.
+        hub_strategy (`str`, defaults to `"every_save"`):
+            What to push before the end: nothing by `"end"`, by `"every_save"` the latest weights into
+            `checkpoints/vae` and `checkpoints/denoiser`, and by `"checkpoint"` and `"all_checkpoints"` also the
+            Trainer's checkpoints. The pipeline that a repository holds stays as it is until the end.
+        hub_private_repo (`bool`, *optional*): Whether a new repository is private.
+        hub_token (`str`, *optional*): A token to write with; the one of `hf auth login` if not given.
+        hub_revision (`str`, *optional*): The branch, which is created where it does not exist.
+        license (`str`, *optional*): The Hub's identifier of the licence of the weights.
+        datasets (`Sequence[str]`, defaults to none): Hub ids of the training data.
+        include_code (`bool`, defaults to `False`): Push the code too, for those who have not installed the package.
+        include_base_weights (`bool`, defaults to `False`):
+            Push the weights of a frozen base LM too, rather than its name and commit.
+        allow_rare_categories (`bool`, defaults to `False`):
+            Publish the names of categories of fewer than 10 records, and all of the vocabulary of texts.
+    """
+
+    hub_model_id: str | None = field(default=None, metadata={"help": "The repository."})
+    hub_strategy: str = field(default="every_save", metadata={"help": "What to push before the end."})
+    hub_private_repo: bool | None = field(default=None, metadata={"help": "Whether a new repository is private."})
+    hub_token: str | None = field(default=None, metadata={"help": "A token to write with."})
+    hub_revision: str | None = field(default=None, metadata={"help": "The branch; a new one is made."})
+    license: str | None = field(default=None, metadata={"help": "Licence of the weights, as the Hub names it."})
+    datasets: Sequence[str] = field(default=(), metadata={"help": "Hub ids of the training data."})
+    include_code: bool = field(default=False, metadata={"help": "Push the code too."})
+    include_base_weights: bool = field(default=False, metadata={"help": "Push the weights of a frozen base LM too."})
+    allow_rare_categories: bool = field(default=False, metadata={"help": "Publish rare categories and all texts."})
+
+    def training_fields(self, output_dir: Path) -> dict[str, Any]:
+        """The fields of `TrainingArguments` for pushes before the end of a run in `output_dir`."""
+        return {
+            "push_to_hub": True,
+            "hub_model_id": self.repo_id(output_dir),
+            "hub_strategy": self.hub_strategy,
+            "hub_private_repo": self.hub_private_repo,
+            "hub_token": self.hub_token,
+            "hub_revision": self.hub_revision,
+        }
+
+    def push_fields(self, output_dir: Path) -> dict[str, Any]:
+        """The arguments of [`DiffLMPipeline.push_to_hub`] at the end of a run in `output_dir`."""
+        return {
+            "repo_id": self.repo_id(output_dir),
+            "private": self.hub_private_repo,
+            "token": self.hub_token,
+            "revision": self.hub_revision,
+            "license": self.license,
+            "datasets": self.datasets,
+            "include_code": self.include_code,
+            "include_base_weights": self.include_base_weights,
+            "allow_rare_categories": self.allow_rare_categories,
+        }
+
+    def check(self, model_args: ModelArguments) -> None:
+        """Raises a `ValueError` for what cannot be pushed, whatever the records."""
+        if self.include_base_weights and model_args.quantization is not None:
+            raise ValueError(
+                "include_base_weights is for the base's own weights, and a quantized base has lost them; leave it "
+                "out, and push what is trained by "
+                "DiffLMPipeline.from_pretrained(output_dir).push_to_hub(..., include_base_weights=True)"
+            )
+
+    def check_publishable(self, processor: DiffLMProcessor, vae: DiffLMModel) -> None:
+        """Raises a `ValueError` for what may not be pushed of a processor and a model that was not trained yet."""
+        if not self.allow_rare_categories:
+            processor.check_publishable()
+        if not self.include_base_weights:
+            vae.check_publishable()
+
+    def repo_id(self, output_dir: Path) -> str:
+        """The repository of a run in `output_dir`."""
+        return self.hub_model_id or output_dir.absolute().name
+
+
+@dataclass
+class BaseTrainingArguments(TrainingArguments):
+    """
+    `TrainingArguments` of both phases: the model may be in a subfolder of its repository, records keep columns that
+    `forward` does not take, such as those that a loss is computed from, and a process trains on one device.
+    """
+
+    hub_subfolder: str | None = field(default=None, metadata={"help": "Where in the repository the model is."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Drop what `forward` does not take."})
+
+    @property
+    def n_gpu(self) -> int:
+        # Else DataParallel makes copies in threads, which do not have their parameters. accelerate has processes.
+        return min(1, super().n_gpu)
+
+
+@dataclass
+class DiffLMTrainingArguments(BaseTrainingArguments):
+    """
+    `TrainingArguments`, and how β goes.
+
+    Args:
+        hub_subfolder (`str`, *optional*): Where in the repository the model is, with `push_to_hub`.
+        beta_schedule (`str`, defaults to `"constant"`): `"constant"`, `"decreasing"` or `"cyclical"`.
+        beta_max, beta_min (`float`, defaults to 0.5 and 0.001): Bounds of β.
+        beta_decay (`float`, defaults to 0.7): Factor of `"decreasing"`.
+        beta_patience (`int`, defaults to 2): Evaluations without improvement before `"decreasing"` takes a step.
+        beta_cycles (`int`, defaults to 4): Cycles of `"cyclical"`.
+        free_bits (`float`, defaults to 0.0): Nats of each latent dimension that the KL term leaves free.
+    """
+
+    beta_schedule: str = field(default="constant", metadata={"help": "constant, decreasing or cyclical."})
+    beta_max: float = field(default=0.5, metadata={"help": "Largest weight of the KL term."})
+    beta_min: float = field(default=0.001, metadata={"help": "Smallest weight of the KL term."})
+    beta_decay: float = field(default=0.7, metadata={"help": "Factor of the decreasing schedule."})
+    beta_patience: int = field(default=2, metadata={"help": "Stalled evaluations before beta decreases."})
+    beta_cycles: int = field(default=4, metadata={"help": "Cycles of the cyclical schedule."})
+    free_bits: float = field(default=0.0, metadata={"help": "Nats per latent dimension that cost nothing."})
+
+
+@dataclass
+class LatentDiffusionTrainingArguments(BaseTrainingArguments):
+    """
+    `TrainingArguments`, and two of the latent diffusion.
+
+    Args:
+        hub_subfolder (`str`, *optional*): Where in the repository the model is, with `push_to_hub`.
+        sample_posterior (`bool`, defaults to `True`):
+            Draw latents from the records' posteriors, anew each time, rather than take the means of these. The decoder
+            is trained on such draws, so that it writes the truest records from them.
+        ema_decay (`float`, defaults to 0.999): Largest decay; it warms up from 0.
+    """
+
+    sample_posterior: bool = field(default=True, metadata={"help": "Train on posterior samples, not their means."})
+    ema_decay: float = field(default=0.999, metadata={"help": "Largest decay of the weights' moving average."})
+
+
+def _check_choices(arguments: Any, **choices: tuple) -> None:
+    for name, allowed in choices.items():
+        if (value := getattr(arguments, name)) not in allowed:
+            raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}")

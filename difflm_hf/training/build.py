@@ -1,0 +1,184 @@
+"""The models of a run: the autoencoder from scratch or on pretrained LMs, and the denoiser."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedConfig
+
+from ..batches import TensorDataset
+from ..configuration_difflm import DiffLMConfig, document_initializer_range
+from ..denoiser import DiffLMDenoiser
+from ..modeling_difflm import DiffLMModel
+from ..processing_difflm import DiffLMProcessor
+from .arguments import ModelArguments
+from .prepare import PreparedRecords
+from .recipes import DECODER_CONFIG, ENCODER_CONFIG, NUMERIC_SHARE, Recipe
+
+
+def build_autoencoder(records: PreparedRecords, recipe: Recipe, args: ModelArguments) -> DiffLMModel:
+    """
+    The autoencoder for records: on a pretrained LM where the arguments name one, else from scratch.
+
+    Raises:
+        `ValueError`: when a pretrained model cannot read records as long as these, and for activation checkpointing
+            that an injection does not support.
+    """
+    if args.base_model is not None:
+        model = adapt_base_model(records, recipe, args)
+    elif records.processor.codec.has_fixed_layout:
+        model = build_row_model(records.processor, recipe, args.injection)
+    else:
+        model = build_document_model(records, recipe, args.injection)
+    if args.activation_checkpointing:
+        model.activation_checkpointing_enable()
+    return model
+
+
+def build_denoiser(latents: TensorDataset, recipe: Recipe, sigma_data: float) -> DiffLMDenoiser:
+    """
+    A denoiser for latents of these posteriors, which it brings to mean 0 and deviation `sigma_data`.
+
+    Args:
+        latents ([`TensorDataset`]): `mean` and `std`, both of shape `(num_records, latent_size)`.
+        recipe ([`Recipe`]): Its sizes.
+        sigma_data (`float`): That of the scheduler.
+    """
+    mean, std = latents.tensors["mean"], latents.tensors["std"]
+    denoiser = DiffLMDenoiser(latent_size=mean.shape[1], **recipe.denoiser_config)
+    denoiser.latent_mean.copy_(mean.mean(0))
+    # Of μ + σε over all records: its variance is that of μ plus the mean of σ².
+    denoiser.latent_std.copy_((mean.var(0, correction=0) + std.square().mean(0)).sqrt() / sigma_data)
+    return denoiser
+
+
+def build_row_model(processor: DiffLMProcessor, recipe: Recipe, injection: str = "soft_prompt") -> DiffLMModel:
+    """
+    A DiffLM from scratch for the records of a processor with the compact codec.
+
+    The embeddings of numbers' tokens start as smooth functions of their rank: that neighbouring bins are alike is
+    something that a few thousand records are too few to teach.
+    """
+    codec = processor.codec
+    tokens = {
+        "vocab_size": codec.vocab_size,
+        "max_position_embeddings": codec.max_length + 64,  # room for virtual tokens
+        "bos_token_id": processor.tokenizer.bos_token_id,
+        "eos_token_id": processor.tokenizer.eos_token_id,
+        "pad_token_id": processor.tokenizer.pad_token_id,
+    }
+    is_numeric = sum(f.is_numeric for f in codec.schema) > NUMERIC_SHARE * len(codec.schema)
+    decoder_config = recipe.decoder_config | (recipe.numeric_decoder_config if is_numeric else {})
+    model_config = processor.model_config(
+        encoder_config=AutoConfig.for_model("bert", **tokens, **ENCODER_CONFIG, **recipe.encoder_config),
+        decoder_config=AutoConfig.for_model("gpt2", **tokens, **DECODER_CONFIG, **decoder_config),
+        latent_size=recipe.latent_size,
+        num_latent_tokens=recipe.num_latent_tokens,
+        injection=injection,
+        posterior="linear",
+    )
+    model = DiffLMModel(model_config)
+    for embeddings, scale in (
+        (model.encoder.get_input_embeddings(), 0.5),
+        (model.decoder.get_input_embeddings(), 0.5),
+        (model.decoder.get_output_embeddings(), 0.1),
+    ):
+        smooth_embeddings(embeddings.weight, codec.ordered_ranges, scale)
+    return model
+
+
+def build_document_model(records: PreparedRecords, recipe: Recipe, injection: str = "soft_prompt") -> DiffLMModel:
+    """A DiffLM from scratch for documents: a Llama, which encodes, too."""
+    processor = records.processor
+    length = 2 * records.longest("decoder_input_ids") + 64  # room for records longer than any seen, and virtual tokens
+    bos, eos, pad = processor.special_ids
+    decoder_config = AutoConfig.for_model(
+        "llama",
+        vocab_size=len(processor.tokenizer),
+        max_position_embeddings=length,
+        bos_token_id=bos,
+        eos_token_id=eos,
+        pad_token_id=pad,
+        tie_word_embeddings=True,
+        **recipe.decoder_config,
+    )
+    return DiffLMModel(
+        DiffLMConfig(
+            decoder_config=decoder_config,
+            latent_size=recipe.latent_size,
+            num_latent_tokens=recipe.num_latent_tokens,
+            injection=injection,
+            injection_initializer_range=document_initializer_range(recipe.latent_size, injection),
+            posterior="standardized",
+            encode_with_decoder=True,
+            max_record_length=length - 64,
+        )
+    )
+
+
+def adapt_base_model(records: PreparedRecords, recipe: Recipe, args: ModelArguments) -> DiffLMModel:
+    """
+    A DiffLM of a pretrained decoder, and a pretrained encoder where that is not the decoder, too.
+
+    Raises:
+        `ValueError`: when one of them cannot read records as long as these.
+    """
+    length = records.longest("decoder_input_ids")
+    fields = {}
+    if args.tuning == "lora":
+        fields["lora"] = recipe.lora
+    if args.quantization is not None:
+        fields["quantization_config"] = BitsAndBytesConfig(**{f"load_in_{args.quantization}": True})
+    bos, eos, _ = records.processor.special_ids
+    model = DiffLMModel.from_encoder_decoder_pretrained(
+        args.base_encoder,
+        args.base_model,
+        **fields,
+        freeze_decoder=args.tuning != "full",
+        latent_size=recipe.latent_size,
+        num_latent_tokens=recipe.num_latent_tokens,
+        injection=args.injection,
+        max_record_length=length,
+        bos_token_id=bos,
+        eos_token_id=eos,
+    )
+    if model.encoder is not None:
+        _check_length(model.encoder.config, records.longest("input_ids"))
+    num_virtual = model.decoder.injection.num_virtual_tokens
+    limit = _check_length(model.decoder.lm.config, length + num_virtual)
+    # Room for records longer than any seen, and for those that the LM spells in smaller tokens.
+    model.config.max_record_length = min(2 * length + 64, limit - num_virtual)
+    return model
+
+
+@torch.no_grad()
+def smooth_embeddings(
+    embeddings: torch.Tensor, ranges: list[tuple[int, int]], scale: float, num_waves: int = 8
+) -> None:
+    """
+    Draws the embeddings of ordered ids as smooth random functions of their rank, in place.
+
+    Args:
+        embeddings (`torch.Tensor` of shape `(vocab_size, hidden_size)`): Input embeddings, or the rows of a head.
+        ranges (`list[tuple[int, int]]`): The ids `[start, end)` of each ordered vocabulary.
+        scale (`float`): Standard deviation of the result.
+        num_waves (`int`, defaults to 8): Cosines, of 0 to `num_waves − 1` half periods, that each function is made of.
+    """
+    waves = torch.arange(num_waves)
+    for start, end in ranges:
+        ranks = torch.linspace(0, 1, end - start)[:, None]
+        basis = torch.cos(torch.pi * waves * ranks) / (1 + waves)
+        basis = basis / basis.square().sum(1).mean().sqrt()
+        embeddings[start:end] = scale * basis @ torch.randn(num_waves, embeddings.shape[1])
+
+
+def _check_length(config: PreTrainedConfig, length: int) -> float:
+    """The tokens that a model reads at most. Raises a `ValueError` when `length` is more."""
+    limit = getattr(config, "max_position_embeddings", None) or math.inf
+    if length > limit:
+        raise ValueError(
+            f"the longest record takes {length} tokens and {config.name_or_path} reads at most {limit}; shorten or "
+            "drop long records, or choose another model"
+        )
+    return limit

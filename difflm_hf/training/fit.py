@@ -1,0 +1,276 @@
+"""Fits the autoencoder and the denoiser: in steps that fit the time, from the last checkpoint, to the best weights."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+
+from ..batches import TensorDataset
+from ..callbacks import LossProgressCallback, Stopwatch, TensorBoardLog, TimeLimit
+from ..denoiser import DiffLMDenoiser
+from ..latents import encode_latents
+from ..modeling_difflm import DiffLMModel
+from ..scheduling_latent_edm import LatentEDMScheduler
+from ..utils import default_device, no_progress_bars, supports_bf16
+from .arguments import DiffLMTrainingArguments, LatentDiffusionTrainingArguments
+from .output_dir import save_whole
+from .prepare import PreparedRecords
+from .recipes import (
+    BATCH_LOGITS,
+    COMMON_ARGUMENTS,
+    CPU_BATCH_LOGITS,
+    EARLY_STOPPING_PATIENCE,
+    NUM_EVALUATIONS,
+    VAE_ARGUMENTS,
+    VAE_SHARE,
+    Recipe,
+)
+from .summary import summarize_phase
+from .trainers import DiffLMTrainer, LatentDiffusionTrainer
+
+
+# Tokens of a record, below which the backward pass of fused attention takes longer in bf16 than a plain one on CPUs
+SHORT = 256
+
+
+@dataclass
+class Run:
+    """
+    What both phases of a run share.
+
+    Args:
+        folder (`Path`): The output folder; phases have their checkpoints and logs below it.
+        seed (`int`): Seed of everything.
+        deadline (`float`, *optional*): When training has to end, by `time.monotonic()`.
+        hub (`dict`, *optional*): Fields of `TrainingArguments` for pushes before the end.
+    """
+
+    folder: Path
+    seed: int = 0
+    deadline: float | None = None
+    hub: dict[str, Any] = field(default_factory=dict)
+
+    def checkpoints(self, phase: str) -> Path:
+        """The folder of a phase's checkpoints."""
+        return self.folder / "checkpoints" / phase
+
+    def arguments(self, cls: type[TrainingArguments], phase: str, fields: dict[str, Any]) -> TrainingArguments:
+        """The training arguments of a phase, by the recipe's fields."""
+        return cls(
+            output_dir=str(self.checkpoints(phase)),
+            hub_subfolder=f"checkpoints/{phase}",
+            seed=self.seed,
+            data_seed=self.seed,
+            bf16=supports_bf16(),
+            use_cpu=default_device().type == "cpu",
+            **{**COMMON_ARGUMENTS, **fields, **self.hub},
+        )
+
+
+def fit_autoencoder(vae: DiffLMModel, records: PreparedRecords, recipe: Recipe, run: Run) -> dict[str, Any]:
+    """
+    Trains the autoencoder in place, the first phase.
+
+    Returns:
+        `dict`: The record of the phase, for the model card.
+    """
+    fields = VAE_ARGUMENTS | recipe.vae
+    if "decoder_input_ids" in records.train.tensors:
+        # Logits over the vocabulary take most of the memory.
+        num_logits = records.train.tensors["decoder_input_ids"].shape[1] * vae.config.get_text_config().vocab_size
+        most = max(1, (CPU_BATCH_LOGITS if default_device().type == "cpu" else BATCH_LOGITS) // num_logits)
+        sizes = ("per_device_train_batch_size", "per_device_eval_batch_size")
+        fields |= {name: min(most, (COMMON_ARGUMENTS | fields)[name]) for name in sizes}
+    arguments = run.arguments(DiffLMTrainingArguments, "vae", fields)
+    if arguments.max_steps <= 0:
+        arguments.max_steps = max(recipe.min_steps, _steps_of_epochs(arguments, len(records.train)))
+    deadline = run.deadline
+    if deadline is not None and not (run.checkpoints("vae") / "best").is_dir():
+        # Between the phases, all records are encoded.
+        deadline -= _seconds_to_encode(vae, records.train, max_seconds=(deadline - time.monotonic()) / 60)
+        now = time.monotonic()
+        deadline = now + VAE_SHARE * (deadline - now)
+    is_short = _mean_length(records.train) < SHORT
+    with _eager_attention(vae) if arguments.bf16 and arguments.use_cpu and is_short else nullcontext():
+        trainer = DiffLMTrainer(
+            _same_weights(vae),
+            arguments,
+            grammar=records.processor.grammar,
+            train_dataset=records.train,
+            eval_dataset=records.validation,
+        )
+        record = _fit(trainer, "autoencoder", deadline)
+    vae.eval()
+    return record
+
+
+def fit_denoiser(
+    denoiser: DiffLMDenoiser,
+    scheduler: LatentEDMScheduler,
+    latents: list[TensorDataset],
+    recipe: Recipe,
+    run: Run,
+) -> dict[str, Any]:
+    """
+    Trains the denoiser in place on the latents for training and for validation, the second phase.
+
+    Returns:
+        `dict`: The record of the phase, for the model card.
+    """
+    train, validation = latents
+    arguments = run.arguments(LatentDiffusionTrainingArguments, "denoiser", recipe.denoiser)
+    if arguments.max_steps <= 0:
+        arguments.max_steps = _steps_of_epochs(arguments, len(train))
+    trainer = LatentDiffusionTrainer(
+        _same_weights(denoiser), arguments, scheduler, train_dataset=train, eval_dataset=validation
+    )
+    record = _fit(trainer, "latent diffusion", run.deadline)
+    denoiser.eval()
+    return record
+
+
+def _same_weights(model: torch.nn.Module) -> torch.nn.Module:
+    """The model for a trainer: accelerate gives what it prepares another `forward`, and leaves it there."""
+    return copy.copy(model)
+
+
+def _mean_length(dataset: TensorDataset) -> float:
+    ids = dataset.tensors["input_ids"]
+    return dataset.tensors.get("attention_mask", torch.ones_like(ids)).sum(1).float().mean().item()
+
+
+@contextmanager
+def _eager_attention(model: DiffLMModel) -> Iterator[None]:
+    """Within it, a model computes attention by plain products."""
+    parts = {name: getattr(model.config, name) for name in model.config.sub_configs}
+    given = {name: part._attn_implementation for name, part in parts.items() if part is not None}
+    given[""] = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(given)
+
+
+def _steps_of_epochs(arguments: TrainingArguments, num_records: int) -> int:
+    """Optimizer steps, of which epochs may be a fraction."""
+    batch_size = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    return max(1, int(arguments.num_train_epochs * -(-num_records // batch_size)))
+
+
+def _fit(trainer: Trainer, description: str, deadline: float | None) -> dict[str, Any]:
+    """
+    Trains to the end, the deadline, or where validation no longer improves, from the last checkpoint if there is one.
+    The trainer's model then has the best weights, which are also saved in the folder `best`: once that is there, the
+    phase is complete.
+
+    Returns:
+        `dict`: The record of the phase.
+    """
+    folder = Path(trainer.args.output_dir)
+    best, record = folder / "best", folder / "phase.json"
+    if best.is_dir():
+        weights = {name: weight for path in best.glob("*.safetensors") for name, weight in load_file(path).items()}
+        trained = {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
+        if lost := trained - weights.keys():
+            raise OSError(f"{best} lacks weights, such as {min(lost)}; delete that folder, and resume")
+        trainer.model.load_state_dict(weights, strict=False)  # those of a frozen base are there
+    else:
+        with no_progress_bars():
+            _train(trainer, description, deadline, folder)
+            record.write_text(json.dumps(summarize_phase(description, trainer), indent=2), encoding="utf-8")
+            save_whole(trainer.model, best)
+    return json.loads(record.read_text(encoding="utf-8"))
+
+
+def _train(trainer: Trainer, description: str, deadline: float | None, folder: Path) -> None:
+    args = trainer.args
+    # The Trainer writes its state after all else: a checkpoint that lacks it is one that was cut off.
+    states = {p.parent: TrainerState.load_from_json(p) for p in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}")}
+    checkpoint = max(states, key=lambda path: states[path].global_step, default=None)
+    if checkpoint is not None:
+        state = states[checkpoint]
+        if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
+            trainer.add_callback(Stopwatch(**state.stateful_callbacks["Stopwatch"]["args"]))
+            state.best_model_checkpoint = str(folder / f"checkpoint-{state.best_global_step}")
+            trainer.state = state
+            return trainer._load_best_model()
+        args.max_steps, args.logging_steps = state.max_steps, state.logging_steps
+    else:
+        num_evaluations = NUM_EVALUATIONS
+        if deadline is not None:
+            num_steps, num_evaluations = _plan(deadline, trainer)
+            args.max_steps = max(1, min(args.max_steps, num_steps))
+        # Evaluations, which checkpoints follow, fall on steps that log: no sums of losses are left over then.
+        args.logging_steps = -(-args.max_steps // (4 * num_evaluations))
+    args.eval_steps = args.save_steps = 4 * args.logging_steps
+    args.warmup_steps = min(args.warmup_steps, args.max_steps // 10)
+    trainer.pop_callback(ProgressCallback)
+    trainer.add_callback(LossProgressCallback(description))
+    trainer.add_callback(TensorBoardLog(folder.parents[1] / "logs" / folder.name))
+    trainer.add_callback(Stopwatch())
+    trainer.add_callback(EarlyStoppingCallback(EARLY_STOPPING_PATIENCE))
+    if deadline is not None:
+        trainer.add_callback(TimeLimit(deadline))
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+
+
+def _plan(deadline: float, trainer: Trainer, num_batches: int = 32) -> tuple[int, int]:
+    """
+    The steps that fit, and the validations between them. Measures, for a fifteenth of the time, without changing
+    anything.
+    """
+    args, moments = trainer.args, [(buffer, buffer.clone()) for buffer in trainer.model.buffers()]
+    max_seconds = (deadline - time.monotonic()) / 30
+    trainer.model.train()
+
+    def seconds_per_batch() -> float:
+        start, times = time.monotonic(), []
+        for batch in itertools.islice(loader, num_batches):
+            with trainer.accelerator.autocast():  # which training wraps the model in
+                loss = trainer.compute_loss(trainer.model, trainer._prepare_inputs(batch))
+            loss.backward()
+            loss.item()  # waits for an accelerator
+            times.append(time.monotonic() - start)
+            if times[-1] > max_seconds:
+                break
+        return times[-1] / len(times)
+
+    with torch.random.fork_rng():
+        loader = trainer.get_train_dataloader()
+        seconds_per_batch()  # the first time, each length of a batch takes longer
+        seconds = seconds_per_batch()
+    trainer.model.zero_grad()
+    for buffer, before in moments:
+        buffer.copy_(before)
+    step = (1.1 * seconds + 0.002) * args.gradient_accumulation_steps  # with the optimizer's part, and the Trainer's
+    # Without a backward pass, records take half of the time.
+    evaluation = seconds / 2 * len(trainer.eval_dataset) / args.train_batch_size
+    left = deadline - time.monotonic()
+    num_evaluations = max(1, min(NUM_EVALUATIONS, int(left / 4 / evaluation)))
+    return int((left - num_evaluations * evaluation) / step), num_evaluations
+
+
+def _seconds_to_encode(vae: DiffLMModel, records: TensorDataset, max_seconds: float) -> float:
+    """Measures for three times `max_seconds` at most."""
+    order = torch.randperm(len(records), generator=torch.Generator().manual_seed(0))
+    begin = time.monotonic()
+    for size in (8, 16, 32, 64, 128, 256):  # the first ones take longer
+        start = time.monotonic()
+        encode_latents(vae, TensorDataset(**records[order[:size]]))
+        end = time.monotonic()
+        if end - begin > max_seconds:
+            break
+    return (end - start) * len(records) / min(size, len(records))

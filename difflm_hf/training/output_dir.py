@@ -1,0 +1,75 @@
+"""The folder of a run: whose it is, and that what can be loaded from it is complete."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ..hub.cards import model_card
+from ..pipeline_difflm import DiffLMPipeline
+from ..utils import atomic_write
+from .prepare import PreparedRecords
+from .summary import fingerprint_records
+
+
+def check_output_dir(output_dir: Path, resume: bool) -> None:
+    """Raises a `ValueError` for a folder that holds anything, unless a run in it is to be resumed."""
+    if output_dir.exists() and any(output_dir.iterdir()) and not resume:
+        raise ValueError(f"{output_dir} is not empty; choose another folder, delete it, or resume the run in it")
+
+
+def claim_output_dir(output_dir: Path, arguments: dict[str, Any], records: PreparedRecords) -> None:
+    """
+    Writes what the checkpoints in a folder are of, or compares it with what they were of.
+
+    Args:
+        output_dir (`Path`): The folder.
+        arguments (`dict`): Those of the run, as plain values.
+        records ([`PreparedRecords`]): Its records.
+
+    Raises:
+        `ValueError`: when the folder holds another run.
+    """
+    codec = json.dumps(records.processor.codec.to_dict(), default=str)
+    run = {name: value for name, value in arguments.items() if name != "max_minutes"}
+    run |= {"data": fingerprint_records(records.table), "schema": hashlib.sha256(codec.encode()).hexdigest()}
+    run = json.loads(json.dumps(run))  # as it will be read
+    path = output_dir / "checkpoints" / "run.json"
+    if path.exists():
+        given = json.loads(path.read_text(encoding="utf-8"))
+        for name, value in run.items():
+            if given.get(name) != value:
+                raise ValueError(
+                    f"{output_dir} holds a run with {name}={given.get(name)!r}, which {value!r} cannot go on with; "
+                    "resume with the same data and arguments, or train into another folder"
+                )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+
+
+def save_pipeline(pipeline: DiffLMPipeline, output_dir: Path) -> None:
+    """Saves beside the final place first, and model_index.json last, so that what can be loaded is complete."""
+    temporary = output_dir / "complete"
+    shutil.rmtree(temporary, ignore_errors=True)
+    save_whole(pipeline, temporary)
+    model_card(pipeline).save(temporary / "README.md")
+    (output_dir / "model_index.json").unlink(missing_ok=True)
+    for path in sorted(temporary.iterdir(), key=lambda path: path.name == "model_index.json"):
+        target = output_dir / path.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        os.replace(path, target)
+    temporary.rmdir()
+
+
+def save_whole(component: Any, folder: Path) -> None:
+    """Saves a component so that its folder appears only when it is complete."""
+    temporary = folder.with_name(f".{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    component.save_pretrained(temporary)
+    os.replace(temporary, folder)

@@ -1,0 +1,151 @@
+"""Records → schema → processor → the tensors that training takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from ..batches import TensorDataset
+from ..latents import to_dataset
+from ..processing_difflm import DiffLMProcessor
+from ..records import RecordSchema, read_table
+from ..records.readers import OPTIONAL
+from .arguments import DataArguments
+
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass
+class PreparedRecords:
+    """
+    What [`prepare_records`] makes of data.
+
+    Args:
+        processor ([`DiffLMProcessor`]): Fitted to all records.
+        table (`pandas.DataFrame`): All records, in the order in which they were given.
+        train, validation ([`TensorDataset`]): The two parts, encoded; the same one where nothing is left to hold out.
+        num_validation (`int`): Records that are held out.
+        num_dropped (`int`): Records that were left out, as they were too long.
+    """
+
+    processor: DiffLMProcessor
+    table: pd.DataFrame
+    train: TensorDataset
+    validation: TensorDataset
+    num_validation: int
+    num_dropped: int
+
+    def longest(self, name: str) -> int:
+        """Columns of the longest record in a tensor of that name."""
+        return max(part.tensors[name].shape[1] for part in (self.train, self.validation))
+
+
+def prepare_records(
+    data: Any,
+    validation: Any = None,
+    schema: RecordSchema | None = None,
+    args: DataArguments | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    encoder_tokenizer: PreTrainedTokenizerBase | None = None,
+    seed: int = 0,
+) -> PreparedRecords:
+    """
+    Reads records, fits a processor to them, leaves out those that are not to be learnt from, and encodes the others.
+
+    Schema and codec are fitted to training and validation records together, so that both can be encoded.
+
+    Args:
+        data, validation, schema, seed: Those of [`train`].
+        args ([`DataArguments`], *optional*): How to take the records.
+        tokenizer, encoder_tokenizer (`PreTrainedTokenizerBase`, *optional*): Those of pretrained LMs.
+
+    Raises:
+        `ValueError`: for records that cannot be learnt from. The message names column and value.
+    """
+    args = DataArguments() if args is None else args
+    table, order, num_train = _split(read_table(data), validation, seed)
+    is_inferred = schema is None
+    schema = RecordSchema.infer(table, args.categorical) if is_inferred else schema
+    table = schema.conform(table)
+    drops_overlong = args.overlong == "drop"
+    settings = (tokenizer, encoder_tokenizer, args.max_length, args.min_category_count, args.key_order, drops_overlong)
+    num_rare, num_dropped = 0, 0
+    while True:
+        kept = np.ones(len(table), bool)
+        if args.min_category_count > 1:
+            schema, kept = schema.without_rare_categories(table, args.min_category_count)
+            num_rare += int((~kept).sum())
+        if kept.all():
+            processor = DiffLMProcessor.from_records(table, schema, *settings)
+            if drops_overlong:
+                kept = ~processor.too_long(table)
+                num_dropped += int((~kept).sum())
+        if kept.all():
+            break
+        # Anew, as nothing of what is left out is to be learnt: neither its words nor its bounds.
+        table, order, num_train = _keep(kept, table, order, num_train)
+        if len(table) == 0:
+            raise ValueError(f"no record takes at most max_length={args.max_length} tokens; raise it")
+        schema = _narrowed(schema, table) if is_inferred else schema
+    if num_rare:
+        logger.warning(f"{num_rare} records have categories of fewer than {args.min_category_count}, and are left out")
+    if num_dropped:
+        logger.warning(f"{num_dropped} records take more than {args.max_length} tokens, and are left out")
+    if num_train == 0 and validation is not None:
+        raise ValueError("all records but those for validation are left out; raise max_length, or give more")
+    num_train = num_train or len(order)
+    _ = processor.grammar  # says what it cannot do before hours of training
+    # Encoded in the order in which they were given, which errors tell.
+    encoded = to_dataset(processor, table)
+    is_split = num_train < len(order)  # else nothing is left to hold out
+    parts = (order[:num_train], order[num_train:]) if is_split else (order, order)
+    train, held_out = (TensorDataset(**encoded[torch.from_numpy(part)]) for part in parts)
+    return PreparedRecords(processor, table, train, held_out, len(order) - num_train, num_dropped)
+
+
+def _split(table: pd.DataFrame, validation: Any, seed: int) -> tuple[pd.DataFrame, np.ndarray, int]:
+    """All records, the order to take them in, and how many of those are for training; the others are held out."""
+    if validation is None and len(table) != 1:
+        order = np.random.default_rng(seed).permutation(len(table))
+        size = min(2000, max(1, len(table) // 10))
+        return table, np.roll(order, -size), len(table) - size
+    validation = table if validation is None else read_table(validation)  # of a single record, that record
+    for name, part in (("table", table), ("validation table", validation)):
+        if len(part) == 0:
+            raise ValueError(f"the {name} has no rows")
+    odd = sorted(map(str, set(table.columns) ^ set(validation.columns)))
+    if odd and OPTIONAL in table.attrs and OPTIONAL in validation.attrs:
+        # Objects of JSON may lack keys, and all of a part may lack the same one.
+        table, validation = (
+            part.assign(**{name: None for name in odd if name not in part}) for part in (table, validation)
+        )
+        table.attrs[OPTIONAL] = [*table.attrs[OPTIONAL], *odd]
+    elif odd:
+        raise ValueError(f"column {odd[0]!r} is in only one of data and validation; both need the same columns")
+    both = pd.concat([table, validation], ignore_index=True)
+    both.attrs[OPTIONAL] = sorted({name for part in (table, validation) for name in part.attrs.get(OPTIONAL, ())})
+    return both, np.arange(len(both)), len(table)
+
+
+def _keep(
+    mask: np.ndarray, table: pd.DataFrame, order: np.ndarray, num_train: int
+) -> tuple[pd.DataFrame, np.ndarray, int]:
+    """What [`_split`] returns, of some of the records."""
+    is_kept = mask[order]
+    positions = np.cumsum(mask) - 1
+    return table[mask], positions[order[is_kept]], int(is_kept[:num_train].sum())
+
+
+def _narrowed(schema: RecordSchema, table: pd.DataFrame) -> RecordSchema:
+    """A schema that was inferred, with the bounds of what is left of the records: they tell of these, too."""
+    # A dtype lists categories that no record has any longer.
+    used = {name: table[name].cat.remove_unused_categories() for name in table.select_dtypes("category")}
+    left = RecordSchema.infer(table.assign(**used), [f.name for f in schema if f.type == "category"])
+    return RecordSchema([left[f.name] if left[f.name].type == f.type else f for f in schema])
