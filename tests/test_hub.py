@@ -106,7 +106,7 @@ def no_faults_are_left(hub) -> Iterator[None]:
 def run(hub: HubServer, function: Callable, *args, **kwargs) -> Any:
     """What the function returns in a new process, with empty caches unless `home` is given."""
     code = f"import json, test_hub; print(); print(json.dumps(test_hub.{function.__name__}(*{args!r})))"
-    return json.loads(hub.run_python(code, timeout=600, OMP_NUM_THREADS="1", **kwargs).splitlines()[-1])
+    return json.loads(hub.run_python(code, timeout=600, **kwargs).splitlines()[-1])
 
 
 def api(hub: HubServer) -> HfApi:
