@@ -324,7 +324,7 @@ def test_modules_are_those_of_inference():
     assert not [
         name
         for name in code_modules()
-        if name.removeprefix("difflm_hf_").startswith(("training", "evaluation", "hub_cards", "commands", "cli"))
+        if name.removeprefix("difflm_hf_").startswith(("training", "evaluation", "hub_cards", "commands"))
     ]
 
 
