@@ -177,7 +177,8 @@ class DiffLMPipeline(BlockwisePipeline):
             include_base_weights (`bool`, defaults to `False`):
                 Push the weights of a frozen base LM too, rather than its name and commit.
             allow_rare_categories (`bool`, defaults to `False`):
-                Publish the names of categories of fewer than 10 records, and all of the vocabulary of texts.
+                Publish the categories, and the numbers that are listed one by one, of fewer than 10 records, and all
+                of the vocabulary of texts.
             max_shard_size (`int` or `str`, *optional*): Bytes of a file of weights.
             kwargs (*optional*):
                 `private`, `token`, `revision`, `create_pr`, `commit_message` and `commit_description` of

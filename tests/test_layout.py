@@ -18,11 +18,11 @@ FLOORS = [
     ["utils"],
     ["hub.upload", "hub.mixin"],
     ["records"],
-    ["configuration_difflm", "cache", "injection", "posterior", "lora", "base_model"],
+    ["configuration_difflm", "cache", "float32_buffers", "injection", "posterior", "lora", "base_model"],
     ["denoiser", "scheduling_latent_edm"],
     ["sampling", "pretrained_model", "modeling_latent_lm", "modeling_difflm"],
     ["processing_difflm"],
-    ["batches", "latents"],
+    ["batches", "latents", "callbacks"],
     ["evaluation"],
     ["hub.loading", "hub.remote_code", "hub.cards", "hub.publishing"],
     ["blocks", "pipeline_difflm", "record_generation", "evaluation.latents"],
@@ -42,6 +42,11 @@ def name_of(path: Path) -> str:
 
 # `evaluate` loads each of its modules as a script.
 FILES = {name_of(path): path for path in sorted(ROOT.rglob("*.py")) if "modules" not in path.parts}
+
+
+def packages_of(name: str) -> set[str]:
+    parts = name.split(".")
+    return {".".join(parts[:k]) for k in range(len(parts))}
 
 
 def is_for_types(node: ast.AST) -> bool:
@@ -69,8 +74,9 @@ def imports_of(name: str, inside_functions: bool) -> set[str]:
             visit(child, depth + is_function)
 
     visit(ast.parse(path.read_text(encoding="utf-8")), 0)
-    parents = {".".join(other.split(".")[:k]) for other in found for k in range(other.count(".") + 1)}
-    return (found | parents) - {name}
+    # What is imported brings the packages that it is in; those that the module itself is in are there already.
+    around = packages_of(name)
+    return (found | {package for other in found for package in packages_of(other)} - around) - {name}
 
 
 def floor_of(name: str) -> int:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 
 console = Console(stderr=True)
-RARE_HELP = "Publish the names of categories of fewer than 10 records, and all of the vocabulary of texts."
+RARE_HELP = "Publish categories and listed numbers of fewer than 10 records, and all of the vocabulary of texts."
 
 
 def say(message: str) -> None:

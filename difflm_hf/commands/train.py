@@ -42,7 +42,7 @@ def train(
     key_order: Annotated[str, typer.Option(help="Of JSON records in training: schema or shuffled.")] = "schema",
     max_minutes: Annotated[float | None, typer.Option(help="Time for training, in minutes.")] = None,
     min_category_count: Annotated[
-        int, typer.Option(help="Leave out records with rarer categories, whose names would be in the model's files.")
+        int, typer.Option(help="Leave out records with rarer categories; their names would be in the model's files.")
     ] = 1,
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on where a run into OUTPUT_DIR was cut off.")] = False,

@@ -19,7 +19,7 @@ from PIL import Image
 
 from ..evaluation.report.summary import HEADINGS, METRICS, SECTIONS, summarize
 from ..processing_difflm import MIN_CATEGORY_COUNT
-from ..records import RecordSchema
+from ..records import RecordCodec, RecordSchema
 
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ def model_card(
         hardware=_hardware(training.get("hardware") or {}),
         few_records=MIN_CATEGORY_COUNT,
         rare_columns=_rare_columns(training.get("columns") or pipeline.processor.schema.to_dict()),
+        rare_numbers=_rare_numbers(pipeline.processor.codec),
         **_evaluation_context(scores, evaluation, include_data_plots),
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}")
@@ -329,6 +330,13 @@ def _rare_columns(columns: Sequence[Mapping[str, Any]]) -> list[str] | None:
     if not columns or None in rarest.values():
         return None
     return [name for name, count in rarest.items() if count < MIN_CATEGORY_COUNT]
+
+
+def _rare_numbers(codec: RecordCodec) -> list[str]:
+    """Columns of numbers that are listed one by one, with one of few records, or of a number that is not known."""
+    return [
+        name for name, count in codec.rarest.items() if codec.schema[name].is_numeric and count < MIN_CATEGORY_COUNT
+    ]
 
 
 def _render(template: str, **context: Any) -> str:

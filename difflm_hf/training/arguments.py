@@ -32,8 +32,8 @@ class DataArguments:
             That of JSON records in training: that of the schema, which inference takes from the data, or `"shuffled"`.
         min_category_count (`int`, defaults to 1):
             Leave out records with categories of fewer records than this: the schema, which is a part of the model,
-            names all categories, and so may give people away. Pieces of text that fewer records have get no id in the
-            vocabulary.
+            names all categories, and so may give people away. Numbers and pieces of text that fewer records have get
+            no token of their own.
 
     Raises:
         `ValueError`: for a value that is none of those.
@@ -117,7 +117,8 @@ class HubArguments:
         include_base_weights (`bool`, defaults to `False`):
             Push the weights of a frozen base LM too, rather than its name and commit.
         allow_rare_categories (`bool`, defaults to `False`):
-            Publish the names of categories of fewer than 10 records, and all of the vocabulary of texts.
+            Publish the categories, and the numbers that are listed one by one, of fewer than 10 records, and all of
+            the vocabulary of texts.
     """
 
     hub_model_id: str | None = field(default=None, metadata={"help": "The repository."})

@@ -62,8 +62,8 @@ def build_row_model(processor: DiffLMProcessor, recipe: Recipe, injection: str =
     """
     codec = processor.codec
     tokens = {
-        "vocab_size": codec.vocab_size,
-        "max_position_embeddings": codec.max_length + 64,  # room for virtual tokens
+        "vocab_size": len(processor.tokenizer),
+        "max_position_embeddings": processor.model_config().max_record_length + 64,  # room for virtual tokens
         "bos_token_id": processor.tokenizer.bos_token_id,
         "eos_token_id": processor.tokenizer.eos_token_id,
         "pad_token_id": processor.tokenizer.pad_token_id,
