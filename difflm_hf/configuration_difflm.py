@@ -26,7 +26,7 @@ class DiffLMConfig(PreTrainedConfig):
         injection_initializer_range (`float`, *optional*):
             Standard deviation of the weights that the map from z starts with. Defaults to the causal LM's own
             `initializer_range`.
-        posterior (`str`, defaults to `"standardized"`):
+        posterior (`str`, defaults to `"linear"`):
             The map from the encoder's mean-pooled state to q(z|x): `"linear"`, or `"standardized"` for records whose
             states are much alike, such as documents.
         freeze_decoder (`bool`, defaults to `False`): Leave the causal LM as it is; train encoder and injection only.
@@ -69,7 +69,7 @@ class DiffLMConfig(PreTrainedConfig):
         num_latent_tokens: int = 4,
         num_prefix_tokens: int = 8,
         injection_initializer_range: float | None = None,
-        posterior: str = "standardized",
+        posterior: str = "linear",
         freeze_decoder: bool = False,
         base_model: str | None = None,
         base_revision: str | None = None,

@@ -85,6 +85,12 @@ class DiffLMDenoiser(Float32Buffers, PushToHubMixin, ModelMixin, ConfigMixin):
         self.register_buffer("latent_mean", torch.zeros(latent_size, dtype=torch.float32))
         self.register_buffer("latent_std", torch.ones(latent_size, dtype=torch.float32))
 
+    @classmethod
+    def from_pretrained(cls, *args, low_cpu_mem_usage: bool | None = None, **kwargs) -> DiffLMDenoiser:
+        """As `ModelMixin.from_pretrained`, whatever `low_cpu_mem_usage`: the model is small."""
+        # For a model with parts that stay in float32, diffusers refuses False.
+        return super().from_pretrained(*args, **kwargs)
+
     def save_config(self, *args, **kwargs) -> None:
         name = self.config.get("_name_or_path", "")
         self.register_to_config(_name_or_path="")  # a path of this machine says nothing elsewhere

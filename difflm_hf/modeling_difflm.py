@@ -138,8 +138,8 @@ class DiffLMModel(DiffLMPreTrainedModel):
             quantization_config (`QuantizationConfigMixin`, *optional*):
                 Loads the frozen causal LM in fewer bits: a `BitsAndBytesConfig`, say, where bitsandbytes is installed.
             kwargs (*optional*):
-                Further fields of [`DiffLMConfig`], whose `injection_initializer_range` is 0.3/√d_z if not given, but
-                for `injection="input_embed"`.
+                Further fields of [`DiffLMConfig`]. Not given, `posterior` is `"standardized"`, and
+                `injection_initializer_range` 0.3/√d_z, but for `injection="input_embed"`.
 
         Raises:
             `ValueError`: for LoRA layers or quantization of a causal LM that is not frozen.
@@ -172,6 +172,7 @@ class DiffLMModel(DiffLMPreTrainedModel):
             kwargs["base_model"] = os.path.abspath(decoder) if is_folder else decoder
             # The commit, unless the Hub was out of reach and the revision came from the cache.
             kwargs["base_revision"] = None if is_folder else getattr(revision, "resolved", revision)
+        kwargs.setdefault("posterior", "standardized")
         config = DiffLMConfig(decoder_config=lm.config, freeze_decoder=freeze_decoder, **kwargs)
         if "injection_initializer_range" not in kwargs:
             config.injection_initializer_range = document_initializer_range(config.latent_size, config.injection)

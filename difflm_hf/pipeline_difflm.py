@@ -297,7 +297,7 @@ class DiffLMPipeline(BlockwisePipeline):
         Samples latents z from the denoiser.
 
         Returns:
-            `torch.Tensor` of shape `(num_latents, latent_size)`, on the device of the denoiser.
+            `torch.Tensor` of shape `(num_latents, latent_size)`, float32, on the device of the denoiser.
         """
         # Components may be on different devices, and `self.device` is that of one of them.
         device = self.denoiser.device
@@ -311,7 +311,7 @@ class DiffLMPipeline(BlockwisePipeline):
             latents = scheduler.step(output, timestep, latents, generator=generator).prev_sample
             if callback_on_step_end is not None:
                 latents = callback_on_step_end(self, step, timestep, {"latents": latents}).get("latents", latents)
-        return self.denoiser.denormalize_latents(latents).to(self.vae.dtype)
+        return self.denoiser.denormalize_latents(latents)
 
     def decode_latents(
         self,

@@ -125,6 +125,7 @@ def test_moments_stay_in_float32(tmp_path):
         copy.deepcopy(model).to(torch.bfloat16),
         Pipeline(copy.deepcopy(model)).to(torch.bfloat16).denoiser,
         DiffLMDenoiser.from_pretrained(tmp_path / "float32", dtype=torch.bfloat16),
+        DiffLMDenoiser.from_pretrained(tmp_path / "float32", dtype=torch.bfloat16, low_cpu_mem_usage=False),
     ):
         assert cast.dtype == torch.bfloat16
         assert (cast.latent_mean.dtype, cast.latent_std.dtype) == (torch.float32, torch.float32)

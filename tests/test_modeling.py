@@ -83,8 +83,7 @@ def record_model(tiny_model):
     """A model of records with `RANGES`."""
 
     def make(**fields):
-        ranges = {"position_ranges": RANGES, "num_texts": 2, "max_record_length": 14}
-        fields = {**ranges, "posterior": "linear", **fields}
+        fields = {"position_ranges": RANGES, "num_texts": 2, "max_record_length": 14, **fields}
         return tiny_model(**fields)
 
     return make
@@ -115,7 +114,7 @@ class TestArchitectures:
 
     @covering_array(0)
     def test_training(self, tiny_model, ids, decoder, injection):
-        model = tiny_model(decoder, injection=injection).train()
+        model = tiny_model(decoder, injection=injection, posterior="standardized").train()
         model.to_posterior.standardization.eval()  # whose moments would move
 
         def loss():
@@ -423,7 +422,7 @@ class TestModel:
 
         outputs = model(ids)
         outputs.loss.backward()
-        for name, parameter in model.encoder.named_parameters():
+        for name, parameter in model.named_parameters():
             assert parameter.grad is not None and parameter.grad.any(), name
 
         model.save_pretrained(tmp_path)
@@ -499,7 +498,7 @@ class TestModel:
         torch.testing.assert_close(freed.kl_loss, outputs.kl_loss)
 
     def test_free_bits_cost_and_teach_nothing(self, tiny_model, ids):
-        model = tiny_model()
+        model = tiny_model(posterior="standardized")
         loss = model(ids, beta=7.0, free_bits=100.0).loss
         torch.manual_seed(0)
         model.zero_grad()
@@ -929,7 +928,7 @@ class TestMovingStandardization:
         assert all(standardization(torch.randn(1, 2)).isfinite().all() for _ in range(3))
 
     def test_moments_are_saved(self, tiny_model, ids, tmp_path):
-        model = tiny_model().train()
+        model = tiny_model(posterior="standardized").train()
         model(ids)
         model.eval().save_pretrained(tmp_path)
         again = DiffLMModel.from_pretrained(tmp_path)

@@ -63,8 +63,8 @@ def load_vae_with_base(
     folder: Path, base_model: str | os.PathLike | None, kwargs: dict[str, Any]
 ) -> dict[str, DiffLMModel]:
     """
-    The VAE of a pipeline whose base LM is elsewhere, by the pipeline's `kwargs`; none where there is no such base.
-    diffusers, which would load it, hands on neither a token nor a cache.
+    The autoencoder of a pipeline whose base LM is elsewhere, by the pipeline's `kwargs`; none where there is no such
+    base. diffusers, which would load it, hands on neither a token nor a cache.
     """
     if base_model is None and DiffLMConfig.from_pretrained(folder / "vae").base_model is None:
         return {}

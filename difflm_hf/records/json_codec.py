@@ -1,4 +1,4 @@
-"""The JSON codec: a record as one line of JSON, for language models with a vocabulary of their own."""
+"""The JSON codec: a record as one line of JSON, for causal LMs with a vocabulary of their own."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class JSONCodec(DocumentCodec):
         Parses records.
 
         Args:
-            texts (`list[str]`): What a language model wrote.
+            texts (`list[str]`): What a causal LM wrote.
 
         Returns:
             The valid records as a `pandas.DataFrame` with the columns and dtypes of the schema, and a mask of shape

@@ -41,7 +41,7 @@ class TextCodec(DocumentCodec):
         Takes texts for records.
 
         Args:
-            texts (`list[str]`): What a language model wrote.
+            texts (`list[str]`): What a causal LM wrote.
 
         Returns:
             The valid records as a `pandas.DataFrame`, and a mask of shape `(len(texts),)` that says which texts they

@@ -26,7 +26,7 @@ class Recipe:
         denoiser (`dict`): Fields of [`LatentDiffusionTrainingArguments`].
         lora (`dict`): Fields of `peft.LoraConfig`, where a pretrained LM gets such layers.
         latent_size, num_latent_tokens (`int`, defaults to 8 and 1): Of the latents.
-        min_steps (`int`, defaults to 600): Steps of the VAE where `num_train_epochs` are fewer.
+        min_steps (`int`, defaults to 600): Steps of the autoencoder where `num_train_epochs` are fewer.
     """
 
     decoder_config: dict[str, Any]
