@@ -45,10 +45,10 @@ def generate(
     """Generate records with a trained model."""
     import torch
 
+    from ..blocks import write_shards
     from ..hub.datasets import push_dataset
     from ..pipeline_difflm import DiffLMPipeline
     from ..records import write_table
-    from ..shards import write_shards
     from ..utils import default_device, default_dtype, no_progress_bars
 
     if profile == (output is not None or push_to_hub is not None):
