@@ -15,6 +15,7 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from .results import load_result, save_result
 from .tables import LOG_TARGET
 
 
+NUM_STARTS = 5
 COLUMNS = {
     "c2st": "C2ST",
     "mle": "MLE",
@@ -83,14 +85,37 @@ def score(data: Path, output: Path, seed: int) -> dict[str, float]:
     }
 
 
+def start_seconds(tree: Path) -> dict[str, float]:
+    """Seconds that the package and the command take to start, at best of several tries."""
+    commands = {"import difflm_hf": ["-c", "import difflm_hf"], "difflm --help": ["-m", "difflm_hf", "--help"]}
+    seconds = {}
+    for name, command in {"python": ["-c", ""], **commands}.items():
+        tries = []
+        for _ in range(NUM_STARTS):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *command], cwd=tree, check=True, stdout=subprocess.DEVNULL)
+            tries.append(time.perf_counter() - start)
+        seconds[name] = min(tries)
+    return seconds
+
+
 def commits_section() -> str:
     """The page's passage on the last change of the code that was measured."""
+    results = load_result("commits")
     rows = []
-    for dataset, sides in load_result("commits").items():
-        for side in ("before", "after") if dataset != "versions" else ():
+    for dataset in sorted(results.keys() - {"versions", "start"}):
+        sides = results[dataset]
+        for side in ("before", "after"):
             runs = [run for seed, run in sides[side].items() if seed != "commit"]
             rows.append([dataset, f"{side} ({sides[side]['commit']})", *(_interval(runs, name) for name in COLUMNS)])
-    return to_table(["table", "code", *COLUMNS.values()], rows)
+    starts = [[side, *(f"{s:.2f} s" for s in seconds.values())] for side, seconds in results["start"].items()]
+    return "\n\n".join(
+        [
+            to_table(["table", "code", *COLUMNS.values()], rows),
+            "What it takes to start, Python itself included, at best of several tries:",
+            to_table(["code", *results["start"]["after"]], starts),
+        ]
+    )
 
 
 def _interval(runs: list[dict[str, float]], name: str) -> str:
@@ -110,6 +135,7 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, default=Path("benchmark-models"))
     args = parser.parse_args()
     trees = {side: checkout(getattr(args, side), args.work_dir / "commits") for side in ("before", "after")}
+    save_result("commits", {"start": {side: start_seconds(tree) for side, tree in trees.items()}})
     for dataset in args.datasets:
         figures = load_result("commits").get(dataset, {})
         for seed in args.seeds:
