@@ -47,13 +47,29 @@ def collate_records(examples: Mapping[str, torch.Tensor] | Sequence[Mapping[str,
     Returns:
         `dict[str, torch.Tensor]`, each with `batch_size` rows, without columns in which all records are padding.
     """
-    if not isinstance(examples, Mapping):
-        columns = {name: [torch.as_tensor(example[name]) for example in examples] for name in examples[0]}
-        examples = {
+    if isinstance(examples, Mapping):
+        return trim_padding(examples)
+    columns = {name: _to_tensors(name, [example[name] for example in examples]) for name in examples[0]}
+    for prefix in ("", "decoder_"):
+        rows, mask = columns.get(f"{prefix}input_ids", []), f"{prefix}attention_mask"
+        if mask not in columns and len({len(row) for row in rows}) > 1:
+            columns[mask] = [torch.ones_like(row) for row in rows]  # else padding would be read
+    return trim_padding(
+        {
             name: pad_sequence(rows, batch_first=True, padding_value=PADDING.get(name, 0))
             for name, rows in columns.items()
         }
-    return trim_padding(examples)
+    )
+
+
+def _to_tensors(name: str, rows: list[Any]) -> list[torch.Tensor]:
+    try:
+        return [torch.as_tensor(row) for row in rows]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"column {name!r} of the dataset holds {rows[0]!r}, which is no tensor; drop it by "
+            f"dataset.remove_columns({name!r})"
+        ) from error
 
 
 def trim_padding(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -144,10 +144,10 @@ class BlockwisePipeline(DiffusionPipeline):
             ("num_inference_steps", num_inference_steps),
             ("batch_size", batch_size if batch_size is not None else 1),
         ):
-            if not isinstance(value, Integral) or value < 1:
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}={value!r} is not a positive integer")
-        if temperature < 0:
-            raise ValueError(f"temperature={temperature} is negative; 0 is greedy, 1 the model's own distribution")
+        if not temperature >= 0:
+            raise ValueError(f"temperature={temperature} is not 0 or more; 0 is greedy, 1 the model's distribution")
         if not 0 < top_p <= 1:
             raise ValueError(f"top_p={top_p} is not in (0, 1]")
         if output_type not in get_args(OutputType):

@@ -219,11 +219,11 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         )
         if rare:
             name = min(rare, key=rare.get)
+            least = f"{rare[name]} records have" if rare[name] else "none, or an unknown number of records, have"
             raise ValueError(
-                "the schema names all categories, and of nested values keys and strings, and the compact codec all "
-                "numbers of columns that have few, and so they may give people away: "
-                f"the rarest of column {name!r} has {rare[name]}, and columns with any of fewer than {min_count} "
-                f"records are {list(rare)}; {ways}"
+                f"columns {list(rare)} have values of fewer than {min_count} records, which the processor's files "
+                "name one by one (categories, keys and strings of nested values, numbers of columns that have few), "
+                f"and so may give people away: {least} the rarest of column {name!r}; {ways}"
             )
         texts = [f.name for f in self.schema if f.type in ("text", "json")]
         if self.min_text_count is not None and texts and self.min_text_count < min_count:

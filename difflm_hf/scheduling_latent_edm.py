@@ -48,7 +48,15 @@ def initial_std(scheduler: SchedulerMixin) -> float:
 
     Returns:
         `float`.
+
+    Raises:
+        `ValueError`: for a scheduler that is none of EDM.
     """
+    if "sigma_data" not in scheduler.config:
+        raise ValueError(
+            f"{type(scheduler).__name__} is no scheduler of EDM, whose preconditioning the denoiser is trained with; "
+            "take LatentEDMScheduler, EDMDPMSolverMultistepScheduler or EDMEulerScheduler"
+        )
     return math.hypot(scheduler.sigmas[0].item(), scheduler.config.sigma_data)
 
 

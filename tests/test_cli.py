@@ -393,7 +393,7 @@ def test_damaged_model(error_of, content, model, tmp_path):
     ("option", "value", "message"),
     [
         ("--num-records", 0, "num_records=0 is not a positive integer"),
-        ("--temperature", -1, "temperature=-1.0 is negative"),
+        ("--temperature", -1, "temperature=-1.0 is not 0 or more"),
         ("--top-p", 0, "top_p=0.0 is not in (0, 1]"),
         ("--num-inference-steps", 0, "num_inference_steps=0 is not a positive integer"),
     ],

@@ -131,6 +131,23 @@ def test_importing_the_package_loads_no_library():
     assert "difflm_hf.pipeline_difflm" in modules_after("from difflm_hf import DiffLMPipeline")
 
 
+def test_modules_are_found_as_attributes():
+    code = "import difflm_hf\nassert difflm_hf.records.RecordSchema and difflm_hf.pipeline_difflm.DiffLMPipeline"
+    assert "difflm_hf.records.schema" in modules_after(code)
+
+
+def test_names_are_found_by_several_threads_at_once():
+    code = """
+from threading import Thread
+import difflm_hf
+found = []
+names = ("DiffLMPipeline", "DiffLMModel", "train", "LatentEDMScheduler")
+threads = [Thread(target=lambda name: found.append(getattr(difflm_hf, name)), args=(name,)) for name in names]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
+assert len(found) == len(names)"""
+    assert "difflm_hf.training" in modules_after(code)
+
+
 def test_importing_the_metrics_loads_no_models():
     loaded = modules_after("from difflm_hf.evaluation import classifier_two_sample_test")
     assert not {"torch", "difflm_hf.pipeline_difflm", "difflm_hf.training"} & loaded

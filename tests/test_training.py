@@ -45,7 +45,7 @@ from difflm_hf.batches import collate_records, record_lengths
 from difflm_hf.callbacks import LossProgressCallback
 from difflm_hf.latents import encode_latents, to_dataset
 from difflm_hf.records import write_table
-from difflm_hf.training import DOCUMENT_RECIPES, RECIPES, TensorDataset
+from difflm_hf.training import DOCUMENT_RECIPES, RECIPES, Recipe, TensorDataset
 
 
 EARLY_STOPPING_PATIENCE = 5
@@ -265,8 +265,10 @@ def test_max_minutes_is_not_for_validation(tmp_path, monkeypatch):
     assert len(scalars(tmp_path / "model" / "logs" / "vae")["eval_bound"]) <= 6
 
 
-def test_max_minutes_is_over_at_once(tmp_path):
-    pipe = train(make_table(60), tmp_path / "model", recipe="tiny", max_minutes=0)
+def test_max_minutes_is_over_at_once(tmp_path, caplog):
+    with caplog.at_level("WARNING", "difflm_hf"):
+        pipe = train(make_table(60), tmp_path / "model", recipe="tiny", max_minutes=0)
+    assert "only 1 of the 64 steps of the autoencoder fit into the time" in caplog.text
     assert len(scalars(tmp_path / "model" / "logs" / "vae")["eval_bound"]) == 1
     assert len(pipe(2).records) == 2
 
@@ -310,6 +312,11 @@ def test_best_checkpoint_and_early_stopping(tmp_path):
     assert all(map(torch.equal, *(model.state_dict().values() for model in saved)))
 
 
+def misspelled(group: str, name: str) -> Recipe:
+    """The tiny recipe with one field more in a group of its fields."""
+    return dataclasses.replace(RECIPES["tiny"], **{group: getattr(RECIPES["tiny"], group) | {name: 1}})
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -320,12 +327,41 @@ def test_best_checkpoint_and_early_stopping(tmp_path):
         ({"data": pd.DataFrame()}, "the table has no columns"),
         ({"data": make_table().iloc[:0]}, "the table has no rows"),
         ({"data": []}, "the table has no columns"),
+        ({"recipe": 3}, "recipe=3 is not one of 'small'.*nor a Recipe"),
+        ({"recipe": misspelled("decoder_config", "n_embed")}, "decoder_config of the recipe has 'n_embed'"),
+        ({"recipe": misspelled("encoder_config", "nope")}, "encoder_config of the recipe has 'nope'"),
+        ({"recipe": DOCUMENT_RECIPES["tiny"]}, "which GPT2Config does not know; recipes of rows start from RECIPES"),
+        ({"recipe": misspelled("denoiser_config", "nope")}, "denoiser_config of the recipe: .*nope"),
+        ({"recipe": misspelled("vae", "nope")}, "vae of the recipe: .*nope"),
+        ({"recipe": misspelled("denoiser", "nope")}, "denoiser of the recipe: .*nope"),
+        ({"recipe": misspelled("vae", "beta_schedule")}, "beta_schedule=1 is not one of"),
+        ({"categorical": "color"}, "categorical='color' is one name"),
+        ({"max_length": "10"}, "max_length='10' is not a positive integer"),
+        ({"min_category_count": 0}, "min_category_count=0 is not a positive integer"),
+        ({"max_minutes": float("nan")}, "max_minutes=nan is not 0 or more"),
+        ({"max_minutes": -1}, "max_minutes=-1 is not 0 or more"),
+        ({"seed": 1.5}, "seed is a float, 1.5; give a int"),
+        ({"schema": {}}, "schema is a dict"),
+        ({"push_to_hub": True, "hub_strategy": "often"}, "hub_strategy='often' is not one of"),
+        ({"push_to_hub": True, "hub_model_id": "a/b/c"}, "Repo id"),
     ],
 )
 def test_bad_arguments(arguments, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         train(**{"data": make_table(60), "output_dir": tmp_path / "model", "recipe": "tiny", **arguments})
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("sizes", [{"latent_size": 0}, {"num_latent_tokens": 0}, {"min_steps": -1}])
+def test_sizes_of_recipes(sizes):
+    with pytest.raises(ValueError, match="is not a positive integer"):
+        dataclasses.replace(RECIPES["tiny"], **sizes)
+
+
+def test_output_dir_is_a_file(tmp_path):
+    (tmp_path / "model").write_text("mine")
+    with pytest.raises(ValueError, match="is a file; name a folder"):
+        train(make_table(60), tmp_path / "model", recipe="tiny")
 
 
 def test_folder_not_empty(tmp_path):
@@ -514,6 +550,17 @@ def test_documents_of_several_lengths_in_a_dataset(tmp_path):
     for name, tensor in whole.items():
         assert torch.equal(one_by_one[name][:, : tensor.shape[1]], tensor)
     assert record_lengths(dataset).tolist() == record_lengths(to_dataset(processor, table)).tolist()
+
+
+def test_padding_is_masked_where_a_dataset_has_no_mask():
+    batch = collate_records([{"input_ids": [1, 5, 6, 7]}, {"input_ids": [1, 5]}])
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    assert "attention_mask" not in collate_records([{"input_ids": [1, 5]}, {"input_ids": [1, 6]}])
+
+
+def test_columns_that_are_no_tensors():
+    with pytest.raises(ValueError, match=r"column 'text' of the dataset holds 'abc'.*remove_columns\('text'\)"):
+        collate_records([{"input_ids": [1, 5], "text": "abc"}])
 
 
 def test_trainers_take_a_collator(parts, tmp_path):

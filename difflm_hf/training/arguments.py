@@ -8,11 +8,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.utils import validate_repo_id
 from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
 from ..injection import INJECTIONS
 from ..modeling_difflm import DiffLMModel
 from ..processing_difflm import KEY_ORDERS, DiffLMProcessor
+from ..records import RecordSchema
+from .beta_schedule import BetaSchedule
+from .checks import check_choices, check_positive
 from .recipes import TUNINGS
 
 
@@ -46,7 +51,11 @@ class DataArguments:
     min_category_count: int = field(default=1, metadata={"help": "Leave out records with rarer categories."})
 
     def __post_init__(self):
-        _check_choices(self, overlong=("raise", "drop"), key_order=KEY_ORDERS)
+        if isinstance(self.categorical, str):
+            raise ValueError(f"categorical={self.categorical!r} is one name; give a list of names of columns")
+        self.categorical = tuple(self.categorical)
+        check_choices(self, overlong=("raise", "drop"), key_order=KEY_ORDERS)
+        check_positive(max_length=self.max_length, min_category_count=self.min_category_count)
 
 
 @dataclass
@@ -81,7 +90,7 @@ class ModelArguments:
     injection: str = field(default="soft_prompt", metadata={"help": "How latents reach the causal LM."})
 
     def __post_init__(self):
-        _check_choices(self, tuning=tuple(TUNINGS), quantization=(None, "8bit", "4bit"), injection=tuple(INJECTIONS))
+        check_choices(self, tuning=tuple(TUNINGS), quantization=(None, "8bit", "4bit"), injection=tuple(INJECTIONS))
         if self.base_model is None and (self.tuning != "frozen" or self.quantization is not None):
             raise ValueError("tuning and quantization are of a base_model; give one, or leave them out")
         if self.tuning == "full" and self.quantization is not None:
@@ -157,6 +166,12 @@ class HubArguments:
             "allow_rare_categories": self.allow_rare_categories,
         }
 
+    def __post_init__(self):
+        check_choices(self, hub_strategy=tuple(strategy.value for strategy in HubStrategy))
+        if self.hub_model_id is not None:
+            validate_repo_id(self.hub_model_id)
+        self.datasets = (self.datasets,) if isinstance(self.datasets, str) else tuple(self.datasets)
+
     def check(self, model_args: ModelArguments) -> None:
         """Raises a `ValueError` for what cannot be pushed, whatever the records."""
         if self.include_base_weights and model_args.quantization is not None:
@@ -217,6 +232,15 @@ class DiffLMTrainingArguments(BaseTrainingArguments):
     beta_cycles: int = field(default=4, metadata={"help": "Cycles of the cyclical schedule."})
     free_bits: float = field(default=0.0, metadata={"help": "Nats per latent dimension that cost nothing."})
 
+    def __post_init__(self):
+        super().__post_init__()
+        self.make_beta_schedule()  # says what it does not take
+
+    def make_beta_schedule(self) -> BetaSchedule:
+        """β as these arguments have it."""
+        bounds = (self.beta_max, self.beta_min)
+        return BetaSchedule(self.beta_schedule, *bounds, self.beta_decay, self.beta_patience, self.beta_cycles)
+
 
 @dataclass
 class LatentDiffusionTrainingArguments(BaseTrainingArguments):
@@ -235,7 +259,15 @@ class LatentDiffusionTrainingArguments(BaseTrainingArguments):
     ema_decay: float = field(default=0.999, metadata={"help": "Largest decay of the weights' moving average."})
 
 
-def _check_choices(arguments: Any, **choices: tuple) -> None:
-    for name, allowed in choices.items():
-        if (value := getattr(arguments, name)) not in allowed:
-            raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}")
+def check_types(**arguments: Any) -> None:
+    """Raises a `ValueError` for the first argument of [`train`] that is of another type than its name says."""
+    types = {
+        "schema": RecordSchema,
+        "data_args": DataArguments,
+        "model_args": ModelArguments,
+        "hub_args": HubArguments,
+        "seed": int,
+    }
+    for name, value in arguments.items():
+        if value is not None and not isinstance(value, types[name]):
+            raise ValueError(f"{name} is a {type(value).__name__}, {value!r}; give a {types[name].__name__}")

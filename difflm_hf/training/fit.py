@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.utils import logging
 
 from ..batches import TensorDataset
 from ..callbacks import LossProgressCallback, Stopwatch, TensorBoardLog, TimeLimit
@@ -43,6 +44,9 @@ from .trainers import DiffLMTrainer, LatentDiffusionTrainer
 
 # Tokens of a record, below which the backward pass of fused attention takes longer in bf16 than a plain one on CPUs
 SHORT = 256
+FEW_STEPS = 100  # of which a user is told where a time limit leaves no more
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -61,6 +65,19 @@ class Run:
     seed: int = 0
     deadline: float | None = None
     hub: dict[str, Any] = field(default_factory=dict)
+
+    def check(self, recipe: Recipe) -> None:
+        """Raises a `ValueError` for what a phase will not take, before the first one begins."""
+        phases = {"vae": DiffLMTrainingArguments, "denoiser": LatentDiffusionTrainingArguments}
+        for phase, cls in phases.items():
+            try:
+                self.arguments(cls, phase, getattr(recipe, phase))
+            except TypeError as error:
+                raise ValueError(f"{phase} of the recipe: {error}") from error
+        try:
+            DiffLMDenoiser(latent_size=recipe.latent_size, **recipe.denoiser_config)
+        except TypeError as error:
+            raise ValueError(f"denoiser_config of the recipe: {error}") from error
 
     def checkpoints(self, phase: str) -> Path:
         """The folder of a phase's checkpoints."""
@@ -212,6 +229,11 @@ def _train(trainer: Trainer, description: str, deadline: float | None, folder: P
         num_evaluations = NUM_EVALUATIONS
         if deadline is not None:
             num_steps, num_evaluations = _plan(deadline, trainer)
+            if num_steps < min(args.max_steps, FEW_STEPS):
+                logger.warning(
+                    f"only {max(1, num_steps)} of the {args.max_steps} steps of the {description} fit into the time "
+                    "that is left, too few to learn from; raise max_minutes, or leave the processor to this training"
+                )
             args.max_steps = max(1, min(args.max_steps, num_steps))
         # Evaluations, which checkpoints follow, fall on steps that log: no sums of losses are left over then.
         args.logging_steps = -(-args.max_steps // (4 * num_evaluations))

@@ -17,7 +17,9 @@ from .summary import fingerprint_records
 
 
 def check_output_dir(output_dir: Path, resume: bool) -> None:
-    """Raises a `ValueError` for a folder that holds anything, unless a run in it is to be resumed."""
+    """Raises a `ValueError` for a file, and for a folder that holds anything, unless a run in it is to be resumed."""
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ValueError(f"{output_dir} is a file; name a folder")
     if output_dir.exists() and any(output_dir.iterdir()) and not resume:
         raise ValueError(f"{output_dir} is not empty; choose another folder, delete it, or resume the run in it")
 

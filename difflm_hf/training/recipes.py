@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from transformers import AutoConfig
+
+from .checks import check_positive
+
 
 if TYPE_CHECKING:
     from .arguments import ModelArguments
@@ -39,6 +43,10 @@ class Recipe:
     latent_size: int = 8
     num_latent_tokens: int = 1
     min_steps: int = 600
+
+    def __post_init__(self):
+        sizes = ("latent_size", "num_latent_tokens", "min_steps")
+        check_positive(**{name: getattr(self, name) for name in sizes})
 
 
 # Of rows of tables, with decoders from scratch
@@ -165,9 +173,10 @@ COMPACT_BLOCK_SIZE, DOCUMENT_BLOCK_SIZE = 8192, 64
 
 
 def check_recipe(recipe: str | Recipe) -> None:
-    """Raises a `ValueError` for the name of no recipe, whatever the records."""
-    if isinstance(recipe, str) and recipe not in RECIPES.keys() | DOCUMENT_RECIPES.keys():
-        raise ValueError(f"recipe={recipe!r} is not one of {', '.join(map(repr, RECIPES))}")
+    """Raises a `ValueError` for what is no recipe, whatever the records."""
+    names = RECIPES.keys() | DOCUMENT_RECIPES.keys()
+    if not isinstance(recipe, Recipe) and recipe not in names:
+        raise ValueError(f"recipe={recipe!r} is not one of {', '.join(map(repr, RECIPES))}, nor a Recipe")
 
 
 def find_recipe(recipe: str | Recipe, of_documents: bool, args: ModelArguments) -> Recipe:
@@ -187,6 +196,16 @@ def find_recipe(recipe: str | Recipe, of_documents: bool, args: ModelArguments) 
         if recipe not in recipes:
             raise ValueError(f"recipe={recipe!r} is not one of {', '.join(map(repr, recipes))}")
         recipe = recipes[recipe]
+    kinds = {"decoder_config": "llama"} if of_documents else {"encoder_config": "bert", "decoder_config": "gpt2"}
+    if args.base_model is None:
+        for name, model_type in kinds.items():
+            known = AutoConfig.for_model(model_type)
+            # A configuration takes any field, and a model of default sizes is trained where one is misspelled.
+            if unknown := [field for field in getattr(recipe, name) if not hasattr(known, field)]:
+                raise ValueError(
+                    f"{name} of the recipe has {unknown[0]!r}, which {type(known).__name__} does not know; recipes of "
+                    f"{'documents start from DOCUMENT_RECIPES' if of_documents else 'rows start from RECIPES'}"
+                )
     fields = {}
     if args.base_model is not None:
         fields["learning_rate"] = TUNINGS[args.tuning]

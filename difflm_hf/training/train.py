@@ -15,7 +15,7 @@ from ..latents import encode_latents
 from ..pipeline_difflm import DiffLMPipeline
 from ..records import RecordSchema
 from ..scheduling_latent_edm import LatentEDMScheduler
-from .arguments import DataArguments, HubArguments, ModelArguments
+from .arguments import DataArguments, HubArguments, ModelArguments, check_types
 from .build import build_autoencoder, build_denoiser
 from .fit import Run, fit_autoencoder, fit_denoiser
 from .output_dir import check_output_dir, claim_output_dir, save_pipeline
@@ -84,6 +84,9 @@ def train(
     ```
     """
     data_args, model_args, output_dir = data_args or DataArguments(), model_args or ModelArguments(), Path(output_dir)
+    check_types(schema=schema, data_args=data_args, model_args=model_args, hub_args=hub_args, seed=seed)
+    if max_minutes is not None and not max_minutes >= 0:
+        raise ValueError(f"max_minutes={max_minutes} is not 0 or more")
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
     check_output_dir(output_dir, resume)
     check_recipe(recipe)
@@ -106,8 +109,9 @@ def train(
     vae = build_autoencoder(records, recipe, model_args)
     if hub_args is not None:
         hub_args.check_publishable(processor, vae)
-    claim_output_dir(output_dir, arguments, records)
     run = Run(output_dir, seed, deadline, hub_args.training_fields(output_dir) if hub_args else {})
+    run.check(recipe)
+    claim_output_dir(output_dir, arguments, records)
     with energy_meter() as energy_kwh:
         phases = [fit_autoencoder(vae, records, recipe, run)]
         set_seed(seed)  # a run that resumes from here has drawn no random numbers

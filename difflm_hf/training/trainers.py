@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,10 @@ class DiffLMTrainer(BaseTrainer):
     ):
         super().__init__(model, args, **kwargs)
         self.grammar = grammar
+        self.inputs = signature(model.forward).parameters.keys()  # a dataset may have other columns, too
         self._totals: dict[str, float] = {}
         self._num_records = 0
-        a = args
-        self.add_callback(
-            BetaSchedule(a.beta_schedule, a.beta_max, a.beta_min, a.beta_decay, a.beta_patience, a.beta_cycles)
-        )
+        self.add_callback(args.make_beta_schedule())
 
     @property
     def beta(self) -> float:
@@ -70,7 +69,8 @@ class DiffLMTrainer(BaseTrainer):
         lengths = record_lengths(self.train_dataset if train_dataset is None else train_dataset)
         if lengths is None:
             return super()._get_train_sampler(train_dataset)
-        return LengthGroupedSampler(lengths, self.args.train_batch_size, self.args.data_seed or 0)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LengthGroupedSampler(lengths, self.args.train_batch_size, seed)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Iterable[int] | None:
         lengths = record_lengths(eval_dataset)
@@ -81,8 +81,9 @@ class DiffLMTrainer(BaseTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         allowed = None
         if self.grammar is not None and "labels" in inputs:
-            allowed = self.grammar.allowed(inputs["decoder_input_ids"], inputs["decoder_attention_mask"])
-        given = {name: tensor for name, tensor in inputs.items() if name != "within_bin_offsets"}
+            ids = inputs["decoder_input_ids"]
+            allowed = self.grammar.allowed(ids, inputs.get("decoder_attention_mask", torch.ones_like(ids)))
+        given = {name: tensor for name, tensor in inputs.items() if name in self.inputs}
         outputs = model(**given, allowed=allowed, beta=self.beta, free_bits=self.args.free_bits)
         num_records = len(inputs["input_ids"])
         for name in ("reconstruction_loss", "kl_loss"):
