@@ -219,11 +219,11 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         )
         if rare:
             name = min(rare, key=rare.get)
-            least = f"{rare[name]} records have" if rare[name] else "none, or an unknown number of records, have"
+            least = rare[name] or "none, or an unknown number"
             raise ValueError(
                 f"columns {list(rare)} have values of fewer than {min_count} records, which the processor's files "
                 "name one by one (categories, keys and strings of nested values, numbers of columns that have few), "
-                f"and so may give people away: {least} the rarest of column {name!r}; {ways}"
+                f"and so may give people away: the rarest of column {name!r} has {least}; {ways}"
             )
         texts = [f.name for f in self.schema if f.type in ("text", "json")]
         if self.min_text_count is not None and texts and self.min_text_count < min_count:
