@@ -198,6 +198,13 @@ def plot(result: dict[str, Any]) -> None:
     figure.savefig(PLOT, dpi=120)
 
 
+def processor() -> str:
+    """The processor, and whether it has units for products of bfloat16 matrices."""
+    capabilities = torch.cpu.get_capabilities()
+    units = "matrix units" if capabilities.get("amx_bf16") else "AVX-512 and no matrix units"
+    return f"{capabilities.get('cpu_name', 'an unknown processor')} with {units}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = ("profile", "solvers", "batches", "columns", "json")
@@ -215,7 +222,7 @@ def main() -> None:
         "json": lambda: measure_json(args.data_dir),
     }
     for part in args.parts:
-        save_result("generation", {part: measure[part]()})
+        save_result("generation", {part: measure[part](), f"{part}_processor": processor()})
     plot(load_result("generation"))
 
 

@@ -403,7 +403,8 @@ def generation_section(tables: dict[str, Any]) -> str:
         gflops=profile["matrix_flops"] / 1e9,
         limit=profile["matrix_flops"] / profile["flops_per_record"],
         share=profile["share_of_limit"],
-        solvers=to_table(["solver", "evaluations", "C2ST", "C2ST, train", "records/s"], solvers),
+        solvers=to_table(["solver", "evaluations", "C2ST", "C2ST, train", "records/s"], solvers)
+        + f"\n\nSolvers were timed on an {result['solvers_processor']}.",
         batches=", ".join(f"{int(size):,}: {rate:,.0f}" for size, rate in result["batches"].items()),
         columns=", ".join(
             f"{row['columns']} columns ({row['tokens']} tokens) {row['records_per_second']:,.0f}"
