@@ -941,7 +941,7 @@ def test_rare_names_inside_nested_values_are_not_published(tokenizer):
         schema = RecordSchema.infer(records)
         assert schema["x"].rarest == 1 and named in json.dumps(schema.to_dict())
         processor = DiffLMProcessor.from_records(records, schema, tokenizer)
-        with pytest.raises(ValueError, match="the rarest of column 'x' has 1,"):
+        with pytest.raises(ValueError, match="the rarest of column 'x' has 1;"):
             processor.check_publishable()
         published, kept = schema.without_rare_categories(schema.conform(records), 10)
         assert kept.tolist() == [True] * (len(records) - 1) + [False]
