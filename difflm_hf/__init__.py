@@ -1,9 +1,6 @@
 """DiffLM in the Hugging Face ecosystem: learn the distribution of records, and generate new ones."""
 
-from importlib import import_module
-from importlib.util import find_spec
-from threading import RLock
-from typing import Any
+from .lazy import lazy_names
 
 
 __version__ = "0.1.0"
@@ -33,23 +30,4 @@ _NAMES = {
         "train",
     ],
 }
-_MODULES = {name: module for module, names in _NAMES.items() for name in names}
-
-__all__ = sorted(_MODULES)
-
-
-_importing = RLock()  # transformers does not bear being imported by several threads at once
-
-
-def __getattr__(name: str) -> Any:
-    with _importing:
-        if name in _MODULES:
-            globals()[name] = value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
-            return value
-        if not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
-            return import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return ["__version__", *__all__]
+__all__, __getattr__, __dir__ = lazy_names(__name__, _NAMES)

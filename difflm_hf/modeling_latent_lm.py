@@ -127,7 +127,8 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
                     f"`latents` of shape {tuple(latents.shape)} do not fit {len(inputs_embeds)} sequences and "
                     f"latent_size={self.config.latent_size}"
                 )
-            devices = layer_devices(self.lm)
+            # Found by a walk through the LM, which is too long for every token.
+            devices = [] if self.injection.every_token else layer_devices(self.lm)
             inputs_embeds, past_key_values = self.injection(latents, inputs_embeds, past_key_values, devices)
         if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
             if position_ids is None:

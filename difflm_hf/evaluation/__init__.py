@@ -1,7 +1,6 @@
 """How good generated records are."""
 
-from importlib import import_module
-from typing import Any
+from ..lazy import lazy_names
 
 
 # Each name is looked for, and its module imported, when it is first used: metrics of tables take XGBoost, figures
@@ -38,17 +37,4 @@ _NAMES = {
     "tables.utility": ["machine_learning_efficiency"],
     "tables.validity": ["diversity", "row_validity"],
 }
-_MODULES = {name: module for module, names in _NAMES.items() for name in names}
-
-__all__ = sorted(_MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__all__, __getattr__, __dir__ = lazy_names(__name__, _NAMES)

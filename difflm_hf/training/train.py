@@ -97,7 +97,6 @@ def train(
     records = prepare_records(data, validation, schema, data_args, *tokenizers, seed=seed)
     processor = records.processor
 
-    set_seed(seed)
     arguments = {
         "recipe": recipe if isinstance(recipe, str) else asdict(recipe),
         **asdict(data_args),
@@ -106,11 +105,13 @@ def train(
         "seed": seed,
     }
     recipe = find_recipe(recipe, not processor.codec.has_fixed_layout, model_args)
+    run = Run(output_dir, seed, deadline, hub_args.training_fields(output_dir) if hub_args else {})
+    run.check(recipe)
+
+    set_seed(seed)
     vae = build_autoencoder(records, recipe, model_args)
     if hub_args is not None:
         hub_args.check_publishable(processor, vae)
-    run = Run(output_dir, seed, deadline, hub_args.training_fields(output_dir) if hub_args else {})
-    run.check(recipe)
     claim_output_dir(output_dir, arguments, records)
     with energy_meter() as energy_kwh:
         phases = [fit_autoencoder(vae, records, recipe, run)]
