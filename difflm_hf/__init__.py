@@ -1,17 +1,27 @@
 """DiffLM in the Hugging Face ecosystem: learn the distribution of records, and generate new ones."""
 
+import os
+
 from .lazy import lazy_names
 
 
 __version__ = "0.1.0"
 
+# Threads of GNU OpenMP spin for milliseconds while they wait for each other. Beside another job on the same cores, steps
+# of a small model then take 6 times as long as they must; after fewer turns threads sleep, and alone nothing is lost.
+# It is read when torch is imported.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 # Each name is looked for, and its module imported, when it is first used: the package itself takes no time to import.
 _NAMES = {
     "configuration_difflm": ["DiffLMConfig"],
+    "configuration_running_sum": ["RunningSumConfig"],
     "denoiser": ["DiffLMDenoiser"],
     "hub.datasets": ["push_dataset"],
     "modeling_difflm": ["DiffLMModel", "DiffLMOutput"],
     "modeling_latent_lm": ["DiffLMForCausalLM"],
+    "modeling_running_sum": ["RunningSumForCausalLM", "RunningSumModel"],
     "pipeline_difflm": ["DiffLMPipeline", "DiffLMPipelineOutput"],
     "processing_difflm": ["DiffLMProcessor"],
     "record_generation": ["RecordGenerationPipeline", "register"],

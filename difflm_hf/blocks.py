@@ -174,6 +174,7 @@ class BlockwisePipeline(DiffusionPipeline):
         """
         size = self.config.block_size
         num_records = size if num_records is None else num_records
+        batch_size = min(batch_size or self.default_batch_size, num_records)
         sampling = num_inference_steps, temperature, top_p, batch_size, callback_on_step_end
         tables: list[pd.DataFrame] = []
         for attempt in range(MAX_ATTEMPTS):
@@ -187,6 +188,11 @@ class BlockwisePipeline(DiffusionPipeline):
             "train longer, or lower the temperature"
         )
 
+    @property
+    def default_batch_size(self) -> int:
+        """Records that are sampled at once, unless the caller says otherwise."""
+        return self.config.block_size
+
     def generate_batches(
         self,
         num_records: int,
@@ -194,7 +200,7 @@ class BlockwisePipeline(DiffusionPipeline):
         num_inference_steps: int,
         temperature: float,
         top_p: float,
-        batch_size: int | None,
+        batch_size: int,
         callback_on_step_end: Callable | None,
     ) -> Iterator[pd.DataFrame]:
         """

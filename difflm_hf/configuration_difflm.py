@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from . import configuration_running_sum  # noqa: F401 (AutoConfig learns of it)
+
 
 class DiffLMConfig(PreTrainedConfig):
     r"""

@@ -28,6 +28,7 @@ from .hub.publishing import push_pipeline
 from .modeling_difflm import DiffLMModel
 from .processing_difflm import DiffLMProcessor
 from .scheduling_latent_edm import LatentEDMScheduler, initial_std
+from .utils import default_dtype
 
 
 # What the causal LM writes at once, unless the caller says otherwise: activations of more records leave the caches of
@@ -79,7 +80,8 @@ class DiffLMPipeline(BlockwisePipeline):
                 A copy of the frozen base LM, in place of the one that the checkpoint names.
             kwargs (*optional*):
                 Those of `DiffusionPipeline.from_pretrained`: `revision`, `token`, `cache_dir`, `local_files_only`,
-                `dtype`, `device_map`, components to put in the place of saved ones, and so on.
+                `device_map`, components to put in the place of saved ones, and so on. `dtype` defaults to the fastest
+                that this machine generates in: bfloat16 where it computes in that, else float32.
 
         Raises:
             `OSError`: when there is no such pipeline, or a file of it is missing or damaged. The message names it.
@@ -88,6 +90,8 @@ class DiffLMPipeline(BlockwisePipeline):
         register_components()
         name = os.fspath(pretrained_model_name_or_path)
         kwargs.setdefault("use_safetensors", True)
+        if "torch_dtype" not in kwargs:
+            kwargs.setdefault("dtype", default_dtype())
         folder = pipeline_folder(name, cls.download, **kwargs)
         if "vae" not in kwargs:
             kwargs |= load_vae_with_base(folder, base_model, kwargs)
@@ -265,6 +269,10 @@ class DiffLMPipeline(BlockwisePipeline):
         records = self.format_records(table, output_type)
         return DiffLMPipelineOutput(records) if return_dict else (records,)
 
+    @property
+    def default_batch_size(self) -> int:
+        return max(1, min(BATCH_SIZE, BATCH_TOKENS // self.vae.config.max_record_length))
+
     def generate_batches(
         self,
         num_records: int,
@@ -272,10 +280,9 @@ class DiffLMPipeline(BlockwisePipeline):
         num_inference_steps: int,
         temperature: float,
         top_p: float,
-        batch_size: int | None,
+        batch_size: int,
         callback_on_step_end: Callable | None,
     ) -> Iterator[pd.DataFrame]:
-        batch_size = batch_size or max(1, min(BATCH_SIZE, BATCH_TOKENS // self.vae.config.max_record_length))
         with record_function("difflm::latents"):
             latents = self.generate_latents(num_records, num_inference_steps, generator, callback_on_step_end)
         length = self.vae.config.max_record_length - 1

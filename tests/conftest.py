@@ -64,6 +64,7 @@ CONFIGS = {
     "gemma": {**LLAMA, "head_dim": 16},
     "gemma2": GEMMA,
     "gemma3_text": {**GEMMA, "layer_types": ["sliding_attention", "full_attention"]},
+    "running_sum": {**{"hidden_size": 32, "intermediate_size": 48, "max_position_embeddings": 40}, **VOCABULARY},
     "albert": {**BERT, "embedding_size": 32},
     "bert": BERT,
     "roberta": BERT,

@@ -14,13 +14,21 @@ import torch
 from difflm_hf.pipeline_difflm import DiffLMPipeline
 from difflm_hf.training import DOCUMENT_RECIPES, RECIPES, DataArguments, HubArguments, ModelArguments, Recipe
 from difflm_hf.training import train as train_grouped
+from difflm_hf.training.recipes import BERT, GPT2
 
 
 # Trains with `train(..., recipe="tiny")`.
 RECIPES["tiny"] = Recipe(
-    encoder_config={"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 72},
-    decoder_config={"n_embd": 24, "n_layer": 1, "n_head": 2, "n_inner": 96},
-    numeric_decoder_config={"n_layer": 2},
+    encoder_config={"model_type": "running_sum", "hidden_size": 16, "intermediate_size": 32, "num_blocks": 1},
+    decoder_config={"model_type": "running_sum", "hidden_size": 24, "intermediate_size": 48},
+    text_encoder_config={
+        **BERT,
+        "hidden_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 72,
+    },
+    text_decoder_config={**GPT2, "n_embd": 24, "n_layer": 1, "n_head": 2, "n_inner": 96},
     vae={"learning_rate": 1e-2, "num_train_epochs": 1, "per_device_train_batch_size": 64, "warmup_steps": 2},
     denoiser_config={"width": 32, "num_layers": 1},
     denoiser={"learning_rate": 5e-3, "max_steps": 64, "per_device_train_batch_size": 64, "warmup_steps": 2},
@@ -30,6 +38,7 @@ RECIPES["tiny"] = Recipe(
 )
 DOCUMENT_RECIPES["tiny"] = Recipe(
     decoder_config={
+        "model_type": "llama",
         "hidden_size": 32,
         "num_hidden_layers": 1,
         "num_attention_heads": 2,

@@ -198,9 +198,16 @@ class BaseTrainingArguments(TrainingArguments):
     """
     `TrainingArguments` of both phases: the model may be in a subfolder of its repository, records keep columns that
     `forward` does not take, such as those that a loss is computed from, and a process trains on one device.
+
+    Args:
+        hub_subfolder (`str`, *optional*): Where in the repository the model is, with `push_to_hub`.
+        ema_decay (`float`, *optional*):
+            Largest decay of the moving average of the weights, which warms up from 0. With it, that average is
+            evaluated, and is what training ends with.
     """
 
     hub_subfolder: str | None = field(default=None, metadata={"help": "Where in the repository the model is."})
+    ema_decay: float | None = field(default=None, metadata={"help": "Largest decay of the weights' moving average."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Drop what `forward` does not take."})
 
     @property
@@ -215,7 +222,7 @@ class DiffLMTrainingArguments(BaseTrainingArguments):
     `TrainingArguments`, and how β goes.
 
     Args:
-        hub_subfolder (`str`, *optional*): Where in the repository the model is, with `push_to_hub`.
+        hub_subfolder, ema_decay (*optional*): As of [`BaseTrainingArguments`].
         beta_schedule (`str`, defaults to `"constant"`): `"constant"`, `"decreasing"` or `"cyclical"`.
         beta_max, beta_min (`float`, defaults to 0.5 and 0.001): Bounds of β.
         beta_decay (`float`, defaults to 0.7): Factor of `"decreasing"`.
@@ -245,18 +252,18 @@ class DiffLMTrainingArguments(BaseTrainingArguments):
 @dataclass
 class LatentDiffusionTrainingArguments(BaseTrainingArguments):
     """
-    `TrainingArguments`, and two of the latent diffusion.
+    `TrainingArguments`, and what is drawn in the latent diffusion.
 
     Args:
-        hub_subfolder (`str`, *optional*): Where in the repository the model is, with `push_to_hub`.
+        hub_subfolder (`str`, *optional*): As of [`BaseTrainingArguments`].
         sample_posterior (`bool`, defaults to `True`):
             Draw latents from the records' posteriors, anew each time, rather than take the means of these. The decoder
             is trained on such draws, so that it writes the truest records from them.
-        ema_decay (`float`, defaults to 0.999): Largest decay; it warms up from 0.
+        ema_decay (`float`, defaults to 0.999): As of [`BaseTrainingArguments`].
     """
 
     sample_posterior: bool = field(default=True, metadata={"help": "Train on posterior samples, not their means."})
-    ema_decay: float = field(default=0.999, metadata={"help": "Largest decay of the weights' moving average."})
+    ema_decay: float | None = field(default=0.999, metadata={"help": "Largest decay of the weights' moving average."})
 
 
 def check_types(**arguments: Any) -> None:

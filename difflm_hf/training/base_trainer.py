@@ -6,14 +6,19 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from diffusers.training_utils import EMAModel
 from huggingface_hub import CommitInfo, HfApi
-from transformers import Trainer
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress, logging
@@ -34,27 +39,70 @@ EVAL_SEED = 0  # validation draws the same noise each time, so that its losses c
 class BaseTrainer(Trainer):
     """
     A Trainer of records, whose evaluations draw the same random numbers each time, and whose pushes to the Hub are
-    commits of a model that loads.
+    commits of a model that loads. With `ema_decay` it evaluates, selects and ends with the moving average of the
+    weights.
     """
 
     args: BaseTrainingArguments
+    EMA_FILE = "ema.safetensors"
 
     def __init__(self, model: torch.nn.Module, args: BaseTrainingArguments, data_collator=collate_records, **kwargs):
         super().__init__(model, args, data_collator=data_collator, **kwargs)
         self.model_accepts_loss_kwargs = False
+        self.ema: EMAModel | None = None
+        if args.ema_decay is not None:
+            self.ema = EMAModel(model.parameters(), decay=args.ema_decay, use_ema_warmup=True, power=3 / 4)
+            self.add_callback(_EMAStep(self))
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         with torch.no_grad(), self.compute_loss_context_manager():
             return self.compute_loss(model, self._prepare_inputs(inputs)), None, None
 
     def evaluation_loop(self, *args, **kwargs):
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), self.final_weights():
             torch.manual_seed(EVAL_SEED)
             return super().evaluation_loop(*args, **kwargs)
 
-    def final_weights(self) -> AbstractContextManager:
+    @contextmanager
+    def final_weights(self) -> Iterator[None]:
         """Within it, the model has the weights that training is after."""
-        return nullcontext()
+        if self.ema is None:
+            yield
+            return
+        parameters = list(self.model.parameters())
+        self.ema.store(parameters)
+        self.ema.copy_to(parameters)
+        try:
+            yield
+        finally:
+            self.ema.restore(parameters)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.ema is not None:
+            names = (name for name, _ in self.model.named_parameters())
+            save_file(
+                dict(zip(names, self.ema.shadow_params)),
+                Path(output_dir or self.args.output_dir) / self.EMA_FILE,
+                metadata={"optimization_step": str(self.ema.optimization_step)},
+            )
+
+    def _load_ema(self, checkpoint: str) -> None:
+        with safe_open(Path(checkpoint) / self.EMA_FILE, "pt", device=str(self.args.device)) as file:
+            self.ema.shadow_params = [file.get_tensor(name) for name, _ in self.model.named_parameters()]
+            self.ema.optimization_step = int(file.metadata()["optimization_step"])
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.ema is not None:
+            self._load_ema(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        if self.ema is None:
+            super()._load_best_model()
+        else:
+            self._load_ema(self.state.best_model_checkpoint)
+            self.ema.copy_to(self.model.parameters())
 
     def init_hf_repo(self, *args, **kwargs) -> None:
         with explain_hub_errors(self.args.hub_model_id or self.args.output_dir):
@@ -141,3 +189,16 @@ def _forget_paths(path: Path) -> None:
     state = json.loads(path.read_text(encoding="utf-8"))
     state["best_model_checkpoint"] = state["best_model_checkpoint"] and Path(state["best_model_checkpoint"]).name
     path.write_text(json.dumps(state, indent=2), encoding="utf-8")
+
+
+class _EMAStep(TrainerCallback):
+    """Updates the average after each step, and leaves it in the model at the end."""
+
+    def __init__(self, trainer: BaseTrainer):
+        self.trainer = trainer
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.trainer.ema.step(self.trainer.model.parameters())
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.trainer.ema.copy_to(self.trainer.model.parameters())

@@ -10,11 +10,12 @@ from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedConfig
 from ..batches import TensorDataset
 from ..configuration_difflm import DiffLMConfig, document_initializer_range
 from ..denoiser import DiffLMDenoiser
+from ..injection import build_injection
 from ..modeling_difflm import DiffLMModel
 from ..processing_difflm import DiffLMProcessor
 from .arguments import ModelArguments
 from .prepare import PreparedRecords
-from .recipes import DECODER_CONFIG, ENCODER_CONFIG, NUMERIC_SHARE, Recipe
+from .recipes import Recipe
 
 
 def build_autoencoder(records: PreparedRecords, recipe: Recipe, args: ModelArguments) -> DiffLMModel:
@@ -60,48 +61,54 @@ def build_row_model(processor: DiffLMProcessor, recipe: Recipe, injection: str =
     The embeddings of numbers' tokens start as smooth functions of their rank: that neighbouring bins are alike is
     something that a few thousand records are too few to teach.
     """
-    codec = processor.codec
     tokens = {
         "vocab_size": len(processor.tokenizer),
-        "max_position_embeddings": processor.model_config().max_record_length + 64,  # room for virtual tokens
         "bos_token_id": processor.tokenizer.bos_token_id,
         "eos_token_id": processor.tokenizer.eos_token_id,
         "pad_token_id": processor.tokenizer.pad_token_id,
     }
-    is_numeric = sum(f.is_numeric for f in codec.schema) > NUMERIC_SHARE * len(codec.schema)
-    decoder_config = recipe.decoder_config | (recipe.numeric_decoder_config if is_numeric else {})
-    model_config = processor.model_config(
-        encoder_config=AutoConfig.for_model("bert", **tokens, **ENCODER_CONFIG, **recipe.encoder_config),
-        decoder_config=AutoConfig.for_model("gpt2", **tokens, **DECODER_CONFIG, **decoder_config),
+    has_texts = bool(processor.codec.texts)
+    encoder, decoder = (
+        (recipe.text_encoder_config, recipe.text_decoder_config)
+        if has_texts
+        else (recipe.encoder_config, recipe.decoder_config)
+    )
+    config = processor.model_config(
+        encoder_config=AutoConfig.for_model(**encoder, **tokens),
+        decoder_config=AutoConfig.for_model(**decoder, **tokens),
         latent_size=recipe.latent_size,
         num_latent_tokens=recipe.num_latent_tokens,
         injection=injection,
         posterior="linear",
     )
-    model = DiffLMModel(model_config)
+    # A running sum that encodes has one state, and else an encoder reads all.
+    config.encoder_config.max_position_embeddings = config.max_record_length
+    # The last token of a record is written, and not read.
+    num_read = config.max_record_length - 1
+    config.decoder_config.max_position_embeddings = num_read + build_injection(config).num_virtual_tokens
+    model = DiffLMModel(config)
     for embeddings, scale in (
-        (model.encoder.get_input_embeddings(), 0.5),
-        (model.decoder.get_input_embeddings(), 0.5),
-        (model.decoder.get_output_embeddings(), 0.1),
+        (model.encoder.get_input_embeddings(), 1.0),
+        (model.decoder.get_input_embeddings(), 1.0),
+        (model.decoder.get_output_embeddings(), 0.3),
     ):
-        smooth_embeddings(embeddings.weight, codec.ordered_ranges, scale)
+        smooth_embeddings(embeddings.weight, processor.codec.ordered_ranges, scale)
     return model
 
 
 def build_document_model(records: PreparedRecords, recipe: Recipe, injection: str = "soft_prompt") -> DiffLMModel:
-    """A DiffLM from scratch for documents: a Llama, which encodes, too."""
+    """A DiffLM from scratch for documents, whose causal LM encodes, too."""
     processor = records.processor
     length = 2 * records.longest("decoder_input_ids") + 64  # room for records longer than any seen, and virtual tokens
     bos, eos, pad = processor.special_ids
     decoder_config = AutoConfig.for_model(
-        "llama",
+        **recipe.decoder_config,
         vocab_size=len(processor.tokenizer),
         max_position_embeddings=length,
         bos_token_id=bos,
         eos_token_id=eos,
         pad_token_id=pad,
         tie_word_embeddings=True,
-        **recipe.decoder_config,
     )
     return DiffLMModel(
         DiffLMConfig(

@@ -44,7 +44,7 @@ from .trainers import DiffLMTrainer, LatentDiffusionTrainer
 
 # Tokens of a record, below which the backward pass of fused attention takes longer in bf16 than a plain one on CPUs
 SHORT = 256
-FEW_STEPS = 100  # of which a user is told where a time limit leaves no more
+FEW = 1 / 4  # of the steps of a recipe, of which a user is told where a time limit leaves no more
 
 logger = logging.get_logger(__name__)
 
@@ -229,10 +229,10 @@ def _train(trainer: Trainer, description: str, deadline: float | None, folder: P
         num_evaluations = NUM_EVALUATIONS
         if deadline is not None:
             num_steps, num_evaluations = _plan(deadline, trainer)
-            if num_steps < min(args.max_steps, FEW_STEPS):
+            if num_steps < FEW * args.max_steps:
                 logger.warning(
                     f"only {max(1, num_steps)} of the {args.max_steps} steps of the {description} fit into the time "
-                    "that is left, too few to learn from; raise max_minutes, or leave the processor to this training"
+                    "that is left, too few to learn all; raise max_minutes, or leave the processor to this training"
                 )
             args.max_steps = max(1, min(args.max_steps, num_steps))
         # Evaluations, which checkpoints follow, fall on steps that log: no sums of losses are left over then.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig
+from transformers import CONFIG_MAPPING
 
 from .checks import check_positive
 
@@ -21,10 +21,9 @@ class Recipe:
 
     Args:
         decoder_config (`dict`):
-            Fields of `GPT2Config` for rows of tables, of `LlamaConfig` for documents, where decoders are trained from
-            scratch.
-        encoder_config (`dict`): Fields of `BertConfig`, for rows of tables.
-        numeric_decoder_config (`dict`): Those of the decoder that differ for tables of numbers.
+            The `model_type` of a causal LM that is trained from scratch, and fields of its configuration.
+        encoder_config (`dict`): The same of the encoder, of rows of tables.
+        text_decoder_config, text_encoder_config (`dict`): The same for rows with texts, which are of no fixed length.
         vae (`dict`): Fields of [`DiffLMTrainingArguments`].
         denoiser_config (`dict`): Fields of [`DiffLMDenoiser`].
         denoiser (`dict`): Fields of [`LatentDiffusionTrainingArguments`].
@@ -38,7 +37,8 @@ class Recipe:
     denoiser_config: dict[str, Any]
     denoiser: dict[str, Any]
     encoder_config: dict[str, Any] = field(default_factory=dict)
-    numeric_decoder_config: dict[str, Any] = field(default_factory=dict)
+    text_decoder_config: dict[str, Any] = field(default_factory=dict)
+    text_encoder_config: dict[str, Any] = field(default_factory=dict)
     lora: dict[str, Any] = field(default_factory=dict)
     latent_size: int = 8
     num_latent_tokens: int = 1
@@ -49,31 +49,81 @@ class Recipe:
         check_positive(**{name: getattr(self, name) for name in sizes})
 
 
+# Of rows with texts. GPT-2 takes a third of the operations of a Llama for a layer, and learned positions suit rows, in
+# which each position is of its own kind.
+BERT = {"model_type": "bert", "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+GPT2 = {
+    "model_type": "gpt2",
+    "activation_function": "relu",
+    "resid_pdrop": 0.0,
+    "embd_pdrop": 0.0,
+    "attn_pdrop": 0.0,
+    "tie_word_embeddings": False,
+}
+
 # Of rows of tables, with decoders from scratch
 RECIPES = {
     "small": Recipe(
         encoder_config={
+            "model_type": "running_sum",
+            "is_decoder": False,
+            "hidden_size": 128,
+            "intermediate_size": 512,
+            "num_blocks": 2,
+        },
+        decoder_config={
+            "model_type": "running_sum",
+            "hidden_size": 96,
+            "intermediate_size": 256,
+            "num_blocks": 2,
+            "token_dropout": 0.5,
+        },
+        text_encoder_config={
+            **BERT,
             "hidden_size": 128,
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "intermediate_size": 384,
         },
-        decoder_config={"n_embd": 128, "n_layer": 1, "n_head": 2, "n_inner": 1024},
-        numeric_decoder_config={"n_layer": 2, "n_head": 4, "n_inner": 512},
-        vae={"learning_rate": 2e-3, "num_train_epochs": 14, "per_device_train_batch_size": 256},
-        denoiser_config={"width": 128, "num_layers": 3},
-        denoiser={"learning_rate": 2e-3, "max_steps": 6000, "per_device_train_batch_size": 512},
+        text_decoder_config={**GPT2, "n_embd": 128, "n_layer": 2, "n_head": 4, "n_inner": 512},
+        vae={
+            "learning_rate": 2e-3,
+            "num_train_epochs": 14,
+            "per_device_train_batch_size": 256,
+            "ema_decay": 0.995,
+        },
+        denoiser_config={"width": 64, "num_layers": 3},
+        denoiser={"learning_rate": 2e-3, "max_steps": 3000, "per_device_train_batch_size": 512},
     ),
     "base": Recipe(
         encoder_config={
+            "model_type": "running_sum",
+            "is_decoder": False,
+            "hidden_size": 256,
+            "intermediate_size": 1024,
+            "num_blocks": 2,
+        },
+        decoder_config={
+            "model_type": "running_sum",
+            "hidden_size": 128,
+            "intermediate_size": 512,
+            "num_blocks": 3,
+            "token_dropout": 0.5,
+        },
+        text_encoder_config={
+            **BERT,
             "hidden_size": 256,
             "num_hidden_layers": 4,
             "num_attention_heads": 8,
             "intermediate_size": 768,
         },
-        decoder_config={"n_embd": 256, "n_layer": 2, "n_head": 4, "n_inner": 2048},
-        numeric_decoder_config={"n_layer": 4, "n_head": 8, "n_inner": 1024},
-        vae={"learning_rate": 1e-3, "num_train_epochs": 20, "per_device_train_batch_size": 256},
+        text_decoder_config={**GPT2, "n_embd": 256, "n_layer": 4, "n_head": 8, "n_inner": 1024},
+        vae={
+            "learning_rate": 1e-3,
+            "num_train_epochs": 20,
+            "per_device_train_batch_size": 256,
+            "ema_decay": 0.998,
+        },
         denoiser_config={"width": 512, "num_layers": 4},
         denoiser={"learning_rate": 1e-3, "max_steps": 20000, "per_device_train_batch_size": 1024},
         latent_size=16,
@@ -87,6 +137,7 @@ DOCUMENT_VAE = {"beta_schedule": "constant", "beta_max": 0.1, "free_bits": 0.0}
 DOCUMENT_RECIPES = {
     "small": Recipe(
         decoder_config={
+            "model_type": "llama",
             "hidden_size": 256,
             "num_hidden_layers": 4,
             "num_attention_heads": 4,
@@ -101,6 +152,7 @@ DOCUMENT_RECIPES = {
     ),
     "base": Recipe(
         decoder_config={
+            "model_type": "llama",
             "hidden_size": 512,
             "num_hidden_layers": 8,
             "num_attention_heads": 8,
@@ -117,21 +169,6 @@ DOCUMENT_RECIPES = {
 
 # How a pretrained LM is trained beside encoder and injection, and the learning rate. What is frozen bears a high one.
 TUNINGS = {"frozen": 3e-3, "lora": 2e-3, "full": 1e-4}
-
-# Of all decoders from scratch of rows. GPT-2 takes a third of the operations of a Llama for a layer, and learned
-# positions suit rows, in which each position is of its own kind.
-ENCODER_CONFIG = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-DECODER_CONFIG = {
-    "activation_function": "relu",
-    "resid_pdrop": 0.0,
-    "embd_pdrop": 0.0,
-    "attn_pdrop": 0.0,
-    "tie_word_embeddings": False,
-}
-
-# A table is one of numbers when more than this share of its fields are. One layer of the decoder learns how categories
-# go together; how numbers do takes another, which costs a third of the speed.
-NUMERIC_SHARE = 1 / 2
 
 # Both phases
 COMMON_ARGUMENTS = {
@@ -169,7 +206,7 @@ SAMPLER_CONFIG = {"solver_order": 3}
 BATCH_LOGITS, CPU_BATCH_LOGITS = 2**28, 2**26
 
 # Records that are generated together: rows by the compact codec, and documents
-COMPACT_BLOCK_SIZE, DOCUMENT_BLOCK_SIZE = 8192, 64
+COMPACT_BLOCK_SIZE, DOCUMENT_BLOCK_SIZE = 2048, 64
 
 
 def check_recipe(recipe: str | Recipe) -> None:
@@ -196,19 +233,31 @@ def find_recipe(recipe: str | Recipe, of_documents: bool, args: ModelArguments) 
         if recipe not in recipes:
             raise ValueError(f"recipe={recipe!r} is not one of {', '.join(map(repr, recipes))}")
         recipe = recipes[recipe]
-    kinds = {"decoder_config": "llama"} if of_documents else {"encoder_config": "bert", "decoder_config": "gpt2"}
     if args.base_model is None:
-        for name, model_type in kinds.items():
-            known = AutoConfig.for_model(model_type)
-            # A configuration takes any field, and a model of default sizes is trained where one is misspelled.
-            if unknown := [field for field in getattr(recipe, name) if not hasattr(known, field)]:
-                raise ValueError(
-                    f"{name} of the recipe has {unknown[0]!r}, which {type(known).__name__} does not know; recipes of "
-                    f"{'documents start from DOCUMENT_RECIPES' if of_documents else 'rows start from RECIPES'}"
-                )
+        _check_configs(recipe, of_documents)
     fields = {}
     if args.base_model is not None:
         fields["learning_rate"] = TUNINGS[args.tuning]
     if args.activation_checkpointing:
         fields["activation_checkpointing"] = True
     return replace(recipe, vae=recipe.vae | fields)
+
+
+def _check_configs(recipe: Recipe, of_documents: bool) -> None:
+    """Raises a `ValueError` for configurations that records of this kind are not learnt by."""
+    advice = f"recipes {'of documents start from DOCUMENT_RECIPES' if of_documents else 'of rows start from RECIPES'}"
+    for name in ("encoder_config", "decoder_config", "text_encoder_config", "text_decoder_config"):
+        config = getattr(recipe, name)
+        is_needed = name == "decoder_config" or not of_documents
+        if is_needed != bool(config):
+            raise ValueError(f"{name} of the recipe is {config or 'missing'}; {advice}")
+        if not is_needed:
+            continue
+        if config.get("model_type") not in CONFIG_MAPPING:
+            raise ValueError(f"{name} of the recipe has no model_type that transformers knows; {advice}")
+        known = CONFIG_MAPPING[config["model_type"]]()
+        # A configuration takes any field, and a model of default sizes is trained where one is misspelled.
+        if unknown := [field for field in config if not hasattr(known, field)]:
+            raise ValueError(
+                f"{name} of the recipe has {unknown[0]!r}, which {type(known).__name__} does not know; {advice}"
+            )

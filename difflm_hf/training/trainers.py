@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from inspect import signature
-from pathlib import Path
-from typing import Any
 
 import torch
-from diffusers.training_utils import EMAModel
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch.utils.data import Dataset, Sampler
-from transformers import TrainerCallback
 
 from ..batches import record_lengths
 from ..denoiser import DiffLMDenoiser
@@ -116,8 +109,6 @@ class LatentDiffusionTrainer(BaseTrainer):
     """
     Trains a [`DiffLMDenoiser`] on latents with the EDM loss (arXiv 2206.00364, eq. 8), the second phase.
 
-    It evaluates, selects and ends with the moving average of the weights.
-
     Args:
         model (`DiffLMDenoiser`): The denoiser, whose `latent_mean` and `latent_std` fit the latents.
         args (`LatentDiffusionTrainingArguments`): The arguments.
@@ -129,7 +120,6 @@ class LatentDiffusionTrainer(BaseTrainer):
     """
 
     args: LatentDiffusionTrainingArguments
-    EMA_FILE = "ema.safetensors"
 
     def __init__(
         self,
@@ -140,13 +130,6 @@ class LatentDiffusionTrainer(BaseTrainer):
     ):
         super().__init__(model, args, **kwargs)
         self.noise_scheduler = scheduler
-        self.ema = EMAModel(
-            model.parameters(),
-            decay=args.ema_decay,
-            use_ema_warmup=True,
-            power=3 / 4,
-        )
-        self.add_callback(_EMAStep(self))
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         scheduler, mean, std = self.noise_scheduler, inputs["mean"], inputs["std"]
@@ -158,52 +141,3 @@ class LatentDiffusionTrainer(BaseTrainer):
         denoised = scheduler.precondition_outputs(noisy, output.float(), sigmas)
         loss = (scheduler.loss_weight(sigmas) * (denoised - latents).square().mean(1)).mean()
         return (loss, {"denoised": denoised}) if return_outputs else loss
-
-    @contextmanager
-    def final_weights(self) -> Iterator[None]:
-        parameters = list(self.model.parameters())
-        self.ema.store(parameters)
-        self.ema.copy_to(parameters)
-        try:
-            yield
-        finally:
-            self.ema.restore(parameters)
-
-    def evaluation_loop(self, *args, **kwargs):
-        with self.final_weights():
-            return super().evaluation_loop(*args, **kwargs)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        names = (name for name, _ in self.model.named_parameters())
-        save_file(
-            dict(zip(names, self.ema.shadow_params)),
-            Path(output_dir or self.args.output_dir) / self.EMA_FILE,
-            metadata={"optimization_step": str(self.ema.optimization_step)},
-        )
-
-    def _load_ema(self, checkpoint: str) -> None:
-        with safe_open(Path(checkpoint) / self.EMA_FILE, "pt", device=str(self.args.device)) as file:
-            self.ema.shadow_params = [file.get_tensor(name) for name, _ in self.model.named_parameters()]
-            self.ema.optimization_step = int(file.metadata()["optimization_step"])
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._load_ema(resume_from_checkpoint)
-
-    def _load_best_model(self) -> None:
-        self._load_ema(self.state.best_model_checkpoint)
-        self.ema.copy_to(self.model.parameters())
-
-
-class _EMAStep(TrainerCallback):
-    """Updates the average after each step, and leaves it in the model at the end."""
-
-    def __init__(self, trainer: LatentDiffusionTrainer):
-        self.trainer = trainer
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.trainer.ema.step(self.trainer.model.parameters())
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.trainer.ema.copy_to(self.trainer.model.parameters())

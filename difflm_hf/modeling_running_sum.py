@@ -1,0 +1,283 @@
+"""A causal LM for rows of tables, whose state is the running sum of the embeddings."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoModel, AutoModelForCausalLM, Cache, DynamicCache, GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.cache_utils import STATIC_LAYER_TYPE_MAPPING, DynamicLayer
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.utils import can_return_tuple
+
+from .configuration_running_sum import RunningSumConfig
+
+
+class RunningSumLayer(DynamicLayer):
+    """
+    What a cache keeps of a [`RunningSumModel`]: in `values` the sum of all that it was given, in float32, of shape
+    `(batch_size, 1, 1, hidden_size)`, and how many terms that has. Keys mean nothing here.
+    """
+
+    _layer_type = "running_sum"
+    is_croppable = False
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.num_terms = 0
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        self.dtype, self.device = value_states.dtype, value_states.device
+        self.keys = value_states[..., :0, :0]
+        self.values = torch.zeros_like(value_states[..., :1, :], dtype=torch.float32)
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Adds values of shape `(batch_size, 1, length, hidden_size)`; returns the keys, and the sums up to each."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        sums = self.values + value_states.float().cumsum(-2)
+        self.values = sums[..., -1:, :]
+        self.num_terms += value_states.shape[-2]
+        return key_states, sums
+
+    def get_seq_length(self) -> int:
+        return self.num_terms
+
+    def reset(self) -> None:
+        super().reset()
+        self.num_terms = 0
+
+    def crop(self, tokens_to_remove: int) -> None:
+        if tokens_to_remove:
+            raise ValueError("a running sum cannot be cropped: it does not know its terms; compute it anew")
+
+
+# It takes as little memory in a static cache.
+STATIC_LAYER_TYPE_MAPPING[RunningSumLayer._layer_type] = RunningSumLayer
+
+
+class PositionwiseLinear(nn.Module):
+    """
+    A linear map of its own for each position.
+
+    Args:
+        num_positions, in_features, out_features (`int`): Sizes.
+    """
+
+    def __init__(self, num_positions: int, in_features: int, out_features: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_positions, in_features, out_features))
+        self.bias = nn.Parameter(torch.empty(num_positions, 1, out_features))
+
+    def forward(self, hidden: torch.Tensor, positions: slice | torch.LongTensor) -> torch.Tensor:
+        """
+        Args:
+            hidden (`torch.Tensor` of shape `(num_groups, group_size, in_features)`): States, by position.
+            positions (`slice` or `torch.LongTensor` of shape `(num_groups,)`): The position of each group.
+
+        Returns:
+            `torch.Tensor` of shape `(num_groups, group_size, out_features)`.
+        """
+        return torch.baddbmm(self.bias[positions], hidden, self.weight[positions])
+
+
+class RunningSumBlock(GradientCheckpointingLayer):
+    """Layer norm, and two layers around an activation, added to their input."""
+
+    def __init__(self, config: RunningSumConfig):
+        super().__init__()
+        sizes = config.hidden_size, config.intermediate_size
+        self.up = PositionwiseLinear(config.num_positions, *sizes)
+        self.down = PositionwiseLinear(config.num_positions, *reversed(sizes))
+
+    def forward(self, hidden: torch.Tensor, positions: slice | torch.LongTensor) -> torch.Tensor:
+        inner = F.relu(self.up(_layer_norm(hidden), positions))
+        return hidden + self.down(inner, positions)
+
+
+class RunningSumPreTrainedModel(PreTrainedModel):
+    """Loading and saving of [`RunningSumModel`] and [`RunningSumForCausalLM`]."""
+
+    config_class = RunningSumConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["RunningSumBlock"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, PositionwiseLinear):
+            init.normal_(module.weight, 0, module.weight.shape[1] ** -0.5)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, 0, 0.5)
+        elif isinstance(module, nn.Linear):
+            init.normal_(module.weight, 0, 0.02)
+
+
+class RunningSumModel(RunningSumPreTrainedModel):
+    """
+    The sum of the embeddings of all tokens so far, and for each position a linear map of it and residual blocks: as in
+    NADE (arXiv 1605.02226), and without attention.
+
+    That suits rows of tables, in which each position is of its own kind. What a token costs does not depend on how
+    many there are, and a cache holds nothing but the sum. An encoder has a single state, which is that of the whole sum.
+
+    Args:
+        config ([`RunningSumConfig`]): The configuration.
+    """
+
+    def __init__(self, config: RunningSumConfig):
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.proj_in = PositionwiseLinear(config.num_positions, config.hidden_size, config.hidden_size)
+        self.blocks = nn.ModuleList(RunningSumBlock(config) for _ in range(config.num_blocks))
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPast:
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): Tokens.
+            attention_mask (`torch.Tensor` of shape `(batch_size, past_length + sequence_length)`, *optional*):
+                0 for padding, which is no part of the sum.
+            position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+                Positions. Without them, tokens have those after the terms in the cache.
+            past_key_values (`Cache`, *optional*): A cache of this configuration.
+            inputs_embeds (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*):
+                In place of `input_ids`.
+            use_cache (`bool`, *optional*): Whether to return `past_key_values`.
+            output_hidden_states (`bool`, *optional*): Whether to return the states before and after each block.
+
+        Returns:
+            `BaseModelOutputWithPast`, with `last_hidden_state` of shape `(batch_size, sequence_length, hidden_size)`,
+            of an encoder `(batch_size, 1, hidden_size)`.
+
+        Raises:
+            `ValueError`: for more tokens than there are positions.
+        """
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        if attention_mask is not None and attention_mask.ndim == 2:
+            is_real = attention_mask[:, -inputs_embeds.shape[1] :, None]
+            inputs_embeds = inputs_embeds * is_real.to(inputs_embeds.dtype)
+        if self.training and self.config.token_dropout > 0:
+            inputs_embeds = self._drop_tokens(inputs_embeds)
+        if not self.config.is_decoder:
+            inputs_embeds = inputs_embeds.float().sum(1, keepdim=True)
+        batch_size, length, _ = inputs_embeds.shape
+        start = 0 if past_key_values is None else past_key_values.get_seq_length()
+        if past_key_values is None:
+            sums = inputs_embeds.float().cumsum(1)
+        else:
+            sums = past_key_values.update(inputs_embeds[:, None], inputs_embeds[:, None], 0)[1][:, 0]
+
+        # Positions come first, and all that have one share a product.
+        hidden = sums.transpose(0, 1).to(self.proj_in.weight.dtype)
+        if position_ids is None:
+            positions = slice(start, start + length)
+            if positions.stop > self.config.num_positions:
+                raise ValueError(f"{positions.stop} tokens are more than the {self.config.num_positions} positions")
+        elif (position_ids == position_ids[:1]).all():
+            positions = position_ids[0]
+        else:
+            positions = position_ids.T.flatten()
+            hidden = hidden.reshape(length * batch_size, 1, -1)
+        states = [self.proj_in(hidden, positions)]
+        for block in self.blocks:
+            states.append(block(states[-1], positions))
+        states[-1] = _layer_norm(states[-1])
+        states = [state.view(length, batch_size, -1).transpose(0, 1) for state in states]
+        return BaseModelOutputWithPast(
+            last_hidden_state=states[-1],
+            past_key_values=past_key_values if use_cache else None,
+            hidden_states=tuple(states) if output_hidden_states else None,
+        )
+
+    def _drop_tokens(self, embeddings: torch.Tensor) -> torch.Tensor:
+        batch_size, length, _ = embeddings.shape
+        rates, chosen = torch.rand(2, batch_size, 1, 1, device=embeddings.device)
+        rates = rates * (chosen < self.config.token_dropout)
+        is_kept = torch.rand(batch_size, length, 1, device=embeddings.device) >= rates
+        is_kept[:, 0] = True
+        return embeddings * is_kept
+
+
+class RunningSumForCausalLM(RunningSumPreTrainedModel, GenerationMixin):
+    """
+    A [`RunningSumModel`] with a head.
+
+    Args:
+        config ([`RunningSumConfig`]): The configuration.
+    """
+
+    def __init__(self, config: RunningSumConfig):
+        super().__init__(config)
+        self.model = RunningSumModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs,
+    ) -> CausalLMOutputWithPast:
+        """
+        Args:
+            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache:
+                As in [`RunningSumModel.forward`].
+            labels (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+                Ids whose mean negative log-likelihood is the loss; −100 is ignored.
+            logits_to_keep (`int` or `torch.Tensor`, defaults to 0): Last positions to compute logits for; 0 means all.
+
+        Returns:
+            `CausalLMOutputWithPast`, with `logits` of shape `(batch_size, sequence_length, vocab_size)`.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        return CausalLMOutputWithPast(
+            loss=None if labels is None else self.loss_function(logits, labels, logits.shape[-1], **kwargs),
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+        )
+
+
+def _layer_norm(hidden: torch.Tensor) -> torch.Tensor:
+    # Without weights of its own: those of the map that follows do as well.
+    return F.layer_norm(hidden, hidden.shape[-1:])
+
+
+AutoModel.register(RunningSumConfig, RunningSumModel)
+AutoModelForCausalLM.register(RunningSumConfig, RunningSumForCausalLM)
