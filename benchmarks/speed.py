@@ -3,8 +3,8 @@ Speed of generation from saved models, of two commits of this package and of the
 
     python -m benchmarks.speed --data-dir DIR --before COMMIT [--after COMMIT] [--datasets adult ...] [--work-dir DIR]
 
-The work folder holds what `benchmarks.commits` trained with seed 0, and gets a TabularARGN for each table. All models of
-a table are loaded, and then asked in turn for rows, several times: the best time of each counts. Figures go to
+The work folder holds what `benchmarks.commits` trained with seed 0, and gets a TabularARGN for each table. All models
+of a table are loaded, and then asked in turn for rows, several times: the best time of each counts. Figures go to
 benchmarks/results/speed.json; `python -m benchmarks.report` writes docs/benchmarks.md from them.
 """
 
@@ -37,13 +37,14 @@ NUM_ROUNDS = 3
 NUM_SINGLE = 20  # tries of one record
 PEER = "tabular_argn"
 TITLES = {"before": "before", "after": "**difflm_hf**", PEER: MODELS[PEER].title}
+UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 and bf16", "avx512f": "AVX-512", "avx2": "AVX2"}
 ROOT = Path(__file__).parents[1]
 
 
 def machine() -> dict[str, Any]:
     """The processor, and what it does at best, in GFLOP/s."""
     info = Path("/proc/cpuinfo").read_text()
-    units = [unit for unit in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if re.search(rf"\b{unit}\b", info)]
+    units = [unit for unit in UNITS if re.search(rf"\b{unit}\b", info)]
     rates = {
         str(dtype).removeprefix("torch."): measure_matrix_flops(dtype, torch.device("cpu")) / 1e9
         for dtype in (torch.float32, torch.bfloat16)
@@ -100,7 +101,8 @@ def fit_peer(python: Path, data: Path, folder: Path) -> float:
         script = (
             "import sys, json, pandas as pd; from mostlyai.engine import TabularARGN\n"
             "data, folder, categorical = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])\n"
-            "table = pd.concat([pd.read_csv(f'{data}/{part}.csv') for part in ('train', 'valid')], ignore_index=True)\n"
+            "parts = [pd.read_csv(f'{data}/{part}.csv') for part in ('train', 'valid')]\n"
+            "table = pd.concat(parts, ignore_index=True)\n"
             "table[categorical] = table[categorical].astype(str)\n"
             "TabularARGN(workspace_dir=folder, verbose=0, random_state=0).fit(table)\n"
         )

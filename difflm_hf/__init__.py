@@ -7,9 +7,9 @@ from .lazy import lazy_names
 
 __version__ = "0.1.0"
 
-# Threads of GNU OpenMP spin for milliseconds while they wait for each other. Beside another job on the same cores, steps
-# of a small model then take 6 times as long as they must; after fewer turns threads sleep, and alone nothing is lost.
-# It is read when torch is imported.
+# Threads of GNU OpenMP spin for milliseconds while they wait for each other. Beside another job on the same cores, a
+# step of a small model then takes six times as long as alone. Threads that soon go to sleep lose nothing alone, and
+# beside another job twice the time is enough. It is read when torch is imported.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 

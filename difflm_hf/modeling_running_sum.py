@@ -125,7 +125,7 @@ class RunningSumModel(RunningSumPreTrainedModel):
     NADE (arXiv 1605.02226), and without attention.
 
     That suits rows of tables, in which each position is of its own kind. What a token costs does not depend on how
-    many there are, and a cache holds nothing but the sum. An encoder has a single state, which is that of the whole sum.
+    many there are, and a cache holds nothing but the sum. An encoder has a single state, that of the whole sum.
 
     Args:
         config ([`RunningSumConfig`]): The configuration.
@@ -180,6 +180,8 @@ class RunningSumModel(RunningSumPreTrainedModel):
         if not self.config.is_decoder:
             inputs_embeds = inputs_embeds.float().sum(1, keepdim=True)
         batch_size, length, _ = inputs_embeds.shape
+        if past_key_values is None and use_cache:
+            past_key_values = DynamicCache(config=self.config)
         start = 0 if past_key_values is None else past_key_values.get_seq_length()
         if past_key_values is None:
             sums = inputs_embeds.float().cumsum(1)

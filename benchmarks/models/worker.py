@@ -1,8 +1,8 @@
 """
 A model in a process of its own that samples when it is told to: `benchmarks.speed` has several take turns.
 
-Writes a line when it is ready; then reads numbers of rows from its standard input, one a line, and answers each with the
-seconds that they took. Nothing of it is newer than the oldest commit that it measures.
+Writes a line when it is ready; then reads numbers of rows from its standard input, one a line, and answers each with
+the seconds that they took. Nothing of it is newer than the oldest commit that it measures.
 """
 
 from __future__ import annotations
