@@ -174,12 +174,12 @@ class BlockwisePipeline(DiffusionPipeline):
         """
         size = self.config.block_size
         num_records = size if num_records is None else num_records
-        batch_size = min(batch_size or self.default_batch_size, num_records)
+        batch_size = int(min(batch_size or self.default_batch_size, num_records))
         sampling = num_inference_steps, temperature, top_p, batch_size, callback_on_step_end
         tables: list[pd.DataFrame] = []
         for attempt in range(MAX_ATTEMPTS):
             generator = torch.Generator().manual_seed(_mix(seed, block, attempt))
-            for table in self.generate_batches(size, generator, *sampling):
+            for table in self.generate_batches(num_records - sum(map(len, tables)), generator, *sampling):
                 tables.append(table)
                 if (num_valid := sum(map(len, tables))) >= num_records:
                     return pd.concat(tables, ignore_index=True).iloc[:num_records]
@@ -195,7 +195,7 @@ class BlockwisePipeline(DiffusionPipeline):
 
     def generate_batches(
         self,
-        num_records: int,
+        num_needed: int,
         generator: torch.Generator,
         num_inference_steps: int,
         temperature: float,
@@ -204,10 +204,10 @@ class BlockwisePipeline(DiffusionPipeline):
         callback_on_step_end: Callable | None,
     ) -> Iterator[pd.DataFrame]:
         """
-        Samples records, in the way of the subclass.
+        Samples a block of records, in the way of the subclass.
 
         Args:
-            num_records (`int`): Records to sample.
+            num_needed (`int`): Valid records that are asked for, the first ones of the block.
             generator (`torch.Generator`): All randomness comes from it.
             num_inference_steps, temperature, top_p, batch_size, callback_on_step_end: As in the call.
 

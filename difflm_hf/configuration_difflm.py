@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from . import configuration_running_sum  # noqa: F401 (AutoConfig learns of it)
+from .configuration_running_sum import RunningSumConfig  # noqa: F401 (AutoConfig learns of it)
 
 
 class DiffLMConfig(PreTrainedConfig):

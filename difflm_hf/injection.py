@@ -32,7 +32,7 @@ class LatentInjection(nn.Module):
         """
         Args:
             latents (`torch.Tensor` of shape `(batch_size, latent_size)`): Latents z.
-            inputs_embeds (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`): Real tokens.
+            inputs_embeds (`torch.Tensor` of shape `(batch_size, sequence_length, embedding_size)`): Real tokens.
             past_key_values (`Cache`, *optional*): The cache of this generation; empty, or absent.
             layer_devices (`Sequence[torch.device]`): Those of the LM, as [`layer_devices`] gives them.
 
@@ -51,13 +51,13 @@ class SoftPrompt(LatentInjection):
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__()
-        self.hidden_size = config.get_text_config().hidden_size
+        self.embedding_size = embedding_size(config)
         self.num_virtual_tokens = config.num_latent_tokens
-        self.projection = nn.Linear(config.latent_size, config.num_latent_tokens * self.hidden_size)
+        self.projection = nn.Linear(config.latent_size, config.num_latent_tokens * self.embedding_size)
 
     def prompt(self, latents: torch.Tensor) -> torch.Tensor:
-        """The virtual tokens, of shape `(batch_size, num_virtual_tokens, hidden_size)`."""
-        return self.project(latents).view(len(latents), -1, self.hidden_size)
+        """The virtual tokens, of shape `(batch_size, num_virtual_tokens, embedding_size)`."""
+        return self.project(latents).view(len(latents), -1, self.embedding_size)
 
     def forward(
         self,
@@ -75,7 +75,7 @@ class PrefixSoftPrompt(SoftPrompt):
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
-        self.prefix = nn.Embedding(config.num_prefix_tokens, self.hidden_size)
+        self.prefix = nn.Embedding(config.num_prefix_tokens, self.embedding_size)
         self.num_virtual_tokens += config.num_prefix_tokens
 
     def prompt(self, latents: torch.Tensor) -> torch.Tensor:
@@ -117,7 +117,7 @@ class InputEmbed(LatentInjection):
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__()
-        self.projection = nn.Linear(config.latent_size, config.get_text_config().hidden_size)
+        self.projection = nn.Linear(config.latent_size, embedding_size(config))
 
     def forward(
         self,
@@ -127,6 +127,12 @@ class InputEmbed(LatentInjection):
         layer_devices: Sequence[torch.device | None],
     ) -> tuple[torch.Tensor, Cache | None]:
         return inputs_embeds + self.project(latents).to(inputs_embeds.dtype)[:, None], past_key_values
+
+
+def embedding_size(config: PreTrainedConfig) -> int:
+    """The size of the input embeddings of a [`DiffLMConfig`]'s causal LM: some project them to that of the layers."""
+    lm = config.get_text_config()
+    return getattr(lm, "embedding_size", None) or lm.hidden_size
 
 
 INJECTIONS: dict[str, type[LatentInjection]] = {

@@ -21,11 +21,11 @@ from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
-from . import modeling_running_sum  # noqa: F401 (AutoModel and AutoModelForCausalLM learn of it)
 from .base_model import BaseModelStub
 from .configuration_difflm import DiffLMConfig
 from .injection import build_injection, layer_devices
 from .lora import add_lora, lora_parameters
+from .modeling_running_sum import RunningSumForCausalLM  # noqa: F401 (AutoModelForCausalLM learns of it)
 from .pretrained_model import DiffLMPreTrainedModel
 from .records.grammar import JSONGrammar
 from .sampling import sample_by_grammar, sample_rows, sample_texts

@@ -275,7 +275,7 @@ class DiffLMPipeline(BlockwisePipeline):
 
     def generate_batches(
         self,
-        num_records: int,
+        num_needed: int,
         generator: torch.Generator,
         num_inference_steps: int,
         temperature: float,
@@ -283,14 +283,13 @@ class DiffLMPipeline(BlockwisePipeline):
         batch_size: int,
         callback_on_step_end: Callable | None,
     ) -> Iterator[pd.DataFrame]:
+        size, length = self.config.block_size, self.vae.config.max_record_length - 1
+        num = num_needed if self.processor.codec.has_fixed_layout else size  # others may turn out invalid
         with record_function("difflm::latents"):
-            latents = self.generate_latents(num_records, num_inference_steps, generator, callback_on_step_end)
-        length = self.vae.config.max_record_length - 1
-        uniforms = torch.rand(num_records, length, generator=generator)
-        within_bin_offsets = torch.rand(
-            num_records, self.processor.num_offsets, generator=generator, dtype=torch.float64
-        )
-        for batch in zip(*(t.split(batch_size) for t in (latents, uniforms, within_bin_offsets))):
+            latents = self.generate_latents(size, num_inference_steps, generator, callback_on_step_end, num)
+        uniforms = torch.rand(size, length, generator=generator)[:num]
+        offsets = torch.rand(size, self.processor.num_offsets, generator=generator, dtype=torch.float64)[:num]
+        for batch in zip(*(t.split(batch_size) for t in (latents, uniforms, offsets))):
             yield self.decode_latents(*batch, temperature, top_p)[0]
 
     def generate_latents(
@@ -299,20 +298,44 @@ class DiffLMPipeline(BlockwisePipeline):
         num_inference_steps: int = 12,
         generator: torch.Generator | None = None,
         callback_on_step_end: Callable | None = None,
+        num_needed: int | None = None,
     ) -> torch.Tensor:
         """
         Samples latents z from the denoiser.
 
+        Args:
+            num_latents (`int`): Latents to sample.
+            num_inference_steps, generator, callback_on_step_end: As in the call.
+            num_needed (`int`, *optional*):
+                Return the first so many alone, and do not compute the others where none depends on them.
+
         Returns:
             `torch.Tensor` of shape `(num_latents, latent_size)`, float32, on the device of the denoiser.
         """
-        # Components may be on different devices, and `self.device` is that of one of them.
-        device = self.denoiser.device
+        noise = randn_tensor(
+            (num_latents, self.denoiser.config.latent_size), generator=generator, device=self.denoiser.device
+        )
+        num_needed = num_latents if num_needed is None else num_needed
+        if num_needed < num_latents and callback_on_step_end is None:
+            before = generator.get_state()
+            latents = self._denoise(noise[:num_needed], num_inference_steps, generator)
+            if torch.equal(generator.get_state(), before):
+                return latents
+            generator.set_state(before)  # the scheduler draws noise of its own, for all of a block at once
+        return self._denoise(noise, num_inference_steps, generator, callback_on_step_end)[:num_needed]
+
+    def _denoise(
+        self,
+        noise: torch.Tensor,
+        num_inference_steps: int,
+        generator: torch.Generator | None,
+        callback_on_step_end: Callable | None = None,
+    ) -> torch.Tensor:
         # A schedule of its own for each block, as blocks run side by side; callbacks, for which they do not, see it.
         scheduler = self.scheduler if callback_on_step_end is not None else copy.deepcopy(self.scheduler)
-        scheduler.set_timesteps(num_inference_steps, device=device)
-        shape = (num_latents, self.denoiser.config.latent_size)
-        latents = randn_tensor(shape, generator=generator, device=device) * initial_std(scheduler)
+        # Components may be on different devices, and `self.device` is that of one of them.
+        scheduler.set_timesteps(num_inference_steps, device=self.denoiser.device)
+        latents = noise * initial_std(scheduler)
         for step, timestep in enumerate(scheduler.timesteps):
             output = self.denoiser(scheduler.scale_model_input(latents, timestep), timestep)
             latents = scheduler.step(output, timestep, latents, generator=generator).prev_sample

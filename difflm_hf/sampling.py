@@ -28,7 +28,8 @@ def inverse_transform_sample(
     """One id for each row of logits: the cumulative distribution, inverted at a uniform number."""
     if temperature == 0:
         return logits.argmax(-1)
-    probs = (logits.float() / temperature).softmax(-1)
+    logits = logits.float()
+    probs = (logits if temperature == 1 else logits / temperature).softmax(-1)
     if top_p < 1:
         ordered, _ = probs.sort(-1, descending=True)
         num_kept = (ordered.cumsum(-1) - ordered < top_p).sum(-1, keepdim=True)

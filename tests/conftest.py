@@ -29,6 +29,7 @@ from transformers.utils import logging  # noqa: E402
 from difflm_hf.commands.app import main  # noqa: E402
 from difflm_hf.configuration_difflm import DiffLMConfig  # noqa: E402
 from difflm_hf.modeling_difflm import DiffLMModel  # noqa: E402
+from difflm_hf.utils import default_dtype  # noqa: E402
 
 
 logging.disable_progress_bar()
@@ -64,7 +65,10 @@ CONFIGS = {
     "gemma": {**LLAMA, "head_dim": 16},
     "gemma2": GEMMA,
     "gemma3_text": {**GEMMA, "layer_types": ["sliding_attention", "full_attention"]},
-    "running_sum": {**{"hidden_size": 32, "intermediate_size": 48, "max_position_embeddings": 40}, **VOCABULARY},
+    "running_sum": {
+        **{"embedding_size": 40, "hidden_size": 32, "intermediate_size": 48, "max_position_embeddings": 40},
+        **VOCABULARY,
+    },
     "albert": {**BERT, "embedding_size": 32},
     "bert": BERT,
     "roberta": BERT,
@@ -90,6 +94,21 @@ def less_garbage() -> None:
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)  # whatever the test before asked for
+
+
+@pytest.fixture(scope="session", autouse=True)
+def in_float32() -> None:
+    """Pipelines are loaded in float32, in which figures compare."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("difflm_hf.pipeline_difflm.default_dtype", lambda: torch.float32)
+        yield
+
+
+@pytest.fixture
+def in_fastest_dtype(monkeypatch) -> torch.dtype:
+    """Pipelines are loaded as they are outside of tests."""
+    monkeypatch.setattr("difflm_hf.pipeline_difflm.default_dtype", default_dtype)
+    return default_dtype()
 
 
 @pytest.fixture(scope="session")

@@ -44,9 +44,11 @@ DOCUMENTED = {"_asdict", "_exit", "_getframe"}
 # Of base classes, what classes of the package put their own in the place of
 REPLACED = {
     ("torch.nn", "Module"): ["_apply"],
+    ("transformers.cache_utils", "DynamicLayer"): ["_layer_type"],
     ("transformers", "PreTrainedModel"): [
         "_init_weights",
         "_keys_to_ignore_on_load_unexpected",
+        "_no_split_modules",
         "_supports_attention_backend",
         "_supports_flash_attn",
         "_supports_flex_attn",

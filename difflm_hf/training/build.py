@@ -84,8 +84,9 @@ def build_row_model(processor: DiffLMProcessor, recipe: Recipe, injection: str =
     # A running sum that encodes has one state, and else an encoder reads all.
     config.encoder_config.max_position_embeddings = config.max_record_length
     # The last token of a record is written, and not read.
-    num_read = config.max_record_length - 1
-    config.decoder_config.max_position_embeddings = num_read + build_injection(config).num_virtual_tokens
+    num_virtual = build_injection(config).num_virtual_tokens
+    config.decoder_config.max_position_embeddings = config.max_record_length - 1 + num_virtual
+    config.decoder_config.num_silent_positions = num_virtual
     model = DiffLMModel(config)
     for embeddings, scale in (
         (model.encoder.get_input_embeddings(), 1.0),
