@@ -162,6 +162,7 @@ def load_revisions(revisions: list[str]) -> dict[str, Any]:
     from diffusers import DiffusionPipeline
     from transformers import pipeline
 
+    difflm_hf.pipeline_difflm.default_dtype = lambda: torch.float32  # in which records compare
     difflm_hf.register()
     pipes = {revision: DiffLMPipeline.from_pretrained(MODEL, revision=revision) for revision in revisions}
     result = {"texts": {name: texts_of(pipe) for name, pipe in pipes.items()}}
@@ -183,6 +184,7 @@ def load_revisions(revisions: list[str]) -> dict[str, Any]:
 def load_offline() -> dict[str, Any]:
     from transformers import pipeline
 
+    difflm_hf.pipeline_difflm.default_dtype = lambda: torch.float32  # in which records compare
     difflm_hf.register()
     generate = pipeline("record-generation", model=MODEL)
     generate.model.set_progress_bar_config(disable=True)

@@ -206,7 +206,7 @@ def test_new_process(pipe, folder):
 import torch
 from difflm_hf import DiffLMPipeline
 
-pipe = DiffLMPipeline.from_pretrained({str(folder)!r})
+pipe = DiffLMPipeline.from_pretrained({str(folder)!r}, dtype=torch.float32)
 print(*pipe(100, generator=torch.Generator().manual_seed(0), output_type="text").records, sep="\\n")
 """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "utf-8"}

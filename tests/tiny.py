@@ -19,8 +19,14 @@ from difflm_hf.training.recipes import BERT, GPT2
 
 # Trains with `train(..., recipe="tiny")`.
 RECIPES["tiny"] = Recipe(
-    encoder_config={"model_type": "running_sum", "hidden_size": 16, "intermediate_size": 32, "num_blocks": 1},
-    decoder_config={"model_type": "running_sum", "hidden_size": 24, "intermediate_size": 48},
+    encoder_config={
+        "model_type": "running_sum",
+        "is_decoder": False,
+        "embedding_size": 24,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+    },
+    decoder_config={"model_type": "running_sum", "embedding_size": 32, "hidden_size": 24, "intermediate_size": 48},
     text_encoder_config={
         **BERT,
         "hidden_size": 24,
