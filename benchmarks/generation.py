@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ SOLVERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any], int]] = {
     "Heun, 50 steps": (LatentEDMScheduler, {}, 50),
 }
 BATCH_SIZES = [2**k for k in range(14)]
-NUM_COLUMNS = (10, 50, 200)
+NUM_COLUMNS = (10, 50, 200, 1000)
 NUM_JSON = 1000
 
 
@@ -106,25 +107,30 @@ def measure_batches(pipe: DiffLMPipeline) -> dict[int, float]:
     return rates
 
 
+def draw_column(index: int, generator: np.random.Generator, size: int = 2000) -> np.ndarray:
+    """One of four kinds: few whole numbers, many, categories, and floats."""
+    return (
+        generator.integers(8, size=size),
+        generator.integers(60, size=size),
+        generator.choice(["a", "b", "c", "d"], size),
+        generator.normal(size=size).round(4),
+    )[index % 4]
+
+
 def measure_columns() -> list[dict[str, Any]]:
     """Untrained models of the default size: what columns cost does not depend on what was learnt."""
     rows = []
     for count in NUM_COLUMNS:
         generator = np.random.default_rng(0)
-        columns = [
-            generator.integers(8, size=2000),
-            generator.integers(60, size=2000),
-            generator.choice(["a", "b", "c", "d"], 2000),
-            generator.normal(size=2000).round(4),
-        ]
-        table = pd.DataFrame({f"c{i}": columns[i % 4] for i in range(count)})
+        table = pd.DataFrame({f"c{i}": draw_column(i, generator) for i in range(count)})
         processor = DiffLMProcessor.from_records(table)
         vae = build_row_model(processor, RECIPES["small"]).eval().to(default_dtype())
         denoiser = DiffLMDenoiser(**RECIPES["small"].denoiser_config).eval().to(default_dtype())
         scheduler = EDMDPMSolverMultistepScheduler(**NOISE_LEVELS, **SAMPLER_CONFIG)
         pipe = DiffLMPipeline(vae, denoiser, scheduler, processor, COMPACT_BLOCK_SIZE)
         rate = generate(pipe, max(2 * COMPACT_BLOCK_SIZE, NUM_RECORDS // count))[1]
-        rows.append({"columns": count, "tokens": vae.config.max_record_length, "records_per_second": rate})
+        figures = {"columns": count, "tokens": vae.config.max_record_length, "records_per_second": rate}
+        rows.append({**figures, "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20})
         print(rows[-1], flush=True)
     return rows
 

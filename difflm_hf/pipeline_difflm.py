@@ -32,7 +32,7 @@ from .utils import default_dtype
 
 
 # What the causal LM writes at once, unless the caller says otherwise: activations of more records leave the caches of
-# processors, and more tokens take much memory.
+# processors, and more tokens of texts take much memory.
 BATCH_SIZE, BATCH_TOKENS = 2048, 2**19
 
 
@@ -271,7 +271,10 @@ class DiffLMPipeline(BlockwisePipeline):
 
     @property
     def default_batch_size(self) -> int:
-        return max(1, min(BATCH_SIZE, BATCH_TOKENS // self.vae.config.max_record_length))
+        config = self.vae.config
+        if config.position_ranges is not None and config.num_texts == 0:
+            return BATCH_SIZE
+        return max(1, min(BATCH_SIZE, BATCH_TOKENS // config.max_record_length))
 
     def generate_batches(
         self,
@@ -369,9 +372,10 @@ class DiffLMPipeline(BlockwisePipeline):
             self.vae.decoder.sample_records(z, u, temperature, top_p, self.processor.grammar)
             for z, u in zip(latents.split(batch_size or len(latents)), uniforms.split(batch_size or len(latents)))
         ]
-        length = max(batch.shape[1] for batch in batches)
-        pad_id = self.processor.special_ids[2]
-        ids = torch.cat([F.pad(batch, (0, length - batch.shape[1]), value=pad_id) for batch in batches])
+        if len(batches) > 1:
+            length, pad_id = max(batch.shape[1] for batch in batches), self.processor.special_ids[2]
+            batches = [torch.cat([F.pad(b, (0, length - b.shape[1]), value=pad_id) for b in batches])]
+        [ids] = batches
         with record_function("difflm::records"):
             return self.processor.decode_records(ids.cpu().numpy(), within_bin_offsets.numpy())
 

@@ -69,27 +69,29 @@ def sample_rows(
     config, num_fixed = model.config, len(model.fixed_ranges)
     bos, eos, pad = (getattr(model.lm.config, f"{name}_token_id") for name in ("bos", "eos", "pad"))
     num_open = torch.full((len(latents),), config.num_texts, device=latents.device)
-    ids = torch.full((len(latents), config.max_record_length), pad, device=latents.device)
-    ids[:, 0] = bos
+    # Positions come first, in memory: each step reads and writes those of all records.
+    ids = torch.full((config.max_record_length, len(latents)), pad, device=latents.device)
+    ids[0] = bos
+    uniforms = uniforms.T.contiguous()
     cache = buffered_cache(model.lm.config, config.max_record_length + model.injection.num_virtual_tokens)
     for position in range(config.max_record_length - 1):
         with record_function("difflm::step" if position else "difflm::prefill"):
             is_needed = position == 0 or model.injection.every_token
             hidden, _ = model.hidden_states(
-                ids[:, position : position + 1], latents if is_needed else None, cache, use_cache=True
+                ids[position][:, None], latents if is_needed else None, cache, use_cache=True
             )
         with record_function("difflm::head"):
             start, end = config.position_ranges[min(position, len(config.position_ranges) - 1)]
             logits = model.range_logits(hidden[:, -1], start, end)
         with record_function("difflm::sampling"):
-            next_ids = start + inverse_transform_sample(logits, uniforms[:, position], temperature, top_p)
+            next_ids = start + inverse_transform_sample(logits, uniforms[position], temperature, top_p)
             if position >= num_fixed:
                 next_ids = next_ids.where(num_open > 0, pad)
                 num_open = num_open - (next_ids == eos).long()
-            ids[:, position + 1] = next_ids
+            ids[position + 1] = next_ids
             if position >= num_fixed - 1 and not (num_open > 0).any():
                 break
-    return ids[:, : position + 2]
+    return ids[: position + 2].T
 
 
 def sample_by_grammar(
