@@ -31,6 +31,7 @@ from difflm_hf.evaluation import (
 )
 
 from .markdown import to_table
+from .protocol import published_scores
 from .results import load_result, save_result
 from .tables import LOG_TARGET
 
@@ -80,6 +81,7 @@ def score(data: Path, output: Path, seed: int) -> dict[str, float]:
         "pair_trends": quality["pair_trends"],
         "dcr": distance_to_closest_record(ClosestRecords(train, test, synthetic, categorical, seed=seed))["share"],
         "kl": run["latents"]["kl"],
+        **published_scores(test, synthetic, categorical, quality, seed),
         "train_seconds": run["train_seconds"],
         "rows_per_second": run["rows_per_second"],
     }
