@@ -53,6 +53,6 @@ def published_scores(
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)
     return {
         "shape_error": 100 * (1 - quality["column_shapes"]),
-        "trend_error": 100 * (1 - np.mean([pair["score"] for pair in quality["pairs"]])),
+        "trend_error": 100 * (1 - np.nanmean([pair["score"] for pair in quality["pairs"]])),
         "c2st_published": cross_val_score(trees, rows, np.repeat([0, 1], size), cv=folds, scoring="roc_auc").mean(),
     }

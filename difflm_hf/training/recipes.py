@@ -93,7 +93,7 @@ RECIPES = {
             "ema_decay": 0.995,
         },
         denoiser_config={"width": 64, "num_layers": 2},
-        denoiser={"learning_rate": 3e-3, "max_steps": 2500, "per_device_train_batch_size": 512},
+        denoiser={"learning_rate": 4e-3, "max_steps": 5000, "per_device_train_batch_size": 1024},
     ),
     "base": Recipe(
         encoder_config={
