@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
     args = parser.parse_args()
     folder = args.work_dir / "adult" / "difflm" / "model"
-    pipe = DiffLMPipeline.from_pretrained(folder, dtype=default_dtype())
+    pipe = DiffLMPipeline.from_pretrained(folder)
     measure = {
         "profile": lambda: measure_profile(pipe),
         "solvers": lambda: measure_solvers(pipe, args.data_dir / "adult"),

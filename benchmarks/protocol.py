@@ -17,6 +17,9 @@ from xgboost import XGBClassifier
 
 from difflm_hf.evaluation.tables.encoding import draw, encode_tables
 
+from .markdown import to_table
+from .results import load_result
+
 
 # Per cent; of TabSyn's preparation, as TabDiff's paper has them
 PUBLISHED = {
@@ -28,6 +31,31 @@ PUBLISHED = {
     "TabSyn": {"shape_error": {"adult": 0.74, "default": 0.80, "shoppers": 1.11, "magic": 0.62, "beijing": 0.79}},
     "TabbyFlow": {"c2st_published": {"adult": 0.607}},
 }
+
+
+TITLES = {"shape_error": "shape error, %", "trend_error": "trend error, %", "c2st_published": "C2ST"}
+
+
+def protocol_section() -> str:
+    """The page's passage: what `benchmarks.commits` measured of the newer commit, beside published figures."""
+    results, rows = load_result("commits"), []
+    for dataset in [name for name in ("adult", "default", "shoppers", "magic", "beijing") if name in results]:
+        runs = [run for seed, run in results[dataset]["after"].items() if seed != "commit"]
+        for name, title in TITLES.items():
+            digits = 3 if name.startswith("c2st") else 2
+            ours = np.array([run[name] for run in runs])
+            theirs = [figures.get(name, {}).get(dataset) for figures in PUBLISHED.values()]
+            rows.append(
+                [
+                    *(
+                        dataset,
+                        title,
+                        f"{ours.mean():.{digits}f} ({ours.min():.{digits}f} to {ours.max():.{digits}f})",
+                    ),
+                    *("" if figure is None else f"{figure:.{digits}f}" for figure in theirs),
+                ]
+            )
+    return to_table(["table", "", "difflm_hf", *PUBLISHED], rows)
 
 
 def published_scores(

@@ -16,6 +16,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -36,6 +37,7 @@ NUM_ROWS = 100_000
 NUM_ROUNDS = 3
 NUM_SINGLE = 20  # tries of one record
 PEER = "tabular_argn"
+TOGETHER = "adult"  # the table that two trainings run on at once
 TITLES = {"before": "before", "after": "**difflm_hf**", PEER: MODELS[PEER].title}
 UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 and bf16", "avx512f": "AVX-512", "avx2": "AVX2"}
 ROOT = Path(__file__).parents[1]
@@ -134,10 +136,31 @@ def measure(dataset: str, data_dir: Path, work_dir: Path, trees: dict[str, Path]
     }
 
 
+def seconds_together(data: Path, tree: Path, num: int) -> float:
+    """Seconds that each of `num` trainings takes which run at once, by the command, the slowest of them."""
+    categorical = json.loads((data / "info.json").read_text())["categorical"]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "difflm_hf", "train", data / "train.csv", "--validation", data / "valid.csv"]
+        command += [part for name in categorical for part in ("--categorical", name)]
+        start = time.perf_counter()
+        trainings = [
+            subprocess.Popen(
+                list(map(str, [*command, "--output-dir", f"{folder}/{k}"])),
+                env={**os.environ, "PYTHONPATH": str(tree)},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            for k in range(num)
+        ]
+        if any(training.wait() for training in trainings):
+            raise RuntimeError("a training failed")
+        return time.perf_counter() - start
+
+
 def speed_section() -> str:
     """The page's passage on speed."""
     results = load_result("speed")
-    host = results["machine"]
+    host, together = results["machine"], results["together"]
     rows = []
     for dataset in DATASETS:
         if dataset not in results:
@@ -163,6 +186,8 @@ def speed_section() -> str:
         f"{host['processor']}, {host['cores']} cores with {units}: products of large matrices at "
         f"{host['gflops']['bfloat16']:,.0f} GFLOP/s in bf16 and {host['gflops']['float32']:,.0f} in float32.\n\n"
         + to_table(header, rows)
+        + f"\n\nTwo trainings on {TOGETHER} at once, on the same cores, take {together['two']:.0f} s each, where one "
+        f"alone takes {together['one']:.0f} s: {together['two'] / together['one']:.2f} times as long."
     )
 
 
@@ -176,6 +201,9 @@ def main() -> None:
     args = parser.parse_args()
     trees = {side: checkout(getattr(args, side), args.work_dir / "commits") for side in ("before", "after")}
     save_result("speed", {"machine": machine()})
+    data = args.data_dir / TOGETHER
+    counts = {"one": 1, "two": 2}
+    save_result("speed", {"together": {k: seconds_together(data, trees["after"], n) for k, n in counts.items()}})
     for dataset in args.datasets:
         figures = measure(dataset, args.data_dir, args.work_dir, trees)
         save_result("speed", {dataset: figures})

@@ -90,8 +90,8 @@ class DiffLMPipeline(BlockwisePipeline):
         register_components()
         name = os.fspath(pretrained_model_name_or_path)
         kwargs.setdefault("use_safetensors", True)
-        if "torch_dtype" not in kwargs:
-            kwargs.setdefault("dtype", default_dtype())
+        if kwargs.get("dtype") is None and kwargs.get("torch_dtype") is None:
+            kwargs["dtype"] = default_dtype()
         folder = pipeline_folder(name, cls.download, **kwargs)
         if "vae" not in kwargs:
             kwargs |= load_vae_with_base(folder, base_model, kwargs)

@@ -13,7 +13,6 @@ from rich.table import Table
 
 from difflm_hf import DiffLMPipeline, train
 from difflm_hf.evaluation import evaluate_table
-from difflm_hf.utils import default_dtype
 
 
 DATA = Path(__file__).parent / "data"
@@ -38,7 +37,7 @@ def main(output_dir: Path, output: Path, max_minutes: float, seed: int) -> None:
         return pipe(len(real), generator=generator, output_type="pandas").records
 
     train(real, output_dir, validation=validation, max_minutes=max_minutes, seed=seed)
-    pipes = [DiffLMPipeline.from_pretrained(output_dir, dtype=default_dtype()).to(device) for _ in range(2)]
+    pipes = [DiffLMPipeline.from_pretrained(output_dir).to(device) for _ in range(2)]
     start = time.perf_counter()
     synthetic = generate(pipes[0])
     rows_per_second = len(synthetic) / (time.perf_counter() - start)

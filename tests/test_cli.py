@@ -123,7 +123,6 @@ def test_device(device, moves, model, monkeypatch, tmp_path):
     """Any accelerator is used. There is none here, so that the model stays where it is."""
     devices = []
     monkeypatch.setattr(difflm_hf.utils, "default_device", lambda: torch.device(device))
-    monkeypatch.setattr(difflm_hf.utils, "default_dtype", lambda: torch.float32)
     monkeypatch.setattr(DiffLMPipeline, "to", lambda self, device: devices.append(torch.device(device).type))
     arguments = ["generate", model, "--num-records", 5, "--output", tmp_path / "table.csv"]
     assert call(monkeypatch, *arguments) == 0

@@ -11,7 +11,6 @@ import torch
 
 from difflm_hf import DiffLMPipeline, train
 from difflm_hf.evaluation import evaluate_latents
-from difflm_hf.utils import default_dtype
 
 from .harness import Data, run
 
@@ -31,7 +30,7 @@ def fit(data: Data) -> Model:
 
 
 def prepare(model: Model) -> None:
-    model.pipe = DiffLMPipeline.from_pretrained(model.data.work_dir / "model", dtype=default_dtype())
+    model.pipe = DiffLMPipeline.from_pretrained(model.data.work_dir / "model")
     model.pipe(1)
 
 
@@ -40,7 +39,7 @@ def sample(model: Model, num_rows: int) -> pd.DataFrame:
 
 
 def describe(model: Model, num_rows: int) -> dict[str, Any]:
-    pipe = DiffLMPipeline.from_pretrained(model.data.work_dir / "model")
+    pipe = DiffLMPipeline.from_pretrained(model.data.work_dir / "model", dtype=torch.float32)
     validator = jsonschema.Draft202012Validator(pipe.processor.schema.to_json_schema())
     records = pipe(num_rows, generator=model.generator).records
     return {

@@ -49,7 +49,7 @@ def generate(
     from ..hub.datasets import push_dataset
     from ..pipeline_difflm import DiffLMPipeline
     from ..records import write_table
-    from ..utils import default_device, default_dtype, no_progress_bars
+    from ..utils import default_device, no_progress_bars
 
     if profile == (output is not None or push_to_hub is not None):
         raise ValueError("give either --output or --push-to-hub, for the records, or --profile, to measure")
@@ -64,7 +64,7 @@ def generate(
             model,
             base_model=base_model,
             revision=revision,
-            dtype=getattr(torch, dtype) if dtype else default_dtype(),
+            dtype=None if dtype is None else getattr(torch, dtype),
         )
     if (device := default_device()).type != "cpu":
         pipe.to(device)
