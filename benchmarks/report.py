@@ -17,10 +17,8 @@ from difflm_hf.evaluation import to_markdown
 
 from .commits import commits_section
 from .markdown import to_table
-from .protocol import protocol_section
 from .report_documents import documents_section, pretrained_section
 from .results import load_result
-from .speed import NUM_ROWS, speed_section
 from .tables import LOG_TARGET, MAX_MINUTES, MODELS, OURS, SEED
 
 
@@ -62,23 +60,6 @@ MLE the training split.
 Figures are means of three seeds, with half of their 95 % interval by Student's t; the columns are those above.
 
 {commits}
-
-### By the protocol of publications
-
-`benchmarks.protocol` scores the same rows of the newer commit as TabSyn and TabDiff do, on the same preparation of the
-tables: errors of shapes and of trends against the training split in per cent, trends over *all* pairs of columns; and
-C2ST against the test split by 300 trees of depth 6 in 5 folds. Means of three seeds, and their range; figures of
-others are those of their papers.
-
-{protocol}
-
-## Speed
-
-`python -m benchmarks.speed` loads saved models, and asks each in turn for {num_rows:,} rows as a DataFrame, three
-times: the best time counts. Models of this package are loaded by `from_pretrained` with no dtype, as README.md shows
-it. Training is that of seed 0.
-
-{speed}
 
 ## Privacy, validity, diversity
 
@@ -574,9 +555,6 @@ def main() -> None:
         standing=standing(tables),
         fidelity=fidelity_table(tables),
         commits=commits_section(),
-        protocol=protocol_section(),
-        num_rows=NUM_ROWS,
-        speed=speed_section(),
         log_target=" and ".join(LOG_TARGET),
         privacy=privacy_table(tables),
         alarms=alarms_list(tables),

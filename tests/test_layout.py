@@ -18,8 +18,10 @@ FLOORS = [
     ["utils", "lazy"],
     ["hub.upload", "hub.mixin"],
     ["records"],
-    ["configuration_running_sum", "modeling_running_sum"],
-    ["configuration_difflm", "cache", "float32_buffers", "injection", "posterior", "lora", "base_model"],
+    [
+        *("configuration_running_sum", "modeling_running_sum"),
+        *("configuration_difflm", "cache", "float32_buffers", "injection", "posterior", "lora", "base_model"),
+    ],
     ["denoiser", "scheduling_latent_edm"],
     ["sampling", "pretrained_model", "modeling_latent_lm", "modeling_difflm"],
     ["processing_difflm"],

@@ -76,7 +76,7 @@ RECIPES = {
             "embedding_size": 256,
             "hidden_size": 96,
             "intermediate_size": 192,
-            "token_dropout": 0.1,
+            "token_dropout": 0.5,
         },
         text_encoder_config={
             **BERT,
@@ -88,7 +88,7 @@ RECIPES = {
         text_decoder_config={**GPT2, "n_embd": 128, "n_layer": 2, "n_head": 4, "n_inner": 512},
         vae={
             "learning_rate": 3e-3,
-            "num_train_epochs": 14,
+            "num_train_epochs": 18,
             "per_device_train_batch_size": 256,
             "ema_decay": 0.995,
         },
@@ -109,7 +109,7 @@ RECIPES = {
             "hidden_size": 192,
             "intermediate_size": 512,
             "num_blocks": 3,
-            "token_dropout": 0.1,
+            "token_dropout": 0.5,
         },
         text_encoder_config={
             **BERT,
