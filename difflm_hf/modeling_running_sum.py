@@ -203,7 +203,7 @@ class RunningSumModel(RunningSumPreTrainedModel):
         else:
             sums = past_key_values.update(inputs_embeds[:, None], inputs_embeds[:, None], 0)[1][:, 0]
 
-        num_silent = min(max(self.config.num_silent_positions - start, 0), length) if self.config.is_decoder else 0
+        num_silent = min(max(self.config.num_silent_positions - start, 0), length)
         # Positions come first, and all that have one share a product.
         hidden = sums[:, num_silent:].transpose(0, 1).to(self.proj_in.weight.dtype)
         num_groups = len(hidden)
@@ -221,6 +221,8 @@ class RunningSumModel(RunningSumPreTrainedModel):
         for block in self.blocks:
             states.append(block(states[-1], positions))
         states[-1] = F.layer_norm(states[-1], states[-1].shape[-1:])
+        if not output_hidden_states:
+            states = states[-1:]
         states = [state.view(num_groups, batch_size, self.config.hidden_size).transpose(0, 1) for state in states]
         if num_silent:
             states = [F.pad(state, (0, 0, num_silent, 0)) for state in states]
@@ -232,7 +234,7 @@ class RunningSumModel(RunningSumPreTrainedModel):
 
     def _positions_from(self, start: int, num: int) -> slice:
         """The weights of `num` positions from `start` on, none of which is silent."""
-        first = start - self.config.num_silent_positions if self.config.is_decoder else 0
+        first = start - self.config.num_silent_positions
         if first + num > self.config.num_positions:
             raise ValueError(f"{start + num} tokens are more than {self.config.max_position_embeddings} positions")
         return slice(first, first + num)

@@ -67,12 +67,10 @@ def build_row_model(processor: DiffLMProcessor, recipe: Recipe, injection: str =
         "eos_token_id": processor.tokenizer.eos_token_id,
         "pad_token_id": processor.tokenizer.pad_token_id,
     }
-    has_texts = bool(processor.codec.texts)
-    encoder, decoder = (
-        (recipe.text_encoder_config, recipe.text_decoder_config)
-        if has_texts
-        else (recipe.encoder_config, recipe.decoder_config)
-    )
+    if processor.codec.texts:
+        encoder, decoder = recipe.text_encoder_config, recipe.text_decoder_config
+    else:
+        encoder, decoder = recipe.encoder_config, recipe.decoder_config
     config = processor.model_config(
         encoder_config=AutoConfig.for_model(**encoder, **tokens),
         decoder_config=AutoConfig.for_model(**decoder, **tokens),
@@ -86,7 +84,8 @@ def build_row_model(processor: DiffLMProcessor, recipe: Recipe, injection: str =
     # The last token of a record is written, and not read.
     num_virtual = build_injection(config).num_virtual_tokens
     config.decoder_config.max_position_embeddings = config.max_record_length - 1 + num_virtual
-    config.decoder_config.num_silent_positions = num_virtual
+    if hasattr(config.decoder_config, "num_silent_positions"):
+        config.decoder_config.num_silent_positions = num_virtual
     model = DiffLMModel(config)
     for embeddings, scale in (
         (model.encoder.get_input_embeddings(), 1.0),
