@@ -18,12 +18,17 @@ from .configuration_running_sum import RunningSumConfig
 SHORT = 64  # tokens, up to which a product with a triangle of ones takes a third of the time of `cumsum`
 
 
-def running_sums(terms: torch.Tensor) -> torch.Tensor:
-    """The sums of the first 1, 2, ... terms along the last dimension but one."""
+def running_sums(terms: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """The sums of the first 1, 2, ... terms along the last dimension but one, with a weight of each if given."""
     length = terms.shape[-2]
-    if length > SHORT:
-        return terms.cumsum(-2)
-    return terms if length == 1 else terms.new_ones(length, length).tril() @ terms
+    if 1 < length <= SHORT:
+        triangle = terms.new_ones(length, length).tril()
+        return (triangle if weights is None else triangle * weights[..., None, :]) @ terms
+    return weigh(terms, weights).cumsum(-2)
+
+
+def weigh(terms: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    return terms if weights is None else terms * weights[..., None]
 
 
 class RunningSumLayer(DynamicLayer):
@@ -72,6 +77,11 @@ class RunningSumLayer(DynamicLayer):
 STATIC_LAYER_TYPE_MAPPING[RunningSumLayer._layer_type] = RunningSumLayer
 
 
+def _at(weight: torch.Tensor, positions: slice | torch.LongTensor) -> torch.Tensor:
+    """The weights of some positions. Those of all are not sliced: the gradient of a slice is a copy of the whole."""
+    return weight if positions == slice(0, len(weight)) else weight[positions]
+
+
 class PositionwiseLinear(nn.Module):
     """
     A linear map of its own for each position.
@@ -96,7 +106,7 @@ class PositionwiseLinear(nn.Module):
         Returns:
             `torch.Tensor` of shape `(num_groups, group_size, out_features)`.
         """
-        weight = self.weight[positions]
+        weight = _at(self.weight, positions)
         return torch.bmm(hidden, weight) if added is None else torch.baddbmm(added, hidden, weight)
 
 
@@ -187,21 +197,18 @@ class RunningSumModel(RunningSumPreTrainedModel):
         """
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
-        if attention_mask is not None and attention_mask.ndim == 2:
-            is_real = attention_mask[:, -inputs_embeds.shape[1] :, None]
-            inputs_embeds = inputs_embeds * is_real.to(inputs_embeds.dtype)
-        if self.training and self.config.token_dropout > 0:
-            inputs_embeds = self._drop_tokens(inputs_embeds)
-        if not self.config.is_decoder:
-            inputs_embeds = inputs_embeds.float().sum(1, keepdim=True)
-        batch_size, length, _ = inputs_embeds.shape
+        weights = self._weights(inputs_embeds, attention_mask)
         if past_key_values is None and use_cache:
             past_key_values = DynamicCache(config=self.config)
         start = 0 if past_key_values is None else past_key_values.get_seq_length()
-        if past_key_values is None:
-            sums = running_sums(inputs_embeds.float())
+        if not self.config.is_decoder:
+            sums = weigh(inputs_embeds.float(), weights).sum(1, keepdim=True)
+        elif past_key_values is None:
+            sums = running_sums(inputs_embeds.float(), weights)
         else:
-            sums = past_key_values.update(inputs_embeds[:, None], inputs_embeds[:, None], 0)[1][:, 0]
+            terms = weigh(inputs_embeds, weights)[:, None]
+            sums = past_key_values.update(terms, terms, 0)[1][:, 0]
+        batch_size, length, _ = sums.shape
 
         num_silent = min(max(self.config.num_silent_positions - start, 0), length)
         # Positions come first, and all that have one share a product.
@@ -217,7 +224,7 @@ class RunningSumModel(RunningSumPreTrainedModel):
                 positions = position_ids.T.flatten()
                 hidden = hidden.reshape(num_groups * batch_size, 1, -1)
 
-        states = [self.proj_in(hidden, positions, added=self.bias[positions])]
+        states = [self.proj_in(hidden, positions, added=_at(self.bias, positions))]
         for block in self.blocks:
             states.append(block(states[-1], positions))
         states[-1] = F.layer_norm(states[-1], states[-1].shape[-1:])
@@ -239,13 +246,18 @@ class RunningSumModel(RunningSumPreTrainedModel):
             raise ValueError(f"{start + num} tokens are more than {self.config.max_position_embeddings} positions")
         return slice(first, first + num)
 
-    def _drop_tokens(self, embeddings: torch.Tensor) -> torch.Tensor:
-        batch_size, length, _ = embeddings.shape
-        rates, chosen = torch.rand(2, batch_size, 1, 1, device=embeddings.device)
-        rates = rates * (chosen < self.config.token_dropout)
-        is_kept = torch.rand(batch_size, length, 1, device=embeddings.device) >= rates
-        is_kept[:, 0] = True
-        return embeddings * is_kept
+    def _weights(self, embeddings: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor | None:
+        """Of shape `(batch_size, sequence_length)`: 0 for what is no part of the sum, or `None` if all is."""
+        weights, (batch_size, length, _) = None, embeddings.shape
+        if attention_mask is not None and attention_mask.ndim == 2:
+            weights = attention_mask[:, -length:].to(embeddings.dtype)
+        if self.training and self.config.token_dropout > 0:
+            rates, chosen = torch.rand(2, batch_size, 1, device=embeddings.device)
+            rates = rates * (chosen < self.config.token_dropout)
+            is_kept = torch.rand(batch_size, length, device=embeddings.device) >= rates
+            is_kept[:, 0] = True
+            weights = is_kept.to(embeddings.dtype) if weights is None else weights * is_kept
+        return weights
 
 
 class RunningSumForCausalLM(RunningSumPreTrainedModel, GenerationMixin):

@@ -51,7 +51,8 @@ class BaseTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self.ema: EMAModel | None = None
         if args.ema_decay is not None:
-            self.ema = EMAModel(model.parameters(), decay=args.ema_decay, use_ema_warmup=True, power=3 / 4)
+            warmup = {"use_ema_warmup": True, "power": 3 / 4}
+            self.ema = EMAModel(model.parameters(), decay=args.ema_decay, **warmup, foreach=True)
             self.add_callback(_EMAStep(self))
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):

@@ -88,12 +88,12 @@ RECIPES = {
         text_decoder_config={**GPT2, "n_embd": 128, "n_layer": 2, "n_head": 4, "n_inner": 512},
         vae={
             "learning_rate": 3e-3,
-            "num_train_epochs": 18,
+            "num_train_epochs": 16,
             "per_device_train_batch_size": 256,
             "ema_decay": 0.995,
         },
         denoiser_config={"width": 64, "num_layers": 2},
-        denoiser={"learning_rate": 4e-3, "max_steps": 5000, "per_device_train_batch_size": 1024},
+        denoiser={"learning_rate": 5e-3, "max_steps": 2500, "per_device_train_batch_size": 2048},
     ),
     "base": Recipe(
         encoder_config={
