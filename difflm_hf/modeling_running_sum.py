@@ -24,7 +24,8 @@ def running_sums(terms: torch.Tensor, weights: torch.Tensor | None = None) -> to
     if 1 < length <= SHORT:
         triangle = terms.new_ones(length, length).tril()
         return (triangle if weights is None else triangle * weights[..., None, :]) @ terms
-    return weigh(terms, weights).cumsum(-2)
+    terms = weigh(terms, weights)
+    return terms if length == 1 else terms.cumsum(-2)
 
 
 def weigh(terms: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
