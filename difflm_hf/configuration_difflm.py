@@ -46,6 +46,9 @@ class DiffLMConfig(PreTrainedConfig):
             further position if `num_texts` is not 0. Losses and samples are then computed over these ids alone.
         num_texts (`int`, defaults to 0): Texts closed by EOS at the end of a record, with `position_ranges`.
         max_record_length (`int`, *optional*): Tokens of the longest record, BOS included.
+        condition_size (`int`, defaults to 0):
+            With `position_ranges`: the size of the vector that says which fields of a record are known, and how. It
+            is injected beside z. 0 stands for a model that is told nothing.
 
     Example:
 
@@ -80,6 +83,7 @@ class DiffLMConfig(PreTrainedConfig):
         position_ranges: list[tuple[int, int]] | None = None,
         num_texts: int = 0,
         max_record_length: int | None = None,
+        condition_size: int = 0,
         **kwargs,
     ):
         self.encoder_config = None if encode_with_decoder else _to_config(encoder_config, "bert")
@@ -98,7 +102,19 @@ class DiffLMConfig(PreTrainedConfig):
         self.position_ranges = position_ranges and [(start, end) for start, end in position_ranges]
         self.num_texts = num_texts
         self.max_record_length = max_record_length
+        self.condition_size = condition_size
         super().__init__(**kwargs)
+
+    @property
+    def fixed_ranges(self) -> list[tuple[int, int]]:
+        """The ranges of all positions before the texts."""
+        ranges = self.position_ranges
+        return ranges[:-1] if self.num_texts else ranges
+
+    @property
+    def injected_size(self) -> int:
+        """The size of what is injected: z, and what is known."""
+        return self.latent_size + self.condition_size
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs) -> DiffLMConfig:

@@ -52,6 +52,7 @@ class DiffLMDenoiser(Float32Buffers, PushToHubMixin, ModelMixin, ConfigMixin):
         width (`int`, defaults to 256): Hidden size.
         num_layers (`int`, defaults to 4): Residual blocks.
         num_heads (`int`, defaults to 4): Attention heads of the transformer.
+        condition_size (`int`, defaults to 0): Size of the vector that says what is known of a record, or 0.
     """
 
     _keep_in_fp32_modules = ["latent_mean", "latent_std"]  # in loading
@@ -64,12 +65,15 @@ class DiffLMDenoiser(Float32Buffers, PushToHubMixin, ModelMixin, ConfigMixin):
         width: int = 256,
         num_layers: int = 4,
         num_heads: int = 4,
+        condition_size: int = 0,
     ):
         super().__init__()
         if architecture not in ("mlp", "transformer"):
             raise ValueError(f"architecture={architecture!r} is neither 'mlp' nor 'transformer'")
         self.time_proj = Timesteps(width, flip_sin_to_cos=True, downscale_freq_shift=0, scale=1000.0)
         self.time_embedding = TimestepEmbedding(width, width)
+        if condition_size:
+            self.condition_embedding = TimestepEmbedding(condition_size, width)
         if architecture == "mlp":
             self.proj_in = nn.Linear(latent_size, width)
             self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(num_layers))
@@ -107,11 +111,15 @@ class DiffLMDenoiser(Float32Buffers, PushToHubMixin, ModelMixin, ConfigMixin):
         """The inverse of `normalize_latents`, in float32."""
         return latents * self.latent_std + self.latent_mean
 
-    def forward(self, sample: torch.Tensor, timestep: torch.Tensor | float) -> torch.Tensor:
+    def forward(
+        self, sample: torch.Tensor, timestep: torch.Tensor | float, condition: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """
         Args:
             sample (`torch.Tensor` of shape `(batch_size, latent_size)`): Noisy latents times c_in.
             timestep (`torch.Tensor` of shape `()` or `(batch_size,)`): c_noise = ln(σ) / 4.
+            condition (`torch.Tensor` of shape `(batch_size, condition_size)`, *optional*):
+                What is known, as [`KnownFields`] says it; nothing when not given.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, latent_size)`, in the dtype of `sample`.
@@ -120,6 +128,9 @@ class DiffLMDenoiser(Float32Buffers, PushToHubMixin, ModelMixin, ConfigMixin):
         hidden = sample.to(self.proj_in.weight.dtype)
         # One timestep for all needs one embedding only: it broadcasts.
         temb = self.time_embedding(self.time_proj(timestep).to(hidden.dtype))
+        if self.config.condition_size:
+            nothing = hidden.new_zeros(1, self.config.condition_size)
+            temb = temb + self.condition_embedding(nothing if condition is None else condition.to(hidden.dtype))
         temb = nn.functional.silu(temb)
         if self.config.architecture == "mlp":
             hidden = self.proj_in(hidden)

@@ -53,7 +53,7 @@ class SoftPrompt(LatentInjection):
         super().__init__()
         self.embedding_size = embedding_size(config)
         self.num_virtual_tokens = config.num_latent_tokens
-        self.projection = nn.Linear(config.latent_size, config.num_latent_tokens * self.embedding_size)
+        self.projection = nn.Linear(config.injected_size, config.num_latent_tokens * self.embedding_size)
 
     def prompt(self, latents: torch.Tensor) -> torch.Tensor:
         """The virtual tokens, of shape `(batch_size, num_virtual_tokens, embedding_size)`."""
@@ -93,7 +93,7 @@ class KVMemory(LatentInjection):
         head_dim = getattr(lm, "head_dim", None) or lm.hidden_size // lm.num_attention_heads
         self.num_virtual_tokens = config.num_latent_tokens
         self.shape = (lm.num_hidden_layers, 2, num_heads, config.num_latent_tokens, head_dim)
-        self.projection = nn.Linear(config.latent_size, torch.Size(self.shape).numel())
+        self.projection = nn.Linear(config.injected_size, torch.Size(self.shape).numel())
         self.lm_config = lm
 
     def forward(
@@ -117,7 +117,7 @@ class InputEmbed(LatentInjection):
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__()
-        self.projection = nn.Linear(config.latent_size, embedding_size(config))
+        self.projection = nn.Linear(config.injected_size, embedding_size(config))
 
     def forward(
         self,

@@ -217,6 +217,7 @@ class DiffLMModel(DiffLMPreTrainedModel):
         decoder_attention_mask: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         allowed: torch.BoolTensor | None = None,
+        is_known: torch.BoolTensor | None = None,
         beta: float = 1.0,
         free_bits: float = 0.0,
     ) -> DiffLMOutput:
@@ -232,6 +233,8 @@ class DiffLMModel(DiffLMPreTrainedModel):
             allowed (`torch.BoolTensor` of shape `(num_labels, allowed_size)`, *optional*):
                 The ids that a grammar allows in their places, as [`DiffLMForCausalLM.negative_log_likelihood`] takes
                 them.
+            is_known (`torch.BoolTensor` of shape `(batch_size, num_positions)`, *optional*):
+                The ids that the decoder is told, as it takes them.
             beta (`float`, defaults to 1.0): Weight of the KL term.
             free_bits (`float`, defaults to 0.0):
                 Nats of each latent dimension's mean KL that cost nothing (arXiv 1606.04934, section 4).
@@ -240,7 +243,9 @@ class DiffLMModel(DiffLMPreTrainedModel):
             decoder_input_ids, decoder_attention_mask = input_ids, attention_mask
         mean, logvar = self.encode(input_ids, attention_mask)
         latents = mean + torch.randn_like(mean) * (0.5 * logvar).exp()
-        nll = self.decoder.negative_log_likelihood(decoder_input_ids, latents, decoder_attention_mask, labels, allowed)
+        nll = self.decoder.negative_log_likelihood(
+            decoder_input_ids, latents, decoder_attention_mask, labels, allowed, is_known
+        )
         # KL(N(μ, σ²) ‖ N(0, 1)) = (μ² + σ² − 1 − ln σ²) / 2 for each dimension.
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean(0)
         reconstruction = nll.mean()

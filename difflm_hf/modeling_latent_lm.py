@@ -24,6 +24,7 @@ from transformers.utils import can_return_tuple
 from .base_model import BaseModelStub
 from .configuration_difflm import DiffLMConfig
 from .injection import build_injection, layer_devices
+from .known_fields import KnownFields
 from .lora import add_lora, lora_parameters
 from .modeling_running_sum import RunningSumForCausalLM  # noqa: F401 (AutoModelForCausalLM learns of it)
 from .pretrained_model import DiffLMPreTrainedModel
@@ -64,6 +65,8 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
             add_lora(lm, config.lora)
         self._set_lm(lm)
         self.injection = build_injection(config)
+        if config.condition_size:
+            self.known_fields = KnownFields(config)
         # Not the LM's own, whose temperature and penalties are for chat: p(x|z) has none.
         self.generation_config = GenerationConfig.from_model_config(self.lm.config)
         self._freeze()
@@ -123,7 +126,8 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
             inputs_embeds = self.get_input_embeddings()(input_ids)
         sequence_length = inputs_embeds.shape[1]
         if latents is not None:
-            if latents.shape != (len(inputs_embeds), self.config.latent_size):
+            latents = self.with_condition(latents)
+            if latents.shape != (len(inputs_embeds), self.config.injected_size):
                 raise ValueError(
                     f"`latents` of shape {tuple(latents.shape)} do not fit {len(inputs_embeds)} sequences and "
                     f"latent_size={self.config.latent_size}"
@@ -252,11 +256,22 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
 
     # Records
 
-    @property
-    def fixed_ranges(self) -> list[tuple[int, int]]:
-        """The ranges of all positions before the texts."""
-        ranges = self.config.position_ranges
-        return ranges[:-1] if self.config.num_texts else ranges
+    def with_condition(self, latents: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+        """
+        Latents with what is known of each record, as they are injected.
+
+        Args:
+            latents (`torch.Tensor` of shape `(batch_size, latent_size)`): Latents z. Such as have it already stay.
+            condition (`torch.Tensor` of shape `(batch_size, condition_size)`, *optional*):
+                What [`KnownFields`] says; nothing is known when not given.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, latent_size + condition_size)`.
+        """
+        if condition is not None:
+            return torch.cat([latents, condition.to(latents.dtype)], dim=1)
+        is_bare = latents.ndim == 2 and latents.shape[1] == self.config.latent_size
+        return F.pad(latents, (0, self.config.condition_size)) if is_bare else latents
 
     @torch.no_grad()
     def _has_plain_head(self) -> bool:
@@ -287,9 +302,10 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         attention_mask: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         allowed: torch.BoolTensor | None = None,
+        is_known: torch.BoolTensor | None = None,
     ) -> torch.FloatTensor:
         """
-        −log p(x|z) of each record.
+        −log p(x|z) of each record, or of what is not known of it.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`): Records from BOS on, right-padded.
@@ -301,6 +317,8 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
             allowed (`torch.BoolTensor` of shape `(num_labels, allowed_size)`, *optional*):
                 Which of the vocabulary's first `allowed_size` ids a grammar allows in the place of each label that
                 counts, in their order, as [`JSONGrammar.allowed`] says it. Not given, all of the vocabulary.
+            is_known (`torch.BoolTensor` of shape `(batch_size, num_positions)`, *optional*):
+                With `config.condition_size`: the ids before the texts, BOS aside, that are known, and do not count.
 
         Returns:
             `torch.FloatTensor` of shape `(batch_size,)`: nats per record. Probabilities are those that records are
@@ -325,8 +343,11 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
             nll = logits.new_zeros(targets.shape)
             nll[counted] = F.cross_entropy(logits, targets[counted], reduction="none")
             return nll.sum(1)
+        if is_known is not None:
+            condition = self.known_fields(input_ids[:, 1 : 1 + is_known.shape[1]], is_known)
+            latents = self.with_condition(latents, condition)
         hidden, _ = self.hidden_states(inputs, latents)
-        nll, ranges = hidden.new_zeros(len(hidden), dtype=torch.float32), self.fixed_ranges
+        nll, ranges = hidden.new_zeros(len(hidden), dtype=torch.float32), self.config.fixed_ranges
         if num_fixed := len(ranges):
             starts, ends = torch.tensor(ranges, device=input_ids.device).T
             ids = starts[:, None] + torch.arange(max(end - start for start, end in ranges), device=input_ids.device)
@@ -337,7 +358,8 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
             if head.bias is not None:
                 logits = logits + head.bias[known]
             logits = logits.float().masked_fill(ids >= ends[:, None], -torch.inf)
-            nll = _token_nll(logits, targets[:, :num_fixed] - starts).sum(1)
+            nll = _token_nll(logits, targets[:, :num_fixed] - starts)
+            nll = (nll if is_known is None else nll.masked_fill(is_known, 0)).sum(1)
         if self.config.num_texts:
             start, end = self.config.position_ranges[-1]
             texts = targets[:, num_fixed:]

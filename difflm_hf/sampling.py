@@ -66,7 +66,7 @@ def sample_rows(
     model: PreTrainedModel, latents: torch.FloatTensor, uniforms: torch.FloatTensor, temperature: float, top_p: float
 ) -> torch.LongTensor:
     """Rows of `config.position_ranges`."""
-    config, num_fixed = model.config, len(model.fixed_ranges)
+    config, num_fixed = model.config, len(model.config.fixed_ranges)
     bos, eos, pad = (getattr(model.lm.config, f"{name}_token_id") for name in ("bos", "eos", "pad"))
     num_open = torch.full((len(latents),), config.num_texts, device=latents.device)
     # Positions come first, in memory: each step reads and writes those of all records.

@@ -228,6 +228,12 @@ class CompactCodec(RecordCodec):
         return ranges
 
     @property
+    def position_fields(self) -> list[int]:
+        """The field that stands at each position before the texts, as a place among those with tokens."""
+        names = list(self.tokens)
+        return [*range(len(names)), *(names.index(name) for name in self.binned)]
+
+    @property
     def rarest(self) -> dict[str, int]:
         numbers = {name: t.rarest or 0 for name, t in self.tokens.items() if t.grid is not None and t.values}
         return super().rarest | numbers

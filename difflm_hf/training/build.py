@@ -47,7 +47,8 @@ def build_denoiser(latents: TensorDataset, recipe: Recipe, sigma_data: float) ->
         sigma_data (`float`): That of the scheduler.
     """
     mean, std = latents.tensors["mean"], latents.tensors["std"]
-    denoiser = DiffLMDenoiser(latent_size=mean.shape[1], **recipe.denoiser_config)
+    condition_size = recipe.condition_size if "known_ids" in latents.tensors else 0
+    denoiser = DiffLMDenoiser(latent_size=mean.shape[1], condition_size=condition_size, **recipe.denoiser_config)
     denoiser.latent_mean.copy_(mean.mean(0))
     # Of μ + σε over all records: its variance is that of μ plus the mean of σ².
     denoiser.latent_std.copy_((mean.var(0, correction=0) + std.square().mean(0)).sqrt() / sigma_data)
@@ -78,6 +79,7 @@ def build_row_model(processor: DiffLMProcessor, recipe: Recipe, injection: str =
         num_latent_tokens=recipe.num_latent_tokens,
         injection=injection,
         posterior="linear",
+        condition_size=recipe.condition_size,
     )
     # A running sum that encodes has one state, and else an encoder reads all.
     config.encoder_config.max_position_embeddings = config.max_record_length

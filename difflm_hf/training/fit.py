@@ -125,6 +125,7 @@ def fit_autoencoder(vae: DiffLMModel, records: PreparedRecords, recipe: Recipe, 
             _same_weights(vae),
             arguments,
             grammar=records.processor.grammar,
+            position_fields=records.processor.codec.position_fields if vae.config.condition_size else None,
             train_dataset=records.train,
             eval_dataset=records.validation,
         )
@@ -139,6 +140,7 @@ def fit_denoiser(
     latents: list[TensorDataset],
     recipe: Recipe,
     run: Run,
+    **known: Any,
 ) -> dict[str, Any]:
     """
     Trains the denoiser in place on the latents for training and for validation, the second phase.
@@ -151,7 +153,7 @@ def fit_denoiser(
     if arguments.max_steps <= 0:
         arguments.max_steps = _steps_of_epochs(arguments, len(train))
     trainer = LatentDiffusionTrainer(
-        _same_weights(denoiser), arguments, scheduler, train_dataset=train, eval_dataset=validation
+        _same_weights(denoiser), arguments, scheduler, **known, train_dataset=train, eval_dataset=validation
     )
     record = _fit(trainer, "latent diffusion", run.deadline)
     denoiser.eval()

@@ -29,6 +29,7 @@ class Recipe:
         denoiser (`dict`): Fields of [`LatentDiffusionTrainingArguments`].
         lora (`dict`): Fields of `peft.LoraConfig`, where a pretrained LM gets such layers.
         latent_size, num_latent_tokens (`int`, defaults to 8 and 1): Of the latents.
+        condition_size (`int`, defaults to 0): Of the vector that says what is known of a row; 0 for none.
         min_steps (`int`, defaults to 600): Steps of the autoencoder where `num_train_epochs` are fewer.
     """
 
@@ -41,6 +42,7 @@ class Recipe:
     text_encoder_config: dict[str, Any] = field(default_factory=dict)
     lora: dict[str, Any] = field(default_factory=dict)
     latent_size: int = 8
+    condition_size: int = 0
     num_latent_tokens: int = 1
     min_steps: int = 600
 
@@ -93,6 +95,7 @@ RECIPES = {
             "ema_decay": 0.995,
         },
         denoiser_config={"width": 64, "num_layers": 2},
+        condition_size=128,
         denoiser={"learning_rate": 5e-3, "max_steps": 2500, "per_device_train_batch_size": 2048},
     ),
     "base": Recipe(
@@ -128,6 +131,7 @@ RECIPES = {
         denoiser_config={"width": 512, "num_layers": 4},
         denoiser={"learning_rate": 1e-3, "max_steps": 20000, "per_device_train_batch_size": 1024},
         latent_size=16,
+        condition_size=256,
     ),
 }
 

@@ -119,8 +119,14 @@ def train(
         sample_posterior = recipe.denoiser.get("sample_posterior", True)
         latents = [encode_latents(vae, part, sample_posterior) for part in (records.train, records.validation)]
         scheduler = LatentEDMScheduler(**NOISE_LEVELS)
+        known = {}
+        if vae.config.condition_size:
+            position_fields = processor.codec.position_fields
+            for part, posteriors in zip((records.train, records.validation), latents):
+                posteriors.tensors["known_ids"] = part.tensors["input_ids"][:, 1 : 1 + len(position_fields)]
+            known = {"known_fields": vae.decoder.known_fields, "position_fields": position_fields}
         denoiser = build_denoiser(latents[0], recipe, scheduler.config.sigma_data)
-        phases.append(fit_denoiser(denoiser, scheduler, latents, recipe, run))
+        phases.append(fit_denoiser(denoiser, scheduler, latents, recipe, run, **known))
         # Of all of the training, or unknown.
         energy = None if resume else energy_kwh()
 

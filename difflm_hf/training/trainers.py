@@ -10,6 +10,7 @@ from torch.utils.data import Dataset, Sampler
 
 from ..batches import record_lengths
 from ..denoiser import DiffLMDenoiser
+from ..known_fields import KnownFields, draw_known
 from ..modeling_difflm import DiffLMModel
 from ..records.grammar import JSONGrammar
 from ..scheduling_latent_edm import LatentEDMScheduler
@@ -32,6 +33,8 @@ class DiffLMTrainer(BaseTrainer):
         grammar ([`JSONGrammar`], *optional*):
             That of the processor: where records have `labels`, the loss is over the ids that it allows, as sampling
             is. Not given, over all of the vocabulary.
+        position_fields (`list[int]`, *optional*):
+            The field of each position before the texts, of a model with a `condition_size`: it is told random ones.
         kwargs (*optional*):
             Those of `transformers.Trainer`. Datasets yield what [`DiffLMProcessor`] returns, without
             `within_bin_offsets`.
@@ -40,10 +43,16 @@ class DiffLMTrainer(BaseTrainer):
     args: DiffLMTrainingArguments
 
     def __init__(
-        self, model: DiffLMModel, args: DiffLMTrainingArguments, grammar: JSONGrammar | None = None, **kwargs
+        self,
+        model: DiffLMModel,
+        args: DiffLMTrainingArguments,
+        grammar: JSONGrammar | None = None,
+        position_fields: list[int] | None = None,
+        **kwargs,
     ):
         super().__init__(model, args, **kwargs)
         self.grammar = grammar
+        self.position_fields = position_fields and torch.tensor(position_fields, device=self.args.device)
         self.inputs = signature(model.forward).parameters.keys()  # a dataset may have other columns, too
         self._totals: dict[str, float] = {}
         self._num_records = 0
@@ -77,6 +86,8 @@ class DiffLMTrainer(BaseTrainer):
             ids = inputs["decoder_input_ids"]
             allowed = self.grammar.allowed(ids, inputs.get("decoder_attention_mask", torch.ones_like(ids)))
         given = {name: tensor for name, tensor in inputs.items() if name in self.inputs}
+        if model.training and self.position_fields is not None:
+            given["is_known"] = draw_known(len(inputs["input_ids"]), self.position_fields)
         outputs = model(**given, allowed=allowed, beta=self.beta, free_bits=self.args.free_bits)
         num_records = len(inputs["input_ids"])
         for name in ("reconstruction_loss", "kl_loss"):
@@ -113,10 +124,12 @@ class LatentDiffusionTrainer(BaseTrainer):
         model (`DiffLMDenoiser`): The denoiser, whose `latent_mean` and `latent_std` fit the latents.
         args (`LatentDiffusionTrainingArguments`): The arguments.
         scheduler (`LatentEDMScheduler`): Noise levels, preconditioning and loss weights.
+        known_fields ([`KnownFields`], *optional*): What tells a denoiser with a `condition_size` of random fields.
+        position_fields (`list[int]`, *optional*): The field of each of its positions.
         kwargs (*optional*):
             Those of `transformers.Trainer`. Datasets yield `mean` and `std`, both of shape
             `(batch_size, latent_size)`: a latent is drawn from N(mean, std²) each time, and is the mean itself where
-            std is 0.
+            std is 0. With `known_fields` they yield `known_ids`, too, of shape `(batch_size, num_positions)`.
     """
 
     args: LatentDiffusionTrainingArguments
@@ -126,10 +139,14 @@ class LatentDiffusionTrainer(BaseTrainer):
         model: DiffLMDenoiser,
         args: LatentDiffusionTrainingArguments,
         scheduler: LatentEDMScheduler,
+        known_fields: KnownFields | None = None,
+        position_fields: list[int] | None = None,
         **kwargs,
     ):
         super().__init__(model, args, **kwargs)
         self.noise_scheduler = scheduler
+        self.known_fields = known_fields
+        self.position_fields = position_fields and torch.tensor(position_fields, device=self.args.device)
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         scheduler, mean, std = self.noise_scheduler, inputs["mean"], inputs["std"]
@@ -137,7 +154,11 @@ class LatentDiffusionTrainer(BaseTrainer):
         latents = denoiser.normalize_latents(mean + std * torch.randn_like(mean))
         sigmas = scheduler.sample_sigmas(len(latents), device=latents.device)
         noisy = latents + sigmas[:, None] * torch.randn_like(latents)
-        output = model(scheduler.precondition_inputs(noisy, sigmas), scheduler.precondition_noise(sigmas))
+        condition = None
+        if model.training and self.known_fields is not None:
+            with torch.no_grad():
+                condition = self.known_fields(inputs["known_ids"], draw_known(len(mean), self.position_fields))
+        output = model(scheduler.precondition_inputs(noisy, sigmas), scheduler.precondition_noise(sigmas), condition)
         denoised = scheduler.precondition_outputs(noisy, output.float(), sigmas)
         loss = (scheduler.loss_weight(sigmas) * (denoised - latents).square().mean(1)).mean()
         return (loss, {"denoised": denoised}) if return_outputs else loss
