@@ -178,7 +178,7 @@ class BlockwisePipeline(DiffusionPipeline):
         sampling = num_inference_steps, temperature, top_p, batch_size, callback_on_step_end
         tables: list[pd.DataFrame] = []
         for attempt in range(MAX_ATTEMPTS):
-            generator = torch.Generator().manual_seed(_mix(seed, block, attempt))
+            generator = torch.Generator().manual_seed(mix(seed, block, attempt))
             for table in self.generate_batches(num_records - sum(map(len, tables)), generator, *sampling):
                 tables.append(table)
                 if (num_valid := sum(map(len, tables))) >= num_records:
@@ -333,6 +333,6 @@ def _claim(folder: Path, manifest: dict[str, Any]) -> None:
             temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def _mix(*numbers: int) -> int:
+def mix(*numbers: int) -> int:
     """One 64-bit seed from several numbers, none of which can be guessed from another's."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

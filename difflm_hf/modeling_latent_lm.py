@@ -23,6 +23,7 @@ from transformers.utils import can_return_tuple
 
 from .base_model import BaseModelStub
 from .configuration_difflm import DiffLMConfig
+from .control.allowed import AllowedIds
 from .injection import build_injection, layer_devices
 from .known_fields import KnownFields
 from .lora import add_lora, lora_parameters
@@ -397,8 +398,45 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         uniforms = uniforms.to(latents.device)
         if grammar is not None:
             return sample_by_grammar(self, latents, uniforms, temperature, top_p, grammar)
-        sample = sample_texts if self.config.position_ranges is None else sample_rows
-        return sample(self, latents, uniforms, temperature, top_p)
+        if self.config.position_ranges is None:
+            return sample_texts(self, latents, uniforms, temperature, top_p)
+        return sample_rows(self, latents, uniforms, temperature, top_p)[0]
+
+    @torch.no_grad()
+    def sample_allowed(
+        self,
+        latents: torch.FloatTensor,
+        uniforms: torch.FloatTensor,
+        allowed: AllowedIds,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+    ) -> tuple[torch.LongTensor, torch.FloatTensor]:
+        """
+        Samples rows of the ids that conditions allow.
+
+        Args:
+            latents, uniforms, temperature, top_p: As of [`~DiffLMForCausalLM.sample_records`].
+            allowed ([`AllowedIds`]): The ids.
+
+        Returns:
+            `torch.LongTensor` of shape `(batch_size, sequence_length)`: ids from BOS on. `torch.FloatTensor` of shape
+            `(batch_size,)`: the logarithm of a record's weight. Records drawn again in proportion to their weights
+            follow p(x|z, known), restricted to what is allowed.
+        """
+        condition = self.condition(allowed)
+        latents = self.with_condition(latents, None if condition is None else condition.expand(len(latents), -1))
+        return sample_rows(self, latents, uniforms.to(latents.device), temperature, top_p, allowed.to(latents.device))
+
+    @torch.no_grad()
+    def condition(self, allowed: AllowedIds) -> torch.Tensor | None:
+        """
+        What is known, as decoder and denoiser are told, of shape `(num_rows, condition_size)`; `None` for a model that
+        is told nothing.
+        """
+        if not self.config.condition_size:
+            return None
+        allowed = allowed.to(self.device)
+        return self.known_fields(allowed.ids, allowed.is_known)
 
 
 def _token_nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

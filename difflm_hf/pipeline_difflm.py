@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -17,11 +17,14 @@ import torch.nn.functional as F
 from diffusers import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import CommitInfo, ModelCard
+from torch.nn.utils.rnn import pad_sequence
 from torch.profiler import record_function
 from transformers import AutoConfig
 
-from .blocks import BlockwisePipeline, DiffLMPipelineOutput, OutputType
+from .blocks import BlockwisePipeline, DiffLMPipelineOutput, OutputType, mix
 from .configuration_difflm import DiffLMPipelineConfig
+from .control import Condition
+from .control.resampling import GROUP_SIZE, resample
 from .denoiser import DiffLMDenoiser
 from .hub.loading import load_vae_with_base, pipeline_folder
 from .hub.publishing import push_pipeline
@@ -215,19 +218,24 @@ class DiffLMPipeline(BlockwisePipeline):
     @torch.no_grad()
     def __call__(
         self,
-        num_records: int = 1,
+        num_records: int | None = None,
         num_inference_steps: int = 12,
         temperature: float = 1.0,
         top_p: float = 1.0,
         batch_size: int | None = None,
         generator: torch.Generator | None = None,
+        conditions: Mapping[str, Any] | pd.DataFrame | None = None,
+        where: str | None = None,
+        guidance_scale: float = 1.0,
         output_type: OutputType = "dict",
         return_dict: bool = True,
         callback_on_step_end: Callable[[DiffLMPipeline, int, torch.Tensor, dict[str, Any]], dict] | None = None,
     ) -> DiffLMPipelineOutput | tuple:
         """
         Args:
-            num_records (`int`, defaults to 1): Records to generate. There are never fewer.
+            num_records (`int`, *optional*):
+                Records to generate; there are never fewer. Defaults to 1, or to a record for each row of a table of
+                conditions.
             num_inference_steps (`int`, defaults to 12): Steps of the scheduler.
             temperature (`float`, defaults to 1.0): Of the causal LM; 0 is greedy.
             top_p (`float`, defaults to 1.0): Share of the probability, likeliest tokens first, to sample from.
@@ -235,6 +243,16 @@ class DiffLMPipeline(BlockwisePipeline):
                 Records that the causal LM writes at once; 2,048, or fewer if they are long, when not given. Records do
                 not depend on it.
             generator (`torch.Generator`, *optional*): For reproducible records.
+            conditions (`dict` or `pandas.DataFrame`, *optional*):
+                What all records satisfy, by field: a value, a list of values, `None` for null, or a predicate of
+                [`difflm_hf.control`]: `{"income": ">50K", "age": Between(30, 40)}`. A table has a row for each
+                record, whose gaps are filled.
+            where (`str`, *optional*):
+                The same as an expression in pandas' syntax: `"income == '>50K' and 30 <= age <= 40"`, which may also
+                relate fields to each other.
+            guidance_scale (`float`, defaults to 1.0):
+                How far latents follow what is known exactly, by classifier-free guidance (arXiv 2207.12598): 1 is the
+                model's distribution, more exaggerates.
             output_type (`str`, defaults to `"dict"`):
                 `"dict"` (a list of dicts), `"pandas"`, `"dataset"` (`datasets.Dataset`) or `"text"` (a JSON object
                 for each record, or the text that it is).
@@ -247,8 +265,8 @@ class DiffLMPipeline(BlockwisePipeline):
             [`DiffLMPipelineOutput`], or a tuple of the records.
 
         Raises:
-            `ValueError`: for arguments out of range.
-            `RuntimeError`: when a decoder of documents writes too few valid records.
+            `ValueError`: for arguments out of range, and for conditions that no record can satisfy.
+            `RuntimeError`: when conditions turn out too rare, or a decoder of documents writes too few valid records.
 
         Example:
 
@@ -257,6 +275,8 @@ class DiffLMPipeline(BlockwisePipeline):
         >>> table = pipe(1000, generator=torch.Generator().manual_seed(0), output_type="pandas").records
         ```
         """
+        condition = self.make_condition(conditions, where)
+        num_records = self._num_records(num_records, condition)
         self.check_inputs(num_records, num_inference_steps, temperature, top_p, batch_size, output_type)
         sampling = {
             "num_inference_steps": num_inference_steps,
@@ -264,10 +284,105 @@ class DiffLMPipeline(BlockwisePipeline):
             "top_p": top_p,
             "batch_size": batch_size,
             "callback_on_step_end": callback_on_step_end,
+            "condition": condition,
+            "guidance_scale": guidance_scale,
         }
         table = pd.concat(self._generate_blocks(num_records, sampling, generator), ignore_index=True)
         records = self.format_records(table, output_type)
         return DiffLMPipelineOutput(records) if return_dict else (records,)
+
+    def make_condition(
+        self, conditions: Mapping[str, Any] | pd.DataFrame | None = None, where: str | None = None
+    ) -> Condition | None:
+        """Conditions as the call takes them, for the codec; `None` for none. Raises what the call does."""
+        if conditions is None and where is None:
+            return None
+        if not self.processor.codec.has_fixed_layout:
+            raise ValueError("conditions are for rows of tables, and these records are documents")
+        return Condition(self.processor.codec, conditions, where)
+
+    def _num_records(self, num_records: int | None, condition: Condition | None) -> int:
+        num_rows = None if condition is None else condition.num_rows
+        if num_rows is not None and num_records not in (None, num_rows):
+            raise ValueError(f"num_records={num_records}, and there are conditions for {num_rows}; leave it out")
+        return num_rows or (1 if num_records is None else num_records)
+
+    def generate_block(
+        self,
+        seed: int,
+        block: int,
+        *args,
+        condition: Condition | None = None,
+        guidance_scale: float = 1.0,
+        num_records: int | None = None,
+        **kwargs,
+    ) -> pd.DataFrame:
+        """
+        As [`BlockwisePipeline.generate_block`], of records that satisfy a [`Condition`] if there is one.
+
+        Args:
+            seed, block, args, num_records, kwargs: As there.
+            condition ([`Condition`], *optional*): What the records satisfy.
+            guidance_scale (`float`, defaults to 1.0): As in the call.
+        """
+        if condition is None:
+            return super().generate_block(seed, block, *args, num_records=num_records, **kwargs)
+        num_records = self.config.block_size if num_records is None else num_records
+        # A number and then the rest: groups are as the seed says, however many records of them are asked for.
+        groups = range(0, num_records, GROUP_SIZE)
+        tables = [
+            self._generate_group(
+                condition, mix(seed, block, start), block * self.config.block_size + start, guidance_scale, **kwargs
+            )
+            for start in groups
+        ]
+        return pd.concat(tables, ignore_index=True).iloc[:num_records]
+
+    def _generate_group(
+        self,
+        condition: Condition,
+        seed: int,
+        start: int,
+        guidance_scale: float = 1.0,
+        num_inference_steps: int = 12,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        batch_size: int | None = None,
+        callback_on_step_end: Callable | None = None,
+    ) -> pd.DataFrame:
+        """A group of records that satisfy a condition, those from `start` on where there is one for each."""
+        allowed = condition.allowed.rows(start, GROUP_SIZE)
+        size = GROUP_SIZE if condition.num_rows is None else len(allowed.ids)
+        known = self.vae.decoder.condition(allowed)
+        candidates: list[pd.DataFrame] = []
+
+        def draw(round_: int) -> np.ndarray:
+            generator = torch.Generator().manual_seed(mix(seed, round_))
+            with record_function("difflm::latents"):
+                latents = self.generate_latents(
+                    GROUP_SIZE, num_inference_steps, generator, callback_on_step_end, size, known, guidance_scale
+                ).to(self.vae.decoder.device)
+            uniforms = torch.rand(GROUP_SIZE, self.vae.config.max_record_length - 1, generator=generator)[:size]
+            offsets = torch.rand(GROUP_SIZE, self.processor.num_offsets, generator=generator, dtype=torch.float64)
+            step = batch_size or self.default_batch_size
+            sampled = [
+                self.vae.decoder.sample_allowed(z, u, allowed.rows(k * step, len(z)), temperature, top_p)
+                for k, (z, u) in enumerate(zip(latents.split(step), uniforms.split(step)))
+            ]
+            ids = pad_sequence([row for ids, _ in sampled for row in ids], True, self.processor.special_ids[2])
+            with record_function("difflm::records"):
+                ids = ids.cpu().numpy()
+                placed = condition.place(ids, offsets[:size].numpy(), start)
+                candidates.append(self.processor.decode_records(ids, placed)[0])
+            weights = torch.cat([weights for _, weights in sampled]).double().cpu().numpy()
+            return np.where(condition.holds(candidates[-1]), weights, -np.inf)
+
+        if condition.num_rows is not None:
+            draw(0)
+            return candidates[0]
+        offset = torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).item()
+        chosen, _ = resample(draw, size, offset)
+        return pd.concat(candidates, ignore_index=True).iloc[chosen]
 
     @property
     def default_batch_size(self) -> int:
@@ -302,6 +417,8 @@ class DiffLMPipeline(BlockwisePipeline):
         generator: torch.Generator | None = None,
         callback_on_step_end: Callable | None = None,
         num_needed: int | None = None,
+        condition: torch.Tensor | None = None,
+        guidance_scale: float = 1.0,
     ) -> torch.Tensor:
         """
         Samples latents z from the denoiser.
@@ -311,6 +428,9 @@ class DiffLMPipeline(BlockwisePipeline):
             num_inference_steps, generator, callback_on_step_end: As in the call.
             num_needed (`int`, *optional*):
                 Return the first so many alone, and do not compute the others where none depends on them.
+            condition (`torch.Tensor` of shape `(num_needed, condition_size)` or `(1, condition_size)`, *optional*):
+                What is known of each record, or of all.
+            guidance_scale (`float`, defaults to 1.0): As in the call.
 
         Returns:
             `torch.Tensor` of shape `(num_latents, latent_size)`, float32, on the device of the denoiser.
@@ -321,11 +441,17 @@ class DiffLMPipeline(BlockwisePipeline):
         num_needed = num_latents if num_needed is None else num_needed
         if num_needed < num_latents and callback_on_step_end is None:
             before = generator.get_state()
-            latents = self._denoise(noise[:num_needed], num_inference_steps, generator)
+            latents = self._denoise(
+                noise[:num_needed], num_inference_steps, generator, None, condition, guidance_scale
+            )
             if torch.equal(generator.get_state(), before):
                 return latents
             generator.set_state(before)  # the scheduler draws noise of its own, for all of a block at once
-        return self._denoise(noise, num_inference_steps, generator, callback_on_step_end)[:num_needed]
+        if condition is not None and 1 < len(condition) < num_latents:
+            condition = torch.cat([condition, condition[-1:].expand(num_latents - len(condition), -1)])
+        return self._denoise(noise, num_inference_steps, generator, callback_on_step_end, condition, guidance_scale)[
+            :num_needed
+        ]
 
     def _denoise(
         self,
@@ -333,14 +459,21 @@ class DiffLMPipeline(BlockwisePipeline):
         num_inference_steps: int,
         generator: torch.Generator | None,
         callback_on_step_end: Callable | None = None,
+        condition: torch.Tensor | None = None,
+        guidance_scale: float = 1.0,
     ) -> torch.Tensor:
+        condition = None if condition is None else condition.to(self.denoiser.device)
         # A schedule of its own for each block, as blocks run side by side; callbacks, for which they do not, see it.
         scheduler = self.scheduler if callback_on_step_end is not None else copy.deepcopy(self.scheduler)
         # Components may be on different devices, and `self.device` is that of one of them.
         scheduler.set_timesteps(num_inference_steps, device=self.denoiser.device)
         latents = noise * initial_std(scheduler)
         for step, timestep in enumerate(scheduler.timesteps):
-            output = self.denoiser(scheduler.scale_model_input(latents, timestep), timestep)
+            scaled = scheduler.scale_model_input(latents, timestep)
+            output = self.denoiser(scaled, timestep, condition)
+            if guidance_scale != 1 and condition is not None:
+                free = self.denoiser(scaled, timestep)
+                output = free + guidance_scale * (output - free)
             latents = scheduler.step(output, timestep, latents, generator=generator).prev_sample
             if callback_on_step_end is not None:
                 latents = callback_on_step_end(self, step, timestep, {"latents": latents}).get("latents", latents)

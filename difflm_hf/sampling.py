@@ -12,6 +12,7 @@ from torch.profiler import record_function
 from transformers import LogitsProcessor, PreTrainedModel
 
 from .cache import BufferedLayer, buffered_cache
+from .control.allowed import AllowedIds
 from .records.grammar import JSONGrammar
 
 
@@ -63,9 +64,17 @@ class InverseTransformSampler(LogitsProcessor):
 
 
 def sample_rows(
-    model: PreTrainedModel, latents: torch.FloatTensor, uniforms: torch.FloatTensor, temperature: float, top_p: float
-) -> torch.LongTensor:
-    """Rows of `config.position_ranges`."""
+    model: PreTrainedModel,
+    latents: torch.FloatTensor,
+    uniforms: torch.FloatTensor,
+    temperature: float,
+    top_p: float,
+    allowed: AllowedIds | None = None,
+) -> tuple[torch.LongTensor, torch.FloatTensor]:
+    """
+    Rows of `config.position_ranges`, and the logarithm of the probability that the allowed ids had, each given those
+    before it, where some are neither known nor free.
+    """
     config, num_fixed = model.config, len(model.config.fixed_ranges)
     bos, eos, pad = (getattr(model.lm.config, f"{name}_token_id") for name in ("bos", "eos", "pad"))
     num_open = torch.full((len(latents),), config.num_texts, device=latents.device)
@@ -73,6 +82,7 @@ def sample_rows(
     ids = torch.full((config.max_record_length, len(latents)), pad, device=latents.device)
     ids[0] = bos
     uniforms = uniforms.T.contiguous()
+    log_weights = torch.zeros(len(latents), device=latents.device)
     cache = buffered_cache(model.lm.config, config.max_record_length + model.injection.num_virtual_tokens)
     for position in range(config.max_record_length - 1):
         with record_function("difflm::step" if position else "difflm::prefill"):
@@ -84,14 +94,21 @@ def sample_rows(
             start, end = config.position_ranges[min(position, len(config.position_ranges) - 1)]
             logits = model.range_logits(hidden[:, -1], start, end)
         with record_function("difflm::sampling"):
+            if allowed is not None and (shares := allowed.at(position, ids)) is not None:
+                logits = logits if temperature in (0, 1) else logits / temperature
+                limited = logits + shares
+                log_weights += limited.logsumexp(-1) - logits.logsumexp(-1)
+                logits = limited if temperature in (0, 1) else limited * temperature
             next_ids = start + inverse_transform_sample(logits, uniforms[position], temperature, top_p)
+            if allowed is not None and position < num_fixed:
+                next_ids = next_ids.where(~allowed.is_known[:, position], allowed.ids[:, position])
             if position >= num_fixed:
                 next_ids = next_ids.where(num_open > 0, pad)
                 num_open = num_open - (next_ids == eos).long()
             ids[position + 1] = next_ids
             if position >= num_fixed - 1 and not (num_open > 0).any():
                 break
-    return ids[: position + 2].T
+    return ids[: position + 2].T, log_weights
 
 
 def sample_by_grammar(

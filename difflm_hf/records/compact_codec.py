@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -267,7 +268,25 @@ class CompactCodec(RecordCodec):
             `ValueError`: for a value that the codec has no token for, naming column and value.
         """
         table = self.schema.conform(data)
-        coarse, fine, within_bin_offsets, units = [np.full((len(table), 1), BOS_ID)], [], [], {}
+        ids, within_bin_offsets = self.encode_fields(table)
+        texts = self._encode_texts(table, tokenizer)
+        return np.concatenate([np.full((len(table), 1), BOS_ID), ids, texts], axis=1), within_bin_offsets
+
+    def encode_fields(
+        self, table: pd.DataFrame, known: Mapping[str, np.ndarray] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Encodes what stands before the texts.
+
+        Args:
+            table (`pandas.DataFrame`): Records that conform to the schema.
+            known (`Mapping[str, np.ndarray]`, *optional*):
+                Which values of each field are given, of shape `(num_records,)`, where others are there to fill gaps.
+
+        Returns:
+            Ids of shape `(num_records, num_fixed)` and offsets as of [`CompactCodec.encode`].
+        """
+        coarse, fine, within_bin_offsets, units = [], [], [], {}
         for name, t in self.tokens.items():
             f, column = self.schema[name], table[name]
             null = column.isna().to_numpy()
@@ -291,16 +310,17 @@ class CompactCodec(RecordCodec):
                     bins, steps, above = t.bins.encode(points)
                     for k, source in enumerate(t.copies):
                         copied = rest & (units[source] == units[name])
+                        if known is not None:
+                            copied &= known[source]
                         ids[copied] = len(own) + t.bins.num_bins + k
                         rest &= ~copied
                     ids[rest] = len(own) + bins[rest]
                     fine.append((t.fine_start + np.where(rest, steps, 0))[:, None])
                     within_bin_offsets.append(np.where(rest, above, 0)[:, None])
             coarse.append((t.start + np.where(null, 0, ids + f.nullable))[:, None])
-        texts = self._encode_texts(table, tokenizer)
-        no_offsets = np.zeros((len(table), 0), np.uint64)
+        no_ids, no_offsets = np.zeros((len(table), 0), np.int64), np.zeros((len(table), 0), np.uint64)
         return (
-            np.concatenate([*coarse, *fine, texts], axis=1),
+            np.concatenate([no_ids, *coarse, *fine], axis=1),
             np.concatenate([no_offsets, *within_bin_offsets], axis=1),
         )
 

@@ -159,6 +159,59 @@ class QuantileBins:
             offsets = np.minimum((offsets * (last + 1.0)).astype(np.uint64), last)
         return self._starts[steps] + offsets
 
+    def shares(self, intervals: np.ndarray) -> np.ndarray:
+        """
+        How much of each step lies in intervals.
+
+        Args:
+            intervals (`np.ndarray` of shape `(num_intervals, 2)`, `uint64`):
+                Grid points, both ends inclusive, apart from each other.
+
+        Returns:
+            `np.ndarray` of shape `(num_bins, num_steps)`: 0 to 1; 0 for steps that a bin does not have.
+        """
+        inside = sum((num.astype(np.float64) for _, num in self._clipped(np.arange(len(self.starts)), intervals)), 0.0)
+        shares = np.zeros((self.num_bins, self.num_steps))
+        bins = np.repeat(np.arange(self.num_bins), self._num_steps)
+        shares[bins, np.arange(len(self.starts)) - self._first_steps[bins]] = inside / (self._last + 1.0)
+        return shares
+
+    def place(self, bins: np.ndarray, steps: np.ndarray, uniforms: np.ndarray, intervals: np.ndarray) -> np.ndarray:
+        """
+        Draws points of steps that lie in intervals.
+
+        Args:
+            bins, steps (`np.ndarray` of shape `(num_records,)`): As from `encode`.
+            uniforms (`np.ndarray` of shape `(num_records,)`): Random numbers in [0, 1).
+            intervals: As of `shares`. Of a step without a point in them, any point is drawn.
+
+        Returns:
+            `np.ndarray` of shape `(num_records,)`, `uint64`: offsets, as from `encode`.
+        """
+        steps = self._first_steps[bins] + np.minimum(steps, self._num_steps[bins] - 1)
+        clipped = self._clipped(steps, intervals)
+        totals = sum((num.astype(np.float64) for _, num in clipped), 0.0)
+        offsets = np.minimum((uniforms * (self._last[steps] + 1.0)).astype(np.uint64), self._last[steps])
+        rest, is_placed = uniforms * totals, np.zeros(len(steps), bool)
+        for start, num in clipped:
+            is_here = ~is_placed & (num > 0) & (rest < num)
+            # Products of large floats round: never past the last point.
+            above = np.minimum(rest[is_here].astype(np.uint64), num[is_here] - np.uint64(1))
+            offsets[is_here] = start[is_here] + above - self._starts[steps[is_here]]
+            is_placed |= is_here
+            rest = rest - np.where(is_placed, 0, num)
+        return offsets
+
+    def _clipped(self, steps: np.ndarray, intervals: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of each interval, the first point inside each of the steps, and how many there are (2⁶⁴ − 1 at most)."""
+        starts, ends, parts = self._starts[steps], self._starts[steps] + self._last[steps], []
+        for low, high in intervals:
+            first, last = np.maximum(starts, low), np.minimum(ends, high)
+            with np.errstate(over="ignore"):
+                num = np.where(first <= last, np.maximum(last - first, last - first + np.uint64(1)), np.uint64(0))
+            parts.append((first, num))
+        return parts
+
 
 def _quantiles(ordered: np.ndarray, num: int, min_records: int, min_count: int) -> np.ndarray:
     """Distinct starts of intervals, at most `num`, that hold about equally many of the ordered points."""

@@ -1,0 +1,234 @@
+"""What the user asks of one field."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pandas.api import types as pd_types
+
+from ..records import Field
+from ..records.numbers import Grid
+
+
+@dataclass(frozen=True)
+class Between:
+    """
+    A range of a number or a datetime, as `pandas.Series.between` takes it.
+
+    Args:
+        left, right (*optional*): The bounds; `None` for none.
+        inclusive (`str`, defaults to `"both"`): Which bounds belong to it: `"both"`, `"neither"`, `"left"`, `"right"`.
+    """
+
+    left: Any = None
+    right: Any = None
+    inclusive: Literal["both", "neither", "left", "right"] = "both"
+
+    def __post_init__(self):
+        if self.inclusive not in ("both", "neither", "left", "right"):
+            raise ValueError(f"inclusive={self.inclusive!r} is not one of 'both', 'neither', 'left', 'right'")
+
+
+@dataclass(frozen=True)
+class Not:
+    """
+    All values but those that satisfy a condition. Nulls are among them, unless the condition is for these.
+
+    Args:
+        condition: A value, a list of values, `None`, or a predicate.
+    """
+
+    condition: Any
+
+
+@dataclass(frozen=True)
+class AllOf:
+    """
+    What satisfies all of several conditions.
+
+    Args:
+        conditions (`tuple`): The conditions.
+    """
+
+    conditions: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class StartsWith:
+    """
+    Strings with a beginning.
+
+    Args:
+        prefix (`str`): The beginning.
+    """
+
+    prefix: str
+
+
+@dataclass
+class Domain:
+    """
+    The values that a condition leaves of a field.
+
+    Args:
+        null (`bool`): Whether null is one of them.
+        choices (`np.ndarray` of shape `(num_choices,)`, bool, *optional*): Of a category or a boolean.
+        intervals (`list[tuple[int, int]]`, *optional*):
+            Of a number or a datetime: grid points, both ends inclusive, ascending, apart from each other.
+    """
+
+    null: bool
+    choices: np.ndarray | None = None
+    intervals: list[tuple[int, int]] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no value is left."""
+        left = self.intervals if self.choices is None else self.choices.any()
+        return not (self.null or left)
+
+    def __and__(self, other: Domain) -> Domain:
+        if self.choices is not None:
+            return Domain(self.null and other.null, self.choices & other.choices)
+        pairs = ((max(a, c), min(b, d)) for a, b in self.intervals for c, d in other.intervals)
+        return Domain(self.null and other.null, intervals=_merge(pairs))
+
+    def __or__(self, other: Domain) -> Domain:
+        if self.choices is not None:
+            return Domain(self.null or other.null, self.choices | other.choices)
+        return Domain(self.null or other.null, intervals=_merge([*self.intervals, *other.intervals]))
+
+    def complement(self, field: Field, grid: Grid | None) -> Domain:
+        """All other values of the field."""
+        null = field.nullable and not self.null
+        if self.choices is not None:
+            return Domain(null, ~self.choices)
+        starts = [0, *(end + 1 for _, end in self.intervals)]
+        ends = [*(start - 1 for start, _ in self.intervals), grid.size - 1]
+        return Domain(null, intervals=_merge(zip(starts, ends)))
+
+
+def domain_of(condition: Any, field: Field, grid: Grid | None) -> Domain:
+    """
+    The values that a condition leaves of a field.
+
+    Args:
+        condition: A value, a list of values, `None` for null, or a predicate.
+        field (`Field`): The field.
+        grid (`Grid`, *optional*): Of a number.
+
+    Raises:
+        `ValueError`: for a value that the field cannot have, and a predicate that does not fit its type.
+    """
+    if isinstance(condition, Not):
+        return domain_of(condition.condition, field, grid).complement(field, grid)
+    if isinstance(condition, AllOf):
+        return functools.reduce(operator.and_, (domain_of(c, field, grid) for c in condition.conditions))
+    if isinstance(condition, Between):
+        if grid is None:
+            raise ValueError(
+                f"a range is for numbers and datetimes, and this is a {field.type}; give a list of values"
+            )
+        return Domain(False, intervals=_interval(condition, field, grid))
+    if isinstance(condition, StartsWith):
+        if field.type != "category" or not isinstance(condition.prefix, str):
+            raise ValueError(
+                f"StartsWith({condition.prefix!r}) is for categories that are strings, not a {field.type}"
+            )
+        choices = np.array([str(c).startswith(condition.prefix) for c in field.categories])
+        if not choices.any():
+            raise ValueError(f"no category starts with {condition.prefix!r}")
+        return Domain(False, choices)
+    if isinstance(condition, Iterable) and not isinstance(condition, (str, bytes, dict)):
+        values = list(condition)
+        if not values:
+            raise ValueError("an empty list leaves no value; give the values that are wanted")
+        return functools.reduce(operator.or_, (domain_of(value, field, grid) for value in values))
+    if is_null(condition):
+        if not field.nullable:
+            raise ValueError("null is none of its values; ask for others")
+        return Domain(True, intervals=[]) if grid is not None else Domain(True, np.zeros(_num_choices(field), bool))
+    if grid is not None:
+        points = _interval(Between(condition, condition), field, grid)
+        if not points:
+            low, high = grid.decode(field, np.array([0, grid.size - 1], np.uint64))
+            raise ValueError(
+                f"{condition!r} is not a value between {low} and {high} at the precision of the data; ask for a "
+                "Between(...), or for another value"
+            )
+        return Domain(False, intervals=points)
+    index = field.index(pd.Series([condition], dtype=object))
+    if index[0] < 0:
+        raise ValueError(f"{condition!r} is not {field.description}{_nearest(condition, field)}")
+    return Domain(False, np.arange(_num_choices(field)) == index[0])
+
+
+def is_null(value: Any) -> bool:
+    """Whether a condition is that for nulls."""
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and np.isnan(value))
+
+
+def _num_choices(field: Field) -> int:
+    return len(field.categories) if field.type == "category" else 2
+
+
+def _nearest(value: Any, field: Field) -> str:
+    names = [str(category) for category in field.categories or [False, True]]
+    near = difflib.get_close_matches(str(value), names, 1, 0.5)
+    return f"; did you mean {near[0]!r}?" if near else f", such as {', '.join(map(repr, names[:5]))}"
+
+
+def _interval(condition: Between, field: Field, grid: Grid) -> list[tuple[int, int]]:
+    """The grid points of a range, as at most one interval."""
+    start, end = 0, grid.size - 1
+    if condition.left is not None:
+        start = _first_point(condition.left, field, grid, condition.inclusive in ("both", "left"))
+    if condition.right is not None:
+        end = _first_point(condition.right, field, grid, condition.inclusive not in ("both", "right")) - 1
+    return _merge([(start, end)])
+
+
+def _first_point(value: Any, field: Field, grid: Grid, is_inclusive: bool) -> int:
+    """The first grid point whose value is not below a bound, or is above it; `grid.size` if there is none."""
+    bound, low, high = _to_bound(value, field), 0, grid.size
+    while low < high:
+        middle = (low + high) // 2
+        found = grid.decode(field, np.array([middle], np.uint64))[0]
+        if found > bound or (is_inclusive and found == bound):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _to_bound(value: Any, field: Field) -> Any:
+    """A bound that values of the field compare with."""
+    if field.type == "datetime":
+        try:
+            moment = pd.Timestamp(pd.to_datetime(value, format=field.format if isinstance(value, str) else None))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{value!r} is not {field.description}") from error
+        if moment.tz is not None:
+            moment = moment.tz_convert("UTC").tz_localize(None)
+        return moment.to_datetime64()
+    if isinstance(value, (bool, np.bool_)) or not pd_types.is_number(value) or value != value:
+        raise ValueError(f"{value!r} is not {field.description}")
+    return value
+
+
+def _merge(intervals: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Intervals in order, without empty ones, those that touch as one."""
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(i for i in intervals if i[0] <= i[1]):
+        if merged and start <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((start, end))
+    return merged

@@ -1,0 +1,214 @@
+"""Conditions as an expression, in the syntax of `pandas.DataFrame.query`. It is parsed, and never run as code."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .predicates import AllOf, Between, Not, is_null
+
+
+RowPredicate = Callable[[pd.DataFrame], np.ndarray]
+
+COMPARISONS = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+MIRRORED = {ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE}
+ARITHMETIC = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+QUOTED = re.compile(r"`([^`]+)`")
+ALLOWED = "comparisons, in, not in, and, or, not, +, -, *, /, columns, numbers, strings, lists, True, False and None"
+
+
+def parse_where(where: str, names: list[str]) -> tuple[dict[str, Any], list[RowPredicate]]:
+    """
+    Reads an expression such as `"income == '>50K' and 30 <= age <= 40"`.
+
+    Columns whose names are no Python names stand in backticks: `` `education-num` > 9 ``. There are comparisons, also
+    chained and between columns, `in` and `not in` with a list, `and`, `or`, `not` (`&`, `|`, `~`), and arithmetic.
+    `column == None` is for nulls.
+
+    Args:
+        where (`str`): The expression.
+        names (`list[str]`): The columns.
+
+    Returns:
+        A condition for each field that there is one on alone, and what relates several fields, as functions of a table
+        that say which rows satisfy it.
+
+    Raises:
+        `ValueError`: for anything else, such as a function call or an attribute, and for unknown columns.
+    """
+    clause = _Reader(where, names).read()
+    conditions: dict[str, list[Any]] = {}
+    predicates = []
+    for part in clause.parts or [clause]:
+        if part.condition is _NONE:
+            predicates.append(part.holds)
+        else:
+            conditions.setdefault(next(iter(part.names)), []).append(part.condition)
+    return {
+        name: AllOf(tuple(given)) if len(given) > 1 else given[0] for name, given in conditions.items()
+    }, predicates
+
+
+_NONE = object()  # where there is no condition on one field alone
+
+
+@dataclass
+class _Clause:
+    """A part of the expression: what it is about, and the condition that it is, if that is about one field."""
+
+    names: frozenset[str]
+    holds: RowPredicate
+    condition: Any = _NONE
+    parts: list[_Clause] | None = None  # of a conjunction
+
+    @property
+    def is_simple(self) -> bool:
+        return self.condition is not _NONE
+
+
+class _Reader:
+    def __init__(self, where: str, names: list[str]):
+        if not isinstance(where, str) or not where.strip():
+            raise ValueError(f"where={where!r} is no expression, such as \"income == '>50K' and age >= 30\"")
+        self.where, self.names = where, names
+        self.aliases: dict[str, str] = {}
+
+    def read(self) -> _Clause:
+        def alias(match: re.Match) -> str:
+            name = f"_column_{len(self.aliases)}_"
+            self.aliases[name] = match[1]
+            return name
+
+        try:
+            tree = ast.parse(QUOTED.sub(alias, self.where).strip(), mode="eval")
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise ValueError(f"where={self.where!r} cannot be read: {error}") from error
+        return self._clause(tree.body)
+
+    def _refuse(self, node: ast.AST, reason: str = "") -> ValueError:
+        written = ast.unparse(node)
+        for alias, name in self.aliases.items():
+            written = written.replace(alias, f"`{name}`")
+        return ValueError(f"where={self.where!r}: {written!r} {reason or f'may not stand there; it takes {ALLOWED}'}")
+
+    def _clause(self, node: ast.AST) -> _Clause:
+        if isinstance(node, ast.BoolOp):
+            return self._joined(isinstance(node.op, ast.And), [self._clause(value) for value in node.values])
+        if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.BitAnd, ast.BitOr)):
+            parts = [self._clause(node.left), self._clause(node.right)]
+            return self._joined(isinstance(node.op, ast.BitAnd), parts)
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.Invert)):
+            part = self._clause(node.operand)
+            condition = Not(part.condition) if part.is_simple else _NONE
+            return _Clause(part.names, lambda table: ~part.holds(table), condition)
+        if isinstance(node, ast.Compare):
+            operands = [node.left, *node.comparators]
+            parts = [self._comparison(*c) for c in zip(operands, node.ops, operands[1:])]
+            return self._joined(True, parts) if len(parts) > 1 else parts[0]
+        if isinstance(node, ast.Name):  # a column of booleans
+            name = self._column(node)
+            return _Clause(frozenset([name]), lambda table: (table[name] == True).to_numpy(bool), True)  # noqa: E712
+        raise self._refuse(node)
+
+    def _joined(self, is_and: bool, parts: list[_Clause]) -> _Clause:
+        names = frozenset().union(*(part.names for part in parts))
+        join = np.logical_and if is_and else np.logical_or
+
+        def holds(table: pd.DataFrame) -> np.ndarray:
+            return functools.reduce(join, (part.holds(table) for part in parts))
+
+        if len(names) == 1 and all(part.is_simple for part in parts):
+            conditions = [part.condition for part in parts]
+            return _Clause(names, holds, AllOf(tuple(conditions)) if is_and else conditions)
+        flat = [inner for part in parts for inner in part.parts or [part]]
+        return _Clause(names, holds, parts=flat if is_and else None)
+
+    def _comparison(self, left: ast.AST, op: ast.AST, right: ast.AST) -> _Clause:
+        if isinstance(op, (ast.In, ast.NotIn)):
+            name, values = self._column(left), self._literal(right)
+            if not isinstance(values, list):
+                raise self._refuse(right, "is no list of values")
+
+            def is_in(table: pd.DataFrame) -> np.ndarray:
+                return table[name].isin(values).to_numpy() == isinstance(op, ast.In)
+
+            return _Clause(frozenset([name]), is_in, values if isinstance(op, ast.In) else Not(values))
+        if type(op) not in COMPARISONS:
+            raise self._refuse(ast.Compare(left, [op], [right]))
+        if self._is_literal(left) and not self._is_literal(right):
+            left, right = right, left
+            op = MIRRORED.get(type(op), type(op))()
+        compare, names = COMPARISONS[type(op)], self._columns(left) | self._columns(right)
+        if not names:
+            raise self._refuse(ast.Compare(left, [op], [right]), "names no column")
+        values = self._value(left), self._value(right)
+
+        def holds(table: pd.DataFrame) -> np.ndarray:
+            first, second = (value(table) for value in values)
+            if is_null(second):
+                return first.isna().to_numpy() == isinstance(op, ast.Eq)
+            return np.asarray(compare(first, second).fillna(False), bool)
+
+        if isinstance(left, ast.Name) and self._is_literal(right):
+            return _Clause(frozenset(names), holds, self._condition(op, self._literal(right), right))
+        return _Clause(frozenset(names), holds)
+
+    def _condition(self, op: ast.AST, value: Any, node: ast.AST) -> Any:
+        if isinstance(value, list):
+            raise self._refuse(node, "is a list; write `in` before it")
+        if isinstance(op, ast.Eq):
+            return value
+        if isinstance(op, ast.NotEq):
+            return Not(value)
+        if isinstance(op, (ast.Gt, ast.GtE)):
+            return Between(left=value, inclusive="both" if isinstance(op, ast.GtE) else "neither")
+        return Between(right=value, inclusive="both" if isinstance(op, ast.LtE) else "neither")
+
+    def _column(self, node: ast.AST) -> str:
+        if not isinstance(node, ast.Name):
+            raise self._refuse(node, "is no column")
+        name = self.aliases.get(node.id, node.id)
+        if name not in self.names:
+            raise ValueError(f"where={self.where!r}: no column {name!r}; the columns are {self.names}")
+        return name
+
+    def _columns(self, node: ast.AST) -> set[str]:
+        return {self._column(part) for part in ast.walk(node) if isinstance(part, ast.Name)}
+
+    def _is_literal(self, node: ast.AST) -> bool:
+        return not any(isinstance(part, ast.Name) for part in ast.walk(node))
+
+    def _literal(self, node: ast.AST) -> Any:
+        try:
+            value = ast.literal_eval(node)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._refuse(node) from error
+        return list(value) if isinstance(value, (tuple, set)) else value
+
+    def _value(self, node: ast.AST) -> Callable[[pd.DataFrame], Any]:
+        """A side of a comparison, as a function of a table."""
+        if isinstance(node, ast.Name):
+            name = self._column(node)
+            return lambda table: table[name]
+        if self._is_literal(node) and not isinstance(node, ast.BinOp):
+            value = self._literal(node)
+            return lambda table: value
+        if isinstance(node, ast.BinOp) and type(node.op) in ARITHMETIC:
+            sides, apply = (self._value(node.left), self._value(node.right)), ARITHMETIC[type(node.op)]
+            return lambda table: apply(*(side(table) for side in sides))
+        raise self._refuse(node)
