@@ -66,6 +66,7 @@ class BlockwisePipeline(DiffusionPipeline):
         batch_size: int | None = None,
         generator: torch.Generator | None = None,
         first_block: int = 0,
+        **sampling,
     ) -> Iterator[pa.RecordBatch]:
         """
         Generates records block by block, in memory that does not depend on their number.
@@ -78,6 +79,7 @@ class BlockwisePipeline(DiffusionPipeline):
             first_block (`int`, defaults to 0):
                 The block to begin with: `first_block * pipe.config.block_size` records are passed over, and not
                 computed.
+            sampling (*optional*): Further arguments of `generate_block`.
 
         Yields:
             `pyarrow.RecordBatch`: A block of `pipe.config.block_size` records, the last one perhaps of fewer, all with
@@ -94,7 +96,7 @@ class BlockwisePipeline(DiffusionPipeline):
         ```
         """
         self.check_inputs(num_records, num_inference_steps, temperature, top_p, batch_size, "pandas")
-        sampling = {
+        sampling |= {
             "num_inference_steps": num_inference_steps,
             "temperature": temperature,
             "top_p": top_p,
@@ -238,6 +240,7 @@ def write_shards(
     temperature: float = 1.0,
     top_p: float = 1.0,
     batch_size: int | None = None,
+    **conditions,
 ) -> list[Path]:
     """
     Generates records into `output_dir` as Parquet files `part-00000.parquet`, `part-00001.parquet` and so on.
@@ -251,6 +254,7 @@ def write_shards(
         num_records (`int`): Records in all files together.
         seed (`int`, defaults to 0): The records are those of a call with a generator of this seed.
         num_inference_steps, temperature, top_p, batch_size: As in the call of the pipeline.
+        conditions (*optional*): `conditions`, `where` and `guidance_scale` of the call of [`DiffLMPipeline`].
 
     Returns:
         `list[Path]`: The files.
@@ -269,6 +273,7 @@ def write_shards(
             "num_records": num_records,
             "seed": seed,
             **sampling,
+            **({"conditions": _fingerprint_conditions(conditions)} if conditions else {}),
             "records_per_shard": blocks_per_shard * block_size,
             "block_size": block_size,
             "dtype": {name: str(model.dtype) for name, model in _models(pipe)},
@@ -286,6 +291,7 @@ def write_shards(
         batch_size=batch_size,
         generator=torch.Generator().manual_seed(seed),
         first_block=num_done * blocks_per_shard,
+        **conditions,
     )
     for file in files[num_done:]:
         shard = pa.Table.from_batches(list(itertools.islice(batches, blocks_per_shard)))
@@ -312,6 +318,12 @@ def fingerprint(pipe: BlockwisePipeline) -> str:
     digest.update(json.dumps(pipe.processor.schema.to_dict(), default=str).encode())
     digest.update(json.dumps([type(pipe.scheduler).__name__, dict(pipe.scheduler.config)], default=str).encode())
     return digest.hexdigest()
+
+
+def _fingerprint_conditions(conditions: dict[str, Any]) -> str:
+    """A hash of the conditions on records."""
+    written = {k: v.to_json(orient="split") if isinstance(v, pd.DataFrame) else repr(v) for k, v in conditions.items()}
+    return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
 
 
 def _claim(folder: Path, manifest: dict[str, Any]) -> None:

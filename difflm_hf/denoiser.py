@@ -130,10 +130,13 @@ class DiffLMDenoiser(Float32Buffers, PushToHubMixin, ModelMixin, ConfigMixin):
         temb = self.time_embedding(self.time_proj(timestep).to(hidden.dtype))
         if self.config.condition_size:
             nothing = hidden.new_zeros(1, self.config.condition_size)
-            temb = temb + self.condition_embedding(nothing if condition is None else condition.to(hidden.dtype))
+            known = self.condition_embedding(nothing if condition is None else condition.to(hidden.dtype))
+            temb = temb + known
         temb = nn.functional.silu(temb)
         if self.config.architecture == "mlp":
             hidden = self.proj_in(hidden)
+            if self.config.condition_size:
+                hidden = hidden + known
         else:
             hidden = self.proj_in(hidden[..., None]) + self.position_embedding
             temb = temb[:, None]

@@ -428,6 +428,22 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         return sample_rows(self, latents, uniforms.to(latents.device), temperature, top_p, allowed.to(latents.device))
 
     @torch.no_grad()
+    def next_logits(
+        self, input_ids: torch.LongTensor, latents: torch.Tensor, condition: torch.Tensor | None, position: int
+    ) -> torch.Tensor:
+        """
+        Logits of the ids that a row may have at a position before the texts, counted after BOS.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, 1 + position)`): The ids before it, BOS included.
+            latents (`torch.Tensor` of shape `(batch_size, latent_size)`): Latents z.
+            condition (`torch.Tensor` of shape `(batch_size, condition_size)`, *optional*): What is known.
+            position (`int`): The position.
+        """
+        hidden, _ = self.hidden_states(input_ids, self.with_condition(latents, condition))
+        return self.range_logits(hidden[:, -1], *self.config.position_ranges[position])
+
+    @torch.no_grad()
     def condition(self, allowed: AllowedIds) -> torch.Tensor | None:
         """
         What is known, as decoder and denoiser are told, of shape `(num_rows, condition_size)`; `None` for a model that

@@ -17,14 +17,12 @@ import torch.nn.functional as F
 from diffusers import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import CommitInfo, ModelCard
-from torch.nn.utils.rnn import pad_sequence
 from torch.profiler import record_function
 from transformers import AutoConfig
 
-from .blocks import BlockwisePipeline, DiffLMPipelineOutput, OutputType, mix
+from .blocks import BlockwisePipeline, DiffLMPipelineOutput, OutputType
 from .configuration_difflm import DiffLMPipelineConfig
-from .control import Condition
-from .control.resampling import GROUP_SIZE, resample
+from .control.generation import ConditionalGenerationMixin
 from .denoiser import DiffLMDenoiser
 from .hub.loading import load_vae_with_base, pipeline_folder
 from .hub.publishing import push_pipeline
@@ -39,7 +37,7 @@ from .utils import default_dtype
 BATCH_SIZE, BATCH_TOKENS = 2048, 2**19
 
 
-class DiffLMPipeline(BlockwisePipeline):
+class DiffLMPipeline(ConditionalGenerationMixin, BlockwisePipeline):
     """
     Generates records.
 
@@ -290,99 +288,6 @@ class DiffLMPipeline(BlockwisePipeline):
         table = pd.concat(self._generate_blocks(num_records, sampling, generator), ignore_index=True)
         records = self.format_records(table, output_type)
         return DiffLMPipelineOutput(records) if return_dict else (records,)
-
-    def make_condition(
-        self, conditions: Mapping[str, Any] | pd.DataFrame | None = None, where: str | None = None
-    ) -> Condition | None:
-        """Conditions as the call takes them, for the codec; `None` for none. Raises what the call does."""
-        if conditions is None and where is None:
-            return None
-        if not self.processor.codec.has_fixed_layout:
-            raise ValueError("conditions are for rows of tables, and these records are documents")
-        return Condition(self.processor.codec, conditions, where)
-
-    def _num_records(self, num_records: int | None, condition: Condition | None) -> int:
-        num_rows = None if condition is None else condition.num_rows
-        if num_rows is not None and num_records not in (None, num_rows):
-            raise ValueError(f"num_records={num_records}, and there are conditions for {num_rows}; leave it out")
-        return num_rows or (1 if num_records is None else num_records)
-
-    def generate_block(
-        self,
-        seed: int,
-        block: int,
-        *args,
-        condition: Condition | None = None,
-        guidance_scale: float = 1.0,
-        num_records: int | None = None,
-        **kwargs,
-    ) -> pd.DataFrame:
-        """
-        As [`BlockwisePipeline.generate_block`], of records that satisfy a [`Condition`] if there is one.
-
-        Args:
-            seed, block, args, num_records, kwargs: As there.
-            condition ([`Condition`], *optional*): What the records satisfy.
-            guidance_scale (`float`, defaults to 1.0): As in the call.
-        """
-        if condition is None:
-            return super().generate_block(seed, block, *args, num_records=num_records, **kwargs)
-        num_records = self.config.block_size if num_records is None else num_records
-        # A number and then the rest: groups are as the seed says, however many records of them are asked for.
-        groups = range(0, num_records, GROUP_SIZE)
-        tables = [
-            self._generate_group(
-                condition, mix(seed, block, start), block * self.config.block_size + start, guidance_scale, **kwargs
-            )
-            for start in groups
-        ]
-        return pd.concat(tables, ignore_index=True).iloc[:num_records]
-
-    def _generate_group(
-        self,
-        condition: Condition,
-        seed: int,
-        start: int,
-        guidance_scale: float = 1.0,
-        num_inference_steps: int = 12,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        batch_size: int | None = None,
-        callback_on_step_end: Callable | None = None,
-    ) -> pd.DataFrame:
-        """A group of records that satisfy a condition, those from `start` on where there is one for each."""
-        allowed = condition.allowed.rows(start, GROUP_SIZE)
-        size = GROUP_SIZE if condition.num_rows is None else len(allowed.ids)
-        known = self.vae.decoder.condition(allowed)
-        candidates: list[pd.DataFrame] = []
-
-        def draw(round_: int) -> np.ndarray:
-            generator = torch.Generator().manual_seed(mix(seed, round_))
-            with record_function("difflm::latents"):
-                latents = self.generate_latents(
-                    GROUP_SIZE, num_inference_steps, generator, callback_on_step_end, size, known, guidance_scale
-                ).to(self.vae.decoder.device)
-            uniforms = torch.rand(GROUP_SIZE, self.vae.config.max_record_length - 1, generator=generator)[:size]
-            offsets = torch.rand(GROUP_SIZE, self.processor.num_offsets, generator=generator, dtype=torch.float64)
-            step = batch_size or self.default_batch_size
-            sampled = [
-                self.vae.decoder.sample_allowed(z, u, allowed.rows(k * step, len(z)), temperature, top_p)
-                for k, (z, u) in enumerate(zip(latents.split(step), uniforms.split(step)))
-            ]
-            ids = pad_sequence([row for ids, _ in sampled for row in ids], True, self.processor.special_ids[2])
-            with record_function("difflm::records"):
-                ids = ids.cpu().numpy()
-                placed = condition.place(ids, offsets[:size].numpy(), start)
-                candidates.append(self.processor.decode_records(ids, placed)[0])
-            weights = torch.cat([weights for _, weights in sampled]).double().cpu().numpy()
-            return np.where(condition.holds(candidates[-1]), weights, -np.inf)
-
-        if condition.num_rows is not None:
-            draw(0)
-            return candidates[0]
-        offset = torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).item()
-        chosen, _ = resample(draw, size, offset)
-        return pd.concat(candidates, ignore_index=True).iloc[chosen]
 
     @property
     def default_batch_size(self) -> int:

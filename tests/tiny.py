@@ -39,6 +39,7 @@ RECIPES["tiny"] = Recipe(
     denoiser_config={"width": 32, "num_layers": 1},
     denoiser={"learning_rate": 5e-3, "max_steps": 64, "per_device_train_batch_size": 64, "warmup_steps": 2},
     latent_size=4,
+    condition_size=16,
     num_latent_tokens=2,
     min_steps=64,
 )

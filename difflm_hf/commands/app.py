@@ -8,12 +8,13 @@ from rich.markup import escape
 from .common import console
 from .evaluate import evaluate
 from .generate import generate
+from .impute import impute
 from .push import push
 from .train import train
 
 
 app = typer.Typer(help="Learn the distribution of records, and generate new ones.", no_args_is_help=True)
-for command in (train, generate, push, evaluate):
+for command in (train, generate, impute, push, evaluate):
     app.command()(command)
 
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def generate(
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a trained model.")],
-    num_records: Annotated[int, typer.Option(help="Records to generate.")],
+    num_records: Annotated[
+        int | None, typer.Option(help="Records to generate; one for each row of --conditions if not given.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(help="A .csv, .parquet or .jsonl file, or a folder for many records, in Parquet files."),
@@ -25,6 +27,14 @@ def generate(
     num_inference_steps: Annotated[int, typer.Option(help="Steps of the scheduler.")] = 12,
     temperature: Annotated[float, typer.Option(help="Of the causal LM.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Nucleus of the causal LM.")] = 1.0,
+    where: Annotated[
+        str | None,
+        typer.Option(help="What all records satisfy, in pandas' syntax: \"income == '>50K' and 30 <= age <= 40\"."),
+    ] = None,
+    conditions: Annotated[
+        Path | None, typer.Option(help="A table with a row for each record, whose gaps are filled.")
+    ] = None,
+    guidance_scale: Annotated[float, typer.Option(help="How far records follow what is known of them.")] = 1.0,
     dtype: Annotated[
         str | None, typer.Option(help="float32 or bfloat16; the fastest of this machine by default.")
     ] = None,
@@ -48,7 +58,7 @@ def generate(
     from ..blocks import write_shards
     from ..hub.datasets import push_dataset
     from ..pipeline_difflm import DiffLMPipeline
-    from ..records import write_table
+    from ..records import read_table, write_table
     from ..utils import default_device, no_progress_bars
 
     if profile == (output is not None or push_to_hub is not None):
@@ -57,6 +67,15 @@ def generate(
         raise ValueError(f"--push-to-hub goes with a folder of Parquet files; name one in place of --output {output}")
     if output is not None:
         check_output(output)
+    if num_records is None and conditions is None:
+        raise ValueError("give --num-records, or --conditions with a row for each record")
+    given = {} if where is None else {"where": where}
+    if conditions is not None:
+        given["conditions"] = read_table(conditions)
+    if given:
+        given["guidance_scale"] = guidance_scale
+        if profile or push_to_hub is not None:
+            raise ValueError("conditions go with --output alone")
     if dtype not in (None, "float32", "bfloat16"):
         raise ValueError(f"dtype={dtype!r} is neither 'float32' nor 'bfloat16'")
     with no_progress_bars():
@@ -88,10 +107,12 @@ def generate(
         say(f"{num_records} records in {commit.repo_url}")
         return
     if not output.suffix:
-        write_shards(pipe, output, num_records, seed, **sampling)
+        write_shards(pipe, output, num_records or len(given["conditions"]), seed, **sampling, **given)
     else:
         generator = torch.Generator().manual_seed(seed)
-        write_table(pipe(num_records, **sampling, generator=generator, output_type="pandas").records, output)
+        records = pipe(num_records, **sampling, **given, generator=generator, output_type="pandas").records
+        write_table(records, output)
+        num_records = len(records)
     say(f"{num_records} records in {output}")
 
 

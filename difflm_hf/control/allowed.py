@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 
 from ..records import CompactCodec
 from ..records.field import naming_column
-from .predicates import Domain, domain_of
+from .predicates import AllOf, Domain, domain_of
 from .where import RowPredicate, parse_where
 
 
@@ -27,7 +27,7 @@ class AllowedIds:
         log_shares (`dict[int, torch.Tensor]`):
             Of positions that are neither known nor free: the logarithm of the share of each id that is allowed, of
             shape `(range_size,)`; of the steps inside bins `(num_coarse_ids, range_size)`, by the coarse id.
-        sources (`dict[int, int]`): The coarse position that those of steps go by.
+        sources (`dict[int, tuple[int, int]]`): The coarse position that those of steps go by, and its first id.
 
     `num_rows` is 1 where all records have the same conditions.
     """
@@ -38,14 +38,13 @@ class AllowedIds:
     sources: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def rows(self, start: int, num: int) -> AllowedIds:
-        """Those of `num` records from `start` on."""
-        if len(self.ids) == 1:
-            return self
-        return AllowedIds(self.ids[start : start + num], self.is_known[start : start + num])
+        """Those of `num` records from `start` on, or of fewer at the end."""
+        rows = slice(start, start + num)
+        return replace(self, ids=self.ids[rows], is_known=self.is_known[rows])
 
     def to(self, device: torch.device) -> AllowedIds:
-        moved = {position: shares.to(device) for position, shares in self.log_shares.items()}
-        return AllowedIds(self.ids.to(device), self.is_known.to(device), moved, self.sources)
+        log_shares = {position: shares.to(device) for position, shares in self.log_shares.items()}
+        return replace(self, ids=self.ids.to(device), is_known=self.is_known.to(device), log_shares=log_shares)
 
     def at(self, position: int, ids: torch.LongTensor) -> torch.Tensor | None:
         """
@@ -59,162 +58,160 @@ class AllowedIds:
         return shares[ids[1 + source] - start]
 
 
+@dataclass
 class Condition:
     """
-    What records have to satisfy, for a codec: what each field may be, and what relates several fields.
+    What records have to satisfy, for a codec. Make one with [`Condition.of_fields`], [`Condition.of_table`] or
+    [`Condition.of_gaps`].
 
     Args:
         codec (`CompactCodec`): The codec of the records.
-        conditions (`Mapping` or `pandas.DataFrame`, *optional*):
-            For fields by name: a value, a list of values, `None` for null, or a predicate such as [`Between`], for all
-            records. A table has a row for each record instead, whose nulls are not known.
-        where (`str`, *optional*): An expression, see [`parse_where`].
-
-    Raises:
-        `ValueError`: for unknown fields, values that they cannot have, and conditions that contradict each other. The
-            message names the field.
+        known (`dict[str, np.ndarray]`): For each field whether it is known, of shape `(num_rows,)`.
+        allowed ([`AllowedIds`]): What that leaves of each position.
+        offsets (`np.ndarray` of shape `(num_rows, num_binned_fields)`): Where in its step a known number lies.
+        domains (`dict[str, Domain]`): The values that are left of fields, for all records.
+        predicates (`list[Callable]`): What relates several fields, as functions of a table.
+        num_rows (`int`, *optional*): Records with conditions of their own; `None` where they are for all.
     """
 
-    def __init__(
-        self, codec: CompactCodec, conditions: Mapping[str, Any] | pd.DataFrame | None = None, where: str | None = None
-    ):
-        self.codec = codec
-        self.predicates: list[RowPredicate] = []
-        self.domains: dict[str, Domain] = {}
-        names = codec.schema.names
-        if isinstance(conditions, pd.DataFrame):
-            if where is not None:
-                raise ValueError("where is for all records alike; put what it says into the table of conditions")
-            self._read_table(conditions)
-            return
+    codec: CompactCodec
+    known: dict[str, np.ndarray]
+    allowed: AllowedIds
+    offsets: np.ndarray
+    domains: dict[str, Domain] = field(default_factory=dict)
+    predicates: list[RowPredicate] = field(default_factory=list)
+    num_rows: int | None = None
+
+    @classmethod
+    def of_fields(
+        cls, codec: CompactCodec, conditions: Mapping[str, Any] | None = None, where: str | None = None
+    ) -> Condition:
+        """
+        Conditions that all records satisfy.
+
+        Args:
+            codec (`CompactCodec`): The codec of the records.
+            conditions (`Mapping`, *optional*):
+                For fields by name: a value, a list of values, `None` for null, or a predicate such as [`Between`].
+            where (`str`, *optional*): An expression, see [`parse_where`].
+
+        Raises:
+            `ValueError`: for unknown fields, values that they cannot have, and conditions that contradict each other.
+                The message names the field.
+        """
         if conditions is not None and not isinstance(conditions, Mapping):
             raise ValueError(f"conditions are a dict or a DataFrame, not {type(conditions).__name__}")
         given = {name: [condition] for name, condition in (conditions or {}).items()}
-        if where is not None:
-            read, self.predicates = parse_where(where, names)
-            for name, condition in read.items():
-                given.setdefault(name, []).append(condition)
-        if not given and not self.predicates:
+        read, predicates = ({}, []) if where is None else parse_where(where, codec.schema.names)
+        for name, condition in read.items():
+            given.setdefault(name, []).append(condition)
+        if not given and not predicates:
             raise ValueError("there are no conditions; name at least one field")
+        domains, values = {}, {}
         for name, each in given.items():
-            self._check_name(name)
+            _check_name(codec, name)
             f, grid = codec.schema[name], codec.tokens[name].grid
             with naming_column(name):
-                domains = [domain_of(condition, f, grid) for condition in each]
-                domain = domains[0] if len(domains) == 1 else domains[0] & domains[1]
-                if domain.is_empty:
-                    raise ValueError(f"no value of {f.description} satisfies {each if len(each) > 1 else each[0]!r}")
-            self.domains[name] = domain
-        self._read_domains()
+                domains[name] = domain_of(AllOf(tuple(each)), f, grid)
+                if domains[name].is_empty:
+                    asked = each[0] if len(each) == 1 else each
+                    raise ValueError(f"{asked!r} leaves no value of the field, {f.description}; widen the condition")
+            values |= _only_value(codec, name, domains[name])
+        table = pd.DataFrame({name: pd.Series([value], dtype=object) for name, value in values.items()}, index=[0])
+        condition = cls._of_known(codec, table, {name: np.array([name in values]) for name in codec.tokens})
+        condition.domains, condition.predicates = domains, predicates
+        for name in domains.keys() - values.keys():
+            condition._limit(name)
+        return condition
 
-    def holds(self, table: pd.DataFrame) -> np.ndarray:
-        """Which records satisfy what relates several fields, as a `bool` array of shape `(num_records,)`."""
-        return np.logical_and.reduce([np.ones(len(table), bool), *(holds(table) for holds in self.predicates)])
+    @classmethod
+    def of_table(cls, codec: CompactCodec, table: pd.DataFrame) -> Condition:
+        """
+        A condition for each record: the values of a row that are not null.
 
-    @property
-    def num_rows(self) -> int | None:
-        """Records that there are conditions for, one by one; `None` where they are for all."""
-        return None if len(self.allowed.ids) == 1 and not self._is_table else len(self.allowed.ids)
+        Args:
+            codec (`CompactCodec`): The codec of the records.
+            table (`pandas.DataFrame`): Some of the columns.
 
-    def _check_name(self, name: str) -> None:
-        schema = self.codec.schema
-        if name not in schema.names:
-            raise ValueError(f"no field {name!r} to put a condition on; the fields are {schema.names}")
-        if name not in self.codec.tokens:
-            raise ValueError(f"column {name!r}: conditions on a {schema[name].type} are not possible")
-
-    _is_table = False
-
-    def _read_table(self, table: pd.DataFrame) -> None:
-        self._is_table = True
+        Raises:
+            `ValueError`: for an empty table, unknown columns, and values that these cannot have.
+        """
         if len(table) == 0:
             raise ValueError("the table of conditions has no rows")
         for name in table.columns:
-            self._check_name(name)
-        known = {
-            name: table[name].notna().to_numpy() if name in table else np.zeros(len(table), bool)
-            for name in self.codec.tokens
-        }
+            _check_name(codec, name)
+        nowhere = np.zeros(len(table), bool)
+        known = {name: table[name].notna().to_numpy() if name in table else nowhere for name in codec.tokens}
+        condition = cls._of_known(codec, table, known)
+        condition.num_rows = len(table)
+        return condition
+
+    @classmethod
+    def of_gaps(cls, codec: CompactCodec, table: pd.DataFrame) -> Condition:
+        """
+        As [`Condition.of_table`], for rows whose gaps are to be filled. A number between those that the codec has ids
+        for stands for the nearest, and a category that it has no id for tells nothing. No null fills a gap.
+        """
+        condition = cls.of_table(
+            codec, pd.DataFrame({name: codec.nearest(name, table[name]) for name in codec.tokens})
+        )
+        for position, (name, t) in enumerate(codec.tokens.items()):
+            f = codec.schema[name]
+            if f.nullable:
+                shares = torch.zeros(t.num_coarse(f))
+                shares[0] = -torch.inf
+                condition.allowed.log_shares[position] = shares
+        return condition
+
+    @classmethod
+    def _of_known(cls, codec: CompactCodec, table: pd.DataFrame, known: dict[str, np.ndarray]) -> Condition:
         columns = {}
-        for f in self.codec.schema:
-            column = pd.Series([self._filler(f.name)] * len(table), dtype=object)
-            if f.name in table:
-                column = column.where(~known[f.name], table[f.name].reset_index(drop=True).astype(object))
+        for f in codec.schema:
+            column = pd.Series([_filler(codec, f.name)] * len(table), dtype=object)
+            if f.name in known and f.name in table:
+                given = table[f.name].reset_index(drop=True).astype(object)
+                column = column.where(~known[f.name], given)
             columns[f.name] = column
-        self._encode(pd.DataFrame(columns), known)
-
-    def _encode(self, table: pd.DataFrame, known: dict[str, np.ndarray]) -> None:
-        ids, self.offsets = self.codec.encode_fields(self.codec.schema.conform(table), known)
+        ids, offsets = codec.encode_fields(codec.schema.conform(pd.DataFrame(columns)), known)
         fields = list(known)
-        is_known = np.stack([known[fields[k]] for k in self.codec.position_fields], axis=1)
-        self.allowed = AllowedIds(torch.from_numpy(ids), torch.from_numpy(is_known))
-        self.is_known = {name: known[name] for name in self.codec.binned}
+        is_known = np.stack([known[fields[k]] for k in codec.position_fields], axis=1)
+        return cls(codec, known, AllowedIds(torch.from_numpy(ids), torch.from_numpy(is_known)), offsets)
 
-    def _filler(self, name: str) -> Any:
-        """Any value of a field."""
-        f, t = self.codec.schema[name], self.codec.tokens.get(name)
-        if t is None:
-            return None if f.nullable or f.type == "null" else ""
-        if t.grid is None:
-            return t.values[0]
-        point = t.values[:1] or t.bins.starts[:1]
-        return f.to_series(t.grid.decode(f, np.array(point, np.uint64)), np.zeros(1, bool)).tolist()[0]
-
-    def _read_domains(self) -> None:
-        """What has one value left is known, and of the rest a share of each id is allowed."""
-        codec, known, row = self.codec, {}, {f.name: self._filler(f.name) for f in self.codec.schema}
-        for name in codec.tokens:
-            value = self._only_value(name) if name in self.domains else []
-            known[name] = np.array([bool(value)])
-            if value:
-                row[name] = value[0]
-        self._encode(pd.DataFrame({name: pd.Series([value], dtype=object) for name, value in row.items()}), known)
-        for position, name in enumerate(codec.tokens):
-            if name in self.domains and not known[name][0]:
-                self._limit(position, name)
-
-    def _only_value(self, name: str) -> list[Any]:
-        """The value that a condition leaves, in a list, or an empty list if there are others."""
-        domain, f, t = self.domains[name], self.codec.schema[name], self.codec.tokens[name]
-        if domain.choices is not None:
-            values = [t.values[k] for k in domain.choices.nonzero()[0]]
-        else:
-            points = [start for start, _ in domain.intervals]
-            if any(end > start for start, end in domain.intervals):
-                return []
-            values = t.grid.decode(f, np.array(points, np.uint64))
-            values = f.to_series(values, np.zeros(len(points), bool)).tolist() if points else []
-        values += [None] * domain.null
-        return values if len(values) == 1 else []
-
-    def _limit(self, position: int, name: str) -> None:
+    def _limit(self, name: str) -> None:
+        """Allows shares of the ids of a field of which several values are left."""
         codec, domain = self.codec, self.domains[name]
-        f, t = codec.schema[name], codec.tokens[name]
+        f, t, position = codec.schema[name], codec.tokens[name], list(codec.tokens).index(name)
         null = [domain.null] * f.nullable
         if domain.choices is not None:
-            coarse = np.array([*null, *domain.choices])
+            coarse = [*null, *domain.choices]
         else:
-            intervals = np.array(domain.intervals, np.uint64).reshape(-1, 2)
-            own = np.array(t.values, np.uint64)
-            coarse = [*null, *((intervals[:, 0] <= own[:, None]) & (own[:, None] <= intervals[:, 1])).any(1)]
+            intervals, own = _to_array(domain.intervals), np.array(t.values, np.uint64)[:, None]
+            coarse = [*null, *((intervals[:, 0] <= own) & (own <= intervals[:, 1])).any(1)]
             if t.bins is not None:
-                fine = t.bins.shares(intervals)
-                sources = [self.domains.get(source) for source in t.copies]
-                copies = [
-                    source is not None and _is_inside(codec, source, domain, s, name)
-                    for s, source in zip(t.copies, sources)
-                ]
-                num_others = len(coarse)
-                coarse = [*coarse, *(fine > 0).any(1), *copies]
+                fine, num_others = t.bins.shares(intervals), len(coarse)
+                coarse = [*coarse, *(fine > 0).any(1), *(self._is_inside(source, name) for source in t.copies)]
                 shares = np.ones((len(coarse), t.bins.num_steps))
                 shares[num_others : num_others + t.bins.num_bins] = fine
                 step = len(codec.tokens) + codec.binned.index(name)
                 self.allowed.log_shares[step] = torch.from_numpy(shares).log().float()
                 self.allowed.sources[step] = position, t.start
-            coarse = np.array(coarse)
-        if not coarse.any():
-            raise ValueError(f"column {name!r}: no value of the training data satisfies the condition on it")
-        self.allowed.log_shares[position] = torch.from_numpy(coarse.astype(np.float32)).log()
+        if not any(coarse):
+            raise ValueError(f"column {name!r}: no value that was seen in training satisfies its condition; widen it")
+        self.allowed.log_shares[position] = torch.tensor(coarse).float().log()
+
+    def _is_inside(self, source: str, name: str) -> bool:
+        """Whether all values that are left of a field satisfy the condition on one that may repeat them."""
+        left = self.domains.get(source)
+        if left is None or left.null:
+            return False
+        own, other = self.codec.tokens[name].grid, self.codec.tokens[source].grid
+        ends = other.to_units(_to_array(left.intervals))
+        low, high = own.floor(ends[:, 0]), own.floor(ends[:, 1])
+        return all(any(a <= x and y <= b for a, b in self.domains[name].intervals) for x, y in zip(low, high))
+
+    def holds(self, table: pd.DataFrame) -> np.ndarray:
+        """Which records satisfy what relates several fields, as a `bool` array of shape `(num_records,)`."""
+        return np.logical_and.reduce([np.ones(len(table), bool), *(holds(table) for holds in self.predicates)])
 
     def place(self, input_ids: np.ndarray, offsets: np.ndarray, start: int = 0) -> np.ndarray:
         """
@@ -223,38 +220,55 @@ class Condition:
         Args:
             input_ids (`np.ndarray` of shape `(num_records, sequence_length)`): Ids, BOS included.
             offsets (`np.ndarray` of shape `(num_records, num_binned_fields)`): Uniform random numbers in [0, 1).
-            start (`int`, defaults to 0): The first record, of those with conditions one by one.
+            start (`int`, defaults to 0): The first record, of those with conditions of their own.
 
         Returns:
             `np.ndarray` of the same shape, `uint64`: grid points from the start of the step.
         """
-        placed = np.empty(offsets.shape, np.uint64)
-        for j, name in enumerate(self.codec.binned):
-            t, f = self.codec.tokens[name], self.codec.schema[name]
-            num_others = f.nullable + len(t.values)
-            coarse = input_ids[:, 1 + list(self.codec.tokens).index(name)] - t.start - num_others
-            bins = np.clip(coarse, 0, t.bins.num_bins - 1)
-            steps = input_ids[:, 1 + len(self.codec.tokens) + j] - t.fine_start
-            domain = self.domains.get(name)
-            intervals = [(0, t.grid.size - 1)] if domain is None else domain.intervals
-            placed[:, j] = t.bins.place(bins, steps, offsets[:, j], np.array(intervals, np.uint64).reshape(-1, 2))
-            known = self.is_known[name]
-            if len(known) == 1:
-                if known[0]:
-                    placed[:, j] = self.offsets[0, j]
-            else:
-                rows = slice(start, start + len(offsets))
-                placed[:, j] = np.where(known[rows], self.offsets[rows, j], placed[:, j])
+        codec, placed = self.codec, np.empty(offsets.shape, np.uint64)
+        rows = slice(None) if self.num_rows is None else slice(start, start + len(offsets))
+        for j, name in enumerate(codec.binned):
+            t, position = codec.tokens[name], list(codec.tokens).index(name)
+            first_bin = t.start + codec.schema[name].nullable + len(t.values)
+            bins = np.clip(input_ids[:, 1 + position] - first_bin, 0, t.bins.num_bins - 1)
+            steps = input_ids[:, 1 + len(codec.tokens) + j] - t.fine_start
+            intervals = self.domains[name].intervals if name in self.domains else [(0, t.grid.size - 1)]
+            drawn = t.bins.place(bins, steps, offsets[:, j], _to_array(intervals))
+            placed[:, j] = np.where(self.known[name][rows], self.offsets[rows, j], drawn)
         return placed
 
 
-def _is_inside(codec: CompactCodec, source: Domain, domain: Domain, source_name: str, name: str) -> bool:
-    """Whether all values that a condition leaves of a field satisfy that on one that repeats them."""
-    if source.null or source.intervals is None:
-        return False
-    own, other = codec.tokens[name].grid, codec.tokens[source_name].grid
-    for start, end in source.intervals:
-        low, high = (int(own.floor(other.to_units(np.array([p], np.uint64)))[0]) for p in (start, end))
-        if not any(a <= low and high <= b for a, b in domain.intervals):
-            return False
-    return True
+def _check_name(codec: CompactCodec, name: str) -> None:
+    if name not in codec.schema.names:
+        raise ValueError(f"no field {name!r} to put a condition on; the fields are {codec.schema.names}")
+    if name not in codec.tokens:
+        raise ValueError(
+            f"column {name!r} is of type {codec.schema[name].type}, which takes no conditions; leave it out"
+        )
+
+
+def _filler(codec: CompactCodec, name: str) -> Any:
+    """Any value of a field, where none is known."""
+    f, t = codec.schema[name], codec.tokens.get(name)
+    if t is None:
+        return "" if f.type == "text" and not f.nullable else None
+    if t.grid is None:
+        return t.values[0]
+    point = t.values[:1] or t.bins.starts[:1]
+    return f.to_series(t.grid.decode(f, np.array(point, np.uint64)), np.zeros(1, bool)).tolist()[0]
+
+
+def _only_value(codec: CompactCodec, name: str, domain: Domain) -> dict[str, Any]:
+    """The value that a condition leaves of a field, by its name; nothing if there are several."""
+    f, t, values = codec.schema[name], codec.tokens[name], [None] * domain.null
+    if domain.choices is not None:
+        values += [t.values[k] for k in domain.choices.nonzero()[0]]
+    else:
+        for start, end in domain.intervals[:2]:
+            values += f.to_series(t.grid.decode(f, np.array([start, end], np.uint64)), np.zeros(2, bool)).tolist()
+        values = values[: len(values) - (len(domain.intervals) == 1 and start == end)]
+    return {name: values[0]} if len(values) == 1 else {}
+
+
+def _to_array(intervals: list[tuple[int, int]]) -> np.ndarray:
+    return np.array(intervals, np.uint64).reshape(-1, 2)

@@ -15,8 +15,11 @@ MIN_EFFECTIVE = 0.25  # effective sample size, as a share of the group, below wh
 
 def effective_sample_size(log_weights: np.ndarray) -> float:
     """How many candidates of equal weights would say as much: (Σw)² / Σw²."""
-    weights = np.exp(log_weights - log_weights.max(initial=-np.inf, where=~np.isneginf(log_weights)))
-    return float(weights.sum() ** 2 / np.square(weights).sum()) if weights.any() else 0.0
+    highest = log_weights.max(initial=-np.inf)
+    if np.isneginf(highest):
+        return 0.0
+    weights = np.exp(log_weights - highest)
+    return float(weights.sum() ** 2 / np.square(weights).sum())
 
 
 def resample(
@@ -39,7 +42,7 @@ def resample(
     Raises:
         `RuntimeError`: when so many rounds are not enough. The message says how rare the condition was found to be.
     """
-    log_weights = np.empty(0)
+    log_weights, copies = np.empty(0), np.empty(0)
     for round_ in range(max_rounds):
         log_weights = np.append(log_weights, draw(round_))
         highest = log_weights.max(initial=-np.inf)

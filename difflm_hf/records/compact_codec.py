@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .bpe import BOS, BOS_ID, EOS, EOS_ID, NULL, NULL_ID, PAD, PAD_ID, to_tokenizer, train_bpe
 from .codec import RecordCodec
-from .field import Field
+from .field import Field, naming_column
 from .grammar import JSONGrammar
 from .json_codec import JSONCodec
 from .numbers import Grid, QuantileBins
@@ -323,6 +324,33 @@ class CompactCodec(RecordCodec):
             np.concatenate([no_ids, *coarse, *fine], axis=1),
             np.concatenate([no_offsets, *within_bin_offsets], axis=1),
         )
+
+    def nearest(self, name: str, column: pd.Series) -> pd.Series:
+        """
+        The values of a field that the codec has ids for and that lie nearest to given ones: of numbers the last not
+        above them, or else the first. Null where there are none, as for a category that was not seen.
+
+        Raises:
+            `ValueError`: for values of another type, naming column and value.
+        """
+        f, t, given = self.schema[name], self.tokens[name], column.notna().to_numpy()
+        values = np.full(len(column), None, dtype=object)
+        with naming_column(name):
+            if t.grid is None:
+                index = f.index(column[given])
+                choices = np.array([*t.values, None], dtype=object)
+                values[given] = choices[index]
+            elif given.any():
+                numbers = column[given]
+                if f.type == "integer":
+                    numbers = numbers.map(lambda number: math.floor(number) if isinstance(number, float) else number)
+                points = t.grid.floor(t.grid.units(f, f.to_numpy(numbers)))
+                if t.bins is None:
+                    own = np.array(t.values, np.uint64)
+                    points = own[np.maximum(np.searchsorted(own, points, side="right") - 1, 0)]
+                numbers = f.to_series(t.grid.decode(f, points), np.zeros(len(points), bool))
+                values[given] = np.array(numbers.tolist(), dtype=object)
+        return pd.Series(values, index=column.index, dtype=object)
 
     def decode(
         self, input_ids: np.ndarray, tokenizer: PreTrainedTokenizerFast, within_bin_offsets: np.ndarray

@@ -31,7 +31,7 @@ class Grid:
     @classmethod
     def fit(cls, field: Field, values: pd.Series) -> Grid:
         """The coarsest grid that all of these non-null values are on."""
-        units = _to_units(field, field.to_numpy(values))
+        units = cls.units(field, field.to_numpy(values))
         offsets = units.view(np.uint64) - units.min().view(np.uint64)
         step = int(np.gcd.reduce(np.unique(offsets))) or 1
         return cls(int(units.min()), step, int(offsets.max()) // step + 1)
@@ -44,7 +44,7 @@ class Grid:
             `ValueError`: for a value outside the grid or between two of its points, naming column and value.
         """
         numbers = field.to_numpy(values)
-        points = self.floor(_to_units(field, numbers))
+        points = self.floor(self.units(field, numbers))
         if (wrong := self.decode(field, points) != numbers).any():
             value = values.tolist()[wrong.argmax()]
             minimum, maximum = self.decode(field, np.array([0, self.size - 1], np.uint64))
@@ -63,6 +63,15 @@ class Grid:
             return units
         return _from_ordinal(units) if field.decimals is None else units / 10.0**field.decimals
 
+    @staticmethod
+    def units(field: Field, numbers: np.ndarray) -> np.ndarray:
+        """Values as [`Field.to_numpy`] gives them in int64 units of the data's precision, rounded to these."""
+        if field.type != "number":
+            return numbers.view(np.int64)
+        if field.decimals is None:
+            return _to_ordinal(numbers)
+        return np.rint(numbers * 10.0**field.decimals).astype(np.int64)
+
     def to_units(self, points: np.ndarray) -> np.ndarray:
         """Grid points as int64 units of the data's precision, which other fields have too."""
         return (points * np.uint64(self.step) + np.int64(self.origin).view(np.uint64)).view(np.int64)
@@ -71,12 +80,6 @@ class Grid:
         """The grid points at units, or the last ones before them, or else the nearest."""
         units = units.clip(self.origin, self.origin + (self.size - 1) * self.step)
         return (units.view(np.uint64) - np.int64(self.origin).view(np.uint64)) // np.uint64(self.step)
-
-
-def _to_units(field: Field, numbers: np.ndarray) -> np.ndarray:
-    if field.type != "number":
-        return numbers.view(np.int64)
-    return _to_ordinal(numbers) if field.decimals is None else np.rint(numbers * 10.0**field.decimals).astype(np.int64)
 
 
 def _to_ordinal(numbers: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import nn
 from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedConfig
 
 from ..batches import TensorDataset
@@ -55,6 +56,7 @@ def build_denoiser(latents: TensorDataset, recipe: Recipe, sigma_data: float) ->
     return denoiser
 
 
+@torch.no_grad()
 def build_row_model(processor: DiffLMProcessor, recipe: Recipe, injection: str = "soft_prompt") -> DiffLMModel:
     """
     A DiffLM from scratch for the records of a processor with the compact codec.
@@ -89,11 +91,19 @@ def build_row_model(processor: DiffLMProcessor, recipe: Recipe, injection: str =
     if hasattr(config.decoder_config, "num_silent_positions"):
         config.decoder_config.num_silent_positions = num_virtual
     model = DiffLMModel(config)
-    for embeddings, scale in (
+    scales = [
         (model.encoder.get_input_embeddings(), 1.0),
         (model.decoder.get_input_embeddings(), 1.0),
         (model.decoder.get_output_embeddings(), 0.3),
-    ):
+    ]
+    if recipe.condition_size:
+        # A decoder that starts almost deaf to what it is told learns to go by z alone.
+        known, injection = model.decoder.known_fields, model.decoder.injection.projection
+        for weight in (known.embedding.weight, known.position_embedding.weight):
+            nn.init.normal_(weight, 0, 0.5)
+        nn.init.normal_(injection.weight[:, recipe.latent_size :], 0, recipe.condition_size**-0.5)
+        scales.append((known.embedding, 0.5))
+    for embeddings, scale in scales:
         smooth_embeddings(embeddings.weight, processor.codec.ordered_ranges, scale)
     return model
 

@@ -1,0 +1,43 @@
+"""`difflm impute`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import say
+from .generate import check_output
+
+
+def impute(
+    model: Annotated[str, typer.Argument(help="Folder or Hub id of a trained model.")],
+    table: Annotated[Path, typer.Argument(help="A .csv, .parquet or .jsonl file with gaps.")],
+    output: Annotated[Path, typer.Option(help="A .csv, .parquet or .jsonl file for the table without gaps.")],
+    mean_of: Annotated[
+        int | None, typer.Option(help="Take the means, or the most frequent values, of so many draws.")
+    ] = None,
+    num_inference_steps: Annotated[int, typer.Option(help="Steps of the scheduler.")] = 12,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same table.")] = 0,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model of the Hub.")] = None,
+) -> None:
+    """Fill what is missing of a table with a trained model."""
+    import torch
+
+    from ..pipeline_difflm import DiffLMPipeline
+    from ..records import read_table, write_table
+    from ..utils import no_progress_bars
+
+    check_output(output)
+    if not output.suffix:
+        raise ValueError(f"{output} has no ending; name a file")
+    given = read_table(table)
+    with no_progress_bars():
+        pipe = DiffLMPipeline.from_pretrained(model, revision=revision)
+    pipe.set_progress_bar_config(unit=" records", smoothing=0.02)
+    draws = {} if mean_of is None else {"num_imputations": mean_of, "aggregate": "mean"}
+    generator = torch.Generator().manual_seed(seed)
+    filled = pipe.impute(given, **draws, num_inference_steps=num_inference_steps, generator=generator)
+    write_table(filled, output)
+    say(f"{int(given.isna().to_numpy().sum())} gaps filled in {output}")

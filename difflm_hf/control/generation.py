@@ -1,0 +1,282 @@
+"""What a pipeline does with conditions: generate, impute, predict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from torch.profiler import record_function
+
+from ..blocks import mix
+from ..records import RecordSchema
+from .allowed import Condition
+from .resampling import GROUP_SIZE, resample
+
+
+class ConditionalGenerationMixin:
+    """What [`DiffLMPipeline`] does with conditions, on rows of tables."""
+
+    def stream(
+        self,
+        num_records: int | None = None,
+        *args,
+        conditions: Mapping[str, Any] | pd.DataFrame | None = None,
+        where: str | None = None,
+        guidance_scale: float = 1.0,
+        **kwargs,
+    ) -> Iterator[pa.RecordBatch]:
+        """
+        As [`~difflm_hf.blocks.BlockwisePipeline.stream`], with conditions.
+
+        Args:
+            num_records, args, kwargs: As there.
+            conditions, where, guidance_scale: As in the call.
+        """
+        condition = self.make_condition(conditions, where)
+        if condition is not None:
+            kwargs |= {"condition": condition, "guidance_scale": guidance_scale}
+        return super().stream(self._num_records(num_records, condition), *args, **kwargs)
+
+    def make_condition(
+        self, conditions: Mapping[str, Any] | pd.DataFrame | None = None, where: str | None = None
+    ) -> Condition | None:
+        """Conditions as the call takes them, for the codec; `None` for none. Raises what the call does."""
+        if conditions is None and where is None:
+            return None
+        codec = self._compact_codec()
+        if not isinstance(conditions, pd.DataFrame):
+            return Condition.of_fields(codec, conditions, where)
+        if where is not None:
+            raise ValueError("where is for all records alike, and a table has conditions for each; give one of them")
+        return Condition.of_table(codec, conditions)
+
+    def _num_records(self, num_records: int | None, condition: Condition | None) -> int:
+        num_rows = None if condition is None else condition.num_rows
+        if num_rows is not None and num_records not in (None, num_rows):
+            raise ValueError(f"num_records={num_records}, and there are conditions for {num_rows}; leave it out")
+        return num_rows or (1 if num_records is None else num_records)
+
+    def generate_block(
+        self,
+        seed: int,
+        block: int,
+        *args,
+        condition: Condition | None = None,
+        guidance_scale: float = 1.0,
+        num_records: int | None = None,
+        **kwargs,
+    ) -> pd.DataFrame:
+        """
+        As [`~difflm_hf.blocks.BlockwisePipeline.generate_block`], of records that satisfy a condition if there is one.
+
+        Args:
+            seed, block, args, num_records, kwargs: As there.
+            condition ([`Condition`], *optional*): What the records satisfy.
+            guidance_scale (`float`, defaults to 1.0): As in the call.
+        """
+        if condition is None:
+            return super().generate_block(seed, block, *args, num_records=num_records, **kwargs)
+        num_records = self.config.block_size if num_records is None else num_records
+        # A number and then the rest: groups are as the seed says, however many records of them are asked for.
+        groups = range(0, num_records, GROUP_SIZE)
+        tables = [
+            self._generate_group(
+                condition, mix(seed, block, start), block * self.config.block_size + start, guidance_scale, **kwargs
+            )
+            for start in groups
+        ]
+        return pd.concat(tables, ignore_index=True).iloc[:num_records]
+
+    def _generate_group(
+        self,
+        condition: Condition,
+        seed: int,
+        start: int,
+        guidance_scale: float = 1.0,
+        num_inference_steps: int = 12,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        batch_size: int | None = None,
+        callback_on_step_end: Callable | None = None,
+    ) -> pd.DataFrame:
+        """A group of records that satisfy a condition, those from `start` on where there is one for each."""
+        is_for_all = condition.num_rows is None
+        allowed = condition.allowed if is_for_all else condition.allowed.rows(start, GROUP_SIZE)
+        size = GROUP_SIZE if is_for_all else len(allowed.ids)
+        known = self.vae.decoder.condition(allowed)
+        candidates: list[pd.DataFrame] = []
+
+        def draw(round_: int) -> np.ndarray:
+            generator = torch.Generator().manual_seed(mix(seed, round_))
+            with record_function("difflm::latents"):
+                latents = self.generate_latents(
+                    GROUP_SIZE, num_inference_steps, generator, callback_on_step_end, size, known, guidance_scale
+                ).to(self.vae.decoder.device)
+            uniforms = torch.rand(GROUP_SIZE, self.vae.config.max_record_length - 1, generator=generator)[:size]
+            offsets = torch.rand(GROUP_SIZE, self.processor.num_offsets, generator=generator, dtype=torch.float64)
+            step = batch_size or self.default_batch_size
+            sampled = [
+                self.vae.decoder.sample_allowed(
+                    z, u, allowed if is_for_all else allowed.rows(k * step, len(z)), temperature, top_p
+                )
+                for k, (z, u) in enumerate(zip(latents.split(step), uniforms.split(step)))
+            ]
+            ids = pad_sequence([row for ids, _ in sampled for row in ids], True, self.processor.special_ids[2])
+            with record_function("difflm::records"):
+                ids = ids.cpu().numpy()
+                placed = condition.place(ids, offsets[:size].numpy(), start)
+                candidates.append(self.processor.decode_records(ids, placed)[0])
+            weights = torch.cat([weights for _, weights in sampled]).double().cpu().numpy()
+            return np.where(condition.holds(candidates[-1]), weights, -np.inf)
+
+        if not is_for_all:
+            draw(0)
+            return candidates[0]
+        offset = torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).item()
+        chosen, _ = resample(draw, size, offset)
+        return pd.concat(candidates, ignore_index=True).iloc[chosen]
+
+    @torch.no_grad()
+    def impute(
+        self,
+        table: pd.DataFrame,
+        num_imputations: int = 1,
+        aggregate: Literal["draw", "mean"] = "draw",
+        num_inference_steps: int = 12,
+        batch_size: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> pd.DataFrame | list[pd.DataFrame]:
+        """
+        Fills what is missing of a table, given the rest of each row, and touches nothing else.
+
+        Args:
+            table (`pandas.DataFrame`): Rows with all columns of the records; nulls are missing.
+            num_imputations (`int`, defaults to 1): Draws.
+            aggregate (`str`, defaults to `"draw"`):
+                `"draw"`: each draw is a table. `"mean"`: one table, with the means of numbers and datetimes, and of
+                all else the most frequent values.
+            num_inference_steps, batch_size, generator: As in the call.
+
+        Returns:
+            `pandas.DataFrame` with the order, index, columns and dtypes of `table`; of several draws that are not
+            aggregated a list of them.
+
+        Raises:
+            `ValueError`: for an empty table, for columns that the model does not know or that are missing, and for
+                values of another type. The message names the column.
+        """
+        if aggregate not in ("draw", "mean"):
+            raise ValueError(f"aggregate={aggregate!r} is neither 'draw' nor 'mean'")
+        self.check_inputs(num_imputations, num_inference_steps, 1.0, 1.0, batch_size, "pandas")
+        condition = self._condition_of_gaps(table)
+        sampling = {"num_inference_steps": num_inference_steps, "batch_size": batch_size, "condition": condition}
+        draws = [
+            pd.concat(self._generate_blocks(len(table), sampling, generator), ignore_index=True)
+            for _ in range(num_imputations)
+        ]
+        if aggregate == "mean":
+            draws = [_aggregate(draws, self.processor.schema)]
+        filled = [_fill(table, draw) for draw in draws]
+        return filled if len(filled) > 1 else filled[0]
+
+    @torch.no_grad()
+    def predict(
+        self,
+        table: pd.DataFrame,
+        target: str,
+        num_latents: int = 16,
+        num_inference_steps: int = 12,
+        generator: torch.Generator | None = None,
+    ) -> pd.DataFrame:
+        """
+        The probabilities of the values of a category or a boolean, given the rest of each row.
+
+        Args:
+            table (`pandas.DataFrame`): Rows; the target may be missing, and is not looked at.
+            target (`str`): The field.
+            num_latents (`int`, defaults to 16): Latents of each row that the probabilities are means over.
+            num_inference_steps, generator: As in the call.
+
+        Returns:
+            `pandas.DataFrame` with the index of `table` and a column for each value.
+
+        Raises:
+            `ValueError`: for a target that is no category, and as of [`~ConditionalGenerationMixin.impute`].
+        """
+        codec, decoder = self._compact_codec(), self.vae.decoder
+        if target not in codec.tokens or codec.tokens[target].grid is not None:
+            raise ValueError(
+                f"target={target!r} is no category or boolean of the records, which have {codec.schema.names}"
+            )
+        condition = self._condition_of_gaps(table.assign(**{target: None}))
+        position, (f, t) = list(codec.tokens).index(target), (codec.schema[target], codec.tokens[target])
+        device = None if generator is None else generator.device
+        seed, probabilities = int(torch.randint(2**62, (), generator=generator, device=device)), []
+        for start in range(0, len(table), GROUP_SIZE):
+            allowed = condition.allowed.rows(start, GROUP_SIZE)
+            size, known, total = len(allowed.ids), decoder.condition(allowed), 0.0
+            for k in range(num_latents):
+                group = torch.Generator().manual_seed(mix(seed, start, k))
+                latents = self.generate_latents(GROUP_SIZE, num_inference_steps, group, None, size, known)
+                uniforms = torch.rand(GROUP_SIZE, self.vae.config.max_record_length - 1, generator=group)[:size]
+                latents = latents.to(decoder.device)
+                ids, _ = decoder.sample_allowed(latents, uniforms, allowed)
+                logits = decoder.next_logits(ids[:, : 1 + position], latents, known, position)
+                total = total + logits[:, f.nullable :].softmax(-1)
+            probabilities.append((total / num_latents).cpu().numpy())
+        return pd.DataFrame(np.concatenate(probabilities), index=table.index, columns=t.values)
+
+    def _compact_codec(self) -> Any:
+        codec = self.processor.codec
+        if not codec.has_fixed_layout:
+            raise ValueError("conditions are for rows of tables, and these records are documents")
+        return codec
+
+    def _condition_of_gaps(self, table: pd.DataFrame) -> Condition:
+        codec = self._compact_codec()
+        if not isinstance(table, pd.DataFrame):
+            raise ValueError(f"a pandas.DataFrame is to be filled, not {type(table).__name__}")
+        if len(table) == 0:
+            raise ValueError("the table has no rows to fill")
+        names = codec.schema.names
+        if unknown := [name for name in table.columns if name not in names]:
+            raise ValueError(f"no field {unknown[0]!r}, which the model would know; drop the column. It knows {names}")
+        if missing := [name for name in names if name not in table.columns]:
+            raise ValueError(f"column {missing[0]!r} is missing; add it, with None where nothing is known")
+        return Condition.of_gaps(codec, table)
+
+
+def _fill(table: pd.DataFrame, draw: pd.DataFrame) -> pd.DataFrame:
+    filled = table.copy()
+    for name in table.columns:
+        gaps = table[name].isna().to_numpy()
+        if gaps.any():
+            values = table[name].astype(object).to_numpy(copy=True)
+            values[gaps] = draw[name].astype(object).to_numpy()[gaps]
+            column = pd.Series(values, index=table.index, dtype=object)
+            dtype = draw[name].dtype if gaps.all() else table[name].dtype
+            filled[name] = column.astype(dtype)
+    return filled
+
+
+def _aggregate(draws: list[pd.DataFrame], schema: RecordSchema) -> pd.DataFrame:
+    table = draws[0].copy()
+    for f in schema:
+        columns = pd.concat([draw[f.name].reset_index(drop=True) for draw in draws], axis=1)
+        if f.is_numeric:
+            numbers = np.stack([f.to_numpy(columns.iloc[:, k]).astype(np.float64) for k in range(len(draws))])
+            means = numbers.mean(0)
+            if f.type == "number" and f.decimals is not None:
+                means = means.round(f.decimals)
+            if f.type != "number":
+                means = np.rint(means).astype(np.int64)
+            values = means.view("datetime64[ns]") if f.type == "datetime" else means
+            table[f.name] = f.to_series(values, np.zeros(len(table), bool))
+        elif f.type in ("category", "boolean"):
+            table[f.name] = columns.astype(object).mode(axis=1)[0].astype(draws[0][f.name].dtype)
+    return table

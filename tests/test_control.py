@@ -1,0 +1,355 @@
+"""Records that satisfy conditions: what may be asked, that it holds in every record, and what a seed means then."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import call
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny import make_table, seeded
+
+from difflm_hf import DiffLMPipeline, LatentEDMScheduler
+from difflm_hf.blocks import write_shards
+from difflm_hf.control import Between, Condition, Not, StartsWith, parse_where
+from difflm_hf.control.resampling import effective_sample_size, resample
+from difflm_hf.known_fields import KnownFields, draw_known
+from difflm_hf.records import CompactCodec, RecordSchema
+from difflm_hf.records.numbers import QuantileBins
+
+
+TABLE = make_table()
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny_run) -> DiffLMPipeline:
+    pipe = DiffLMPipeline.from_pretrained(tiny_run)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def table_of(pipe: DiffLMPipeline, num_records: int | None = None, seed: int = 0, **kwargs) -> pd.DataFrame:
+    return pipe(num_records, generator=seeded(seed), output_type="pandas", **kwargs).records
+
+
+def satisfies(column: pd.Series, condition) -> pd.Series:
+    """What a condition means, in pandas' own terms."""
+    if isinstance(condition, Not):
+        return ~satisfies(column, condition.condition)
+    if isinstance(condition, Between):
+        low = -np.inf if condition.left is None else condition.left
+        high = np.inf if condition.right is None else condition.right
+        if pd.api.types.is_datetime64_any_dtype(column):
+            low, high = (pd.Timestamp(b) for b in (condition.left or "1900", condition.right or "2100"))
+        return column.between(low, high, inclusive=condition.inclusive)
+    if isinstance(condition, StartsWith):
+        return column.str.startswith(condition.prefix).fillna(False).astype(bool)
+    if isinstance(condition, list):
+        return pd.concat([satisfies(column, value) for value in condition], axis=1).any(axis=1)
+    if condition is None:
+        return column.isna()
+    if pd.api.types.is_datetime64_any_dtype(column):
+        condition = pd.Timestamp(condition)
+    return (column == condition).fillna(False).astype(bool)
+
+
+def values_of(name: str) -> list:
+    return TABLE[name].dropna().unique().tolist()
+
+
+def ranges(name: str) -> st.SearchStrategy:
+    low, high = TABLE[name].min(), TABLE[name].max()
+    inclusive = st.sampled_from(["both", "left", "right", "neither"])
+    ends = st.tuples(st.sampled_from(values_of(name)), st.sampled_from(values_of(name))).map(sorted)
+    two_sided = st.tuples(ends, inclusive).filter(lambda e: e[0][0] < e[0][1]).map(lambda e: Between(*e[0], e[1]))
+    one_sided = st.one_of(st.just(Between(left=(low + (high - low) / 2))), st.just(Between(right=high)))
+    return st.one_of(two_sided, one_sided)
+
+
+SINGLE = {name: st.sampled_from(values_of(name)) for name in ("age", "color", "member", "birthday", "code", "size")}
+ANY = {
+    name: st.one_of(single, st.lists(single, min_size=1, max_size=4), single.map(Not))
+    for name, single in SINGLE.items()
+} | {name: ranges(name) for name in ("age", "price", "score", "income", "code")}
+ANY["income"] = st.one_of(ANY["income"], st.none(), st.just(Not(None)))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(conditions=st.fixed_dictionaries({}, optional=ANY).filter(lambda c: 0 < len(c) < 4))
+def test_every_record_satisfies_its_conditions(pipe, conditions):
+    try:
+        records = table_of(pipe, 24, conditions=conditions)
+    except ValueError as error:  # no value of the training data lies there
+        assert "widen" in str(error)
+        return
+    except RuntimeError as error:
+        assert "too rare" in str(error)
+        return
+    assert len(records) == 24
+    for name, condition in conditions.items():
+        assert satisfies(records[name], condition).all(), (name, condition, records[name].tolist())
+
+
+@pytest.mark.parametrize(
+    ("where", "holds"),
+    [
+        ("age >= 30 and age < 50", lambda t: (t.age >= 30) & (t.age < 50)),
+        ("30 <= age < 50", lambda t: (t.age >= 30) & (t.age < 50)),
+        ("color in ['red', 'blue'] and not member", lambda t: t.color.isin(["red", "blue"]) & ~t.member),
+        ("(age < 30 or age > 60) & color == 'red'", None),
+        ("age < 30 or color == 'green'", lambda t: (t.age < 30) | (t.color == "green")),
+        ("income == None", lambda t: t.income.isna()),
+        ("income != None and `price` > 20", lambda t: t.income.notna() & (t.price > 20)),
+        ("price > age", lambda t: t.price > t.age),
+        ("income / 1000 > age + 1 - 2", lambda t: t.income / 1000 > t.age - 1),
+        ("joined >= '2021-01-01'", lambda t: t.joined >= "2021-01-01"),
+        ("member", lambda t: t.member),
+        ("code not in [0, 1]", lambda t: ~t.code.isin([0, 1])),
+    ],
+)
+def test_where(pipe, where, holds):
+    if holds is None:  # & binds closer than ==, and pandas agrees only with its own parser
+        with pytest.raises(ValueError, match="may not stand there|is no column"):
+            table_of(pipe, 8, where=where)
+        return
+    assert holds(table_of(pipe, 40, where=where)).all()
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("__import__('os').system('true')", "may not stand there"),
+        ("age.max() > 3", "may not stand there|is no column"),
+        ("age > @limit", "cannot be read"),
+        ("age >", "cannot be read"),
+        ("years > 3", "no column 'years'"),
+        ("3 > 2", "names no column"),
+        ("age == [1, 2]", "is a list; write `in`"),
+        ("age in 3", "is no list"),
+        ("age is None", "may not stand there"),
+        ("[x for x in age]", "may not stand there"),
+        ("", "is no expression"),
+        ("age > 20 and age < 20", "age.*widen"),
+    ],
+)
+def test_where_refuses(pipe, where, message):
+    with pytest.raises(ValueError, match=message):
+        table_of(pipe, 8, where=where)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "message"),
+    [
+        ({"colour": "red"}, "no field 'colour'"),
+        ({"color": "rod"}, "column 'color'.*'rod' is not.*did you mean 'red'"),
+        ({"age": "old"}, "column 'age'.*'old' is not an integer"),
+        ({"age": 1000}, "column 'age'.*1000 is not a value between"),
+        ({"age": Between(1000, 2000)}, "column 'age'.*leaves no value"),
+        ({"age": Between(50, 30)}, "column 'age'.*leaves no value"),
+        ({"color": Between("a", "z")}, "column 'color'.*range is for numbers"),
+        ({"age": None}, "column 'age'.*null is none of its values"),
+        ({"age": []}, "column 'age'.*empty list"),
+        ({"age": StartsWith("3")}, "column 'age'.*StartsWith"),
+        ({"color": StartsWith("x")}, "column 'color'.*no category starts with 'x'"),
+        ({"note": "hello"}, "column 'note' is of type text"),
+        ({"joined": "someday"}, "column 'joined'.*'someday'"),
+        ({}, "no conditions"),
+        (["red"], "a dict or a DataFrame"),
+    ],
+)
+def test_bad_conditions(pipe, conditions, message):
+    with pytest.raises(ValueError, match=message):
+        table_of(pipe, 8, conditions=conditions)
+
+
+def test_contradiction_of_conditions_and_where(pipe):
+    with pytest.raises(ValueError, match="column 'age'.*leaves no value"):
+        table_of(pipe, 8, conditions={"age": Between(30, 40)}, where="age > 50")
+
+
+def test_a_table_of_conditions(pipe):
+    columns = ["age", "price", "score", "color", "member", "joined", "birthday", "income", "code", "size"]
+    known = TABLE[columns].astype(object).mask(np.random.default_rng(0).random((len(TABLE), len(columns))) < 0.5)
+    records = table_of(pipe, conditions=known)
+    assert len(records) == len(known)
+    for name in columns:
+        given_here = known[name].notna()
+        assert (records[name][given_here] == known[name][given_here]).all(), name
+    with pytest.raises(ValueError, match="num_records=3, and there are conditions for 240"):
+        table_of(pipe, 3, conditions=known)
+    with pytest.raises(ValueError, match="no field 'x'"):
+        table_of(pipe, conditions=pd.DataFrame({"x": [1]}))
+    with pytest.raises(ValueError, match="has no rows"):
+        table_of(pipe, conditions=known.head(0))
+
+
+@pytest.mark.parametrize("conditions", [{"color": "red"}, {"age": Between(20, 40)}])
+def test_records_of_a_seed_are_the_same(pipe, conditions):
+    records = table_of(pipe, 1500, conditions=conditions)
+    pd.testing.assert_frame_equal(table_of(pipe, 1500, conditions=conditions, batch_size=17), records)
+    pd.testing.assert_frame_equal(table_of(pipe, 30, conditions=conditions), records.head(30))
+    stream = pipe.stream(1500, conditions=conditions, generator=seeded(0))
+    streamed = pd.concat([batch.to_pandas() for batch in stream], ignore_index=True)
+    assert streamed["age"].tolist() == records["age"].tolist()
+    assert not table_of(pipe, 30, seed=1, conditions=conditions).equals(records.head(30))
+
+
+def test_shards_go_on_with_the_same_conditions_alone(pipe, tmp_path):
+    files = write_shards(pipe, tmp_path / "out", 50, where="age < 40")
+    assert (pd.read_parquet(files[0])["age"] < 40).all()
+    with pytest.raises(ValueError, match="conditions"):
+        write_shards(pipe, tmp_path / "out", 50, where="age < 50")
+
+
+def test_impute_fills_gaps_and_nothing_else(pipe):
+    table = TABLE.drop(columns=["note", "nothing"]).sample(frac=1, random_state=0)
+    table["note"], table["nothing"] = "x", None
+    table = table[TABLE.columns]
+    table.loc[table.index[:50], ["age", "color", "price", "joined"]] = np.nan
+    table.loc[table.index[60], "age"] = 1000.5  # not of the training data: kept
+    filled = pipe.impute(table, generator=seeded(0))
+    assert filled.index.equals(table.index) and list(filled.columns) == list(table.columns)
+    assert (filled.dtypes == table.dtypes).drop("nothing").all()
+    for name in table.columns.drop("nothing"):
+        assert filled[name].notna().all(), name
+        there = table[name].notna()
+        assert (filled[name][there] == table[name][there]).all(), name
+    draws = pipe.impute(table, num_imputations=3, generator=seeded(0))
+    pd.testing.assert_frame_equal(draws[0], filled)
+    assert not draws[1].equals(filled)
+    mean = pipe.impute(table, num_imputations=3, aggregate="mean", generator=seeded(0))
+    expected = np.mean([draw["price"].iloc[:50] for draw in draws], axis=0).round(2)
+    np.testing.assert_allclose(mean["price"].iloc[:50], expected, atol=0.011)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.head(0), "no rows"),
+        (lambda t: t.drop(columns="age"), "column 'age' is missing"),
+        (lambda t: t.assign(other=1), "no field 'other'"),
+        (lambda t: t.assign(age="old"), "column 'age'.*'old'"),
+        (lambda t: t.to_dict("records"), "a pandas.DataFrame is to be filled"),
+    ],
+)
+def test_impute_refuses(pipe, change, message):
+    with pytest.raises(ValueError, match=message):
+        pipe.impute(change(TABLE))
+
+
+def test_predict(pipe):
+    probabilities = pipe.predict(TABLE.head(30), "color", generator=seeded(0))
+    assert list(probabilities.columns) == pipe.processor.codec.tokens["color"].values
+    assert probabilities.index.equals(TABLE.head(30).index)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    with pytest.raises(ValueError, match="target='age'"):
+        pipe.predict(TABLE, "age")
+
+
+def test_guidance_scale(pipe):
+    known = pipe.vae.decoder.condition(pipe.make_condition({"color": "blue", "age": 30}).allowed)
+
+    def latents(**kwargs) -> torch.Tensor:
+        return pipe.generate_latents(20, generator=seeded(0), **kwargs)
+
+    free, told = latents(), latents(condition=known)
+    assert not torch.allclose(free, told)
+    assert torch.equal(latents(condition=known, guidance_scale=1.0), told)
+    torch.testing.assert_close(latents(condition=known, guidance_scale=0.0), free)
+    assert not torch.allclose(latents(condition=known, guidance_scale=3.0), told)
+
+
+def test_nothing_known_is_zero(tiny_model):
+    torch.manual_seed(0)
+    config = tiny_model("gpt2", position_ranges=[(4, 8), (8, 12)], max_record_length=3, condition_size=6).config
+    known = KnownFields(config)
+    ids, none = torch.tensor([[4, 8], [5, 9]]), torch.zeros(2, 2, dtype=torch.bool)
+    assert not known(ids, none).any()
+    one = torch.tensor([[True, False], [True, False]])
+    other = torch.tensor([[4, 11], [5, 10]])
+    torch.testing.assert_close(known(ids, one), known(other, one))  # what is not known does not matter
+    assert not torch.allclose(known(ids, one)[0], known(ids, one)[1])
+
+
+def test_half_of_the_records_are_told_nothing():
+    torch.manual_seed(0)
+    is_known = draw_known(4000, torch.tensor([0, 1, 2, 3, 1, 3]))
+    assert torch.equal(is_known[:, 1], is_known[:, 4]) and torch.equal(is_known[:, 3], is_known[:, 5])
+    assert 0.47 < (~is_known).all(1).float().mean() < 0.53
+    assert 0.2 < (is_known[:, :4].sum(1) == 1).float().mean() < 0.35
+
+
+def test_systematic_resampling_follows_the_weights():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(64, 2000))
+    # The weight turns N(0, 1) into N(1, 1).
+    chosen, effective = resample(lambda k: values[k] - 0.5, 2000, 0.3)
+    resampled = values.flatten()[chosen]
+    assert abs(resampled.mean() - 1) < 0.08 and abs(resampled.std() - 1) < 0.08
+    assert len(np.unique(chosen)) > 0.95 * 2000
+    assert effective == pytest.approx(np.exp(-1), abs=0.1)  # E[w]² / E[w²]
+    same, _ = resample(lambda k: np.zeros(100), 100, 0.5)
+    assert same.tolist() == list(range(100))
+    with pytest.raises(RuntimeError, match="too rare"):
+        resample(lambda k: np.full(100, -np.inf), 100, 0.5)
+    assert effective_sample_size(np.log([1.0, 1.0, 2.0])) == pytest.approx(16 / 6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    points=st.lists(st.integers(0, 2**64 - 1), min_size=20, max_size=60),
+    ends=st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=6, unique=True),
+    uniform=st.floats(0, 1, exclude_max=True),
+)
+def test_numbers_are_placed_inside_intervals(points, ends, uniform):
+    bins = QuantileBins.fit(np.array(points, np.uint64), 4, 3, 2)
+    ends = sorted(ends)
+    intervals = np.array([(a, b) for a, b in zip(ends[::2], ends[1::2])], np.uint64)
+    shares = bins.shares(intervals)
+    assert ((shares >= 0) & (shares <= 1)).all()
+    for b, s in zip(*shares.nonzero()):
+        offset = bins.place(np.array([b]), np.array([s]), np.array([uniform]), intervals)
+        point = int(bins.decode(np.array([b]), np.array([s]), offset)[0])
+        assert any(int(low) <= point <= int(high) for low, high in intervals)
+        assert bins.encode(np.array([point], np.uint64))[:2] == (b, s)
+
+
+def test_conditions_on_numbers_without_rounding():
+    """Ranges of all kinds of numbers, of which no bound is a value, hold to the last digit."""
+    table = pd.DataFrame({"x": np.random.default_rng(0).lognormal(size=400), "y": np.arange(400)})
+    schema = RecordSchema.infer(table)
+    codec, _ = CompactCodec.fit(schema, table)
+    condition = Condition.of_fields(codec, {"x": Between(0.5, 0.6), "y": Between(10.5, 12.5)})
+    assert condition.domains["y"].intervals == [(11, 12)]
+    low, high = codec.tokens["x"].grid.decode(schema["x"], np.array(condition.domains["x"].intervals[0], np.uint64))
+    assert low == 0.5 and high == 0.6
+
+
+def test_parse_where_splits_what_is_about_one_field():
+    conditions, predicates = parse_where("a > 1 and b == 'x' and a < c and (a < 5 or a > 9)", ["a", "b", "c"])
+    assert set(conditions) == {"a", "b"} and len(predicates) == 1
+    table = pd.DataFrame({"a": [1, 2], "b": ["x", "y"], "c": [2, 1]})
+    assert predicates[0](table).tolist() == [True, False]
+
+
+def test_conditions_with_another_scheduler(tiny_run):
+    pipe = DiffLMPipeline.from_pretrained(tiny_run)
+    pipe.scheduler = LatentEDMScheduler.from_config(pipe.scheduler.config)
+    pipe.set_progress_bar_config(disable=True)
+    assert (table_of(pipe, 20, conditions={"color": "red"})["color"] == "red").all()
+
+
+def test_commands(tiny_run, tmp_path, monkeypatch, error_of):
+    rows, gaps, filled = tmp_path / "rows.csv", tmp_path / "gaps.parquet", tmp_path / "filled.parquet"
+    assert call(monkeypatch, "generate", tiny_run, "--num-records", 20, "--where", "age < 40", "--output", rows) == 0
+    assert (pd.read_csv(rows)["age"] < 40).all()
+    TABLE.head(5)[["color", "size"]].to_parquet(gaps)
+    assert call(monkeypatch, "generate", tiny_run, "--conditions", gaps, "--output", tmp_path / "some.csv") == 0
+    assert pd.read_csv(tmp_path / "some.csv")["size"].tolist() == TABLE["size"].head(5).tolist()
+    TABLE.assign(age=TABLE["age"].where(TABLE.index > 9)).to_parquet(gaps)
+    assert call(monkeypatch, "impute", tiny_run, gaps, "--output", filled) == 0
+    assert pd.read_parquet(filled)["age"].notna().all()
+    assert "no column 'years'" in error_of(
+        "generate", tiny_run, "--num-records", 2, "--where", "years > 3", "--output", tmp_path / "x.csv"
+    )
+    assert "give --num-records" in error_of("generate", tiny_run, "--output", tmp_path / "x.csv")
