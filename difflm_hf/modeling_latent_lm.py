@@ -410,7 +410,7 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         allowed: AllowedIds,
         temperature: float = 1.0,
         top_p: float = 1.0,
-    ) -> tuple[torch.LongTensor, torch.FloatTensor]:
+    ) -> tuple[torch.LongTensor, torch.FloatTensor, torch.FloatTensor]:
         """
         Samples rows of the ids that conditions allow.
 
@@ -419,13 +419,24 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
             allowed ([`AllowedIds`]): The ids.
 
         Returns:
-            `torch.LongTensor` of shape `(batch_size, sequence_length)`: ids from BOS on. `torch.FloatTensor` of shape
-            `(batch_size,)`: the logarithm of a record's weight. Records drawn again in proportion to their weights
-            follow p(x|z, known), restricted to what is allowed.
+            Ids from BOS on, `torch.LongTensor` of shape `(batch_size, sequence_length)`, and two logarithms of weights,
+            each `torch.FloatTensor` of shape `(batch_size,)`. Among records of the same latent, those drawn again by
+            the first one follow p(x|z) of a decoder that is told nothing, restricted to what is allowed: it is the
+            ratio of that probability to the one that the record was drawn with. Among latents, those drawn again by
+            the second one follow what is allowed but not known: it is the probability that this had.
         """
         condition = self.condition(allowed)
-        latents = self.with_condition(latents, None if condition is None else condition.expand(len(latents), -1))
-        return sample_rows(self, latents, uniforms.to(latents.device), temperature, top_p, allowed.to(latents.device))
+        told = self.with_condition(latents, None if condition is None else condition.expand(len(latents), -1))
+        allowed, uniforms = allowed.to(latents.device), uniforms.to(latents.device)
+        ids, log_allowed = sample_rows(self, told, uniforms, temperature, top_p, allowed)
+        if condition is None:
+            return ids, log_allowed, log_allowed
+        mask = None if self.config.num_texts == 0 else (ids != self.lm.config.pad_token_id)
+        is_known = allowed.is_known.expand(len(ids), -1)
+        free, proposal = (
+            self.negative_log_likelihood(ids, latents, mask, is_known=known) for known in (None, is_known)
+        )
+        return ids, proposal - free + log_allowed, log_allowed
 
     @torch.no_grad()
     def next_logits(

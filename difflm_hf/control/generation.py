@@ -15,7 +15,7 @@ from torch.profiler import record_function
 from ..blocks import mix
 from ..records import RecordSchema
 from .allowed import Condition
-from .resampling import GROUP_SIZE, resample
+from .resampling import GROUP_SIZE, MAX_CANDIDATES, choose_candidates, resample
 
 
 class ConditionalGenerationMixin:
@@ -109,7 +109,8 @@ class ConditionalGenerationMixin:
         allowed = condition.allowed if is_for_all else condition.allowed.rows(start, GROUP_SIZE)
         size = GROUP_SIZE if is_for_all else len(allowed.ids)
         known = self.vae.decoder.condition(allowed)
-        candidates: list[pd.DataFrame] = []
+        max_candidates = MAX_CANDIDATES if known is not None and temperature == top_p == 1 else 1
+        tables: list[pd.DataFrame] = []
 
         def draw(round_: int) -> np.ndarray:
             generator = torch.Generator().manual_seed(mix(seed, round_))
@@ -117,29 +118,33 @@ class ConditionalGenerationMixin:
                 latents = self.generate_latents(
                     GROUP_SIZE, num_inference_steps, generator, callback_on_step_end, size, known, guidance_scale
                 ).to(self.vae.decoder.device)
-            uniforms = torch.rand(GROUP_SIZE, self.vae.config.max_record_length - 1, generator=generator)[:size]
             offsets = torch.rand(GROUP_SIZE, self.processor.num_offsets, generator=generator, dtype=torch.float64)
-            step = batch_size or self.default_batch_size
-            sampled = [
-                self.vae.decoder.sample_allowed(
-                    z, u, allowed if is_for_all else allowed.rows(k * step, len(z)), temperature, top_p
-                )
-                for k, (z, u) in enumerate(zip(latents.split(step), uniforms.split(step)))
-            ]
-            ids = pad_sequence([row for ids, _ in sampled for row in ids], True, self.processor.special_ids[2])
+
+            def candidates() -> tuple[torch.Tensor, ...]:
+                uniforms = torch.rand(GROUP_SIZE, self.vae.config.max_record_length - 1, generator=generator)[:size]
+                step = batch_size or self.default_batch_size
+                batches = [
+                    self.vae.decoder.sample_allowed(
+                        z, u, allowed if is_for_all else allowed.rows(k * step, len(z)), temperature, top_p
+                    )
+                    for k, (z, u) in enumerate(zip(latents.split(step), uniforms.split(step)))
+                ]
+                ids = pad_sequence([row for ids, *_ in batches for row in ids], True, self.processor.special_ids[2])
+                return ids, *(torch.cat(parts).double() for parts in zip(*(weights for _, *weights in batches)))
+
+            ids, log_weights = choose_candidates(candidates, max_candidates, generator)
             with record_function("difflm::records"):
                 ids = ids.cpu().numpy()
                 placed = condition.place(ids, offsets[:size].numpy(), start)
-                candidates.append(self.processor.decode_records(ids, placed)[0])
-            weights = torch.cat([weights for _, weights in sampled]).double().cpu().numpy()
-            return np.where(condition.holds(candidates[-1]), weights, -np.inf)
+                tables.append(self.processor.decode_records(ids, placed)[0])
+            return np.where(condition.holds(tables[-1]), log_weights.cpu().numpy(), -np.inf)
 
         if not is_for_all:
             draw(0)
-            return candidates[0]
+            return tables[0]
         offset = torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).item()
         chosen, _ = resample(draw, size, offset)
-        return pd.concat(candidates, ignore_index=True).iloc[chosen]
+        return pd.concat(tables, ignore_index=True).iloc[chosen]
 
     @torch.no_grad()
     def impute(
@@ -225,7 +230,7 @@ class ConditionalGenerationMixin:
                 latents = self.generate_latents(GROUP_SIZE, num_inference_steps, group, None, size, known)
                 uniforms = torch.rand(GROUP_SIZE, self.vae.config.max_record_length - 1, generator=group)[:size]
                 latents = latents.to(decoder.device)
-                ids, _ = decoder.sample_allowed(latents, uniforms, allowed)
+                ids, *_ = decoder.sample_allowed(latents, uniforms, allowed)
                 logits = decoder.next_logits(ids[:, : 1 + position], latents, known, position)
                 total = total + logits[:, f.nullable :].softmax(-1)
             probabilities.append((total / num_latents).cpu().numpy())

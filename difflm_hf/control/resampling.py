@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
+import torch
+
+from ..records.bpe import PAD_ID
 
 
 GROUP_SIZE = 1024  # records that are drawn again together
 MAX_ROUNDS = 64  # of candidates, a group of them each
 MAX_REPEATED = 0.02  # share of the records that are there more than once, above which more candidates are drawn
 MIN_EFFECTIVE = 0.25  # effective sample size, as a share of the group, below which there is an error
+MAX_CANDIDATES = 16  # records of one latent, of which one is chosen
+GOOD = 0.8  # effective sample size of these, as a share of them, from which on there need not be more
 
 
 def effective_sample_size(log_weights: np.ndarray) -> float:
@@ -63,3 +69,42 @@ def resample(
     edges = copies.cumsum()
     chosen = np.searchsorted(edges, np.arange(num_records) + offset, side="right")
     return np.minimum(chosen, len(edges) - 1), effective / len(log_weights)
+
+
+def choose_candidates(
+    candidates: Callable[[], tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
+    max_candidates: int,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Draws records of each latent, twice as many as long as their weights differ much, and chooses one of each in
+    proportion to its weight.
+
+    Args:
+        candidates (`Callable`):
+            Gives ids of shape `(num_records, length)`, and of shape `(num_records,)` the logarithms of the records'
+            weights among those of their latent, and of the weights of these latents among others.
+        max_candidates (`int`): Records of a latent, at most; 1 leaves no choice.
+        generator (`torch.Generator`): For the choice.
+
+    Returns:
+        The chosen ids, and the logarithms of the latents' weights, each the mean over its records.
+    """
+    ids, log_weights, of_latents = ([part] for part in candidates())
+    num_candidates = 1
+    while num_candidates < max_candidates:
+        for _ in range(num_candidates):
+            for parts, part in zip((ids, log_weights, of_latents), candidates()):
+                parts.append(part)
+        num_candidates *= 2
+        weights = torch.stack(log_weights, 1).softmax(1)
+        if (1 / weights.square().sum(1)).mean() >= GOOD * num_candidates:
+            break
+    if num_candidates == 1:
+        return ids[0], of_latents[0]
+    uniforms = torch.rand(len(weights), 1, generator=generator, dtype=weights.dtype).to(weights.device)
+    chosen = torch.searchsorted(weights.cumsum(1), uniforms, right=True).clamp(max=num_candidates - 1).squeeze(1)
+    length = max(part.shape[1] for part in ids)
+    padded = torch.stack([torch.nn.functional.pad(part, (0, length - part.shape[1]), value=PAD_ID) for part in ids])
+    log_means = torch.stack(of_latents, 1).logsumexp(1) - math.log(num_candidates)
+    return padded[chosen, torch.arange(len(chosen))], log_means
