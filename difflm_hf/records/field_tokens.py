@@ -1,0 +1,70 @@
+"""The tokens of one field of the compact codec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .field import Field
+from .numbers import Grid, QuantileBins
+from .schema import RecordSchema
+
+
+@dataclass
+class FieldTokens:
+    """
+    The tokens of one field that is not text. Those of the coarse position stand in this order: null (if the field is
+    nullable), one for each of `values`, one for each bin, one for each field in `copies`. A binned field has a second
+    position, for the step inside the bin.
+
+    Args:
+        start (`int`): Id of the first coarse token.
+        values (`list`): Values with a token of their own: categories, or grid points of a number.
+        grid (`Grid`, *optional*): Of a numeric field.
+        bins (`QuantileBins`, *optional*): Of a number with more distinct values than tokens.
+        fine_start (`int`, *optional*): Id of the first fine token.
+        copies (`list[str]`): Earlier fields whose value this one often repeats.
+        rarest (`int`, *optional*):
+            Records of the rarest number among `values` in the data; `None` where there is none, or it is not known.
+    """
+
+    start: int = 0
+    values: list = field(default_factory=list)
+    grid: Grid | None = None
+    bins: QuantileBins | None = None
+    fine_start: int | None = None
+    copies: list[str] = field(default_factory=list)
+    rarest: int | None = None
+
+    def num_coarse(self, f: Field) -> int:
+        """Coarse ids of the field."""
+        return f.nullable + len(self.values) + (self.bins.num_bins if self.bins else 0) + len(self.copies)
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> FieldTokens:
+        grid = Grid(**state["grid"]) if state["grid"] else None
+        bins = QuantileBins(**state["bins"]) if state["bins"] else None
+        return cls(**{**state, "grid": grid, "bins": bins})
+
+
+def own_tokens(counts: np.ndarray, max_values: int, num_bins: int, min_records: int, min_count: int) -> np.ndarray:
+    """Which distinct values have a token of their own, given how often each occurs."""
+    own = (counts >= min_count) & (len(counts) <= max_values)
+    # Once heavy values are out, bins are smaller, and further values may be heavier than those.
+    while (heavy := ~own & (counts > max(counts[~own].sum() / num_bins, min_records))).any():
+        own |= heavy
+    return own
+
+
+def find_copies(
+    f: Field, units: dict[str, np.ndarray], binned: np.ndarray, schema: RecordSchema, min_copies: float
+) -> list[str]:
+    """Earlier fields that `f` equals in many of the records in which its value has no token of its own, best first."""
+    rates = {}
+    for name in units:
+        g = schema[name]
+        if name != f.name and not (f.nullable or g.nullable) and (g.type, g.decimals) == (f.type, f.decimals):
+            rates[name] = (binned & (units[name] == units[f.name])).mean()
+    return sorted((name for name, rate in rates.items() if rate >= min_copies), key=lambda name: -rates[name])
