@@ -420,10 +420,10 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
 
         Returns:
             Ids from BOS on, `torch.LongTensor` of shape `(batch_size, sequence_length)`, and logarithms of two
-            weights, each `torch.FloatTensor` of shape `(batch_size,)`. Among records of the same latent, those drawn again by
-            the first one follow p(x|z) of a decoder that is told nothing, restricted to what is allowed: it is the
-            ratio of that probability to the one that the record was drawn with. Among latents, those drawn again by
-            the second one follow what is allowed but not known: it is the probability that this had.
+            weights, each `torch.FloatTensor` of shape `(batch_size,)`. Among records of the same latent, those drawn
+            again by the first one follow p(x|z) of a decoder that is told nothing, restricted to what is allowed: it
+            is the ratio of that probability to the one that the record was drawn with. Among latents, those drawn
+            again by the second one follow what is allowed and was not told: it is the probability that this had.
         """
         condition = self.condition(allowed)
         told = self.with_condition(latents, None if condition is None else condition.expand(len(latents), -1))

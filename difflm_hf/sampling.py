@@ -73,7 +73,7 @@ def sample_rows(
 ) -> tuple[torch.LongTensor, torch.FloatTensor]:
     """
     Rows of `config.position_ranges`, and the logarithm of the probability that the allowed ids had, each given those
-    before it, where some are neither known nor free.
+    before it, where the model was not told which one it is.
     """
     config, num_fixed = model.config, len(model.config.fixed_ranges)
     bos, eos, pad = (getattr(model.lm.config, f"{name}_token_id") for name in ("bos", "eos", "pad"))
@@ -100,8 +100,11 @@ def sample_rows(
                 log_weights += limited.logsumexp(-1) - logits.logsumexp(-1)
                 logits = limited if temperature in (0, 1) else limited * temperature
             next_ids = start + inverse_transform_sample(logits, uniforms[position], temperature, top_p)
-            if allowed is not None and position < num_fixed:
-                next_ids = next_ids.where(~allowed.is_known[:, position], allowed.ids[:, position])
+            if allowed is not None and position < num_fixed and (known := allowed.is_known[:, position]).any():
+                next_ids = next_ids.where(~known, allowed.ids[:, position])
+                if not config.condition_size:  # what the model is not told counts as what is allowed
+                    log_probs = logits.log_softmax(-1).gather(1, next_ids[:, None] - start).squeeze(1)
+                    log_weights += log_probs.where(known, 0)
             if position >= num_fixed:
                 next_ids = next_ids.where(num_open > 0, pad)
                 num_open = num_open - (next_ids == eos).long()

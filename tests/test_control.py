@@ -11,9 +11,10 @@ from tiny import make_table, seeded
 
 from difflm_hf import DiffLMPipeline, LatentEDMScheduler
 from difflm_hf.blocks import write_shards
-from difflm_hf.control import Between, Condition, Not, StartsWith, parse_where
+from difflm_hf.control import AllowedIds, Between, Condition, Not, StartsWith, parse_where
 from difflm_hf.control.resampling import effective_sample_size, resample
 from difflm_hf.known_fields import KnownFields, draw_known
+from difflm_hf.modeling_latent_lm import DiffLMForCausalLM
 from difflm_hf.records import CompactCodec, RecordSchema
 from difflm_hf.records.numbers import QuantileBins
 
@@ -271,12 +272,46 @@ def test_nothing_known_is_zero(tiny_model):
     assert not torch.allclose(known(ids, one)[0], known(ids, one)[1])
 
 
-def test_half_of_the_records_are_told_nothing():
+@pytest.mark.parametrize("condition_size", [0, 6])
+def test_weights_of_allowed_ids(tiny_model, condition_size):
+    """Against probabilities of whole records, written out."""
+    torch.manual_seed(0)
+    ranges = [(4, 8), (8, 12), (12, 16)]
+    config = tiny_model("gpt2", position_ranges=ranges, max_record_length=4, condition_size=condition_size).config
+    model = DiffLMForCausalLM(config).eval()
+    shares = torch.tensor([0.0, -torch.inf, -torch.inf, np.log(0.5)])
+    allowed = AllowedIds(torch.tensor([[0, 9, 0]]), torch.tensor([[False, True, False]]), {2: shares})
+    latents = torch.randn(40, config.latent_size)
+    ids, of_records, of_latents = model.sample_allowed(latents, torch.rand(40, 3), allowed)
+    assert (ids[:, 2] == 9).all() and torch.isin(ids[:, 3], torch.tensor([12, 15])).all()
+    condition = model.condition(allowed)
+    told = model.with_condition(latents, None if condition is None else condition.expand(40, -1))
+    log_p, log_q, log_allowed = torch.zeros(3, 40)
+    for position, (start, end) in enumerate(ranges):
+        free, proposal = (
+            model.range_logits(model.hidden_states(ids[:, : 1 + position], z)[0][:, -1], start, end).log_softmax(-1)
+            for z in (model.with_condition(latents), told)
+        )
+        chosen = ids[:, 1 + position, None] - start
+        log_p += free.gather(1, chosen)[:, 0]
+        if position == 1:
+            log_allowed += 0 if condition_size else proposal.gather(1, chosen)[:, 0]
+        else:
+            mass = (proposal + shares).logsumexp(-1) if position == 2 else torch.zeros(40)
+            log_allowed += mass
+            log_q += proposal.gather(1, chosen)[:, 0] - mass
+    torch.testing.assert_close(of_latents, log_allowed, atol=1e-4, rtol=1e-4)
+    # The share of an id that is allowed is in both.
+    expected = log_p - log_q if condition_size else log_allowed
+    torch.testing.assert_close(of_records, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_most_records_are_told_nothing():
     torch.manual_seed(0)
     is_known = draw_known(4000, torch.tensor([0, 1, 2, 3, 1, 3]))
     assert torch.equal(is_known[:, 1], is_known[:, 4]) and torch.equal(is_known[:, 3], is_known[:, 5])
-    assert 0.47 < (~is_known).all(1).float().mean() < 0.53
-    assert 0.15 < (is_known[:, :4].sum(1) == 1).float().mean() < 0.3
+    assert 0.64 < (~is_known).all(1).float().mean() < 0.7
+    assert 0.1 < (is_known[:, :4].sum(1) == 1).float().mean() < 0.2
 
 
 def test_systematic_resampling_follows_the_weights():

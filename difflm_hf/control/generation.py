@@ -109,7 +109,7 @@ class ConditionalGenerationMixin:
         allowed = condition.allowed if is_for_all else condition.allowed.rows(start, GROUP_SIZE)
         size = GROUP_SIZE if is_for_all else len(allowed.ids)
         known = self.vae.decoder.condition(allowed)
-        max_candidates = MAX_CANDIDATES if known is not None and temperature == top_p == 1 else 1
+        max_candidates = MAX_CANDIDATES if temperature == top_p == 1 else 1
         tables: list[pd.DataFrame] = []
 
         def draw(round_: int) -> np.ndarray:
