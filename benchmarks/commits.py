@@ -5,7 +5,7 @@ whether a change of the code changed the quality.
     python -m benchmarks.commits --data-dir DIR --before COMMIT [--after COMMIT] [--datasets adult magic]
 
 Each dataset is a folder of DIR as for `benchmarks.tables`. Commits are checked out, and rows and models kept, in the
-work folder; what is there is not trained again. Figures go to benchmarks/results/commits.json;
+work folder; what is there is not trained again, nor measured. Figures go to benchmarks/results/commits.json;
 `python -m benchmarks.report` writes docs/benchmarks.md from them.
 """
 
@@ -142,6 +142,11 @@ def main() -> None:
         figures = load_result("commits").get(dataset, {})
         for seed in args.seeds:
             for side, tree in trees.items():
+                measured = figures.get(side, {})
+                if measured.get("commit") == tree.name and str(seed) in measured:
+                    continue
+                if measured.get("commit") != tree.name:
+                    figures[side] = {}
                 data, output = args.data_dir / dataset, args.work_dir / dataset / f"{tree.name}-{seed}"
                 if not (output / "run.json").exists():
                     generate(tree, data, output, seed)

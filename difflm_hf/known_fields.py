@@ -43,7 +43,7 @@ class KnownFields(nn.Module):
 
 def draw_known(num_records: int, position_fields: torch.LongTensor) -> torch.BoolTensor:
     """
-    Random subsets of fields to know in training: of two thirds of the records none, of each other one a random field,
+    Random subsets of fields to know in training: of half of the records none, of each other one a random field,
     and a share u³ of the rest for a uniform u, or of every third one 1 − u³: conditions are on few fields, and gaps
     are few.
 
@@ -59,4 +59,4 @@ def draw_known(num_records: int, position_fields: torch.LongTensor) -> torch.Boo
     shares = torch.where(is_other < 1 / 3, 1 - uniforms**3, uniforms**3)
     first = torch.randint(num_fields, (num_records, 1), device=device)
     is_known = (torch.rand(num_records, num_fields, device=device) < shares).scatter(1, first, True)
-    return (is_known & (is_told < 1 / 3))[:, position_fields]
+    return (is_known & (is_told < 0.5))[:, position_fields]

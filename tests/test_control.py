@@ -272,6 +272,7 @@ def test_nothing_known_is_zero(tiny_model):
     assert not torch.allclose(known(ids, one)[0], known(ids, one)[1])
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("condition_size", [0, 6])
 def test_weights_of_allowed_ids(tiny_model, condition_size):
     """Against probabilities of whole records, written out."""
@@ -286,7 +287,7 @@ def test_weights_of_allowed_ids(tiny_model, condition_size):
     assert (ids[:, 2] == 9).all() and torch.isin(ids[:, 3], torch.tensor([12, 15])).all()
     condition = model.condition(allowed)
     told = model.with_condition(latents, None if condition is None else condition.expand(40, -1))
-    log_p, log_q, log_allowed = torch.zeros(3, 40)
+    log_p, log_q, log_allowed = (torch.zeros(40) for _ in range(3))
     for position, (start, end) in enumerate(ranges):
         free, proposal = (
             model.range_logits(model.hidden_states(ids[:, : 1 + position], z)[0][:, -1], start, end).log_softmax(-1)
@@ -306,12 +307,12 @@ def test_weights_of_allowed_ids(tiny_model, condition_size):
     torch.testing.assert_close(of_records, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_most_records_are_told_nothing():
+def test_half_of_the_records_are_told_nothing():
     torch.manual_seed(0)
     is_known = draw_known(4000, torch.tensor([0, 1, 2, 3, 1, 3]))
     assert torch.equal(is_known[:, 1], is_known[:, 4]) and torch.equal(is_known[:, 3], is_known[:, 5])
-    assert 0.64 < (~is_known).all(1).float().mean() < 0.7
-    assert 0.1 < (is_known[:, :4].sum(1) == 1).float().mean() < 0.2
+    assert 0.47 < (~is_known).all(1).float().mean() < 0.53
+    assert 0.15 < (is_known[:, :4].sum(1) == 1).float().mean() < 0.3
 
 
 def test_systematic_resampling_follows_the_weights():

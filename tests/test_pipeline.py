@@ -339,7 +339,7 @@ def test_schedulers_of_diffusers(pipe, scheduler, tmp_path):
 )
 def test_latents_are_as_wide_as_those_of_training(pipe, monkeypatch, scheduler, num_inference_steps):
     """With a denoiser that is exact for a normal distribution."""
-    monkeypatch.setattr(pipe.denoiser, "forward", lambda scaled, timestep: torch.zeros_like(scaled))
+    monkeypatch.setattr(pipe.denoiser, "forward", lambda scaled, *args: torch.zeros_like(scaled))
     if scheduler is not None:
         pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
     latents = pipe.generate_latents(100_000, num_inference_steps, seeded())
@@ -486,7 +486,7 @@ def test_few_latents_are_the_first_of_a_block(pipe, scheduler, monkeypatch):
     pipe = DiffLMPipeline(**{**pipe.components, "scheduler": scheduler}, block_size=BLOCK)
     sizes = []
     forward = DiffLMDenoiser.forward
-    monkeypatch.setattr(DiffLMDenoiser, "forward", lambda self, z, t: sizes.append(len(z)) or forward(self, z, t))
+    monkeypatch.setattr(DiffLMDenoiser, "forward", lambda self, z, *a: sizes.append(len(z)) or forward(self, z, *a))
     first = table_of(pipe, 2)
     # Where the scheduler draws noise, that of a record depends on its place in the block.
     assert set(sizes) == ({2} if scheduler.config.s_churn == 0 else {2, BLOCK})

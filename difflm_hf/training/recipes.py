@@ -90,7 +90,7 @@ RECIPES = {
         text_decoder_config={**GPT2, "n_embd": 128, "n_layer": 2, "n_head": 4, "n_inner": 512},
         vae={
             "learning_rate": 3e-3,
-            "num_train_epochs": 18,
+            "num_train_epochs": 20,
             "per_device_train_batch_size": 256,
             "ema_decay": 0.995,
         },
