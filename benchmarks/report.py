@@ -16,9 +16,12 @@ from matplotlib.figure import Figure
 from difflm_hf.evaluation import to_markdown
 
 from .commits import commits_section
+from .control import control_section
 from .markdown import to_table
+from .protocol import protocol_section
 from .report_documents import documents_section, pretrained_section
 from .results import load_result
+from .speed import NUM_ROWS, speed_section
 from .tables import LOG_TARGET, MAX_MINUTES, MODELS, OURS, SEED
 
 
@@ -60,6 +63,30 @@ MLE the training split.
 Figures are means of three seeds, with half of their 95 % interval by Student's t; the columns are those above.
 
 {commits}
+
+### By the protocol of publications
+
+`benchmarks.protocol` scores the same rows of the newer commit as TabSyn and TabDiff do, on the same preparation of the
+tables: errors of shapes and of trends against the training split in per cent, trends over *all* pairs of columns; and
+C2ST against the test split by 300 trees of depth 6 in 5 folds. Means of three seeds, and their range; figures of
+others are those of their papers.
+
+{protocol}
+
+## Speed
+
+`python -m benchmarks.speed` loads saved models, and asks each in turn for {num_rows:,} rows as a DataFrame, three
+times: the best time counts. Models of this package are loaded by `from_pretrained` with no dtype, as README.md shows
+it. Its commits are those of the tables above.
+
+{speed}
+
+## Control
+
+`python -m benchmarks.control` asks models of the newer commit, trained with three seeds, for records of adult that
+satisfy a [condition](control.md), to fill gaps and to predict. Means of the seeds, with half of their 95 % interval.
+
+{control}
 
 ## Privacy, validity, diversity
 
@@ -407,7 +434,9 @@ def generation_section(tables: dict[str, Any]) -> str:
         + f"\n\nSolvers were timed on an {result['solvers_processor']}.",
         batches=", ".join(f"{int(size):,}: {rate:,.0f}" for size, rate in result["batches"].items()),
         columns=", ".join(
-            f"{row['columns']} columns ({row['tokens']} tokens) {row['records_per_second']:,.0f}"
+            f"{row['columns']} columns ({row['tokens']} tokens) {row['records_per_second']:,.0f}, "
+            f"{row['columns'] * row['records_per_second'] / 1e6:.2f} million cells a second, "
+            f"{row['peak_gib']:.1f} GiB at most so far"
             for row in result["columns"]
         ),
     )
@@ -555,6 +584,10 @@ def main() -> None:
         standing=standing(tables),
         fidelity=fidelity_table(tables),
         commits=commits_section(),
+        protocol=protocol_section(),
+        num_rows=NUM_ROWS,
+        speed=speed_section(),
+        control=control_section(),
         log_target=" and ".join(LOG_TARGET),
         privacy=privacy_table(tables),
         alarms=alarms_list(tables),
