@@ -1,5 +1,5 @@
 """
-Control on adult, beside TabularARGN: records that satisfy a condition, gaps that are filled, a field that is predicted.
+Control on adult, beside TabularARGN: records that satisfy a condition, gaps that are filled, a predicted field.
 
     python -m benchmarks.control --data-dir DIR --commit COMMIT [--seeds 0 1 2] [--work-dir DIR]
 

@@ -22,6 +22,7 @@ from transformers import AutoConfig
 
 from .blocks import BlockwisePipeline, DiffLMPipelineOutput, OutputType
 from .configuration_difflm import DiffLMPipelineConfig
+from .control.balance import Shares
 from .control.generation import ConditionalGenerationMixin
 from .denoiser import DiffLMDenoiser
 from .hub.loading import load_vae_with_base, pipeline_folder
@@ -224,6 +225,7 @@ class DiffLMPipeline(ConditionalGenerationMixin, BlockwisePipeline):
         generator: torch.Generator | None = None,
         conditions: Mapping[str, Any] | pd.DataFrame | None = None,
         where: str | None = None,
+        balance: Shares | None = None,
         guidance_scale: float = 1.0,
         output_type: OutputType = "dict",
         return_dict: bool = True,
@@ -248,6 +250,9 @@ class DiffLMPipeline(ConditionalGenerationMixin, BlockwisePipeline):
             where (`str`, *optional*):
                 The same as an expression in pandas' syntax: `"income == '>50K' and 30 <= age <= 40"`, which may also
                 relate fields to each other.
+            balance (`str` or `dict`, *optional*):
+                A category whose values are to be equally frequent, or shares of the values of fields:
+                `{"sex": {"Female": 0.5, "Male": 0.5}}`.
             guidance_scale (`float`, defaults to 1.0):
                 How far latents follow what is known exactly, by classifier-free guidance (arXiv 2207.12598): 1 is the
                 model's distribution, more exaggerates.
@@ -273,7 +278,7 @@ class DiffLMPipeline(ConditionalGenerationMixin, BlockwisePipeline):
         >>> table = pipe(1000, generator=torch.Generator().manual_seed(0), output_type="pandas").records
         ```
         """
-        condition = self.make_condition(conditions, where)
+        condition = self.make_condition(conditions, where, balance, num_records)
         num_records = self._num_records(num_records, condition)
         self.check_inputs(num_records, num_inference_steps, temperature, top_p, batch_size, output_type)
         sampling = {
@@ -383,6 +388,40 @@ class DiffLMPipeline(ConditionalGenerationMixin, BlockwisePipeline):
             if callback_on_step_end is not None:
                 latents = callback_on_step_end(self, step, timestep, {"latents": latents}).get("latents", latents)
         return self.denoiser.denormalize_latents(latents)
+
+    def renoise_latents(
+        self,
+        latents: torch.Tensor,
+        noise: torch.Tensor,
+        strength: float,
+        num_inference_steps: int = 12,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
+        """
+        Brings latents to an intermediate noise level, and back.
+
+        Args:
+            latents, noise (`torch.Tensor` of shape `(num_latents, latent_size)`): Latents z, and normal noise.
+            strength (`float`): The share of the scheduler's steps that are taken back, in 0 to 1.
+            num_inference_steps, generator: As in the call.
+
+        Returns:
+            `torch.Tensor` of shape `(num_latents, latent_size)`.
+        """
+        scheduler = copy.deepcopy(self.scheduler)
+        scheduler.set_timesteps(num_inference_steps, device=self.denoiser.device)
+        num_evaluations = len(scheduler.timesteps)
+        first = num_evaluations - round(num_evaluations * strength)
+        if first == num_evaluations:
+            return latents.to(self.denoiser.device)
+        first -= first % scheduler.order  # the first evaluation of its step
+        scheduler.set_begin_index(first)
+        noisy = self.denoiser.normalize_latents(latents.to(self.denoiser.device))
+        noisy = noisy + scheduler.sigmas[first] * noise.to(self.denoiser.device)
+        for timestep in scheduler.timesteps[first:]:
+            output = self.denoiser(scheduler.scale_model_input(noisy, timestep), timestep)
+            noisy = scheduler.step(output, timestep, noisy, generator=generator).prev_sample
+        return self.denoiser.denormalize_latents(noisy)
 
     def decode_latents(
         self,

@@ -247,6 +247,74 @@ def test_predict(pipe):
         pipe.predict(TABLE, "age")
 
 
+def test_log_prob_is_a_bound_that_rises(pipe):
+    few, many = (pipe.log_prob(TABLE.head(60), n, generator=seeded(0)) for n in (1, 64))
+    assert few.shape == (60,) and many.mean() > few.mean()
+    np.testing.assert_allclose(pipe.log_prob(TABLE.head(60), 64, batch_size=7, generator=seeded(0)), many, rtol=1e-4)
+    outlier = TABLE.head(60).assign(income=TABLE["income"].head(60).sample(frac=1, random_state=0).to_numpy())
+    assert pipe.log_prob(outlier, 64, generator=seeded(0)).shape == (60,)
+    # With one latent it is the negative of the bound that training reports, of a random z.
+    vae, inputs = pipe.vae, pipe.processor(TABLE)
+    mask = inputs["attention_mask"]
+    with torch.no_grad():
+        mean, logvar = vae.encode(inputs["input_ids"], mask)
+        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(1)
+        losses = [vae(inputs["input_ids"], mask).loss.item() for _ in range(20)]
+    assert np.mean(losses) >= kl.mean().item()
+    singles = [pipe.log_prob(TABLE, 1, generator=seeded(k)).mean() for k in range(20)]
+    assert -np.mean(singles) == pytest.approx(np.mean(losses), rel=0.02)
+
+
+@pytest.mark.parametrize("scheduler", [None, LatentEDMScheduler])
+def test_variations(tiny_run, scheduler):
+    pipe = DiffLMPipeline.from_pretrained(tiny_run)
+    if scheduler is not None:
+        pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+    latents, noise = torch.randn(2, 400, 4, generator=seeded(0))
+    latents = pipe.denoiser.denormalize_latents(latents * pipe.scheduler.config.sigma_data)
+    moved = {s: (pipe.renoise_latents(latents, noise, s) - latents).norm(dim=1).mean() for s in (0.0, 0.3, 0.6, 1.0)}
+    assert moved[0.0] == 0
+    assert list(moved.values()) == sorted(moved.values())
+    varied = pipe.vary(TABLE.head(30), 0.5, generator=seeded(0))
+    assert len(varied) == 30 and list(varied.columns) == list(TABLE.columns)
+    pd.testing.assert_frame_equal(pipe.vary(TABLE.head(30), 0.5, generator=seeded(0)), varied)
+    with pytest.raises(ValueError, match="strength=1.5"):
+        pipe.vary(TABLE, 1.5)
+
+
+def test_balance(pipe):
+    records = table_of(pipe, 300, balance="size")
+    assert records["size"].value_counts().between(97, 103).all()
+    shares = {"color": {"red": 0.25, "blue": 0.75}, "member": {True: 0.5, False: 0.5}}
+    records = table_of(pipe, 400, balance=shares, conditions={"code": 3})
+    assert (records["code"] == 3).all()
+    both = pd.crosstab(records["color"], records["member"], normalize=True)
+    assert both.loc["red"].between(0.1, 0.15).all() and both.loc["blue"].between(0.35, 0.4).all()
+    pd.testing.assert_frame_equal(table_of(pipe, 50, balance=shares, conditions={"code": 3}), records.head(50))
+    streamed = pd.concat([b.to_pandas() for b in pipe.stream(50, balance="size", generator=seeded(0))])
+    assert streamed["size"].tolist() == table_of(pipe, 50, balance="size")["size"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"balance": "age"}, "column 'age' is a number"),
+        ({"balance": "colour"}, "no field 'colour'"),
+        ({"balance": {"color": {"red": 0.5}}}, "column 'color'.*sum up to 0.5"),
+        ({"balance": {"color": {"rod": 1.0}}}, "column 'color'.*did you mean 'red'"),
+        ({"balance": {"color": {"red": 2, "blue": -1}}}, "column 'color'.*the share 2"),
+        ({"balance": {"color": "red"}}, "column 'color'.*no dict"),
+        ({"balance": 3}, "balance=3"),
+        ({"balance": "color", "where": "age > 3"}, "where and balance"),
+        ({"balance": "color", "conditions": {"color": "red"}}, "column 'color' is balanced"),
+        ({"balance": "color", "conditions": {"age": Between(20, 30)}}, "column 'age'.*single value"),
+    ],
+)
+def test_bad_balance(pipe, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        table_of(pipe, 8, **arguments)
+
+
 def test_guidance_scale(pipe):
     known = pipe.vae.decoder.condition(pipe.make_condition({"color": "blue", "age": 30}).allowed)
 

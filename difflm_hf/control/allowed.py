@@ -109,7 +109,7 @@ class Condition:
             raise ValueError("there are no conditions; name at least one field")
         domains, values = {}, {}
         for name, each in given.items():
-            _check_name(codec, name)
+            check_name(codec, name)
             f, grid = codec.schema[name], codec.tokens[name].grid
             with naming_column(name):
                 domains[name] = domain_of(AllOf(tuple(each)), f, grid)
@@ -123,6 +123,15 @@ class Condition:
         for name in domains.keys() - values.keys():
             condition._limit(name)
         return condition
+
+    @classmethod
+    def known_row(cls, codec: CompactCodec, conditions: Mapping[str, Any]) -> pd.DataFrame:
+        """A table of one row, of conditions that leave one value of each field. Any other is a `ValueError`."""
+        condition = cls.of_fields(codec, conditions)
+        if several := [name for name in condition.domains if not condition.known[name][0]]:
+            raise ValueError(f"column {several[0]!r}: beside balance, a condition is a single value")
+        values = {name: _only_value(codec, name, domain)[name] for name, domain in condition.domains.items()}
+        return pd.DataFrame({name: pd.Series([value], dtype=object) for name, value in values.items()})
 
     @classmethod
     def of_table(cls, codec: CompactCodec, table: pd.DataFrame) -> Condition:
@@ -139,7 +148,7 @@ class Condition:
         if len(table) == 0:
             raise ValueError("the table of conditions has no rows")
         for name in table.columns:
-            _check_name(codec, name)
+            check_name(codec, name)
         nowhere = np.zeros(len(table), bool)
         known = {name: table[name].notna().to_numpy() if name in table else nowhere for name in codec.tokens}
         condition = cls._of_known(codec, table, known)
@@ -238,7 +247,7 @@ class Condition:
         return placed
 
 
-def _check_name(codec: CompactCodec, name: str) -> None:
+def check_name(codec: CompactCodec, name: str) -> None:
     if name not in codec.schema.names:
         raise ValueError(f"no field {name!r} to put a condition on; the fields are {codec.schema.names}")
     if name not in codec.tokens:

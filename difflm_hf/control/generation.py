@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -13,8 +14,10 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.profiler import record_function
 
 from ..blocks import mix
+from ..latents import encode_latents, to_dataset
 from ..records import RecordSchema
 from .allowed import Condition
+from .balance import Shares, balanced_rows
 from .resampling import GROUP_SIZE, MAX_CANDIDATES, choose_candidates, resample
 
 
@@ -27,6 +30,7 @@ class ConditionalGenerationMixin:
         *args,
         conditions: Mapping[str, Any] | pd.DataFrame | None = None,
         where: str | None = None,
+        balance: Shares | None = None,
         guidance_scale: float = 1.0,
         **kwargs,
     ) -> Iterator[pa.RecordBatch]:
@@ -35,20 +39,36 @@ class ConditionalGenerationMixin:
 
         Args:
             num_records, args, kwargs: As there.
-            conditions, where, guidance_scale: As in the call.
+            conditions, where, balance, guidance_scale: As in the call.
         """
-        condition = self.make_condition(conditions, where)
+        condition = self.make_condition(conditions, where, balance, num_records)
         if condition is not None:
             kwargs |= {"condition": condition, "guidance_scale": guidance_scale}
         return super().stream(self._num_records(num_records, condition), *args, **kwargs)
 
     def make_condition(
-        self, conditions: Mapping[str, Any] | pd.DataFrame | None = None, where: str | None = None
+        self,
+        conditions: Mapping[str, Any] | pd.DataFrame | None = None,
+        where: str | None = None,
+        balance: Shares | None = None,
+        num_records: int | None = None,
     ) -> Condition | None:
         """Conditions as the call takes them, for the codec; `None` for none. Raises what the call does."""
-        if conditions is None and where is None:
+        if conditions is None and where is None and balance is None:
             return None
         codec = self._compact_codec()
+        if balance is not None:
+            if where is not None:
+                raise ValueError("where and balance do not go together; give what is known of all as conditions")
+            num_rows = len(conditions) if isinstance(conditions, pd.DataFrame) else num_records or 1
+            rows = balanced_rows(codec, balance, num_rows)
+            if conditions is not None:
+                given = conditions if isinstance(conditions, pd.DataFrame) else Condition.known_row(codec, conditions)
+                if both := [name for name in rows if name in given]:
+                    raise ValueError(f"column {both[0]!r} is balanced, and has a condition; leave one of them out")
+                for name in given:
+                    rows[name] = given[name].tolist() * (num_rows if len(given) == 1 else 1)
+            conditions = rows
         if not isinstance(conditions, pd.DataFrame):
             return Condition.of_fields(codec, conditions, where)
         if where is not None:
@@ -188,6 +208,93 @@ class ConditionalGenerationMixin:
             draws = [_aggregate(draws, self.processor.schema)]
         filled = [_fill(table, draw) for draw in draws]
         return filled if len(filled) > 1 else filled[0]
+
+    @torch.no_grad()
+    def log_prob(
+        self,
+        records: Any,
+        num_latents: int = 16,
+        batch_size: int = 1024,
+        generator: torch.Generator | None = None,
+    ) -> np.ndarray:
+        """
+        A lower bound of log p(x) of records under the autoencoder, in nats: the logarithm of the mean of
+        p(x|z) p(z) / q(z|x) over latents from q(z|x) (arXiv 1509.00519, eq. 8), which comes nearer to it the more
+        there are. It is that of a record's ids, and not of where inside their steps numbers lie. Low values are
+        outliers.
+
+        Args:
+            records (`pandas.DataFrame` or anything that the processor takes): The records.
+            num_latents (`int`, defaults to 16): Latents of each record.
+            batch_size (`int`, defaults to 1024): Records at a time.
+            generator (`torch.Generator`, *optional*): For the same numbers again.
+
+        Returns:
+            `np.ndarray` of shape `(num_records,)`.
+
+        Raises:
+            `ValueError`: for records of documents, and for values that the codec has no ids for.
+        """
+        self._compact_codec()
+        inputs, bounds = self.processor(self.processor.schema.conform(records)), []
+        noise = torch.randn(len(inputs["input_ids"]), num_latents, self.vae.config.latent_size, generator=generator)
+        masks = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
+        for ids, mask, eps in zip(*(t.split(batch_size) for t in (inputs["input_ids"], masks, noise))):
+            ids, mask, eps = (t.to(self.vae.device) for t in (ids, mask, eps))
+            mean, logvar = self.vae.encode(ids, mask)
+            terms = []
+            for k in range(num_latents):
+                latents = mean + (0.5 * logvar).exp() * eps[:, k]
+                # log N(z; 0, 1) − log N(z; μ, σ²), in which the constants cancel
+                log_ratio = 0.5 * (eps[:, k].square() + logvar - latents.square()).sum(1)
+                terms.append(log_ratio - self.vae.decoder.negative_log_likelihood(ids, latents, mask))
+            bounds.append(torch.stack(terms).double().logsumexp(0) - math.log(num_latents))
+        return torch.cat(bounds).cpu().numpy()
+
+    @torch.no_grad()
+    def vary(
+        self,
+        records: Any,
+        strength: float = 0.5,
+        num_inference_steps: int = 12,
+        generator: torch.Generator | None = None,
+    ) -> pd.DataFrame:
+        """
+        Variations of records: their latents are brought to an intermediate noise level and back, as in SDEdit
+        (arXiv 2108.01073).
+
+        Args:
+            records (`pandas.DataFrame` or anything that the processor takes): The records.
+            strength (`float`, defaults to 0.5):
+                The share of the steps that are taken back: 0 only encodes and decodes, 1 starts from noise alone.
+            num_inference_steps, generator: As in the call.
+
+        Returns:
+            `pandas.DataFrame`: A variation of each record.
+
+        Raises:
+            `ValueError`: for a strength that is not between 0 and 1, for records of documents, and for values that the
+                codec has no ids for.
+        """
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength={strength!r} is not between 0 and 1")
+        self._compact_codec()
+        posteriors = encode_latents(self.vae, to_dataset(self.processor, self.processor.schema.conform(records)))
+        num_records, tables = len(posteriors), []
+        device = None if generator is None else generator.device
+        seed = int(torch.randint(2**62, (), generator=generator, device=device))
+        for start in range(0, num_records, GROUP_SIZE):
+            group = torch.Generator().manual_seed(mix(seed, start))
+            part = posteriors[slice(start, start + GROUP_SIZE)]
+            size = len(part["mean"])
+            noise = torch.randn(2, GROUP_SIZE, self.vae.config.latent_size, generator=group)[:, :size]
+            latents = self.renoise_latents(
+                part["mean"] + part["std"] * noise[0], noise[1], strength, num_inference_steps, group
+            )
+            uniforms = torch.rand(GROUP_SIZE, self.vae.config.max_record_length - 1, generator=group)[:size]
+            offsets = torch.rand(GROUP_SIZE, self.processor.num_offsets, generator=group, dtype=torch.float64)[:size]
+            tables.append(self.decode_latents(latents, uniforms, offsets)[0])
+        return pd.concat(tables, ignore_index=True)
 
     @torch.no_grad()
     def predict(
