@@ -24,6 +24,7 @@ from .blocks import BlockwisePipeline, DiffLMPipelineOutput, OutputType
 from .configuration_difflm import DiffLMPipelineConfig
 from .control.balance import Shares
 from .control.generation import ConditionalGenerationMixin
+from .control.guidance import Guidance, Guide
 from .denoiser import DiffLMDenoiser
 from .hub.loading import load_vae_with_base, pipeline_folder
 from .hub.publishing import push_pipeline
@@ -227,6 +228,7 @@ class DiffLMPipeline(ConditionalGenerationMixin, BlockwisePipeline):
         where: str | None = None,
         balance: Shares | None = None,
         guidance_scale: float = 1.0,
+        guides: Sequence[Guide] = (),
         output_type: OutputType = "dict",
         return_dict: bool = True,
         callback_on_step_end: Callable[[DiffLMPipeline, int, torch.Tensor, dict[str, Any]], dict] | None = None,
@@ -256,6 +258,8 @@ class DiffLMPipeline(ConditionalGenerationMixin, BlockwisePipeline):
             guidance_scale (`float`, defaults to 1.0):
                 How far latents follow what is known exactly, by classifier-free guidance (arXiv 2207.12598): 1 is the
                 model's distribution, more exaggerates.
+            guides (`Sequence` of [`~difflm_hf.control.Guide`], defaults to none):
+                Scores of latents whose gradients steer them, of rows of tables.
             output_type (`str`, defaults to `"dict"`):
                 `"dict"` (a list of dicts), `"pandas"`, `"dataset"` (`datasets.Dataset`) or `"text"` (a JSON object
                 for each record, or the text that it is).
@@ -278,7 +282,7 @@ class DiffLMPipeline(ConditionalGenerationMixin, BlockwisePipeline):
         >>> table = pipe(1000, generator=torch.Generator().manual_seed(0), output_type="pandas").records
         ```
         """
-        condition = self.make_condition(conditions, where, balance, num_records)
+        condition = self.make_condition(conditions, where, balance, num_records, guides)
         num_records = self._num_records(num_records, condition)
         self.check_inputs(num_records, num_inference_steps, temperature, top_p, batch_size, output_type)
         sampling = {
@@ -289,6 +293,7 @@ class DiffLMPipeline(ConditionalGenerationMixin, BlockwisePipeline):
             "callback_on_step_end": callback_on_step_end,
             "condition": condition,
             "guidance_scale": guidance_scale,
+            "guides": guides,
         }
         table = pd.concat(self._generate_blocks(num_records, sampling, generator), ignore_index=True)
         records = self.format_records(table, output_type)
@@ -327,8 +332,7 @@ class DiffLMPipeline(ConditionalGenerationMixin, BlockwisePipeline):
         generator: torch.Generator | None = None,
         callback_on_step_end: Callable | None = None,
         num_needed: int | None = None,
-        condition: torch.Tensor | None = None,
-        guidance_scale: float = 1.0,
+        guidance: Guidance | None = None,
     ) -> torch.Tensor:
         """
         Samples latents z from the denoiser.
@@ -338,9 +342,7 @@ class DiffLMPipeline(ConditionalGenerationMixin, BlockwisePipeline):
             num_inference_steps, generator, callback_on_step_end: As in the call.
             num_needed (`int`, *optional*):
                 Return the first so many alone, and do not compute the others where none depends on them.
-            condition (`torch.Tensor` of shape `(num_needed, condition_size)` or `(1, condition_size)`, *optional*):
-                What is known of each record, or of all.
-            guidance_scale (`float`, defaults to 1.0): As in the call.
+            guidance ([`Guidance`], *optional*): What is known of the records, and guides.
 
         Returns:
             `torch.Tensor` of shape `(num_latents, latent_size)`, float32, on the device of the denoiser.
@@ -351,17 +353,11 @@ class DiffLMPipeline(ConditionalGenerationMixin, BlockwisePipeline):
         num_needed = num_latents if num_needed is None else num_needed
         if num_needed < num_latents and callback_on_step_end is None:
             before = generator.get_state()
-            latents = self._denoise(
-                noise[:num_needed], num_inference_steps, generator, None, condition, guidance_scale
-            )
+            latents = self._denoise(noise[:num_needed], num_inference_steps, generator, guidance=guidance)
             if torch.equal(generator.get_state(), before):
                 return latents
             generator.set_state(before)  # the scheduler draws noise of its own, for all of a block at once
-        if condition is not None and 1 < len(condition) < num_latents:
-            condition = torch.cat([condition, condition[-1:].expand(num_latents - len(condition), -1)])
-        return self._denoise(noise, num_inference_steps, generator, callback_on_step_end, condition, guidance_scale)[
-            :num_needed
-        ]
+        return self._denoise(noise, num_inference_steps, generator, callback_on_step_end, guidance)[:num_needed]
 
     def _denoise(
         self,
@@ -369,21 +365,16 @@ class DiffLMPipeline(ConditionalGenerationMixin, BlockwisePipeline):
         num_inference_steps: int,
         generator: torch.Generator | None,
         callback_on_step_end: Callable | None = None,
-        condition: torch.Tensor | None = None,
-        guidance_scale: float = 1.0,
+        guidance: Guidance | None = None,
     ) -> torch.Tensor:
-        condition = None if condition is None else condition.to(self.denoiser.device)
+        guidance = (guidance or Guidance()).first(len(noise))
         # A schedule of its own for each block, as blocks run side by side; callbacks, for which they do not, see it.
         scheduler = self.scheduler if callback_on_step_end is not None else copy.deepcopy(self.scheduler)
         # Components may be on different devices, and `self.device` is that of one of them.
         scheduler.set_timesteps(num_inference_steps, device=self.denoiser.device)
         latents = noise * initial_std(scheduler)
         for step, timestep in enumerate(scheduler.timesteps):
-            scaled = scheduler.scale_model_input(latents, timestep)
-            output = self.denoiser(scaled, timestep, condition)
-            if guidance_scale != 1 and condition is not None:
-                free = self.denoiser(scaled, timestep)
-                output = free + guidance_scale * (output - free)
+            output = guidance.predict(self.denoiser, scheduler, latents, timestep, step)
             latents = scheduler.step(output, timestep, latents, generator=generator).prev_sample
             if callback_on_step_end is not None:
                 latents = callback_on_step_end(self, step, timestep, {"latents": latents}).get("latents", latents)

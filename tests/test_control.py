@@ -5,13 +5,24 @@ import pandas as pd
 import pytest
 import torch
 from conftest import call
+from diffusers import EDMEulerScheduler
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import make_table, seeded
 
 from difflm_hf import DiffLMPipeline, LatentEDMScheduler
 from difflm_hf.blocks import write_shards
-from difflm_hf.control import AllowedIds, Between, Condition, Not, StartsWith, parse_where
+from difflm_hf.control import (
+    AllowedIds,
+    Between,
+    Condition,
+    Guidance,
+    Guide,
+    LatentClassifier,
+    Not,
+    StartsWith,
+    parse_where,
+)
 from difflm_hf.control.resampling import effective_sample_size, resample
 from difflm_hf.known_fields import KnownFields, draw_known
 from difflm_hf.modeling_latent_lm import DiffLMForCausalLM
@@ -321,11 +332,68 @@ def test_guidance_scale(pipe):
     def latents(**kwargs) -> torch.Tensor:
         return pipe.generate_latents(20, generator=seeded(0), **kwargs)
 
-    free, told = latents(), latents(condition=known)
+    free, told = latents(), latents(guidance=Guidance(known))
     assert not torch.allclose(free, told)
-    assert torch.equal(latents(condition=known, guidance_scale=1.0), told)
-    torch.testing.assert_close(latents(condition=known, guidance_scale=0.0), free)
-    assert not torch.allclose(latents(condition=known, guidance_scale=3.0), told)
+    torch.testing.assert_close(latents(guidance=Guidance(known, scale=0.0)), free)
+    assert not torch.allclose(latents(guidance=Guidance(known, scale=3.0)), told)
+
+
+@pytest.mark.parametrize("scheduler", [None, LatentEDMScheduler, EDMEulerScheduler])
+def test_guides_move_latents_by_bayes_rule(tiny_run, scheduler):
+    """Of a Gaussian and a score that is the logarithm of another, the product is known."""
+    pipe = DiffLMPipeline.from_pretrained(tiny_run)
+    if scheduler is not None:
+        pipe.scheduler = scheduler(**{k: pipe.scheduler.config[k] for k in ("sigma_min", "sigma_max", "sigma_data")})
+    # What EDM's preconditioning makes of no output is the denoiser of N(0, sigma_data²).
+    for parameter in (pipe.denoiser.proj_out.weight, pipe.denoiser.proj_out.bias):
+        torch.nn.init.zeros_(parameter)
+    data, most = (pipe.scheduler.config[name] for name in ("sigma_data", "sigma_max"))
+    mean, std = pipe.denoiser.latent_mean, pipe.denoiser.latent_std * data
+    guide = Guide(lambda z: ((z - mean) / std).sum(1))
+    # N(0, 1) times exp(x) is N(1, 1); noise of sigma_max is taken for that of either.
+    shift = 1 - data / (data**2 + most**2) ** 0.5
+    free, once, twice = (
+        (pipe.generate_latents(1000, 50, seeded(0), guidance=Guidance(guides=[guide] * num)) - mean) / std
+        for num in range(3)
+    )
+    torch.testing.assert_close(once - free, torch.full_like(free, shift), atol=0.02, rtol=0)
+    torch.testing.assert_close(twice - free, torch.full_like(free, 2 * shift), atol=0.04, rtol=0)
+
+
+def test_a_classifier_of_latents_guides(pipe, tmp_path):
+    classifier = LatentClassifier.fit(pipe, TABLE, "size", num_steps=100)
+    classifier.save_pretrained(tmp_path / "classifier")
+    loaded = LatentClassifier.from_pretrained(tmp_path / "classifier")
+    z = torch.randn(20, 4)
+    torch.testing.assert_close(loaded(z), classifier(z))
+    guide = loaded.guide("L", 20.0)
+
+    def score(**kwargs) -> float:
+        return guide.score(pipe.generate_latents(400, generator=seeded(0), **kwargs)).mean().item()
+
+    assert score(guidance=Guidance(guides=[guide])) > score() + 0.05
+    records = table_of(pipe, 60, guides=[guide])
+    assert len(records) == 60
+    pd.testing.assert_frame_equal(table_of(pipe, 20, guides=[guide], batch_size=7), records.head(20))
+    assert (table_of(pipe, 20, guides=[guide], conditions={"color": "red"})["color"] == "red").all()
+    with pytest.raises(ValueError, match="'XL' is not one of the values of 'size'"):
+        loaded.guide("XL")
+    with pytest.raises(ValueError, match="target='age'"):
+        LatentClassifier.fit(pipe, TABLE, "age")
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        (lambda z: z, r"mine, step 0: a score of shape \(1024,\) is needed, not \(1024, 4\)"),
+        (lambda z: 1.0, "mine, step 0: .* not float"),
+        (lambda z: torch.zeros(len(z)), "mine, step 0: .*does not see"),
+        (lambda z: (z.sum(1) * 0).log(), "mine, step 0: .*not finite"),
+    ],
+)
+def test_bad_guides(pipe, score, message):
+    with pytest.raises(ValueError, match=message):
+        table_of(pipe, 5, guides=[Guide(score, name="mine")])
 
 
 def test_nothing_known_is_zero(tiny_model):

@@ -29,13 +29,20 @@ FLOORS = [
     ["batches", "latents", "callbacks"],
     ["evaluation"],
     ["hub.loading", "hub.remote_code", "hub.cards", "hub.publishing"],
-    ["blocks", "control.generation", "pipeline_difflm", "record_generation", "evaluation.latents"],
+    [
+        "blocks",
+        "control.generation",
+        "control.latent_classifier",
+        "pipeline_difflm",
+        "record_generation",
+        "evaluation.latents",
+    ],
     ["hub.datasets", "profiling"],
     ["training"],
     ["commands", "__main__"],
 ]
 # Packages whose names are looked up when they are asked for
-LAZY = ["", "hub", "evaluation", "commands"]
+LAZY = ["", "control", "hub", "evaluation", "commands"]
 MAX_LINES = 500
 
 

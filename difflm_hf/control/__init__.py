@@ -1,8 +1,13 @@
-"""Records that satisfy conditions."""
+"""Records that satisfy conditions, and latents that are steered."""
 
-from .allowed import AllowedIds, Condition
-from .predicates import Between, Not, StartsWith
-from .where import parse_where
+from ..lazy import lazy_names
 
 
-__all__ = ["AllowedIds", "Between", "Condition", "Not", "StartsWith", "parse_where"]
+_NAMES = {
+    "allowed": ["AllowedIds", "Condition"],
+    "guidance": ["Guidance", "Guide"],
+    "latent_classifier": ["LatentClassifier"],
+    "predicates": ["Between", "Not", "StartsWith"],
+    "where": ["parse_where"],
+}
+__all__, __getattr__, __dir__ = lazy_names(__name__, _NAMES)

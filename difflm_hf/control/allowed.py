@@ -125,6 +125,11 @@ class Condition:
         return condition
 
     @classmethod
+    def free(cls, codec: CompactCodec) -> Condition:
+        """The condition that all records satisfy."""
+        return cls._of_known(codec, pd.DataFrame(index=[0]), {name: np.zeros(1, bool) for name in codec.tokens})
+
+    @classmethod
     def known_row(cls, codec: CompactCodec, conditions: Mapping[str, Any]) -> pd.DataFrame:
         """A table of one row, of conditions that leave one value of each field. Any other is a `ValueError`."""
         condition = cls.of_fields(codec, conditions)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..latents import encode_latents, to_dataset
 from ..records import RecordSchema
 from .allowed import Condition
 from .balance import Shares, balanced_rows
+from .guidance import Guidance, Guide
 from .resampling import GROUP_SIZE, MAX_CANDIDATES, choose_candidates, resample
 
 
@@ -32,6 +34,7 @@ class ConditionalGenerationMixin:
         where: str | None = None,
         balance: Shares | None = None,
         guidance_scale: float = 1.0,
+        guides: Sequence[Guide] = (),
         **kwargs,
     ) -> Iterator[pa.RecordBatch]:
         """
@@ -39,11 +42,11 @@ class ConditionalGenerationMixin:
 
         Args:
             num_records, args, kwargs: As there.
-            conditions, where, balance, guidance_scale: As in the call.
+            conditions, where, balance, guidance_scale, guides: As in the call.
         """
-        condition = self.make_condition(conditions, where, balance, num_records)
+        condition = self.make_condition(conditions, where, balance, num_records, guides)
         if condition is not None:
-            kwargs |= {"condition": condition, "guidance_scale": guidance_scale}
+            kwargs |= {"condition": condition, "guidance_scale": guidance_scale, "guides": guides}
         return super().stream(self._num_records(num_records, condition), *args, **kwargs)
 
     def make_condition(
@@ -52,10 +55,11 @@ class ConditionalGenerationMixin:
         where: str | None = None,
         balance: Shares | None = None,
         num_records: int | None = None,
+        guides: Sequence[Guide] = (),
     ) -> Condition | None:
         """Conditions as the call takes them, for the codec; `None` for none. Raises what the call does."""
         if conditions is None and where is None and balance is None:
-            return None
+            return Condition.free(self._compact_codec()) if guides else None
         codec = self._compact_codec()
         if balance is not None:
             if where is not None:
@@ -88,6 +92,7 @@ class ConditionalGenerationMixin:
         *args,
         condition: Condition | None = None,
         guidance_scale: float = 1.0,
+        guides: Sequence[Guide] = (),
         num_records: int | None = None,
         **kwargs,
     ) -> pd.DataFrame:
@@ -97,27 +102,24 @@ class ConditionalGenerationMixin:
         Args:
             seed, block, args, num_records, kwargs: As there.
             condition ([`Condition`], *optional*): What the records satisfy.
-            guidance_scale (`float`, defaults to 1.0): As in the call.
+            guidance_scale, guides (*optional*): As in the call.
         """
         if condition is None:
             return super().generate_block(seed, block, *args, num_records=num_records, **kwargs)
         num_records = self.config.block_size if num_records is None else num_records
-        # A number and then the rest: groups are as the seed says, however many records of them are asked for.
-        groups = range(0, num_records, GROUP_SIZE)
-        tables = [
-            self._generate_group(
-                condition, mix(seed, block, start), block * self.config.block_size + start, guidance_scale, **kwargs
-            )
-            for start in groups
-        ]
+        guidance = Guidance(self.vae.decoder.condition(condition.allowed), guidance_scale, guides)
+        tables = []
+        for start in range(0, num_records, GROUP_SIZE):
+            first = block * self.config.block_size + start
+            tables.append(self._generate_group(condition, guidance, mix(seed, block, start), first, **kwargs))
         return pd.concat(tables, ignore_index=True).iloc[:num_records]
 
     def _generate_group(
         self,
         condition: Condition,
+        guidance: Guidance,
         seed: int,
         start: int,
-        guidance_scale: float = 1.0,
         num_inference_steps: int = 12,
         temperature: float = 1.0,
         top_p: float = 1.0,
@@ -128,15 +130,17 @@ class ConditionalGenerationMixin:
         is_for_all = condition.num_rows is None
         allowed = condition.allowed if is_for_all else condition.allowed.rows(start, GROUP_SIZE)
         size = GROUP_SIZE if is_for_all else len(allowed.ids)
-        known = self.vae.decoder.condition(allowed)
-        max_candidates = MAX_CANDIDATES if temperature == top_p == 1 else 1
+        if not is_for_all and guidance.condition is not None:
+            guidance = replace(guidance, condition=guidance.condition[start : start + GROUP_SIZE])
+        is_free = not (condition.allowed.is_known.any() or condition.allowed.log_shares)
+        max_candidates = MAX_CANDIDATES if temperature == top_p == 1 and not is_free else 1
         tables: list[pd.DataFrame] = []
 
         def draw(round_: int) -> np.ndarray:
             generator = torch.Generator().manual_seed(mix(seed, round_))
             with record_function("difflm::latents"):
                 latents = self.generate_latents(
-                    GROUP_SIZE, num_inference_steps, generator, callback_on_step_end, size, known, guidance_scale
+                    GROUP_SIZE, num_inference_steps, generator, callback_on_step_end, size, guidance
                 ).to(self.vae.decoder.device)
             offsets = torch.rand(GROUP_SIZE, self.processor.num_offsets, generator=generator, dtype=torch.float64)
 
@@ -334,7 +338,7 @@ class ConditionalGenerationMixin:
             size, known, total = len(allowed.ids), decoder.condition(allowed), 0.0
             for k in range(num_latents):
                 group = torch.Generator().manual_seed(mix(seed, start, k))
-                latents = self.generate_latents(GROUP_SIZE, num_inference_steps, group, None, size, known)
+                latents = self.generate_latents(GROUP_SIZE, num_inference_steps, group, None, size, Guidance(known))
                 uniforms = torch.rand(GROUP_SIZE, self.vae.config.max_record_length - 1, generator=group)[:size]
                 latents = latents.to(decoder.device)
                 ids, *_ = decoder.sample_allowed(latents, uniforms, allowed)

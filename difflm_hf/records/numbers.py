@@ -176,7 +176,9 @@ class QuantileBins:
         inside = sum((num.astype(np.float64) for _, num in self._clipped(np.arange(len(self.starts)), intervals)), 0.0)
         shares = np.zeros((self.num_bins, self.num_steps))
         bins = np.repeat(np.arange(self.num_bins), self._num_steps)
-        shares[bins, np.arange(len(self.starts)) - self._first_steps[bins]] = inside / (self._last + 1.0)
+        shares[bins, np.arange(len(self.starts)) - self._first_steps[bins]] = np.minimum(
+            inside / (self._last + 1.0), 1
+        )
         return shares
 
     def place(self, bins: np.ndarray, steps: np.ndarray, uniforms: np.ndarray, intervals: np.ndarray) -> np.ndarray:

@@ -1,0 +1,104 @@
+"""Latents that are steered: by what is known, and by gradients of scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import SchedulerMixin
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Guide:
+    """
+    A score that latents are steered by.
+
+    Args:
+        score (`Callable`):
+            Takes latents z of shape `(batch_size, latent_size)`, and returns the logarithm of how well each is, of
+            shape `(batch_size,)`: any function that can be differentiated, such as log p(c|z) of a classifier.
+        scale (`float`, defaults to 1.0): How much it counts; 1 is Bayes' rule.
+        name (`str`, defaults to `"guide"`): What errors call it.
+    """
+
+    score: Callable[[torch.Tensor], torch.Tensor]
+    scale: float = 1.0
+    name: str = "guide"
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """
+    What the denoiser is told, and what its predictions are moved by.
+
+    Args:
+        condition (`torch.Tensor` of shape `(batch_size, condition_size)` or `(1, condition_size)`, *optional*):
+            What is known of each latent's record, or of all, as [`KnownFields`] says it.
+        scale (`float`, defaults to 1.0):
+            Of classifier-free guidance (arXiv 2207.12598): 1 is the model's distribution.
+        guides (`Sequence[Guide]`, defaults to none): Scores, which add up.
+    """
+
+    condition: torch.Tensor | None = None
+    scale: float = 1.0
+    guides: Sequence[Guide] = ()
+
+    def first(self, num: int) -> Guidance:
+        """That of the first `num` latents; where there are fewer, the last one stands for the others."""
+        if self.condition is None or len(self.condition) == 1:
+            return self
+        rows = torch.arange(num).clamp(max=len(self.condition) - 1)
+        return Guidance(self.condition[rows], self.scale, self.guides)
+
+    def predict(
+        self, denoiser: nn.Module, scheduler: SchedulerMixin, latents: torch.Tensor, timestep: torch.Tensor, step: int
+    ) -> torch.Tensor:
+        """
+        The denoiser's output for noisy latents, for `scheduler.step`.
+
+        Guides move the prediction D of the clean latents to D + σ² ∇ Σ scale · score(D), in which the gradient is that
+        with respect to the noisy latents (arXiv 2105.05233, section 4, on EDM's D = x + σ² ∇ log p(x)).
+
+        Raises:
+            `ValueError`: for a score of another shape, and one whose gradient is not finite. The message names the
+                guide and the step.
+        """
+        condition = None if self.condition is None else self.condition.to(latents.device)
+
+        def predict(noisy: torch.Tensor) -> torch.Tensor:
+            scaled = scheduler.scale_model_input(noisy, timestep)
+            output = denoiser(scaled, timestep, condition)
+            if self.scale != 1 and condition is not None:
+                free = denoiser(scaled, timestep)
+                output = free + self.scale * (output - free)
+            return output
+
+        if not self.guides:
+            return predict(latents)
+        sigma = (4 * timestep.float()).exp()  # timesteps are c_noise = ln(σ) / 4
+        with torch.enable_grad():
+            noisy = latents.detach().requires_grad_()
+            output = predict(noisy)
+            clean = denoiser.denormalize_latents(scheduler.precondition_outputs(noisy, output.float(), sigma))
+            total = torch.zeros_like(latents)
+            for guide in self.guides:
+                total = total + guide.scale * self._gradient(guide, clean, noisy, step)
+        # D = c_skip x + c_out F: of x = 0 and F = 1 it is c_out.
+        c_out = scheduler.precondition_outputs(torch.zeros_like(latents), torch.ones_like(latents), sigma)
+        return output.detach() + (sigma**2 * total / c_out).to(output.dtype)
+
+    @staticmethod
+    def _gradient(guide: Guide, clean: torch.Tensor, noisy: torch.Tensor, step: int) -> torch.Tensor:
+        score: Any = guide.score(clean)
+        if not isinstance(score, torch.Tensor) or score.shape != clean.shape[:1]:
+            shape = tuple(score.shape) if isinstance(score, torch.Tensor) else type(score).__name__
+            raise ValueError(f"{guide.name}, step {step}: a score of shape ({len(clean)},) is needed, not {shape}")
+        if not score.requires_grad:
+            raise ValueError(f"{guide.name}, step {step}: torch does not see that its score depends on the latents")
+        [gradient] = torch.autograd.grad(score.sum(), noisy, retain_graph=True)
+        if not gradient.isfinite().all():
+            raise ValueError(f"{guide.name}, step {step}: the gradient of its score is not finite; lower its scale")
+        return gradient
