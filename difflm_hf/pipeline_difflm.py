@@ -282,6 +282,7 @@ class DiffLMPipeline(ConditionalGenerationMixin, BlockwisePipeline):
         >>> table = pipe(1000, generator=torch.Generator().manual_seed(0), output_type="pandas").records
         ```
         """
+        Guidance(scale=guidance_scale, guides=guides)  # which says what is wrong with them
         condition = self.make_condition(conditions, where, balance, num_records, guides)
         num_records = self._num_records(num_records, condition)
         self.check_inputs(num_records, num_inference_steps, temperature, top_p, batch_size, output_type)

@@ -8,7 +8,7 @@ from conftest import call
 from diffusers import EDMEulerScheduler
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny import make_table, seeded
+from tiny import make_table, seeded, train
 
 from difflm_hf import DiffLMPipeline, LatentEDMScheduler
 from difflm_hf.blocks import write_shards
@@ -117,6 +117,9 @@ def test_every_record_satisfies_its_conditions(pipe, conditions):
         ("joined >= '2021-01-01'", lambda t: t.joined >= "2021-01-01"),
         ("member", lambda t: t.member),
         ("code not in [0, 1]", lambda t: ~t.code.isin([0, 1])),
+        ("code * 100 + code > 250", lambda t: t.code.astype(int) * 101 > 250),  # more than an int8 holds
+        ("age > 20 + 2 * 10 and -age < -30", lambda t: t.age > 40),
+        ("birthday > '2001-04-01' or age > 80", lambda t: (t.birthday > "2001-04-01") | (t.age > 80)),
     ],
 )
 def test_where(pipe, where, holds):
@@ -142,6 +145,13 @@ def test_where(pipe, where, holds):
         ("[x for x in age]", "may not stand there"),
         ("", "is no expression"),
         ("age > 20 and age < 20", "age.*widen"),
+        ("age > None", "has no order"),
+        ("color == 'rod' or age > 30", "column 'color'.*did you mean 'red'"),
+        ("note == 'x' or age > 30", "column 'note' is of type text"),
+        ("age == 1000 or age > 30 or color == 'red'", "column 'age'.*1000"),
+        ("joined > color", "relates what cannot be compared"),
+        ("age + None > 3", "may not stand there"),
+        ("not " * 3000 + "member", "cannot be read|nested too deeply"),
     ],
 )
 def test_where_refuses(pipe, where, message):
@@ -165,6 +175,9 @@ def test_where_refuses(pipe, where, message):
         ({"color": StartsWith("x")}, "column 'color'.*no category starts with 'x'"),
         ({"note": "hello"}, "column 'note' is of type text"),
         ({"joined": "someday"}, "column 'joined'.*'someday'"),
+        ({"joined": Between("2020", pd.NaT)}, "column 'joined'.*NaT"),
+        ({"joined": 20200101}, "column 'joined'.*20200101"),
+        ({"age": 1j}, "column 'age'.*1j"),
         ({}, "no conditions"),
         (["red"], "a dict or a DataFrame"),
     ],
@@ -247,6 +260,45 @@ def test_impute_fills_gaps_and_nothing_else(pipe):
 def test_impute_refuses(pipe, change, message):
     with pytest.raises(ValueError, match=message):
         pipe.impute(change(TABLE))
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf"), "2", None, True])
+def test_guidance_scale_is_a_number(pipe, scale):
+    with pytest.raises(ValueError, match="guidance_scale="):
+        table_of(pipe, 2, guidance_scale=scale)
+
+
+def test_odd_dtypes(tmp_path):
+    """What float32, small integers and categories without some values break elsewhere."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "f32": rng.normal(size=200).astype("float32"),
+            "i8": rng.integers(-100, 100, 200).astype("int8"),
+            "big": 2**62 + rng.integers(0, 1000, 200),
+            "kind": pd.Categorical(rng.choice(["x", "y"], 200)),
+        }
+    )
+    pipe = train(table, tmp_path / "model", recipe="tiny")
+    pipe.set_progress_bar_config(disable=True)
+    assert (table_of(pipe, 20, where="kind == 'x'")["kind"] == "x").all()
+    assert (table_of(pipe, 5, conditions={"f32": table["f32"][3]})["f32"] == table["f32"][3]).all()
+    assert (table_of(pipe, conditions=table[["f32"]].head(9))["f32"] == table["f32"].head(9)).all()
+    doubled = table_of(pipe, 40, where="i8 + i8 < -100")["i8"].astype(int)
+    assert (doubled * 2 < -100).all()
+    gaps = table.assign(kind=pd.Categorical(["x" if k % 2 else None for k in range(200)]))
+    gaps["f32"] = gaps["f32"].where(gaps.index % 3 > 0)
+    filled = pipe.impute(gaps, generator=seeded(0))
+    assert filled.notna().all().all() and filled["f32"].dtype == "float32"
+    nothing = pd.DataFrame({name: table[name].astype(object).where(table.index > 10) for name in table})
+    means = pipe.impute(nothing, 3, aggregate="mean", generator=seeded(0))["big"]
+    assert (means >= 2**62).all() and (means < 2**62 + 1000).all()
+    with pytest.raises(ValueError, match="column 'f32'.*dtype Int64"):
+        pipe.impute(nothing.assign(f32=pd.array([1, None] * 100, dtype="Int64")))
+    with pytest.raises(ValueError, match="'i8' is there twice"):
+        pipe.impute(pd.concat([table, table[["i8"]]], axis=1))
+    with pytest.raises(ValueError, match="num_latents=0"):
+        pipe.predict(table, "kind", num_latents=0)
 
 
 def test_predict(pipe):
@@ -461,7 +513,7 @@ def test_systematic_resampling_follows_the_weights():
     assert len(np.unique(chosen)) > 0.95 * 2000
     assert effective == pytest.approx(np.exp(-1), abs=0.1)  # E[w]² / E[w²]
     same, _ = resample(lambda k: np.zeros(100), 100, 0.5)
-    assert same.tolist() == list(range(100))
+    assert sorted(same) == list(range(100)) and same.tolist() != list(range(100))
     with pytest.raises(RuntimeError, match="too rare"):
         resample(lambda k: np.full(100, -np.inf), 100, 0.5)
     assert effective_sample_size(np.log([1.0, 1.0, 2.0])) == pytest.approx(16 / 6)
@@ -498,7 +550,9 @@ def test_conditions_on_numbers_without_rounding():
 
 
 def test_parse_where_splits_what_is_about_one_field():
-    conditions, predicates = parse_where("a > 1 and b == 'x' and a < c and (a < 5 or a > 9)", ["a", "b", "c"])
+    functions = lambda name, condition: None, lambda name, table: table[name]  # noqa: E731
+    text = "a > 1 and b == 'x' and a < c and (a < 5 or a > 9)"
+    conditions, predicates = parse_where(text, ["a", "b", "c"], *functions)
     assert set(conditions) == {"a", "b"} and len(predicates) == 1
     table = pd.DataFrame({"a": [1, 2], "b": ["x", "y"], "c": [2, 1]})
     assert predicates[0](table).tolist() == [True, False]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import pandas as pd
 import torch
 
 from ..records import CompactCodec
-from ..records.field import naming_column
+from ..records.field import Field, naming_column, shortest_digits
+from ..records.field_tokens import FieldTokens
 from .predicates import AllOf, Domain, domain_of
 from .where import RowPredicate, parse_where
 
@@ -102,7 +104,12 @@ class Condition:
         if conditions is not None and not isinstance(conditions, Mapping):
             raise ValueError(f"conditions are a dict or a DataFrame, not {type(conditions).__name__}")
         given = {name: [condition] for name, condition in (conditions or {}).items()}
-        read, predicates = ({}, []) if where is None else parse_where(where, codec.schema.names)
+        read, predicates = {}, []
+        if where is not None:
+            functions = partial(_leaf, codec), partial(_comparable, codec)
+            read, predicates = parse_where(where, codec.schema.names, *functions)
+        if predicates:
+            _dry_run(codec, predicates, where)
         for name, condition in read.items():
             given.setdefault(name, []).append(condition)
         if not given and not predicates:
@@ -152,6 +159,10 @@ class Condition:
         """
         if len(table) == 0:
             raise ValueError("the table of conditions has no rows")
+        if not table.columns.is_unique:
+            raise ValueError(
+                f"column {table.columns[table.columns.duplicated()][0]!r} is there twice; drop one of them"
+            )
         for name in table.columns:
             check_name(codec, name)
         nowhere = np.zeros(len(table), bool)
@@ -183,7 +194,7 @@ class Condition:
         for f in codec.schema:
             column = pd.Series([_filler(codec, f.name)] * len(table), dtype=object)
             if f.name in known and f.name in table:
-                given = table[f.name].reset_index(drop=True).astype(object)
+                given = shortest_digits(table[f.name]).reset_index(drop=True).astype(object)
                 column = column.where(~known[f.name], given)
             columns[f.name] = column
         ids, offsets = codec.encode_fields(codec.schema.conform(pd.DataFrame(columns)), known)
@@ -252,6 +263,43 @@ class Condition:
         return placed
 
 
+def _leaf(codec: CompactCodec, name: str, condition: Any) -> RowPredicate:
+    """A condition on one field as a function of a table, by the same values that masks allow."""
+    check_name(codec, name)
+    f, grid = codec.schema[name], codec.tokens[name].grid
+    with naming_column(name):
+        domain = domain_of(condition, f, grid)
+
+    def holds(table: pd.DataFrame) -> np.ndarray:
+        given = table[name].notna().to_numpy()
+        satisfied = np.full(len(table), domain.null)
+        values = table[name][given]
+        if domain.choices is not None:
+            satisfied[given] = domain.choices[f.index(values)]
+        elif len(values):
+            points, intervals = grid.encode(f, values)[:, None], _to_array(domain.intervals)
+            satisfied[given] = ((intervals[:, 0] <= points) & (points <= intervals[:, 1])).any(1)
+        return satisfied
+
+    return holds
+
+
+def _comparable(codec: CompactCodec, name: str, table: pd.DataFrame) -> pd.Series:
+    """A column as others relate to it: moments that came as strings are moments."""
+    written = codec.schema[name].format
+    return table[name] if written is None else pd.to_datetime(table[name], format=written)
+
+
+def _dry_run(codec: CompactCodec, predicates: list[RowPredicate], where: str) -> None:
+    row = pd.DataFrame({f.name: pd.Series([_filler(codec, f.name)], dtype=object) for f in codec.schema})
+    table = codec.schema.conform(row)
+    for holds in predicates:
+        try:
+            holds(table)
+        except Exception as error:
+            raise ValueError(f"where={where!r} relates what cannot be compared: {error}") from error
+
+
 def check_name(codec: CompactCodec, name: str) -> None:
     if name not in codec.schema.names:
         raise ValueError(f"no field {name!r} to put a condition on; the fields are {codec.schema.names}")
@@ -269,7 +317,7 @@ def _filler(codec: CompactCodec, name: str) -> Any:
     if t.grid is None:
         return t.values[0]
     point = t.values[:1] or t.bins.starts[:1]
-    return f.to_series(t.grid.decode(f, np.array(point, np.uint64)), np.zeros(1, bool)).tolist()[0]
+    return _values_at(f, t, point)[0]
 
 
 def _only_value(codec: CompactCodec, name: str, domain: Domain) -> dict[str, Any]:
@@ -279,9 +327,15 @@ def _only_value(codec: CompactCodec, name: str, domain: Domain) -> dict[str, Any
         values += [t.values[k] for k in domain.choices.nonzero()[0]]
     else:
         for start, end in domain.intervals[:2]:
-            values += f.to_series(t.grid.decode(f, np.array([start, end], np.uint64)), np.zeros(2, bool)).tolist()
+            values += _values_at(f, t, [start, end])
         values = values[: len(values) - (len(domain.intervals) == 1 and start == end)]
     return {name: values[0]} if len(values) == 1 else {}
+
+
+def _values_at(f: Field, t: FieldTokens, points: list[int]) -> list[Any]:
+    """The values at grid points, as they may stand in a table."""
+    series = f.to_series(t.grid.decode(f, np.array(points, np.uint64)), np.zeros(len(points), bool))
+    return shortest_digits(series).tolist()
 
 
 def _to_array(intervals: list[tuple[int, int]]) -> np.ndarray:

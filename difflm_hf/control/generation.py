@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,9 @@ from torch.profiler import record_function
 
 from ..blocks import mix
 from ..latents import encode_latents, to_dataset
-from ..records import RecordSchema
+from ..records import Field, RecordSchema
+from ..records.field import naming_column
+from ..records.field_tokens import FieldTokens
 from .allowed import Condition
 from .balance import Shares, balanced_rows
 from .guidance import Guidance, Guide
@@ -44,6 +47,7 @@ class ConditionalGenerationMixin:
             num_records, args, kwargs: As there.
             conditions, where, balance, guidance_scale, guides: As in the call.
         """
+        Guidance(scale=guidance_scale, guides=guides)  # which says what is wrong with them
         condition = self.make_condition(conditions, where, balance, num_records, guides)
         if condition is not None:
             kwargs |= {"condition": condition, "guidance_scale": guidance_scale, "guides": guides}
@@ -80,6 +84,8 @@ class ConditionalGenerationMixin:
         return Condition.of_table(codec, conditions)
 
     def _num_records(self, num_records: int | None, condition: Condition | None) -> int:
+        if num_records is not None and (isinstance(num_records, bool) or not isinstance(num_records, Integral)):
+            raise ValueError(f"num_records={num_records!r} is not a positive integer")
         num_rows = None if condition is None else condition.num_rows
         if num_rows is not None and num_records not in (None, num_rows):
             raise ValueError(f"num_records={num_records}, and there are conditions for {num_rows}; leave it out")
@@ -325,7 +331,12 @@ class ConditionalGenerationMixin:
             `ValueError`: for a target that is no category, and as of [`~ConditionalGenerationMixin.impute`].
         """
         codec, decoder = self._compact_codec(), self.vae.decoder
-        if target not in codec.tokens or codec.tokens[target].grid is not None:
+        self.check_inputs(1, num_inference_steps, 1.0, 1.0, None, "pandas")
+        if isinstance(num_latents, bool) or not isinstance(num_latents, Integral) or num_latents < 1:
+            raise ValueError(f"num_latents={num_latents!r} is not a positive integer")
+        if not isinstance(table, pd.DataFrame):
+            raise ValueError(f"a pandas.DataFrame is to be predicted from, not {type(table).__name__}")
+        if not isinstance(target, str) or target not in codec.tokens or codec.tokens[target].grid is not None:
             raise ValueError(
                 f"target={target!r} is no category or boolean of the records, which have {codec.schema.names}"
             )
@@ -364,7 +375,40 @@ class ConditionalGenerationMixin:
             raise ValueError(f"no field {unknown[0]!r}, which the model would know; drop the column. It knows {names}")
         if missing := [name for name in names if name not in table.columns]:
             raise ValueError(f"column {missing[0]!r} is missing; add it, with None where nothing is known")
+        if not table.columns.is_unique:
+            raise ValueError(
+                f"column {table.columns[table.columns.duplicated()][0]!r} is there twice; drop one of them"
+            )
+        for name, t in codec.tokens.items():
+            if table[name].isna().any():
+                with naming_column(name):
+                    _fits(table[name], codec.schema[name], t)
         return Condition.of_gaps(codec, table)
+
+
+def _fits(column: pd.Series, f: Field, t: FieldTokens) -> None:
+    """Raises an error where values of a field cannot stand in a column."""
+    if column.isna().all():
+        return
+    if t.grid is None:
+        values = pd.Series(t.values, dtype=object)
+    else:
+        ends = t.grid.decode(f, np.array([0, t.grid.size // 2, t.grid.size - 1], np.uint64))
+        values = f.to_series(ends, np.zeros(3, bool)).astype(object)
+    try:
+        _to_dtype(values, column.dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"dtype {column.dtype} does not hold {f.description} ({error}); convert the column"
+        ) from error
+
+
+def _to_dtype(values: pd.Series, dtype: Any) -> pd.Series:
+    """Values in a dtype, which gets the categories that it lacks."""
+    if isinstance(dtype, pd.CategoricalDtype):
+        lacking = [value for value in pd.unique(values.dropna()) if value not in dtype.categories]
+        dtype = pd.CategoricalDtype([*dtype.categories, *lacking], dtype.ordered)
+    return values.astype(dtype)
 
 
 def _fill(table: pd.DataFrame, draw: pd.DataFrame) -> pd.DataFrame:
@@ -375,8 +419,7 @@ def _fill(table: pd.DataFrame, draw: pd.DataFrame) -> pd.DataFrame:
             values = table[name].astype(object).to_numpy(copy=True)
             values[gaps] = draw[name].astype(object).to_numpy()[gaps]
             column = pd.Series(values, index=table.index, dtype=object)
-            dtype = draw[name].dtype if gaps.all() else table[name].dtype
-            filled[name] = column.astype(dtype)
+            filled[name] = _to_dtype(column, draw[name].dtype if gaps.all() else table[name].dtype)
     return filled
 
 
@@ -385,13 +428,13 @@ def _aggregate(draws: list[pd.DataFrame], schema: RecordSchema) -> pd.DataFrame:
     for f in schema:
         columns = pd.concat([draw[f.name].reset_index(drop=True) for draw in draws], axis=1)
         if f.is_numeric:
-            numbers = np.stack([f.to_numpy(columns.iloc[:, k]).astype(np.float64) for k in range(len(draws))])
-            means = numbers.mean(0)
-            if f.type == "number" and f.decimals is not None:
-                means = means.round(f.decimals)
-            if f.type != "number":
-                means = np.rint(means).astype(np.int64)
-            values = means.view("datetime64[ns]") if f.type == "datetime" else means
+            numbers = np.stack([f.to_numpy(columns.iloc[:, k]) for k in range(len(draws))])
+            if f.type == "number":
+                values = numbers.mean(0) if f.decimals is None else numbers.mean(0).round(f.decimals)
+            else:  # as distances, which floats hold, from one of them
+                whole = numbers.view(np.int64)
+                means = whole[0] + np.rint((whole - whole[0]).mean(0)).astype(np.int64)
+                values = means.view(numbers.dtype)
             table[f.name] = f.to_series(values, np.zeros(len(table), bool))
         elif f.type in ("category", "boolean"):
             table[f.name] = columns.astype(object).mode(axis=1)[0].astype(draws[0][f.name].dtype)

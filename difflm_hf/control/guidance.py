@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
 from diffusers import SchedulerMixin
 from torch import nn
+
+
+LARGEST = 1000.0  # scale, beyond which latents leave all numbers
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,13 @@ class Guidance:
     condition: torch.Tensor | None = None
     scale: float = 1.0
     guides: Sequence[Guide] = ()
+
+    def __post_init__(self):
+        if isinstance(self.scale, bool) or not isinstance(self.scale, Real) or not -LARGEST <= self.scale <= LARGEST:
+            raise ValueError(f"guidance_scale={self.scale!r} is not a number; 1 is the model's distribution")
+        for guide in self.guides:
+            if not isinstance(guide, Guide):
+                raise ValueError(f"guides={self.guides!r} holds {guide!r}, which is no Guide; write Guide(score)")
 
     def first(self, num: int) -> Guidance:
         """That of the first `num` latents; where there are fewer, the last one stands for the others."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import difflib
 import functools
+import math
 import operator
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -172,7 +175,7 @@ def domain_of(condition: Any, field: Field, grid: Grid | None) -> Domain:
 
 def is_null(value: Any) -> bool:
     """Whether a condition is that for nulls."""
-    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and np.isnan(value))
+    return value is None or (pd_types.is_scalar(value) and bool(pd.isna(value)))
 
 
 def _num_choices(field: Field) -> int:
@@ -212,15 +215,22 @@ def _to_bound(value: Any, field: Field) -> Any:
     """A bound that values of the field compare with."""
     if field.type == "datetime":
         try:
+            if pd_types.is_number(value):  # which pandas takes for nanoseconds
+                raise ValueError
             moment = pd.Timestamp(pd.to_datetime(value, format=field.format if isinstance(value, str) else None))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{value!r} is not {field.description}") from error
+        if moment is pd.NaT:
+            raise ValueError(f"{value!r} is not {field.description}")
         if moment.tz is not None:
             moment = moment.tz_convert("UTC").tz_localize(None)
         return moment.to_datetime64()
-    if isinstance(value, (bool, np.bool_)) or not pd_types.is_number(value) or value != value:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, np.number)) or value != value:
         raise ValueError(f"{value!r} is not {field.description}")
-    return value
+    if isinstance(value, (np.float16, np.float32)):
+        return float(str(value))  # the digits of the data
+    # What no float holds is beyond all of them.
+    return value if abs(value) <= sys.float_info.max else math.copysign(math.inf, value)
 
 
 def _merge(intervals: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

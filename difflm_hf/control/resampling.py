@@ -14,7 +14,7 @@ from ..records.bpe import PAD_ID
 GROUP_SIZE = 1024  # records that are drawn again together
 MAX_ROUNDS = 64  # of candidates, a group of them each
 MAX_REPEATED = 0.02  # share of the records that are there more than once, above which more candidates are drawn
-MIN_EFFECTIVE = 0.25  # effective sample size, as a share of the group, below which there is an error
+MIN_EFFECTIVE = 0.5  # effective sample size, as a share of the group, below which there is an error
 MAX_CANDIDATES = 16  # records of one latent, of which one is chosen
 GOOD = 0.8  # effective sample size of these, as a share of them, from which on there need not be more
 
@@ -42,8 +42,8 @@ def resample(
         max_rounds (`int`, defaults to 64): Rounds, at most.
 
     Returns:
-        The chosen candidates, counted over all rounds, of shape `(num_records,)`, ascending, and the effective sample
-        size as a share of the candidates.
+        The chosen candidates, counted over all rounds, of shape `(num_records,)`, in an order that is random, and the
+        effective sample size as a share of the candidates.
 
     Raises:
         `RuntimeError`: when so many rounds are not enough. The message says how rare the condition was found to be.
@@ -68,7 +68,9 @@ def resample(
         )
     edges = copies.cumsum()
     chosen = np.searchsorted(edges, np.arange(num_records) + offset, side="right")
-    return np.minimum(chosen, len(edges) - 1), effective / len(log_weights)
+    # Copies of a candidate are not to stand side by side.
+    order = np.random.default_rng(int(offset * 2**53)).permutation(num_records)
+    return np.minimum(chosen, len(edges) - 1)[order], effective / len(log_weights)
 
 
 def choose_candidates(

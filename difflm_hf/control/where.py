@@ -28,11 +28,17 @@ COMPARISONS = {
 }
 MIRRORED = {ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE}
 ARITHMETIC = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
-QUOTED = re.compile(r"`([^`]+)`")
+# Strings, in which backticks mean nothing, and names in backticks
+QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|`([^`]+)`""")
 ALLOWED = "comparisons, in, not in, and, or, not, +, -, *, /, columns, numbers, strings, lists, True, False and None"
 
 
-def parse_where(where: str, names: list[str]) -> tuple[dict[str, Any], list[RowPredicate]]:
+def parse_where(
+    where: str,
+    names: list[str],
+    leaf: Callable[[str, Any], RowPredicate],
+    column: Callable[[str, pd.DataFrame], pd.Series],
+) -> tuple[dict[str, Any], list[RowPredicate]]:
     """
     Reads an expression such as `"income == '>50K' and 30 <= age <= 40"`.
 
@@ -43,6 +49,8 @@ def parse_where(where: str, names: list[str]) -> tuple[dict[str, Any], list[RowP
     Args:
         where (`str`): The expression.
         names (`list[str]`): The columns.
+        leaf (`Callable`): Checks a condition on a field, and makes it a function of a table.
+        column (`Callable`): Takes a name and a table, and gives the column as others relate to it.
 
     Returns:
         A condition for each field that there is one on alone, and what relates several fields, as functions of a table
@@ -51,7 +59,7 @@ def parse_where(where: str, names: list[str]) -> tuple[dict[str, Any], list[RowP
     Raises:
         `ValueError`: for anything else, such as a function call or an attribute, and for unknown columns.
     """
-    clause = _Reader(where, names).read()
+    clause = _Reader(where, names, leaf, column).read()
     conditions: dict[str, list[Any]] = {}
     predicates = []
     for part in clause.parts or [clause]:
@@ -82,15 +90,20 @@ class _Clause:
 
 
 class _Reader:
-    def __init__(self, where: str, names: list[str]):
+    def __init__(self, where: str, names: list[str], leaf: Callable, column: Callable):
         if not isinstance(where, str) or not where.strip():
             raise ValueError(f"where={where!r} is no expression, such as \"income == '>50K' and age >= 30\"")
-        self.where, self.names = where, names
+        self.where, self.names, self.leaf, self.column = where, names, leaf, column
         self.aliases: dict[str, str] = {}
+        self.prefix = "_column"
+        while self.prefix in where:
+            self.prefix += "_"
 
     def read(self) -> _Clause:
         def alias(match: re.Match) -> str:
-            name = f"_column_{len(self.aliases)}_"
+            if match[1] is None:
+                return match[0]  # a string
+            name = f"{self.prefix}{len(self.aliases)}"
             self.aliases[name] = match[1]
             return name
 
@@ -98,7 +111,10 @@ class _Reader:
             tree = ast.parse(QUOTED.sub(alias, self.where).strip(), mode="eval")
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise ValueError(f"where={self.where!r} cannot be read: {error}") from error
-        return self._clause(tree.body)
+        try:
+            return self._clause(tree.body)
+        except RecursionError as error:
+            raise ValueError(f"where={self.where[:80]!r}… is nested too deeply") from error
 
     def _refuse(self, node: ast.AST, reason: str = "") -> ValueError:
         written = ast.unparse(node)
@@ -121,8 +137,7 @@ class _Reader:
             parts = [self._comparison(*c) for c in zip(operands, node.ops, operands[1:])]
             return self._joined(True, parts) if len(parts) > 1 else parts[0]
         if isinstance(node, ast.Name):  # a column of booleans
-            name = self._column(node)
-            return _Clause(frozenset([name]), lambda table: (table[name] == True).to_numpy(bool), True)  # noqa: E712
+            return self._simple(self._column(node), True)
         raise self._refuse(node)
 
     def _joined(self, is_and: bool, parts: list[_Clause]) -> _Clause:
@@ -144,10 +159,7 @@ class _Reader:
             if not isinstance(values, list):
                 raise self._refuse(right, "is no list of values")
 
-            def is_in(table: pd.DataFrame) -> np.ndarray:
-                return table[name].isin(values).to_numpy() == isinstance(op, ast.In)
-
-            return _Clause(frozenset([name]), is_in, values if isinstance(op, ast.In) else Not(values))
+            return self._simple(name, values if isinstance(op, ast.In) else Not(values))
         if type(op) not in COMPARISONS:
             raise self._refuse(ast.Compare(left, [op], [right]))
         if self._is_literal(left) and not self._is_literal(right):
@@ -156,21 +168,24 @@ class _Reader:
         compare, names = COMPARISONS[type(op)], self._columns(left) | self._columns(right)
         if not names:
             raise self._refuse(ast.Compare(left, [op], [right]), "names no column")
+        if isinstance(left, ast.Name) and self._is_literal(right):
+            return self._simple(self._column(left), self._condition(op, self._literal(right), right))
         values = self._value(left), self._value(right)
 
         def holds(table: pd.DataFrame) -> np.ndarray:
             first, second = (value(table) for value in values)
-            if is_null(second):
-                return first.isna().to_numpy() == isinstance(op, ast.Eq)
             return np.asarray(compare(first, second).fillna(False), bool)
 
-        if isinstance(left, ast.Name) and self._is_literal(right):
-            return _Clause(frozenset(names), holds, self._condition(op, self._literal(right), right))
         return _Clause(frozenset(names), holds)
+
+    def _simple(self, name: str, condition: Any) -> _Clause:
+        return _Clause(frozenset([name]), self.leaf(name, condition), condition)
 
     def _condition(self, op: ast.AST, value: Any, node: ast.AST) -> Any:
         if isinstance(value, list):
             raise self._refuse(node, "is a list; write `in` before it")
+        if is_null(value) and not isinstance(op, (ast.Eq, ast.NotEq)):
+            raise self._refuse(node, "has no order; compare it by == or !=")
         if isinstance(op, ast.Eq):
             return value
         if isinstance(op, ast.NotEq):
@@ -194,6 +209,8 @@ class _Reader:
         return not any(isinstance(part, ast.Name) for part in ast.walk(node))
 
     def _literal(self, node: ast.AST) -> Any:
+        if isinstance(node, ast.BinOp):
+            return self._value(node)(None)
         try:
             value = ast.literal_eval(node)
         except (ValueError, TypeError, RecursionError) as error:
@@ -204,11 +221,22 @@ class _Reader:
         """A side of a comparison, as a function of a table."""
         if isinstance(node, ast.Name):
             name = self._column(node)
-            return lambda table: table[name]
-        if self._is_literal(node) and not isinstance(node, ast.BinOp):
-            value = self._literal(node)
-            return lambda table: value
+            return lambda table: self.column(name, table)
         if isinstance(node, ast.BinOp) and type(node.op) in ARITHMETIC:
             sides, apply = (self._value(node.left), self._value(node.right)), ARITHMETIC[type(node.op)]
-            return lambda table: apply(*(side(table) for side in sides))
+            return lambda table: apply(*(_wide(side(table)) for side in sides))
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            operand = self._value(node.operand)
+            return lambda table: -_wide(operand(table))
+        if self._is_literal(node):
+            value = self._literal(node)
+            if is_null(value) or isinstance(value, list):
+                raise self._refuse(node)
+            return lambda table: value
         raise self._refuse(node)
+
+
+def _wide(value: Any) -> Any:
+    """Numbers that sums of do not overflow."""
+    is_small = isinstance(value, pd.Series) and pd.api.types.is_numeric_dtype(value.dtype)
+    return value.astype("float64") if is_small else value

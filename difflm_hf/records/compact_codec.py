@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .bpe import BOS, BOS_ID, EOS, EOS_ID, NULL, NULL_ID, PAD, PAD_ID, to_tokenizer, train_bpe
 from .codec import RecordCodec
-from .field import naming_column
+from .field import naming_column, shortest_digits
 from .field_tokens import FieldTokens, find_copies, own_tokens
 from .grammar import JSONGrammar
 from .json_codec import JSONCodec
@@ -313,7 +313,7 @@ class CompactCodec(RecordCodec):
                     own = np.array(t.values, np.uint64)
                     points = own[np.maximum(np.searchsorted(own, points, side="right") - 1, 0)]
                 numbers = f.to_series(t.grid.decode(f, points), np.zeros(len(points), bool))
-                values[given] = np.array(numbers.tolist(), dtype=object)
+                values[given] = np.array(shortest_digits(numbers).tolist(), dtype=object)
         return pd.Series(values, index=column.index, dtype=object)
 
     def decode(

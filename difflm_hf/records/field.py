@@ -228,9 +228,8 @@ class Field:
             return self._read_moments(values)
         if not pd_types.is_numeric_dtype(values.dtype):
             values = values.astype(object).where(np.array([isinstance(v, Real) for v in values], bool), np.nan)
-        elif pd_types.is_float_dtype(values.dtype) and values.dtype.itemsize < 8:
-            # The digits of the data: a float32 0.1 is 0.1, and not 0.10000000149011612.
-            values = pd.Series(values.to_numpy(f"f{values.dtype.itemsize}").astype(str).astype(np.float64))
+        else:
+            values = shortest_digits(values)
         exact = values.between(*WIDEST[self.type]).to_numpy(bool)
         inside = values.where(exact, 0)
         numbers = inside.to_numpy(np.int64 if self.type == "integer" else np.float64)
@@ -278,6 +277,16 @@ class Field:
         else:
             arrow_type = ARROW_TYPES[self.type]
         return pa.field(self.name, arrow_type)
+
+
+def shortest_digits(values: pd.Series) -> pd.Series:
+    """Floats of fewer than 64 bits by their digits: a float32 0.1 is 0.1, and not 0.10000000149011612."""
+    if isinstance(values.dtype, pd.SparseDtype):
+        values = values.sparse.to_dense()
+    if not pd_types.is_float_dtype(values.dtype) or values.dtype.itemsize >= 8:
+        return values
+    digits = values.to_numpy(f"f{values.dtype.itemsize}", na_value=np.nan).astype(str)
+    return pd.Series(digits.astype(np.float64), index=values.index)
 
 
 def isoformat(moment: pd.Timestamp) -> str:
