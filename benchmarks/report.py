@@ -190,8 +190,7 @@ moves by 0.01: information in the latents is not paid for in fidelity, as long a
 GENERATION = """{records:,.0f} records a second of {num_records:,}, in {dtype} ({shares}). {versus} A record takes
 {mflop:.1f} million floating-point operations in matrix products and attention, and large matrix products run at
 {gflops:,.0f} billion a second here: if nothing else took time, there would be {limit:,.0f} records a second, of which
-{share:.0%} are reached. The rest goes into memory, into operations on single elements, and into what Python does around
-each of them.
+{share:.0%} are reached. The rest goes into memory, into operations on single elements, and into Python around them.
 
 {solvers}
 
