@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from difflm_hf.evaluation import to_markdown
 
 from .commits import commits_section
-from .control import control_section
 from .markdown import to_table
 from .protocol import protocol_section
 from .report_documents import documents_section, pretrained_section
@@ -84,13 +83,6 @@ times: the best time counts. Models of this package are loaded by `from_pretrain
 it. Its commits are those of the tables above.
 
 {speed}
-
-## Control
-
-`python -m benchmarks.control` asks models of the newer commit, trained with three seeds, for records of adult that
-satisfy a [condition](control.md), to fill gaps and to predict. Means of the seeds, with half of their 95 % interval.
-
-{control}
 
 ## Privacy, validity, diversity
 
@@ -590,7 +582,6 @@ def main() -> None:
         protocol=protocol_section(),
         num_rows=NUM_ROWS,
         speed=speed_section(),
-        control=control_section(),
         log_target=" and ".join(LOG_TARGET),
         privacy=privacy_table(tables),
         alarms=alarms_list(tables),
