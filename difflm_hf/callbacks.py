@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 from transformers import ProgressCallback, TrainerCallback
@@ -43,11 +44,14 @@ class TensorBoardLog(TrainerCallback):
     """
 
     def __init__(self, folder: str | os.PathLike):
-        self.folder = folder
+        self.folder = Path(folder)
         self.writer = None
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
+            # TensorBoard reads files in the order of their names, which start with the second that they are made in.
+            while any(self.folder.glob(f"events.out.tfevents.{int(time.time()):010}.*")):
+                time.sleep(0.05)
             # What a killed run logged after its last checkpoint comes once more.
             self.writer = SummaryWriter(self.folder, purge_step=state.global_step + 1)
 

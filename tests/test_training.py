@@ -42,7 +42,7 @@ from difflm_hf import (
     LatentEDMScheduler,
 )
 from difflm_hf.batches import collate_records, record_lengths
-from difflm_hf.callbacks import LossProgressCallback
+from difflm_hf.callbacks import LossProgressCallback, TensorBoardLog
 from difflm_hf.latents import encode_latents, to_dataset
 from difflm_hf.records import write_table
 from difflm_hf.training import DOCUMENT_RECIPES, RECIPES, Recipe, TensorDataset
@@ -442,6 +442,18 @@ train(make_table(), {str(folder)!r}, recipe="tiny")
     assert killed.returncode == -signal.SIGKILL
     train(make_table(), folder, recipe="tiny", resume=True)
     assert_same_run(run, folder)
+
+
+def test_logs_of_one_second(tmp_path, monkeypatch):
+    """A run that goes on at once, in a process with a smaller number."""
+    for process, steps in ((900, range(1, 6)), (100, range(5, 8))):
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        log, state = TensorBoardLog(tmp_path), TrainerState(global_step=steps[0] - 1)
+        log.on_train_begin(None, state, None)
+        for state.global_step in steps:
+            log.on_log(None, state, None, {"loss": float(process)})
+        log.on_train_end(None, state, None)
+    assert scalars(tmp_path)["loss"] == [(step, 900) for step in range(1, 5)] + [(step, 100) for step in range(5, 8)]
 
 
 def test_resume_after_the_last_step(run, tmp_path, monkeypatch):
