@@ -30,33 +30,36 @@ class KnownFields(nn.Module):
         """
         Args:
             ids (`torch.LongTensor` of shape `(batch_size, num_positions)`): Ids after BOS; any where not known.
-            is_known (`torch.BoolTensor` of the same shape): Which of them are known.
+            is_known (`torch.BoolTensor` of shape `(num_told, num_positions)`):
+                Which ids of the first records are known. Of the others, if there are any, none is.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, condition_size)`.
         """
         weight = self.embedding.weight
-        weights = is_known.to(weight.dtype)
-        total = F.embedding_bag(ids, weight, mode="sum", per_sample_weights=weights) + self.position_embedding(weights)
-        return total + self.down(F.relu(self.up(F.layer_norm(total, total.shape[-1:]))))
+        weights, told = is_known.to(weight.dtype), ids[: len(is_known)]
+        total = F.embedding_bag(told, weight, mode="sum", per_sample_weights=weights)
+        total = total + self.position_embedding(weights)
+        known = total + self.down(F.relu(self.up(F.layer_norm(total, total.shape[-1:]))))
+        return F.pad(known, (0, 0, 0, len(ids) - len(told)))
 
 
-def draw_known(num_records: int, position_fields: torch.LongTensor) -> torch.BoolTensor:
+def draw_known(batch_size: int, position_fields: torch.LongTensor) -> torch.BoolTensor:
     """
-    Random subsets of fields to know in training: of half of the records none, of each other one a random field,
-    and a share u³ of the rest for a uniform u, or of every third one 1 − u³: conditions are on few fields, and gaps
-    are few.
+    Random subsets of fields to know in training, for the first half of a batch: of each record a random field, and of
+    the rest a share u³ for a uniform u, or for every third record 1 − u³: conditions are on few fields, and gaps are
+    few.
 
     Args:
-        num_records (`int`): Subsets to draw.
+        batch_size (`int`): Records.
         position_fields (`torch.LongTensor` of shape `(num_positions,)`): The field of each position.
 
     Returns:
-        `torch.BoolTensor` of shape `(num_records, num_positions)`.
+        `torch.BoolTensor` of shape `(batch_size // 2, num_positions)`, as [`KnownFields`] takes it.
     """
-    num_fields, device = int(position_fields.max()) + 1, position_fields.device
-    uniforms, is_other, is_told = torch.rand(3, num_records, 1, device=device)
+    num_told, num_fields, device = batch_size // 2, int(position_fields.max()) + 1, position_fields.device
+    uniforms, is_other = torch.rand(2, num_told, 1, device=device)
     shares = torch.where(is_other < 1 / 3, 1 - uniforms**3, uniforms**3)
-    first = torch.randint(num_fields, (num_records, 1), device=device)
-    is_known = (torch.rand(num_records, num_fields, device=device) < shares).scatter(1, first, True)
-    return (is_known & (is_told < 0.5))[:, position_fields]
+    first = torch.randint(num_fields, (num_told, 1), device=device)
+    is_known = (torch.rand(num_told, num_fields, device=device) < shares).scatter(1, first, True)
+    return is_known[:, position_fields]

@@ -233,7 +233,7 @@ class DiffLMModel(DiffLMPreTrainedModel):
             allowed (`torch.BoolTensor` of shape `(num_labels, allowed_size)`, *optional*):
                 The ids that a grammar allows in their places, as [`DiffLMForCausalLM.negative_log_likelihood`] takes
                 them.
-            is_known (`torch.BoolTensor` of shape `(batch_size, num_positions)`, *optional*):
+            is_known (`torch.BoolTensor` of shape `(num_told, num_positions)`, *optional*):
                 The ids that the decoder is told, as it takes them.
             beta (`float`, defaults to 1.0): Weight of the KL term.
             free_bits (`float`, defaults to 0.0):

@@ -318,8 +318,9 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
             allowed (`torch.BoolTensor` of shape `(num_labels, allowed_size)`, *optional*):
                 Which of the vocabulary's first `allowed_size` ids a grammar allows in the place of each label that
                 counts, in their order, as [`JSONGrammar.allowed`] says it. Not given, all of the vocabulary.
-            is_known (`torch.BoolTensor` of shape `(batch_size, num_positions)`, *optional*):
-                With `config.condition_size`: the ids before the texts, BOS aside, that are known, and do not count.
+            is_known (`torch.BoolTensor` of shape `(num_told, num_positions)`, *optional*):
+                With `config.condition_size`: which ids of the first records are known, and do not count. They are
+                those after BOS and before the texts.
 
         Returns:
             `torch.FloatTensor` of shape `(batch_size,)`: nats per record. Probabilities are those that records are
@@ -347,6 +348,7 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         if is_known is not None:
             condition = self.known_fields(input_ids[:, 1 : 1 + is_known.shape[1]], is_known)
             latents = self.with_condition(latents, condition)
+            is_known = F.pad(is_known, (0, 0, 0, len(latents) - len(is_known)))
         hidden, _ = self.hidden_states(inputs, latents)
         nll, ranges = hidden.new_zeros(len(hidden), dtype=torch.float32), self.config.fixed_ranges
         if num_fixed := len(ranges):

@@ -90,13 +90,13 @@ RECIPES = {
         text_decoder_config={**GPT2, "n_embd": 128, "n_layer": 2, "n_head": 4, "n_inner": 512},
         vae={
             "learning_rate": 3e-3,
-            "num_train_epochs": 20,
+            "num_train_epochs": 16,
             "per_device_train_batch_size": 256,
             "ema_decay": 0.995,
         },
         denoiser_config={"width": 64, "num_layers": 2},
         condition_size=128,
-        denoiser={"learning_rate": 5e-3, "max_steps": 2500, "per_device_train_batch_size": 2048},
+        denoiser={"learning_rate": 8e-3, "max_steps": 1500, "per_device_train_batch_size": 2048},
     ),
     "base": Recipe(
         encoder_config={
