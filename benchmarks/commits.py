@@ -16,12 +16,16 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy import stats
 
+from difflm_hf import DiffLMPipeline
 from difflm_hf.evaluation import (
     ClosestRecords,
     classifier_two_sample_test,
@@ -37,6 +41,7 @@ from .tables import LOG_TARGET
 
 
 NUM_STARTS = 5
+NUM_DRAWS = 4  # tables of each model
 COLUMNS = {
     "c2st": "C2ST",
     "mle": "MLE",
@@ -67,12 +72,35 @@ def generate(tree: Path, data: Path, output: Path, seed: int) -> None:
         subprocess.run([*map(str, command)], cwd=tree, stdout=log, stderr=subprocess.STDOUT, check=True)
 
 
+def draw_tables(output: Path, num_rows: int, seed: int) -> Iterator[pd.DataFrame]:
+    """What a run generated, and what its model does with other seeds: one draw alone says little of a model."""
+    yield pd.read_csv(output / "rows.csv")
+    pipe = DiffLMPipeline.from_pretrained(output / "model")
+    pipe.set_progress_bar_config(disable=True)
+    for draw in range(1, NUM_DRAWS):
+        generator = torch.Generator().manual_seed(seed + 1000 * draw)
+        yield pipe(num_rows, generator=generator, output_type="pandas").records
+
+
 def score(data: Path, output: Path, seed: int) -> dict[str, float]:
-    """The figures of one run."""
+    """The figures of one run, those of what is generated as means over draws."""
     run, info = (json.loads(path.read_text()) for path in (output / "run.json", data / "info.json"))
-    synthetic, train, test = (pd.read_csv(p) for p in (output / "rows.csv", data / "train.csv", data / "test.csv"))
-    target, categorical, is_logarithm = info["target"], info["categorical"], data.name in LOG_TARGET
-    efficiency = machine_learning_efficiency(synthetic, test, target, categorical, is_logarithm, seed=seed)
+    train, test = (pd.read_csv(data / f"{part}.csv") for part in ("train", "test"))
+    draws = [score_table(table, train, test, info, data.name, seed) for table in draw_tables(output, len(train), seed)]
+    return {
+        **{name: float(np.mean([draw[name] for draw in draws])) for name in draws[0]},
+        "kl": run["latents"]["kl"],
+        "train_seconds": run["train_seconds"],
+        "rows_per_second": run["rows_per_second"],
+    }
+
+
+def score_table(
+    synthetic: pd.DataFrame, train: pd.DataFrame, test: pd.DataFrame, info: dict[str, Any], name: str, seed: int
+) -> dict[str, float]:
+    """The figures of one generated table."""
+    target, categorical = info["target"], info["categorical"]
+    efficiency = machine_learning_efficiency(synthetic, test, target, categorical, name in LOG_TARGET, seed=seed)
     quality = quality_scores(train, synthetic, categorical)
     return {
         "c2st": classifier_two_sample_test(test, synthetic, categorical, seed=seed),
@@ -80,10 +108,7 @@ def score(data: Path, output: Path, seed: int) -> dict[str, float]:
         "column_shapes": quality["column_shapes"],
         "pair_trends": quality["pair_trends"],
         "dcr": distance_to_closest_record(ClosestRecords(train, test, synthetic, categorical, seed=seed))["share"],
-        "kl": run["latents"]["kl"],
         **published_scores(test, synthetic, categorical, quality, seed),
-        "train_seconds": run["train_seconds"],
-        "rows_per_second": run["rows_per_second"],
     }
 
 

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -22,7 +22,7 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from torch import nn
 
-from .records import JSONCodec
+from .records import JSONCodec, RecordSchema, Unique
 from .utils import atomic_write, map_in_threads, release_memory
 
 
@@ -116,15 +116,23 @@ class BlockwisePipeline(DiffusionPipeline):
         # One number stands for all records of a call: each block then has a generator of its own.
         device = None if generator is None else generator.device
         seed = int(torch.randint(2**62, (), generator=generator, device=device))
-        size = self.config.block_size
+        size, schema = self.config.block_size, self.processor.schema
+        keys = UsedKeys(schema)
+        keys.check(first_block * size, num_records)
 
         def generate(start: int) -> pd.DataFrame:
             block = first_block + start // size
-            return self.generate_block(seed, block, **sampling, num_records=min(num_records - start, size))
+            num = min(num_records - start, size)
+            table = self.generate_block(seed, block, **sampling, num_records=num, keys=keys)
+            for name, rule in schema.identifiers.items():
+                table = table.assign(**{name: rule.values(seed, block * size, num, schema.by_name)})
+            return table
 
         # The products of a small model on a CPU are too small to share among threads; whole blocks are not.
         has_callback = sampling.get("callback_on_step_end") is not None
-        has_own_threads = self.device.type == "cpu" and self.processor.codec.has_fixed_layout and not has_callback
+        has_own_threads = (
+            self.device.type == "cpu" and self.processor.codec.has_fixed_layout and not has_callback and not keys.rules
+        )
         starts = range(0, num_records, size)
         with self.progress_bar(total=num_records) as progress_bar:
             for table in map_in_threads(generate, starts) if has_own_threads else map(generate, starts):
@@ -166,10 +174,12 @@ class BlockwisePipeline(DiffusionPipeline):
         batch_size: int | None = None,
         callback_on_step_end: Callable | None = None,
         num_records: int | None = None,
+        keys: UsedKeys | None = None,
     ) -> pd.DataFrame:
         """
         Generates block number `block` of a seed: `block_size` records, or the first `num_records` of them. Batches of
-        `batch_size` that are not needed for these are not decoded.
+        `batch_size` that are not needed for these are not decoded. Records with keys that earlier blocks used are left
+        out; identifiers are not numbered yet.
 
         Returns:
             `pandas.DataFrame` of the records.
@@ -178,16 +188,17 @@ class BlockwisePipeline(DiffusionPipeline):
         num_records = size if num_records is None else num_records
         batch_size = int(min(batch_size or self.default_batch_size, num_records))
         sampling = num_inference_steps, temperature, top_p, batch_size, callback_on_step_end
+        keys = UsedKeys(self.processor.schema) if keys is None else keys
         tables: list[pd.DataFrame] = []
         for attempt in range(MAX_ATTEMPTS):
             generator = torch.Generator().manual_seed(mix(seed, block, attempt))
             for table in self.generate_batches(num_records - sum(map(len, tables)), generator, *sampling):
-                tables.append(table)
+                tables.append(keys.take(table, num_records - sum(map(len, tables))))
                 if (num_valid := sum(map(len, tables))) >= num_records:
-                    return pd.concat(tables, ignore_index=True).iloc[:num_records]
+                    return pd.concat(tables, ignore_index=True)
         raise RuntimeError(
-            f"only {num_valid} of {MAX_ATTEMPTS * size} texts were valid records, and the others not, or without end; "
-            "train longer, or lower the temperature"
+            f"only {num_valid} of {MAX_ATTEMPTS * size} records were valid, and the others not, or without end, or "
+            "against a rule of the schema; train longer, or lower the temperature"
         )
 
     @property
@@ -229,6 +240,46 @@ class BlockwisePipeline(DiffusionPipeline):
         if output_type == "text":
             return self.processor.codec.to_texts(table)
         return [json.loads(text) for text in JSONCodec(self.processor.schema).encode(table)]
+
+
+class UsedKeys:
+    """
+    The keys of the records so far, which those after them may not have: the [`Unique`] rules of a schema.
+
+    Args:
+        schema ([`RecordSchema`]): The schema.
+    """
+
+    def __init__(self, schema: RecordSchema):
+        self.schema = schema
+        self.rules = [rule for rule in schema.rules if isinstance(rule, Unique)]
+        self.used: list[set[Hashable]] = [set() for _ in self.rules]
+
+    def check(self, first_record: int, num_records: int) -> None:
+        """Raises a `ValueError` where keys cannot be known, or there are not enough identifiers."""
+        if self.rules and first_record > 0:
+            raise ValueError(
+                f"{self.rules[0]} needs the records from the first on; generate them in one go, or make it an "
+                "Identifier of one column"
+            )
+        for rule in self.schema.identifiers.values():
+            if (size := rule.capacity(self.schema.by_name)) < first_record + num_records:
+                raise ValueError(
+                    f"{rule} has {size:,} values for {first_record + num_records:,} records; give it a longer "
+                    "pattern, or wider bounds to the field"
+                )
+
+    def take(self, table: pd.DataFrame, num_records: int) -> pd.DataFrame:
+        """The first records, `num_records` at most, whose keys are new, and are used then."""
+        if not self.rules:
+            return table.iloc[:num_records]
+        taken = []
+        for row, keys in enumerate(zip(*(rule.keys(table) for rule in self.rules))):
+            if len(taken) < num_records and not any(key in used for key, used in zip(keys, self.used)):
+                taken.append(row)
+                for key, used in zip(keys, self.used):
+                    used.add(key)
+        return table.iloc[taken]
 
 
 def write_shards(

@@ -23,8 +23,9 @@ from transformers import AutoConfig
 from .blocks import BlockwisePipeline, DiffLMPipelineOutput, OutputType
 from .configuration_difflm import DiffLMPipelineConfig
 from .control.balance import Shares
-from .control.generation import ConditionalGenerationMixin
+from .control.given_records import GivenRecordsMixin
 from .control.guidance import Guidance, Guide
+from .control.imputation import ImputationMixin
 from .denoiser import DiffLMDenoiser
 from .hub.loading import load_vae_with_base, pipeline_folder
 from .hub.publishing import push_pipeline
@@ -39,7 +40,7 @@ from .utils import default_dtype
 BATCH_SIZE, BATCH_TOKENS = 2048, 2**19
 
 
-class DiffLMPipeline(ConditionalGenerationMixin, BlockwisePipeline):
+class DiffLMPipeline(GivenRecordsMixin, ImputationMixin, BlockwisePipeline):
     """
     Generates records.
 
@@ -318,7 +319,8 @@ class DiffLMPipeline(ConditionalGenerationMixin, BlockwisePipeline):
         callback_on_step_end: Callable | None,
     ) -> Iterator[pd.DataFrame]:
         size, length = self.config.block_size, self.vae.config.max_record_length - 1
-        num = num_needed if self.processor.codec.has_fixed_layout else size  # others may turn out invalid
+        is_always_valid = self.processor.codec.has_fixed_layout and not self.processor.schema.rules
+        num = num_needed if is_always_valid else size
         with record_function("difflm::latents"):
             latents = self.generate_latents(size, num_inference_steps, generator, callback_on_step_end, num)
         uniforms = torch.rand(size, length, generator=generator)[:num]
@@ -434,7 +436,8 @@ class DiffLMPipeline(ConditionalGenerationMixin, BlockwisePipeline):
             temperature, top_p, batch_size: As in the call.
 
         Returns:
-            The valid records, and a mask of shape `(num_latents,)` that says which they are.
+            The records that are valid and keep the rules of the schema, and a mask of shape `(num_latents,)` that says
+            which they are.
         """
         latents = latents.to(self.vae.decoder.device)
         batches = [
@@ -446,7 +449,13 @@ class DiffLMPipeline(ConditionalGenerationMixin, BlockwisePipeline):
             batches = [torch.cat([F.pad(b, (0, length - b.shape[1]), value=pad_id) for b in batches])]
         [ids] = batches
         with record_function("difflm::records"):
-            return self.processor.decode_records(ids.cpu().numpy(), within_bin_offsets.numpy())
+            table, is_valid = self.processor.decode_records(ids.cpu().numpy(), within_bin_offsets.numpy())
+            schema = self.processor.schema
+            if schema.rules:
+                table = schema.derive(table)
+                holds = schema.holds(table)
+                table, is_valid[is_valid] = table[holds].reset_index(drop=True), holds
+            return table, is_valid
 
 
 LIBRARIES = {  # in which `DiffusionPipeline.from_pretrained` looks for the classes that model_index.json names

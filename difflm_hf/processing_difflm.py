@@ -225,7 +225,7 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
                 "name one by one (categories, keys and strings of nested values, numbers of columns that have few), "
                 f"and so may give people away: the rarest of column {name!r} has {least}; {ways}"
             )
-        texts = [f.name for f in self.schema if f.type in ("text", "json")]
+        texts = [f.name for f in self.schema if f.type in ("text", "json") and f.name not in self.schema.identifiers]
         if self.min_text_count is not None and texts and self.min_text_count < min_count:
             raise ValueError(
                 f"column {texts[0]!r} is free text: the vocabulary learnt from it has pieces, perhaps "

@@ -369,7 +369,7 @@ def test_a_text_without_end_is_an_error(base, tmp_path):
     pipe = train(table, tmp_path / "model", recipe="tiny", base_model=str(base / "decoder"), max_minutes=0)
     pipe.vae.config.max_record_length = 8
     pipe.register_to_config(block_size=4)
-    with pytest.raises(RuntimeError, match="only 0 of 80 texts were valid records"):
+    with pytest.raises(RuntimeError, match="only 0 of 80 records were valid"):
         pipe(2, generator=seeded())
 
 

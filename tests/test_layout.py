@@ -32,6 +32,8 @@ FLOORS = [
     [
         "blocks",
         "control.generation",
+        "control.given_records",
+        "control.imputation",
         "control.latent_classifier",
         "pipeline_difflm",
         "record_generation",

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from ..records import CompactCodec
+from ..records.equations import Equation
 from ..records.field import Field, naming_column, shortest_digits
 from ..records.field_tokens import FieldTokens
 from .predicates import AllOf, Domain, domain_of
@@ -74,6 +75,7 @@ class Condition:
         domains (`dict[str, Domain]`): The values that are left of fields, for all records.
         predicates (`list[Callable]`): What relates several fields, as functions of a table.
         num_rows (`int`, *optional*): Records with conditions of their own; `None` where they are for all.
+        given (`pandas.DataFrame`, *optional*): What is known of each record, where the codec has no ids for it.
     """
 
     codec: CompactCodec
@@ -83,6 +85,7 @@ class Condition:
     domains: dict[str, Domain] = field(default_factory=dict)
     predicates: list[RowPredicate] = field(default_factory=list)
     num_rows: int | None = None
+    given: pd.DataFrame | None = None
 
     @classmethod
     def of_fields(
@@ -126,7 +129,11 @@ class Condition:
             values |= _only_value(codec, name, domains[name])
         table = pd.DataFrame({name: pd.Series([value], dtype=object) for name, value in values.items()}, index=[0])
         condition = cls._of_known(codec, table, {name: np.array([name in values]) for name in codec.tokens})
+        # What follows from other columns is not drawn from the ids that are allowed.
+        derived = {name for rule in codec.schema.rules if isinstance(rule, Equation) for name in rule.columns}
+        predicates += [_satisfies(codec, name, domains[name]) for name in sorted(derived & domains.keys())]
         condition.domains, condition.predicates = domains, predicates
+        condition._check_rules(table)
         for name in domains.keys() - values.keys():
             condition._limit(name)
         return condition
@@ -155,8 +162,15 @@ class Condition:
             table (`pandas.DataFrame`): Some of the columns.
 
         Raises:
-            `ValueError`: for an empty table, unknown columns, and values that these cannot have.
+            `ValueError`: for an empty table, unknown columns, values that these cannot have, and rows that break a
+                rule.
         """
+        condition = cls._of_rows(codec, table)
+        condition._check_rules(table)
+        return condition
+
+    @classmethod
+    def _of_rows(cls, codec: CompactCodec, table: pd.DataFrame) -> Condition:
         if len(table) == 0:
             raise ValueError("the table of conditions has no rows")
         if not table.columns.is_unique:
@@ -177,9 +191,9 @@ class Condition:
         As [`Condition.of_table`], for rows whose gaps are to be filled. A number between those that the codec has ids
         for stands for the nearest, and a category that it has no id for tells nothing. No null fills a gap.
         """
-        condition = cls.of_table(
-            codec, pd.DataFrame({name: codec.nearest(name, table[name]) for name in codec.tokens})
-        )
+        nearest = pd.DataFrame({name: codec.nearest(name, table[name]) for name in codec.tokens})
+        condition = cls._of_rows(codec, nearest)
+        condition.given = table
         for position, (name, t) in enumerate(codec.tokens.items()):
             f = codec.schema[name]
             if f.nullable:
@@ -201,6 +215,16 @@ class Condition:
         fields = list(known)
         is_known = np.stack([known[fields[k]] for k in codec.position_fields], axis=1)
         return cls(codec, known, AllowedIds(torch.from_numpy(ids), torch.from_numpy(is_known)), offsets)
+
+    def _check_rules(self, table: pd.DataFrame) -> None:
+        """Raises a `ValueError` for a row that is known to break a rule."""
+        for rule in self.codec.schema.rules:
+            is_given = np.logical_and.reduce([self.is_given(name) for name in rule.columns])
+            if rule.is_of_each and is_given.any():
+                broken = is_given.nonzero()[0][~rule.holds(table[is_given], self.codec.schema.by_name)]
+                if len(broken):
+                    row = table.iloc[broken[0]][list(rule.columns)].to_dict()
+                    raise ValueError(f"the conditions in row {broken[0]} break the rule {rule}: {row}")
 
     def _limit(self, name: str) -> None:
         """Allows shares of the ids of a field of which several values are left."""
@@ -234,9 +258,40 @@ class Condition:
         low, high = own.floor(ends[:, 0]), own.floor(ends[:, 1])
         return all(any(a <= x and y <= b for a, b in self.domains[name].intervals) for x, y in zip(low, high))
 
-    def holds(self, table: pd.DataFrame) -> np.ndarray:
-        """Which records satisfy what relates several fields, as a `bool` array of shape `(num_records,)`."""
-        return np.logical_and.reduce([np.ones(len(table), bool), *(holds(table) for holds in self.predicates)])
+    def complete(self, table: pd.DataFrame, start: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
+        """
+        Decoded records with what follows from others by the rules of the schema.
+
+        Args:
+            table (`pandas.DataFrame`): Decoded records.
+            start (`int`, defaults to 0): The first record, of those with conditions of their own.
+
+        Returns:
+            The records, and which of them satisfy what relates several fields: a mask of shape `(num_records,)`.
+        """
+        schema, rows = self.codec.schema, slice(None)
+        if schema.rules:
+            if self.num_rows is not None:
+                rows = slice(start, start + len(table))
+            known = {f.name: np.broadcast_to(self.is_given(f.name)[rows], len(table)) for f in schema}
+            if self.given is not None:
+                given = self.given.iloc[rows].set_axis(table.index)
+                table = table.assign(
+                    **{f.name: _overlaid(table[f.name], given[f.name], known[f.name]) for f in schema}
+                )
+            table = schema.derive(table, known)
+            held = schema.holds(table, known)
+        else:
+            held = np.ones(len(table), bool)
+        for holds in self.predicates:  # which need not know values that no field allows
+            held[held] = holds(table[held])
+        return table, held
+
+    def is_given(self, name: str) -> np.ndarray:
+        """Whether a field is known, of each row of conditions."""
+        if self.given is not None:
+            return self.given[name].notna().to_numpy()
+        return self.known.get(name, np.zeros(self.num_rows or 1, bool))
 
     def place(self, input_ids: np.ndarray, offsets: np.ndarray, start: int = 0) -> np.ndarray:
         """
@@ -266,9 +321,12 @@ class Condition:
 def _leaf(codec: CompactCodec, name: str, condition: Any) -> RowPredicate:
     """A condition on one field as a function of a table, by the same values that masks allow."""
     check_name(codec, name)
-    f, grid = codec.schema[name], codec.tokens[name].grid
     with naming_column(name):
-        domain = domain_of(condition, f, grid)
+        return _satisfies(codec, name, domain_of(condition, codec.schema[name], codec.tokens[name].grid))
+
+
+def _satisfies(codec: CompactCodec, name: str, domain: Domain) -> RowPredicate:
+    f, grid = codec.schema[name], codec.tokens[name].grid
 
     def holds(table: pd.DataFrame) -> np.ndarray:
         given = table[name].notna().to_numpy()
@@ -336,6 +394,11 @@ def _values_at(f: Field, t: FieldTokens, points: list[int]) -> list[Any]:
     """The values at grid points, as they may stand in a table."""
     series = f.to_series(t.grid.decode(f, np.array(points, np.uint64)), np.zeros(len(points), bool))
     return shortest_digits(series).tolist()
+
+
+def _overlaid(column: pd.Series, given: pd.Series, known: np.ndarray) -> pd.Series:
+    """A column with the values that are given where they are known."""
+    return column if not known.any() else column.astype(object).where(~known, given.astype(object))
 
 
 def _to_array(intervals: list[tuple[int, int]]) -> np.ndarray:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import torch
 
 from ..records.bpe import PAD_ID
@@ -71,6 +72,36 @@ def resample(
     # Copies of a candidate are not to stand side by side.
     order = np.random.default_rng(int(offset * 2**53)).permutation(num_records)
     return np.minimum(chosen, len(edges) - 1)[order], effective / len(log_weights)
+
+
+def redraw(draw: Callable[[int], tuple[pd.DataFrame, np.ndarray]], max_rounds: int = MAX_ROUNDS) -> pd.DataFrame:
+    """
+    Draws records, and those again that are not valid, until all are.
+
+    Args:
+        draw (`Callable`): Gives the records of round k, and which of them are valid, of shape `(num_records,)`.
+        max_rounds (`int`, defaults to 64): Rounds, at most.
+
+    Returns:
+        `pandas.DataFrame`: Of each record the first one that is valid.
+
+    Raises:
+        `RuntimeError`: when so many rounds are not enough for one.
+    """
+    table, is_valid = draw(0)
+    for round_ in range(1, max_rounds):
+        if is_valid.all():
+            return table
+        new, is_new = draw(round_)
+        rows = np.arange(len(table))
+        table = pd.concat([table, new], ignore_index=True).iloc[np.where(is_valid, rows, rows + len(rows))]
+        table, is_valid = table.reset_index(drop=True), is_valid | is_new
+    if not is_valid.all():
+        raise RuntimeError(
+            f"{(~is_valid).sum()} of {len(table)} records, row {is_valid.argmin()} before all others, keep no rule of "
+            f"the schema in {max_rounds} draws given what is known of them; leave out more of what is known"
+        )
+    return table
 
 
 def choose_candidates(

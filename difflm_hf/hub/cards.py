@@ -335,7 +335,9 @@ def _rare_columns(columns: Sequence[Mapping[str, Any]]) -> list[str] | None:
 def _rare_numbers(codec: RecordCodec) -> list[str]:
     """Columns of numbers that are listed one by one, with one of few records, or of a number that is not known."""
     return [
-        name for name, count in codec.rarest.items() if codec.schema[name].is_numeric and count < MIN_CATEGORY_COUNT
+        f.name
+        for f in codec.schema
+        if f.is_numeric and codec.rarest.get(f.name, MIN_CATEGORY_COUNT) < MIN_CATEGORY_COUNT
     ]
 
 

@@ -1,8 +1,11 @@
 from .codec import RecordCodec
 from .compact_codec import CompactCodec
+from .equations import ProductOf, SumOf
 from .field import Field
+from .identifiers import Identifier
 from .json_codec import JSONCodec
 from .readers import read_table, write_table
+from .rules import Ascending, Combinations, PresentIf, Rule, Unique
 from .schema import RecordSchema
 from .text_codec import TextCodec
 
@@ -12,12 +15,20 @@ CODECS: dict[str, type[RecordCodec]] = {codec.name: codec for codec in (CompactC
 
 __all__ = [
     "CODECS",
+    "Ascending",
+    "Combinations",
     "CompactCodec",
     "Field",
+    "Identifier",
     "JSONCodec",
+    "PresentIf",
+    "ProductOf",
     "RecordCodec",
     "RecordSchema",
+    "Rule",
+    "SumOf",
     "TextCodec",
+    "Unique",
     "read_table",
     "write_table",
 ]

@@ -10,6 +10,7 @@ import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
 from .grammar import JSONGrammar
+from .rules import Combinations
 from .schema import RecordSchema
 
 
@@ -109,10 +110,11 @@ class RecordCodec(ABC):
     @property
     def rarest(self) -> dict[str, int]:
         """
-        Of each column whose values `to_dict` names one by one: the training records that have the rarest of them; 0
-        where that is not known.
+        Of each column, or combination of columns, whose values `to_dict` names one by one: the training records that
+        have the rarest of them; 0 where that is not known.
         """
-        return {f.name: f.rarest or 0 for f in self.schema if f.discloses_values}
+        rules = {" and ".join(r.names): r.rarest or 0 for r in self.schema.rules if isinstance(r, Combinations)}
+        return {f.name: f.rarest or 0 for f in self.schema if f.discloses_values} | rules
 
     def to_dict(self) -> dict[str, Any]:
         """The codec as JSON values."""

@@ -34,7 +34,7 @@ class CompactCodec(RecordCodec):
 
     Args:
         schema (`RecordSchema`): The fields.
-        tokens (`dict[str, FieldTokens]`): The tokens of every field that is neither text nor null.
+        tokens (`dict[str, FieldTokens]`): The tokens of every field that is neither text nor null nor an identifier.
         num_text_ids (`int`): Ids of the byte-level BPE, which follow the four special ones.
         max_text_tokens (`int`): Tokens that the texts of a record may take in all, closing `⟨/s⟩` included.
         min_text_count (`int`, defaults to 1): Records that each piece of the BPE was seen in at least.
@@ -56,7 +56,7 @@ class CompactCodec(RecordCodec):
         self.num_text_ids = num_text_ids
         self.max_text_tokens = max_text_tokens
         self.min_text_count = min_text_count
-        self.texts = [f for f in schema if f.type == "text"]
+        self.texts = [f for f in schema if f.type == "text" and f.name not in schema.identifiers]
         self.binned = [name for name, t in tokens.items() if t.bins]
         self.num_offsets = len(self.binned)
 
@@ -111,7 +111,7 @@ class CompactCodec(RecordCodec):
         min_records = max(min_records, min_value_count)
         if len(table) == 0:
             raise ValueError("the table has no rows to fit a codec on")
-        texts = [f.name for f in schema if f.type == "text"]
+        texts = [f.name for f in schema if f.type == "text" and f.name not in schema.identifiers]
         pieces, merges = [], []
         if texts:
             rows = table[texts].itertuples(index=False)
@@ -123,7 +123,7 @@ class CompactCodec(RecordCodec):
         for f in schema:
             if f.type == "json":
                 raise ValueError(f"column {f.name!r} has nested values, which the compact codec has no tokens for")
-            if f.type in ("text", "null"):
+            if f.type in ("text", "null") or f.name in schema.identifiers:
                 continue
             t = tokens[f.name] = FieldTokens()
             if not f.is_numeric:
@@ -329,7 +329,8 @@ class CompactCodec(RecordCodec):
                 As from `encode`, or floats in [0, 1): how far into its step each number lies.
 
         Returns:
-            `pandas.DataFrame` with the columns and dtypes of the schema.
+            `pandas.DataFrame` with the columns and dtypes of the schema. Identifiers, which are numbered when all else
+            is there, are the first one in every record.
         """
         columns, units = {}, {}
         for i, (name, t) in enumerate(self.tokens.items()):
@@ -356,8 +357,12 @@ class CompactCodec(RecordCodec):
             columns[name] = f.to_series(values, null)
         texts = self._decode_texts(input_ids[:, 1 + self.num_fixed :], tokenizer)
         for f in self.schema:
-            if f.type == "text":
+            if f.name in texts:
                 columns[f.name] = texts[f.name]
+            elif rule := self.schema.identifiers.get(f.name):
+                columns[f.name] = (
+                    rule.values(0, 0, 1, self.schema.by_name).repeat(len(input_ids)).reset_index(drop=True)
+                )
             elif f.type == "null":
                 columns[f.name] = f.to_series(np.full(len(input_ids), None), np.ones(len(input_ids), bool))
         return self.schema.to_table(columns)

@@ -13,6 +13,7 @@ from .codec import special_ids
 from .document_codec import DocumentCodec
 from .field import Field, isoformat
 from .grammar import JSONGrammar
+from .json_schema import fields_to_json_schema
 from .nested import order_keys, to_json, to_plain
 
 
@@ -100,7 +101,7 @@ class JSONCodec(DocumentCodec):
 
         It knows the digits of numbers. Bounds that grammars cannot count up to are left out; `decode` has them.
         """
-        schema = self.schema.to_json_schema()
+        schema = fields_to_json_schema(self.schema.fields)
         for f in self.schema:
             field = schema["properties"][f.name]
             if f.type == "integer":

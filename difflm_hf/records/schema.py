@@ -1,9 +1,9 @@
-"""What a record may hold: one [`Field`] per column, in order."""
+"""What a record may hold: one [`Field`] per column, in order, and rules between them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,15 @@ import pandas as pd
 import pyarrow as pa
 from datasets import Features
 
+from .equations import Equation, solve_equations
 from .field import Field, naming_column
+from .identifiers import Identifier
 from .inference import decimals_of, infer_field
 from .json_schema import fields_from_json_schema, fields_to_json_schema
 from .nested import to_json
 from .readers import OPTIONAL, check_columns, read_table
+from .rule_search import search_rules
+from .rules import PresentIf, Rule
 
 
 @dataclass
@@ -30,6 +34,12 @@ class RecordSchema:
 
     Args:
         fields (`list[Field]`): The fields.
+        rules (`list[Rule]`, defaults to none):
+            What relates them to each other: [`Ascending`], [`SumOf`], [`ProductOf`], [`Combinations`], [`PresentIf`],
+            [`Unique`] and [`Identifier`]. They hold for all generated records.
+
+    Raises:
+        `ValueError`: for a rule that does not suit the fields.
 
     Example:
 
@@ -43,6 +53,11 @@ class RecordSchema:
     """
 
     fields: list[Field] = field(default_factory=list)
+    rules: list[Rule] = field(default_factory=list)
+
+    def __post_init__(self):
+        for rule in self.rules:
+            rule.check(self.by_name)
 
     def __iter__(self) -> Iterator[Field]:
         return iter(self.fields)
@@ -65,6 +80,16 @@ class RecordSchema:
         return [f.name for f in self.fields]
 
     @property
+    def by_name(self) -> dict[str, Field]:
+        """The fields by their names."""
+        return {f.name: f for f in self.fields}
+
+    @property
+    def identifiers(self) -> dict[str, Identifier]:
+        """The rules of the columns that are not learnt, by these."""
+        return {rule.name: rule for rule in self.rules if isinstance(rule, Identifier)}
+
+    @property
     def is_of_documents(self) -> bool:
         """Whether records are texts or have nested values, and thus are no rows of a table."""
         return any(f.type == "json" for f in self) or all(f.type == "text" for f in self)
@@ -75,7 +100,9 @@ class RecordSchema:
         return len(self) == 1 and self.fields[0].type == "text" and not self.fields[0].nullable
 
     @classmethod
-    def infer(cls, data: Any, categorical: Sequence[str] = (), max_categories: int = 512) -> RecordSchema:
+    def infer(
+        cls, data: Any, categorical: Sequence[str] = (), max_categories: int = 512, find_rules: bool = False
+    ) -> RecordSchema:
         """
         Reads the schema off data.
 
@@ -86,6 +113,8 @@ class RecordSchema:
                 Columns to take as categories whatever their values look like, such as codes and identifiers.
             max_categories (`int`, defaults to 512):
                 Strings with more distinct values than this, or with more than one for every two records, are text.
+            find_rules (`bool`, defaults to `False`):
+                Whether to look for rules between columns that hold in all of the data, and hardly by chance.
 
         Raises:
             `ValueError`: on a table with no rows or columns, names that are double or no strings, columns of mixed
@@ -100,11 +129,14 @@ class RecordSchema:
             with naming_column(name):
                 f = infer_field(name, table[name], name in categorical, max_categories)
                 schema.fields.append(replace(f, optional=name in table.attrs.get(OPTIONAL, ())))
+        if find_rules:
+            schema = cls(schema.fields, search_rules(table, schema.by_name))
         return schema.fit(table)
 
     def fit(self, table: pd.DataFrame) -> RecordSchema:
         """
-        A schema with what only data tell: the `rarest` of its fields, and the decimals of numbers without any.
+        A schema with what only data tell: the `rarest` of its fields, the decimals of numbers without any, and the
+        combinations of [`Combinations`].
 
         Args:
             table (`pandas.DataFrame`): The data, which conforms to this schema.
@@ -118,7 +150,62 @@ class RecordSchema:
                 fields[i] = replace(f, rarest=int(rarest))
             elif f.type == "number" and f.decimals is None and len(values):
                 fields[i] = replace(f, decimals=decimals_of(f.to_numpy(values)))
-        return RecordSchema(fields)
+        return RecordSchema(fields, [rule.fit(table) for rule in self.rules])
+
+    def check_rules(self, data: Any) -> pd.DataFrame:
+        """
+        How well data keep the rules.
+
+        Args:
+            data (`pandas.DataFrame` or anything that [`RecordSchema.infer`] takes):
+                Records with the columns of the rules. Their values may lie outside the bounds of the fields.
+
+        Returns:
+            `pandas.DataFrame` with a row for each rule: `rule`, `num_broken` records, and the `first_broken` row.
+        """
+        table, rows = read_table(data), []
+        for rule in self.rules:
+            broken = ~rule.holds(table, self.by_name)
+            rows.append((str(rule), int(broken.sum()), int(broken.argmax()) if broken.any() else None))
+        return pd.DataFrame(rows, columns=["rule", "num_broken", "first_broken"])
+
+    def derive(self, table: pd.DataFrame, known: Mapping[str, np.ndarray] | None = None) -> pd.DataFrame:
+        """
+        A table with the values that follow from others by a rule: sums, products, and nulls.
+
+        Args:
+            table (`pandas.DataFrame`): Records.
+            known (`Mapping[str, np.ndarray]`, *optional*):
+                Values that stay, as a `bool` array of shape `(num_records,)` for each column.
+        """
+        if equations := [rule for rule in self.rules if isinstance(rule, Equation)]:
+            table = solve_equations(equations, table, self.by_name, known)
+        for rule in self.rules:
+            if isinstance(rule, PresentIf):
+                table = rule.derive(table, self.by_name, known)
+        return table
+
+    def holds(self, table: pd.DataFrame, known: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
+        """
+        Which records keep the rules that are of each alone.
+
+        Args:
+            table (`pandas.DataFrame`): Records.
+            known (`Mapping[str, np.ndarray]`, *optional*):
+                As of [`RecordSchema.derive`]; rules between values that are all known are not looked at.
+
+        Returns:
+            `np.ndarray` of shape `(num_records,)`, `bool`.
+        """
+        held = np.ones(len(table), bool)
+        for rule in self.rules:
+            if rule.is_of_each:
+                is_given = False if known is None else np.logical_and.reduce([known[name] for name in rule.columns])
+                held &= rule.holds(table, self.by_name) | is_given
+        for name in {name for rule in self.rules if isinstance(rule, Equation) for name in rule.columns}:
+            is_given = False if known is None else known[name]
+            held &= self[name].allows(table[name]) | is_given  # what was derived may lie outside the bounds
+        return held
 
     def without_rare_categories(self, table: pd.DataFrame, min_count: int) -> tuple[RecordSchema, np.ndarray]:
         """
@@ -154,7 +241,7 @@ class RecordSchema:
             if (left == kept).all():
                 break
             kept = left
-        schema, has_new_names = RecordSchema(list(self.fields)), False
+        schema, has_new_names = RecordSchema(list(self.fields), self.rules), False
         for name, count in counts.items():
             f, is_common = self[name], count >= min_count
             if f.type == "category" and is_common.any():
@@ -214,8 +301,9 @@ class RecordSchema:
         return cls.from_json_schema(model.model_json_schema(mode="serialization"))
 
     def to_json_schema(self) -> dict[str, Any]:
-        """The schema of one record as a JSON Schema (draft 2020-12)."""
-        return fields_to_json_schema(self.fields)
+        """The schema of one record as a JSON Schema (draft 2020-12), with those rules that it can say."""
+        rules = [said for rule in self.rules if (said := rule.to_json_schema(self.by_name))]
+        return fields_to_json_schema(self.fields) | ({"allOf": rules} if rules else {})
 
     def to_table(self, columns: dict[str, pd.Series]) -> pd.DataFrame:
         """A table of the fields' columns, which says what of them its records may lack."""
@@ -237,19 +325,21 @@ class RecordSchema:
         """The features of a `datasets.Dataset` of generated records."""
         return Features.from_arrow_schema(self.to_arrow())
 
-    def to_dict(self) -> list[dict[str, Any]]:
-        """The fields as JSON values."""
+    def to_dict(self) -> dict[str, Any] | list[dict[str, Any]]:
+        """The schema as JSON values: a list of its fields, and with rules a dict of both."""
         # JSON Schemas as text, since processors sort keys, and theirs have the order of the records'.
-        return [
+        fields = [
             {k: json.dumps(v) if k == "json_schema" else v for k, v in asdict(f).items() if v is not None}
             for f in self.fields
         ]
+        return {"fields": fields, "rules": [rule.to_dict() for rule in self.rules]} if self.rules else fields
 
     @classmethod
-    def from_dict(cls, fields: list[dict[str, Any]]) -> RecordSchema:
+    def from_dict(cls, state: dict[str, Any] | list[dict[str, Any]]) -> RecordSchema:
         """A schema of what [`RecordSchema.to_dict`] gave."""
+        fields, rules = (state["fields"], state["rules"]) if isinstance(state, dict) else (state, [])
         parsed = [{"json_schema": json.loads(f["json_schema"])} if "json_schema" in f else {} for f in fields]
-        return cls([Field(**{**f, **nested}) for f, nested in zip(fields, parsed)])
+        return cls([Field(**{**f, **nested}) for f, nested in zip(fields, parsed)], [*map(Rule.from_dict, rules)])
 
     def save(self, path: str | Path) -> None:
         """Writes the schema as a JSON file that can be edited and read back by [`RecordSchema.load`]."""
@@ -260,5 +350,5 @@ class RecordSchema:
         """Reads a file of [`RecordSchema.save`]. Raises a `ValueError` for any other."""
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: not a record schema ({error})") from error

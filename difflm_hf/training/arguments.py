@@ -39,6 +39,8 @@ class DataArguments:
             Leave out records with categories of fewer records than this: the schema, which is a part of the model,
             names all categories, and so may give people away. Numbers and pieces of text that fewer records have get
             no token of their own.
+        find_rules (`bool`, defaults to `False`):
+            Whether inference is to look for rules between columns, which then hold for all generated records.
 
     Raises:
         `ValueError`: for a value that is none of those.
@@ -49,6 +51,7 @@ class DataArguments:
     overlong: str = field(default="raise", metadata={"help": "What becomes of longer records: raise or drop."})
     key_order: str = field(default="schema", metadata={"help": "Of JSON records in training: schema or shuffled."})
     min_category_count: int = field(default=1, metadata={"help": "Leave out records with rarer categories."})
+    find_rules: bool = field(default=False, metadata={"help": "Look for rules between columns."})
 
     def __post_init__(self):
         if isinstance(self.categorical, str):

@@ -72,8 +72,10 @@ def prepare_records(
     args = DataArguments() if args is None else args
     table, order, num_train = _split(read_table(data), validation, seed)
     is_inferred = schema is None
-    schema = RecordSchema.infer(table, args.categorical) if is_inferred else schema
+    if is_inferred:
+        schema = RecordSchema.infer(table, args.categorical, find_rules=args.find_rules)
     table = schema.conform(table)
+    _check_rules(schema, table)
     drops_overlong = args.overlong == "drop"
     settings = (tokenizer, encoder_tokenizer, args.max_length, args.min_category_count, args.key_order, drops_overlong)
     num_rare, num_dropped = 0, 0
@@ -108,6 +110,18 @@ def prepare_records(
     parts = (order[:num_train], order[num_train:]) if is_split else (order, order)
     train, held_out = (TensorDataset(**encoded[torch.from_numpy(part)]) for part in parts)
     return PreparedRecords(processor, table, train, held_out, len(order) - num_train, num_dropped)
+
+
+def _check_rules(schema: RecordSchema, table: pd.DataFrame) -> None:
+    """Raises a `ValueError` for a rule that records break."""
+    found = schema.check_rules(table)
+    if (broken := found[found["num_broken"] > 0]).empty:
+        return
+    rule, num_broken, row = broken.iloc[0]
+    raise ValueError(
+        f"{num_broken} of {len(table)} records break the rule {rule}, the first of them in row {int(row)}: "
+        f"{table.iloc[int(row)].to_dict()}; drop these, or leave out the rule"
+    )
 
 
 def _split(table: pd.DataFrame, validation: Any, seed: int) -> tuple[pd.DataFrame, np.ndarray, int]:
@@ -148,4 +162,5 @@ def _narrowed(schema: RecordSchema, table: pd.DataFrame) -> RecordSchema:
     # A dtype lists categories that no record has any longer.
     used = {name: table[name].cat.remove_unused_categories() for name in table.select_dtypes("category")}
     left = RecordSchema.infer(table.assign(**used), [f.name for f in schema if f.type == "category"])
-    return RecordSchema([left[f.name] if left[f.name].type == f.type else f for f in schema])
+    fields = [left[f.name] if left[f.name].type == f.type else f for f in schema]
+    return RecordSchema(fields, schema.rules)

@@ -1,0 +1,170 @@
+"""What a pipeline does with records that it is given: how likely they are, variations, and what lies between two."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..blocks import mix
+from ..latents import encode_latents, to_dataset
+from .generation import ConditionalGenerationMixin
+from .resampling import GROUP_SIZE, redraw
+
+
+class GivenRecordsMixin(ConditionalGenerationMixin):
+    """What [`DiffLMPipeline`] does with given rows of tables."""
+
+    @torch.no_grad()
+    def log_prob(
+        self,
+        records: Any,
+        num_latents: int = 16,
+        batch_size: int = 1024,
+        generator: torch.Generator | None = None,
+    ) -> np.ndarray:
+        """
+        A lower bound of log p(x) of records under the autoencoder, in nats: the logarithm of the mean of
+        p(x|z) p(z) / q(z|x) over latents from q(z|x) (arXiv 1509.00519, eq. 8), which comes nearer to it the more
+        there are. It is that of a record's ids, and not of where inside their steps numbers lie. Low values are
+        outliers.
+
+        Args:
+            records (`pandas.DataFrame` or anything that the processor takes): The records.
+            num_latents (`int`, defaults to 16): Latents of each record.
+            batch_size (`int`, defaults to 1024): Records at a time.
+            generator (`torch.Generator`, *optional*): For the same numbers again.
+
+        Returns:
+            `np.ndarray` of shape `(num_records,)`.
+
+        Raises:
+            `ValueError`: for records of documents, and for values that the codec has no ids for.
+        """
+        self._compact_codec()
+        inputs, bounds = self.processor(self.processor.schema.conform(records)), []
+        noise = torch.randn(len(inputs["input_ids"]), num_latents, self.vae.config.latent_size, generator=generator)
+        masks = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
+        for ids, mask, eps in zip(*(t.split(batch_size) for t in (inputs["input_ids"], masks, noise))):
+            ids, mask, eps = (t.to(self.vae.device) for t in (ids, mask, eps))
+            mean, logvar = self.vae.encode(ids, mask)
+            terms = []
+            for k in range(num_latents):
+                latents = mean + (0.5 * logvar).exp() * eps[:, k]
+                # log N(z; 0, 1) − log N(z; μ, σ²), in which the constants cancel
+                log_ratio = 0.5 * (eps[:, k].square() + logvar - latents.square()).sum(1)
+                terms.append(log_ratio - self.vae.decoder.negative_log_likelihood(ids, latents, mask))
+            bounds.append(torch.stack(terms).double().logsumexp(0) - math.log(num_latents))
+        return torch.cat(bounds).cpu().numpy()
+
+    @torch.no_grad()
+    def vary(
+        self,
+        records: Any,
+        strength: float = 0.5,
+        num_inference_steps: int = 12,
+        generator: torch.Generator | None = None,
+    ) -> pd.DataFrame:
+        """
+        Variations of records: their latents are brought to an intermediate noise level and back, as in SDEdit
+        (arXiv 2108.01073).
+
+        Args:
+            records (`pandas.DataFrame` or anything that the processor takes): The records.
+            strength (`float`, defaults to 0.5):
+                The share of the steps that are taken back: 0 only encodes and decodes, 1 starts from noise alone.
+            num_inference_steps, generator: As in the call.
+
+        Returns:
+            `pandas.DataFrame`: A variation of each record.
+
+        Raises:
+            `ValueError`: for a strength that is not between 0 and 1, for records of documents, and for values that the
+                codec has no ids for.
+        """
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength={strength!r} is not between 0 and 1")
+        self._compact_codec()
+        posteriors = encode_latents(self.vae, to_dataset(self.processor, self.processor.schema.conform(records)))
+        num_records, tables = len(posteriors), []
+        device = None if generator is None else generator.device
+        seed = int(torch.randint(2**62, (), generator=generator, device=device))
+        for start in range(0, num_records, GROUP_SIZE):
+            part = posteriors[slice(start, start + GROUP_SIZE)]
+            vary = partial(
+                self._vary_group, part["mean"], part["std"], strength, num_inference_steps, mix(seed, start)
+            )
+            tables.append(redraw(vary))
+        return pd.concat(tables, ignore_index=True)
+
+    @torch.no_grad()
+    def interpolate(
+        self,
+        first: Any,
+        second: Any,
+        num_records: int = 5,
+        generator: torch.Generator | None = None,
+    ) -> pd.DataFrame:
+        """
+        Records on the way from one to another: their latents lie on the line between those of the two, and all else is
+        drawn from the same random numbers.
+
+        Args:
+            first, second (`dict`): The records.
+            num_records (`int`, defaults to 5): Records to write, at equal distances, those for both ends included.
+            generator (`torch.Generator`, *optional*): For the same records again.
+
+        Returns:
+            `pandas.DataFrame` of `num_records` records.
+
+        Raises:
+            `ValueError`: for fewer than two records to write, for records of documents, and for values that the codec
+                has no ids for.
+        """
+        if isinstance(num_records, bool) or not isinstance(num_records, Integral) or num_records < 2:
+            raise ValueError(f"num_records={num_records!r} is not 2 or more")
+        self._compact_codec()
+        ends = self.processor.schema.conform(pd.DataFrame([first, second], dtype=object))
+        mean = encode_latents(self.vae, to_dataset(self.processor, ends)).tensors["mean"]
+        latents = torch.lerp(mean[:1], mean[1:], torch.linspace(0, 1, num_records)[:, None])
+        device = None if generator is None else generator.device
+        seed = int(torch.randint(2**62, (), generator=generator, device=device))
+
+        def draw(round_: int) -> tuple[pd.DataFrame, np.ndarray]:
+            return self._decode_all(latents, torch.Generator().manual_seed(mix(seed, round_)), is_shared=True)
+
+        return redraw(draw)
+
+    def _vary_group(
+        self,
+        mean: torch.Tensor,
+        std: torch.Tensor,
+        strength: float,
+        num_inference_steps: int,
+        seed: int,
+        round_: int,
+    ) -> tuple[pd.DataFrame, np.ndarray]:
+        generator = torch.Generator().manual_seed(mix(seed, round_))
+        noise = torch.randn(2, GROUP_SIZE, self.vae.config.latent_size, generator=generator)[:, : len(mean)]
+        latents = mean + std * noise[0]
+        latents = self.renoise_latents(latents, noise[1], strength, num_inference_steps, generator)
+        return self._decode_all(latents, generator)
+
+    def _decode_all(
+        self, latents: torch.Tensor, generator: torch.Generator, is_shared: bool = False
+    ) -> tuple[pd.DataFrame, np.ndarray]:
+        """A record of each latent, and which are valid. All may share the random numbers of one."""
+        num = 1 if is_shared else max(GROUP_SIZE, len(latents))
+        uniforms = torch.rand(num, self.vae.config.max_record_length - 1, generator=generator)
+        offsets = torch.rand(num, self.processor.num_offsets, generator=generator, dtype=torch.float64)
+        uniforms, offsets = (
+            t.expand(len(latents), -1) if is_shared else t[: len(latents)] for t in (uniforms, offsets)
+        )
+        ids = self.vae.decoder.sample_records(latents.to(self.vae.decoder.device), uniforms)
+        table = self.processor.schema.derive(self.processor.decode_records(ids.cpu().numpy(), offsets.numpy())[0])
+        return table, self.processor.schema.holds(table)

@@ -1,0 +1,195 @@
+"""What is missing of rows: filled, or predicted."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..blocks import mix
+from ..records import Field, RecordSchema
+from ..records.field import naming_column
+from ..records.field_tokens import FieldTokens
+from .allowed import Condition
+from .generation import ConditionalGenerationMixin
+from .guidance import Guidance
+from .resampling import GROUP_SIZE
+
+
+class ImputationMixin(ConditionalGenerationMixin):
+    """What [`DiffLMPipeline`] does with gaps in rows of tables."""
+
+    @torch.no_grad()
+    def impute(
+        self,
+        table: pd.DataFrame,
+        num_imputations: int = 1,
+        aggregate: Literal["draw", "mean"] = "draw",
+        num_inference_steps: int = 12,
+        batch_size: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> pd.DataFrame | list[pd.DataFrame]:
+        """
+        Fills what is missing of a table, given the rest of each row, and touches nothing else.
+
+        Args:
+            table (`pandas.DataFrame`): Rows with all columns of the records; nulls are missing.
+            num_imputations (`int`, defaults to 1): Draws.
+            aggregate (`str`, defaults to `"draw"`):
+                `"draw"`: each draw is a table. `"mean"`: one table, with the means of numbers and datetimes, and of
+                all else the most frequent values.
+            num_inference_steps, batch_size, generator: As in the call.
+
+        Returns:
+            `pandas.DataFrame` with the order, index, columns and dtypes of `table`; of several draws that are not
+            aggregated a list of them.
+
+        Raises:
+            `ValueError`: for an empty table, for columns that the model does not know or that are missing, and for
+                values of another type. The message names the column.
+        """
+        if aggregate not in ("draw", "mean"):
+            raise ValueError(f"aggregate={aggregate!r} is neither 'draw' nor 'mean'")
+        self.check_inputs(num_imputations, num_inference_steps, 1.0, 1.0, batch_size, "pandas")
+        condition = self._condition_of_gaps(table)
+        sampling = {"num_inference_steps": num_inference_steps, "batch_size": batch_size, "condition": condition}
+        draws = [
+            pd.concat(self._generate_blocks(len(table), sampling, generator), ignore_index=True)
+            for _ in range(num_imputations)
+        ]
+        if aggregate == "mean":
+            # Sums of means, and not means of sums, which are rounded.
+            draws = [condition.complete(_aggregate(draws, self.processor.schema))[0]]
+        filled = [_fill(table, draw) for draw in draws]
+        return filled if len(filled) > 1 else filled[0]
+
+    @torch.no_grad()
+    def predict(
+        self,
+        table: pd.DataFrame,
+        target: str,
+        num_latents: int = 16,
+        num_inference_steps: int = 12,
+        generator: torch.Generator | None = None,
+    ) -> pd.DataFrame:
+        """
+        The probabilities of the values of a category or a boolean, given the rest of each row.
+
+        Args:
+            table (`pandas.DataFrame`): Rows; the target may be missing, and is not looked at.
+            target (`str`): The field.
+            num_latents (`int`, defaults to 16): Latents of each row that the probabilities are means over.
+            num_inference_steps, generator: As in the call.
+
+        Returns:
+            `pandas.DataFrame` with the index of `table` and a column for each value.
+
+        Raises:
+            `ValueError`: for a target that is no category, and as of [`~ImputationMixin.impute`].
+        """
+        codec, decoder = self._compact_codec(), self.vae.decoder
+        self.check_inputs(1, num_inference_steps, 1.0, 1.0, None, "pandas")
+        if isinstance(num_latents, bool) or not isinstance(num_latents, Integral) or num_latents < 1:
+            raise ValueError(f"num_latents={num_latents!r} is not a positive integer")
+        if not isinstance(table, pd.DataFrame):
+            raise ValueError(f"a pandas.DataFrame is to be predicted from, not {type(table).__name__}")
+        if not isinstance(target, str) or target not in codec.tokens or codec.tokens[target].grid is not None:
+            raise ValueError(
+                f"target={target!r} is no category or boolean of the records, which have {codec.schema.names}"
+            )
+        condition = self._condition_of_gaps(table.assign(**{target: None}))
+        position, (f, t) = list(codec.tokens).index(target), (codec.schema[target], codec.tokens[target])
+        device = None if generator is None else generator.device
+        seed, probabilities = int(torch.randint(2**62, (), generator=generator, device=device)), []
+        for start in range(0, len(table), GROUP_SIZE):
+            allowed = condition.allowed.rows(start, GROUP_SIZE)
+            size, known, total = len(allowed.ids), decoder.condition(allowed), 0.0
+            for k in range(num_latents):
+                group = torch.Generator().manual_seed(mix(seed, start, k))
+                latents = self.generate_latents(GROUP_SIZE, num_inference_steps, group, None, size, Guidance(known))
+                uniforms = torch.rand(GROUP_SIZE, self.vae.config.max_record_length - 1, generator=group)[:size]
+                latents = latents.to(decoder.device)
+                ids, *_ = decoder.sample_allowed(latents, uniforms, allowed)
+                logits = decoder.next_logits(ids[:, : 1 + position], latents, known, position)
+                total = total + logits[:, f.nullable :].softmax(-1)
+            probabilities.append((total / num_latents).cpu().numpy())
+        return pd.DataFrame(np.concatenate(probabilities), index=table.index, columns=t.values)
+
+    def _condition_of_gaps(self, table: pd.DataFrame) -> Condition:
+        codec = self._compact_codec()
+        if not isinstance(table, pd.DataFrame):
+            raise ValueError(f"a pandas.DataFrame is to be filled, not {type(table).__name__}")
+        if len(table) == 0:
+            raise ValueError("the table has no rows to fill")
+        names = codec.schema.names
+        if unknown := [name for name in table.columns if name not in names]:
+            raise ValueError(f"no field {unknown[0]!r}, which the model would know; drop the column. It knows {names}")
+        if missing := [name for name in names if name not in table.columns]:
+            raise ValueError(f"column {missing[0]!r} is missing; add it, with None where nothing is known")
+        if not table.columns.is_unique:
+            raise ValueError(
+                f"column {table.columns[table.columns.duplicated()][0]!r} is there twice; drop one of them"
+            )
+        for name, t in codec.tokens.items():
+            if table[name].isna().any():
+                with naming_column(name):
+                    _fits(table[name], codec.schema[name], t)
+        return Condition.of_gaps(codec, table)
+
+
+def _fits(column: pd.Series, f: Field, t: FieldTokens) -> None:
+    """Raises an error where values of a field cannot stand in a column."""
+    if column.isna().all():
+        return
+    if t.grid is None:
+        values = pd.Series(t.values, dtype=object)
+    else:
+        ends = t.grid.decode(f, np.array([0, t.grid.size // 2, t.grid.size - 1], np.uint64))
+        values = f.to_series(ends, np.zeros(3, bool)).astype(object)
+    try:
+        _to_dtype(values, column.dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"dtype {column.dtype} does not hold {f.description} ({error}); convert the column"
+        ) from error
+
+
+def _to_dtype(values: pd.Series, dtype: Any) -> pd.Series:
+    """Values in a dtype, which gets the categories that it lacks."""
+    if isinstance(dtype, pd.CategoricalDtype):
+        lacking = [value for value in pd.unique(values.dropna()) if value not in dtype.categories]
+        dtype = pd.CategoricalDtype([*dtype.categories, *lacking], dtype.ordered)
+    return values.astype(dtype)
+
+
+def _fill(table: pd.DataFrame, draw: pd.DataFrame) -> pd.DataFrame:
+    filled = table.copy()
+    for name in table.columns:
+        gaps = table[name].isna().to_numpy()
+        if gaps.any():
+            values = table[name].astype(object).to_numpy(copy=True)
+            values[gaps] = draw[name].astype(object).to_numpy()[gaps]
+            column = pd.Series(values, index=table.index, dtype=object)
+            filled[name] = _to_dtype(column, draw[name].dtype if gaps.all() else table[name].dtype)
+    return filled
+
+
+def _aggregate(draws: list[pd.DataFrame], schema: RecordSchema) -> pd.DataFrame:
+    table = draws[0].copy()
+    for f in schema:
+        columns = pd.concat([draw[f.name].reset_index(drop=True) for draw in draws], axis=1)
+        if f.is_numeric:
+            numbers = np.stack([f.to_numpy(columns.iloc[:, k]) for k in range(len(draws))])
+            if f.type == "number":
+                values = numbers.mean(0) if f.decimals is None else numbers.mean(0).round(f.decimals)
+            else:  # as distances, which floats hold, from one of them
+                whole = numbers.view(np.int64)
+                means = whole[0] + np.rint((whole - whole[0]).mean(0)).astype(np.int64)
+                values = means.view(numbers.dtype)
+            table[f.name] = f.to_series(values, np.zeros(len(table), bool))
+        elif f.type in ("category", "boolean"):
+            table[f.name] = columns.astype(object).mode(axis=1)[0].astype(draws[0][f.name].dtype)
+    return table
