@@ -44,6 +44,9 @@ def train(
     min_category_count: Annotated[
         int, typer.Option(help="Leave out records with rarer categories; their names would be in the model's files.")
     ] = 1,
+    find_rules: Annotated[
+        bool, typer.Option("--find-rules", help="Look for rules between columns, which generated records then keep.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on where a run into OUTPUT_DIR was cut off.")] = False,
     push_to_hub: Annotated[bool, typer.Option("--push-to-hub", help="Push the model to the Hub at the end.")] = False,
@@ -77,7 +80,9 @@ def train(
         validation=validation,
         schema=None if schema is None else RecordSchema.from_json_schema(read_json(schema)),
         recipe=recipe,
-        data_args=DataArguments(tuple(categorical or ()), max_length, overlong, key_order, min_category_count),
+        data_args=DataArguments(
+            tuple(categorical or ()), max_length, overlong, key_order, min_category_count, find_rules
+        ),
         model_args=ModelArguments(base_model, base_encoder, tuning, quantization, activation_checkpointing, injection),
         hub_args=hub_args if push_to_hub else None,
         max_minutes=max_minutes,
