@@ -22,12 +22,13 @@ from ..records.field import naming_column
 from ..records.field_tokens import FieldTokens
 from .allowed import Condition
 from .balance import Shares, balanced_rows
+from .documents import DocumentCondition, Score, generate_documents
 from .guidance import Guidance, Guide
 from .resampling import GROUP_SIZE, MAX_CANDIDATES, choose_candidates, resample
 
 
 class ConditionalGenerationMixin:
-    """What [`DiffLMPipeline`] does with conditions, on rows of tables."""
+    """What [`DiffLMPipeline`] does with conditions."""
 
     def stream(
         self,
@@ -36,6 +37,7 @@ class ConditionalGenerationMixin:
         conditions: Mapping[str, Any] | pd.DataFrame | None = None,
         where: str | None = None,
         balance: Shares | None = None,
+        score: Score | None = None,
         guidance_scale: float = 1.0,
         guides: Sequence[Guide] = (),
         **kwargs,
@@ -45,10 +47,10 @@ class ConditionalGenerationMixin:
 
         Args:
             num_records, args, kwargs: As there.
-            conditions, where, balance, guidance_scale, guides: As in the call.
+            conditions, where, balance, score, guidance_scale, guides: As in the call.
         """
         Guidance(scale=guidance_scale, guides=guides)  # which says what is wrong with them
-        condition = self.make_condition(conditions, where, balance, num_records, guides)
+        condition = self.make_condition(conditions, where, balance, num_records, guides, score)
         if condition is not None:
             kwargs |= {"condition": condition, "guidance_scale": guidance_scale, "guides": guides}
         return super().stream(self._num_records(num_records, condition), *args, **kwargs)
@@ -60,8 +62,17 @@ class ConditionalGenerationMixin:
         balance: Shares | None = None,
         num_records: int | None = None,
         guides: Sequence[Guide] = (),
-    ) -> Condition | None:
+        score: Score | None = None,
+    ) -> Condition | DocumentCondition | None:
         """Conditions as the call takes them, for the codec; `None` for none. Raises what the call does."""
+        if not self.processor.codec.has_fixed_layout:
+            if balance is not None or guides:
+                raise ValueError("balance and guides are for rows of tables, and these are documents; give a score")
+            if conditions is None and where is None and score is None:
+                return None
+            return DocumentCondition.of_fields(self.processor, conditions, where, score)
+        if score is not None:
+            raise ValueError("score is for documents, and these records are rows of tables; use conditions and where")
         if conditions is None and where is None and balance is None:
             return Condition.free(self._compact_codec()) if guides else None
         codec = self._compact_codec()
@@ -83,7 +94,7 @@ class ConditionalGenerationMixin:
             raise ValueError("where is for all records alike, and a table has conditions for each; give one of them")
         return Condition.of_table(codec, conditions)
 
-    def _num_records(self, num_records: int | None, condition: Condition | None) -> int:
+    def _num_records(self, num_records: int | None, condition: Condition | DocumentCondition | None) -> int:
         if num_records is not None and (isinstance(num_records, bool) or not isinstance(num_records, Integral)):
             raise ValueError(f"num_records={num_records!r} is not a positive integer")
         num_rows = None if condition is None else condition.num_rows
@@ -96,7 +107,7 @@ class ConditionalGenerationMixin:
         seed: int,
         block: int,
         *args,
-        condition: Condition | None = None,
+        condition: Condition | DocumentCondition | None = None,
         guidance_scale: float = 1.0,
         guides: Sequence[Guide] = (),
         num_records: int | None = None,
@@ -107,11 +118,13 @@ class ConditionalGenerationMixin:
 
         Args:
             seed, block, args, num_records, kwargs: As there.
-            condition ([`Condition`], *optional*): What the records satisfy.
+            condition ([`Condition`] or [`DocumentCondition`], *optional*): What the records satisfy.
             guidance_scale, guides (*optional*): As in the call.
         """
         if condition is None:
             return super().generate_block(seed, block, *args, num_records=num_records, **kwargs)
+        if isinstance(condition, DocumentCondition):
+            return generate_documents(self, condition, seed, block, num_records, *args, **kwargs)
         num_records = self.config.block_size if num_records is None else num_records
         guidance = Guidance(self.vae.decoder.condition(condition.allowed), guidance_scale, guides)
         tables = []
@@ -361,7 +374,7 @@ class ConditionalGenerationMixin:
     def _compact_codec(self) -> Any:
         codec = self.processor.codec
         if not codec.has_fixed_layout:
-            raise ValueError("conditions are for rows of tables, and these records are documents")
+            raise ValueError("this is for rows of tables, and these are documents, which take conditions and a score")
         return codec
 
     def _condition_of_gaps(self, table: pd.DataFrame) -> Condition:
