@@ -29,7 +29,7 @@ from .known_fields import KnownFields
 from .lora import add_lora, lora_parameters
 from .modeling_running_sum import RunningSumForCausalLM  # noqa: F401 (AutoModelForCausalLM learns of it)
 from .pretrained_model import DiffLMPreTrainedModel
-from .records.grammar import JSONGrammar
+from .records.grammar import Grammar
 from .sampling import sample_by_grammar, sample_rows, sample_texts
 
 
@@ -317,7 +317,7 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
                 that are no padding.
             allowed (`torch.BoolTensor` of shape `(num_labels, allowed_size)`, *optional*):
                 Which of the vocabulary's first `allowed_size` ids a grammar allows in the place of each label that
-                counts, in their order, as [`JSONGrammar.allowed`] says it. Not given, all of the vocabulary.
+                counts, in their order, as [`Grammar.allowed`] says it. Not given, all of the vocabulary.
             is_known (`torch.BoolTensor` of shape `(num_told, num_positions)`, *optional*):
                 With `config.condition_size`: which ids of the first records are known, and do not count. They are
                 those after BOS and before the texts.
@@ -377,7 +377,7 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         uniforms: torch.FloatTensor,
         temperature: float = 1.0,
         top_p: float = 1.0,
-        grammar: JSONGrammar | None = None,
+        grammar: Grammar | None = None,
     ) -> torch.LongTensor:
         """
         Samples records.
@@ -392,7 +392,7 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
                 not depend on the batch it is in.
             temperature (`float`, defaults to 1.0): Divides the logits; 0 takes the likeliest id.
             top_p (`float`, defaults to 1.0): Samples from the likeliest ids that together have this probability.
-            grammar ([`JSONGrammar`], *optional*): What a record may look like, for an LM with its own vocabulary.
+            grammar ([`Grammar`], *optional*): What a record may look like, for an LM with its own vocabulary.
 
         Returns:
             `torch.LongTensor` of shape `(batch_size, sequence_length)`: ids from BOS on, right-padded.

@@ -26,11 +26,13 @@ from .control.balance import Shares
 from .control.given_records import GivenRecordsMixin
 from .control.guidance import Guidance, Guide
 from .control.imputation import ImputationMixin
+from .control.score import Score
 from .denoiser import DiffLMDenoiser
 from .hub.loading import load_vae_with_base, pipeline_folder
 from .hub.publishing import push_pipeline
 from .modeling_difflm import DiffLMModel
 from .processing_difflm import DiffLMProcessor
+from .records.grammar import Grammar
 from .scheduling_latent_edm import LatentEDMScheduler, initial_std
 from .utils import default_dtype
 
@@ -228,6 +230,7 @@ class DiffLMPipeline(GivenRecordsMixin, ImputationMixin, BlockwisePipeline):
         conditions: Mapping[str, Any] | pd.DataFrame | None = None,
         where: str | None = None,
         balance: Shares | None = None,
+        score: Score | None = None,
         guidance_scale: float = 1.0,
         guides: Sequence[Guide] = (),
         output_type: OutputType = "dict",
@@ -249,13 +252,19 @@ class DiffLMPipeline(GivenRecordsMixin, ImputationMixin, BlockwisePipeline):
             conditions (`dict` or `pandas.DataFrame`, *optional*):
                 What all records satisfy, by field: a value, a list of values, `None` for null, or a predicate of
                 [`difflm_hf.control`]: `{"income": ">50K", "age": Between(30, 40)}`. A table has a row for each
-                record, whose gaps are filled.
+                record, whose gaps are filled. Of documents, `"address.city"` and nested dicts name what is inside
+                fields.
             where (`str`, *optional*):
                 The same as an expression in pandas' syntax: `"income == '>50K' and 30 <= age <= 40"`, which may also
                 relate fields to each other.
             balance (`str` or `dict`, *optional*):
                 A category whose values are to be equally frequent, or shares of the values of fields:
                 `{"sex": {"Female": 0.5, "Male": 0.5}}`.
+            score (`Callable`, *optional*):
+                A function of records, of rows a `pandas.DataFrame`, of documents a list of dicts. It gives an array
+                of shape `(num_records,)`: a bool for each, and only those come out that have `True`; or the logarithm
+                of a weight, in proportion to which records are chosen, and none of weight −∞. Of documents, one of
+                each 16 is chosen. It is to look at each record for itself.
             guidance_scale (`float`, defaults to 1.0):
                 How far latents follow what is known exactly, by classifier-free guidance (arXiv 2207.12598): 1 is the
                 model's distribution, more exaggerates.
@@ -284,7 +293,7 @@ class DiffLMPipeline(GivenRecordsMixin, ImputationMixin, BlockwisePipeline):
         ```
         """
         Guidance(scale=guidance_scale, guides=guides)  # which says what is wrong with them
-        condition = self.make_condition(conditions, where, balance, num_records, guides)
+        condition = self.make_condition(conditions, where, balance, num_records, guides, score)
         num_records = self._num_records(num_records, condition)
         self.check_inputs(num_records, num_inference_steps, temperature, top_p, batch_size, output_type)
         sampling = {
@@ -317,6 +326,7 @@ class DiffLMPipeline(GivenRecordsMixin, ImputationMixin, BlockwisePipeline):
         top_p: float,
         batch_size: int,
         callback_on_step_end: Callable | None,
+        grammar: Grammar | None = None,
     ) -> Iterator[pd.DataFrame]:
         size, length = self.config.block_size, self.vae.config.max_record_length - 1
         is_always_valid = self.processor.codec.has_fixed_layout and not self.processor.schema.rules
@@ -326,7 +336,7 @@ class DiffLMPipeline(GivenRecordsMixin, ImputationMixin, BlockwisePipeline):
         uniforms = torch.rand(size, length, generator=generator)[:num]
         offsets = torch.rand(size, self.processor.num_offsets, generator=generator, dtype=torch.float64)[:num]
         for batch in zip(*(t.split(batch_size) for t in (latents, uniforms, offsets))):
-            yield self.decode_latents(*batch, temperature, top_p)[0]
+            yield self.decode_latents(*batch, temperature, top_p, grammar=grammar)[0]
 
     def generate_latents(
         self,
@@ -425,6 +435,7 @@ class DiffLMPipeline(GivenRecordsMixin, ImputationMixin, BlockwisePipeline):
         temperature: float = 1.0,
         top_p: float = 1.0,
         batch_size: int | None = None,
+        grammar: Grammar | None = None,
     ) -> tuple[pd.DataFrame, np.ndarray]:
         """
         Lets the causal LM write a record for each latent.
@@ -434,6 +445,8 @@ class DiffLMPipeline(GivenRecordsMixin, ImputationMixin, BlockwisePipeline):
             uniforms (`torch.Tensor` of shape `(num_latents, max_record_length - 1)`): Random numbers that choose ids.
             within_bin_offsets (`torch.Tensor` of shape `(num_latents, num_offsets)`): And those inside the steps.
             temperature, top_p, batch_size: As in the call.
+            grammar ([`~difflm_hf.records.grammar.Grammar`], *optional*):
+                What documents are written by, in place of that of the processor.
 
         Returns:
             The records that are valid and keep the rules of the schema, and a mask of shape `(num_latents,)` that says
@@ -441,7 +454,7 @@ class DiffLMPipeline(GivenRecordsMixin, ImputationMixin, BlockwisePipeline):
         """
         latents = latents.to(self.vae.decoder.device)
         batches = [
-            self.vae.decoder.sample_records(z, u, temperature, top_p, self.processor.grammar)
+            self.vae.decoder.sample_records(z, u, temperature, top_p, grammar or self.processor.grammar)
             for z, u in zip(latents.split(batch_size or len(latents)), uniforms.split(batch_size or len(latents)))
         ]
         if len(batches) > 1:

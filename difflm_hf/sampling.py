@@ -13,7 +13,7 @@ from transformers import LogitsProcessor, PreTrainedModel
 
 from .cache import BufferedLayer, buffered_cache
 from .control.allowed import AllowedIds
-from .records.grammar import JSONGrammar
+from .records.grammar import Grammar
 
 
 # Causal LMs that count positions in the cache, those that a mask leaves out included: by windows, or by ALiBi
@@ -120,7 +120,7 @@ def sample_by_grammar(
     uniforms: torch.FloatTensor,
     temperature: float,
     top_p: float,
-    grammar: JSONGrammar,
+    grammar: Grammar,
 ) -> torch.LongTensor:
     """
     Records that the grammar allows. Each step feeds an id that was sampled and all that have to follow it, so that

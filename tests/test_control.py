@@ -591,3 +591,36 @@ def test_commands(tiny_run, tmp_path, monkeypatch, error_of):
         "generate", tiny_run, "--num-records", 2, "--where", "years > 3", "--output", tmp_path / "x.csv"
     )
     assert "give --num-records" in error_of("generate", tiny_run, "--output", tmp_path / "x.csv")
+
+
+def test_scores_of_records(pipe):
+    table = table_of(pipe, 60, score=lambda rows: (rows["age"] % 2 == 0).to_numpy(), conditions={"color": "red"})
+    assert len(table) == 60 and (table["age"] % 2 == 0).all() and (table["color"] == "red").all()
+    pd.testing.assert_frame_equal(
+        table, table_of(pipe, 60, score=lambda rows: rows["age"] % 2 == 0, conditions={"color": "red"}, batch_size=13)
+    )
+    plain = table_of(pipe, 1000)["age"]
+    # The weight exp(a·x) moves a mean by about a times the variance.
+    tilted = table_of(pipe, 1000, score=lambda rows: 0.01 * rows["age"])["age"]
+    assert tilted.mean() - plain.mean() == pytest.approx(0.01 * plain.var(), rel=0.5)
+    rows = table_of(pipe, score=lambda rows: rows["age"] > 40, conditions=pd.DataFrame({"color": ["red", "blue"] * 9}))
+    assert (rows["age"] > 40).all() and rows["color"].tolist() == ["red", "blue"] * 9
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        ("age > 3", "is no function"),
+        (lambda rows: [1.0], "return a bool or a number for each"),
+        (lambda rows: np.full(len(rows), "x"), "return a bool or a number for each"),
+        (lambda rows: np.full(len(rows), np.nan), "gave nan or inf"),
+    ],
+)
+def test_scores_that_are_none(pipe, score, message):
+    with pytest.raises(ValueError, match=message):
+        pipe(5, score=score)
+
+
+def test_scores_that_nothing_satisfies(pipe):
+    with pytest.raises(RuntimeError, match="too rare"):
+        pipe(5, score=lambda rows: np.zeros(len(rows), bool))

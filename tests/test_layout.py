@@ -31,6 +31,7 @@ FLOORS = [
     ["hub.loading", "hub.remote_code", "hub.cards", "hub.publishing"],
     [
         "blocks",
+        "control.documents",
         "control.generation",
         "control.given_records",
         "control.imputation",

@@ -5,9 +5,10 @@ from ..lazy import lazy_names
 
 _NAMES = {
     "allowed": ["AllowedIds", "Condition"],
+    "documents": ["DocumentCondition"],
     "guidance": ["Guidance", "Guide"],
     "latent_classifier": ["LatentClassifier"],
-    "predicates": ["Between", "Not", "StartsWith"],
+    "predicates": ["Between", "Contains", "Matches", "Not", "StartsWith"],
     "where": ["parse_where"],
 }
 __all__, __getattr__, __dir__ = lazy_names(__name__, _NAMES)

@@ -16,6 +16,7 @@ from ..records.equations import Equation
 from ..records.field import Field, naming_column, shortest_digits
 from ..records.field_tokens import FieldTokens
 from .predicates import AllOf, Domain, domain_of
+from .score import Score, weigh_by
 from .where import RowPredicate, parse_where
 
 
@@ -76,6 +77,7 @@ class Condition:
         predicates (`list[Callable]`): What relates several fields, as functions of a table.
         num_rows (`int`, *optional*): Records with conditions of their own; `None` where they are for all.
         given (`pandas.DataFrame`, *optional*): What is known of each record, where the codec has no ids for it.
+        score (`Callable`, *optional*): As in the call of the pipeline.
     """
 
     codec: CompactCodec
@@ -86,6 +88,7 @@ class Condition:
     predicates: list[RowPredicate] = field(default_factory=list)
     num_rows: int | None = None
     given: pd.DataFrame | None = None
+    score: Score | None = None
 
     @classmethod
     def of_fields(
@@ -267,7 +270,8 @@ class Condition:
             start (`int`, defaults to 0): The first record, of those with conditions of their own.
 
         Returns:
-            The records, and which of them satisfy what relates several fields: a mask of shape `(num_records,)`.
+            The records, and the logarithms of the weights that they have by what relates several fields: an array of
+            shape `(num_records,)`, −∞ for what does not satisfy that.
         """
         schema, rows = self.codec.schema, slice(None)
         if schema.rules:
@@ -285,7 +289,10 @@ class Condition:
             held = np.ones(len(table), bool)
         for holds in self.predicates:  # which need not know values that no field allows
             held[held] = holds(table[held])
-        return table, held
+        log_weights = np.where(held, 0.0, -np.inf)
+        if self.score is not None and held.any():
+            log_weights[held], _ = weigh_by(self.score, table[held].reset_index(drop=True))
+        return table, log_weights
 
     def is_given(self, name: str) -> np.ndarray:
         """Whether a field is known, of each row of conditions."""

@@ -17,12 +17,14 @@ from torch.profiler import record_function
 from ..blocks import MAX_ATTEMPTS, UsedKeys, mix
 from .allowed import Condition
 from .balance import Shares, balanced_rows
+from .documents import DocumentCondition, generate_documents
 from .guidance import Guidance, Guide
 from .resampling import GROUP_SIZE, MAX_CANDIDATES, choose_candidates, redraw, resample
+from .score import Score, check_score
 
 
 class ConditionalGenerationMixin:
-    """What [`DiffLMPipeline`] does with conditions, on rows of tables."""
+    """What [`DiffLMPipeline`] does with conditions."""
 
     def stream(
         self,
@@ -31,6 +33,7 @@ class ConditionalGenerationMixin:
         conditions: Mapping[str, Any] | pd.DataFrame | None = None,
         where: str | None = None,
         balance: Shares | None = None,
+        score: Score | None = None,
         guidance_scale: float = 1.0,
         guides: Sequence[Guide] = (),
         **kwargs,
@@ -40,10 +43,10 @@ class ConditionalGenerationMixin:
 
         Args:
             num_records, args, kwargs: As there.
-            conditions, where, balance, guidance_scale, guides: As in the call.
+            conditions, where, balance, score, guidance_scale, guides: As in the call.
         """
         Guidance(scale=guidance_scale, guides=guides)  # which says what is wrong with them
-        condition = self.make_condition(conditions, where, balance, num_records, guides)
+        condition = self.make_condition(conditions, where, balance, num_records, guides, score)
         if condition is not None:
             kwargs |= {"condition": condition, "guidance_scale": guidance_scale, "guides": guides}
         return super().stream(self._num_records(num_records, condition), *args, **kwargs)
@@ -55,10 +58,30 @@ class ConditionalGenerationMixin:
         balance: Shares | None = None,
         num_records: int | None = None,
         guides: Sequence[Guide] = (),
-    ) -> Condition | None:
+        score: Score | None = None,
+    ) -> Condition | DocumentCondition | None:
         """Conditions as the call takes them, for the codec; `None` for none. Raises what the call does."""
+        if not self.processor.codec.has_fixed_layout:
+            if balance is not None or guides:
+                raise ValueError("balance and guides are for rows of tables, and these are documents; give a score")
+            if conditions is None and where is None and score is None:
+                return None
+            return DocumentCondition.of_fields(self.processor, conditions, where, score)
+        check_score(score)
+        condition = self._row_condition(conditions, where, balance, num_records)
+        if condition is None and (guides or score):
+            condition = Condition.free(self._compact_codec())
+        return condition if score is None else replace(condition, score=score)
+
+    def _row_condition(
+        self,
+        conditions: Mapping[str, Any] | pd.DataFrame | None,
+        where: str | None,
+        balance: Shares | None,
+        num_records: int | None,
+    ) -> Condition | None:
         if conditions is None and where is None and balance is None:
-            return Condition.free(self._compact_codec()) if guides else None
+            return None
         codec = self._compact_codec()
         if balance is not None:
             if where is not None:
@@ -78,7 +101,7 @@ class ConditionalGenerationMixin:
             raise ValueError("where is for all records alike, and a table has conditions for each; give one of them")
         return Condition.of_table(codec, conditions)
 
-    def _num_records(self, num_records: int | None, condition: Condition | None) -> int:
+    def _num_records(self, num_records: int | None, condition: Condition | DocumentCondition | None) -> int:
         if num_records is not None and (isinstance(num_records, bool) or not isinstance(num_records, Integral)):
             raise ValueError(f"num_records={num_records!r} is not a positive integer")
         num_rows = None if condition is None else condition.num_rows
@@ -91,7 +114,7 @@ class ConditionalGenerationMixin:
         seed: int,
         block: int,
         *args,
-        condition: Condition | None = None,
+        condition: Condition | DocumentCondition | None = None,
         guidance_scale: float = 1.0,
         guides: Sequence[Guide] = (),
         num_records: int | None = None,
@@ -103,11 +126,13 @@ class ConditionalGenerationMixin:
 
         Args:
             seed, block, args, num_records, keys, kwargs: As there. Keys of rows of conditions may repeat.
-            condition ([`Condition`], *optional*): What the records satisfy.
+            condition ([`Condition`] or [`DocumentCondition`], *optional*): What the records satisfy.
             guidance_scale, guides (*optional*): As in the call.
         """
         if condition is None:
             return super().generate_block(seed, block, *args, num_records=num_records, keys=keys, **kwargs)
+        if isinstance(condition, DocumentCondition):
+            return generate_documents(self, condition, seed, block, num_records, *args, **kwargs)
         size = self.config.block_size
         num_records = size if num_records is None else num_records
         keys = UsedKeys(self.processor.schema) if keys is None or condition.num_rows is not None else keys
@@ -144,8 +169,8 @@ class ConditionalGenerationMixin:
         is_free = not (condition.allowed.is_known.any() or condition.allowed.log_shares)
         max_candidates = MAX_CANDIDATES if temperature == top_p == 1 and not is_free else 1
 
-        def draw(round_: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-            """Records, the logarithms of their weights, and whether they satisfy what relates several fields."""
+        def draw(round_: int) -> tuple[pd.DataFrame, np.ndarray]:
+            """Records, and the logarithms of their weights."""
             generator = torch.Generator().manual_seed(mix(seed, round_))
             with record_function("difflm::latents"):
                 latents = self.generate_latents(
@@ -169,17 +194,22 @@ class ConditionalGenerationMixin:
             with record_function("difflm::records"):
                 ids = ids.cpu().numpy()
                 placed = condition.place(ids, offsets[:size].numpy(), start)
-                table, is_valid = condition.complete(self.processor.decode_records(ids, placed)[0], start)
-            return table, log_weights.cpu().numpy(), is_valid
+                table, of_relations = condition.complete(self.processor.decode_records(ids, placed)[0], start)
+            return table, log_weights.cpu().numpy() + of_relations
 
         if not is_for_all:
-            return redraw(lambda round_: draw(round_)[::2])
+
+            def try_again(round_: int) -> tuple[pd.DataFrame, np.ndarray]:
+                table, log_weights = draw(round_)
+                return table, np.isfinite(log_weights)
+
+            return redraw(try_again)
         tables: list[pd.DataFrame] = []
 
         def weigh(round_: int) -> np.ndarray:
-            table, log_weights, is_valid = draw(round_)
+            table, log_weights = draw(round_)
             tables.append(table)
-            return np.where(is_valid, log_weights, -np.inf)
+            return log_weights
 
         offset = torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).item()
         chosen, _ = resample(weigh, size, offset)
@@ -188,5 +218,5 @@ class ConditionalGenerationMixin:
     def _compact_codec(self) -> Any:
         codec = self.processor.codec
         if not codec.has_fixed_layout:
-            raise ValueError("conditions are for rows of tables, and these records are documents")
+            raise ValueError("this is for rows of tables, and these are documents, which take conditions and a score")
         return codec

@@ -75,6 +75,31 @@ class StartsWith:
     prefix: str
 
 
+@dataclass(frozen=True)
+class Contains:
+    """
+    Strings with a text somewhere in them.
+
+    Args:
+        text (`str`): The text.
+    """
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Matches:
+    """
+    What a JSON Schema accepts of fields of documents, but for null.
+
+    Args:
+        json_schema (`dict`):
+            A JSON Schema (draft 2020-12), such as `{"minItems": 2}`. It may refer to `$defs` of the records' schema.
+    """
+
+    json_schema: dict[str, Any]
+
+
 @dataclass
 class Domain:
     """
@@ -140,14 +165,14 @@ def domain_of(condition: Any, field: Field, grid: Grid | None) -> Domain:
                 f"a range is for numbers and datetimes, and this is a {field.type}; give a list of values"
             )
         return Domain(False, intervals=_interval(condition, field, grid))
-    if isinstance(condition, StartsWith):
-        if field.type != "category" or not isinstance(condition.prefix, str):
-            raise ValueError(
-                f"StartsWith({condition.prefix!r}) is for categories that are strings, not a {field.type}"
-            )
-        choices = np.array([str(c).startswith(condition.prefix) for c in field.categories])
+    if isinstance(condition, (StartsWith, Contains)):
+        is_start = isinstance(condition, StartsWith)
+        text = condition.prefix if is_start else condition.text
+        if field.type != "category" or not isinstance(text, str):
+            raise ValueError(f"{condition!r} is for categories that are strings, not a {field.type}")
+        choices = np.array([str(c).startswith(text) if is_start else text in str(c) for c in field.categories])
         if not choices.any():
-            raise ValueError(f"no category starts with {condition.prefix!r}")
+            raise ValueError(f"no category {'starts with' if is_start else 'contains'} {text!r}")
         return Domain(False, choices)
     if isinstance(condition, Iterable) and not isinstance(condition, (str, bytes, dict)):
         values = list(condition)

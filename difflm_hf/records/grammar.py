@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import llguidance
 import llguidance.hf
@@ -21,36 +21,36 @@ from transformers import PreTrainedTokenizerBase
 JSON_STYLE = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
 # Whose choices a grammar remembers. Finding them takes a millisecond a record, in training once an epoch.
 NUM_REMEMBERED = 2**17
+NUM_VOCABULARIES = 2  # that are kept: conditions make grammars of their own
 
 
-class JSONGrammar:
+class Grammar:
     """
-    A JSON Schema, compiled for a tokenizer: which token may come next, and which must.
+    What a record may look like, compiled for a tokenizer: which token may come next, and which must.
 
     The parsers are those of [llguidance](https://github.com/guidance-ai/llguidance). Compiling takes milliseconds,
-    reading the vocabulary a second; keep the grammar.
+    reading the vocabulary, which is kept, a second.
 
     Args:
-        json_schema (`dict`): A JSON Schema (draft 2020-12). Keys come in the order of its `properties`.
+        grammar (`str`): A grammar as llguidance writes it.
         tokenizer (`PreTrainedTokenizerBase`): A fast tokenizer.
         eos_token_id (`int`, *optional*): The id that ends a record; the tokenizer's own when not given.
 
     Raises:
-        `ValueError`: for a schema or a tokenizer that llguidance does not support.
+        `ValueError`: for a grammar or a tokenizer that llguidance does not support.
     """
 
-    def __init__(
-        self, json_schema: dict[str, Any], tokenizer: PreTrainedTokenizerBase, eos_token_id: int | None = None
-    ):
+    source: ClassVar[str] = "the grammar"
+
+    def __init__(self, grammar: str, tokenizer: PreTrainedTokenizerBase, eos_token_id: int | None = None):
         if not tokenizer.is_fast:
             raise ValueError(f"{type(tokenizer).__name__} is not a fast tokenizer, which a grammar needs")
         self.eos_token_id = tokenizer.eos_token_id if eos_token_id is None else eos_token_id
         self.vocab_size = len(tokenizer)
-        grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(json_schema), overrides=JSON_STYLE)
-        vocabulary = llguidance.hf.from_tokenizer(tokenizer, self.vocab_size, self.eos_token_id)
+        vocabulary = _read_vocabulary(tokenizer, self.vocab_size, self.eos_token_id)
         self._start = llguidance.LLMatcher(vocabulary, grammar, log_level=0)
         if self._start.is_error():
-            raise ValueError(f"no grammar can be made of the JSON Schema: {self._start.get_error()}")
+            raise ValueError(f"no grammar can be made of {self.source}: {self._start.get_error()}")
         all_ids = np.packbits(np.ones(self.vocab_size, bool), bitorder="little").tobytes()
         # Sets of ids, as bits, by their number. Records have few different ones.
         self._numbers = {all_ids.ljust(len(self._start.compute_bitmask()), b"\0"): 0}
@@ -134,6 +134,58 @@ class JSONGrammar:
         matchers = [(parser.matcher, row) for row, parser in enumerate(parsers)]
         llguidance.numpy.fill_next_token_bitmask_par(executor, matchers, bits)
         return np.unpackbits(~bits.view(np.uint8), axis=1, count=self.vocab_size, bitorder="little").view(bool)
+
+
+class JSONGrammar(Grammar):
+    """
+    A JSON Schema as a grammar.
+
+    Args:
+        json_schema (`dict`): A JSON Schema (draft 2020-12). Keys come in the order of its `properties`.
+        tokenizer, eos_token_id: As of [`Grammar`].
+
+    Raises:
+        `ValueError`: for a schema or a tokenizer that llguidance does not support.
+    """
+
+    source = "the JSON Schema"
+
+    def __init__(
+        self, json_schema: dict[str, Any], tokenizer: PreTrainedTokenizerBase, eos_token_id: int | None = None
+    ):
+        super().__init__(_from_json_schema(json_schema), tokenizer, eos_token_id)
+
+    @staticmethod
+    def find_fault(json_schema: dict[str, Any]) -> str:
+        """Why no grammar can be made of a JSON Schema, such as that no value satisfies it; empty where one can."""
+        return llguidance.LLMatcher.validate_grammar(_from_json_schema(json_schema))
+
+
+class TextGrammar(Grammar):
+    """
+    A regular expression that whole texts match, as a grammar.
+
+    Args:
+        pattern (`str`): A regular expression in the syntax of Rust's regex crate.
+        tokenizer, eos_token_id: As of [`Grammar`].
+
+    Raises:
+        `ValueError`: for an expression or a tokenizer that llguidance does not support.
+    """
+
+    source = "the pattern"
+
+    def __init__(self, pattern: str, tokenizer: PreTrainedTokenizerBase, eos_token_id: int | None = None):
+        super().__init__(llguidance.LLMatcher.grammar_from_regex(pattern), tokenizer, eos_token_id)
+
+
+def _from_json_schema(json_schema: dict[str, Any]) -> str:
+    return llguidance.LLMatcher.grammar_from_json_schema(json.dumps(json_schema), overrides=JSON_STYLE)
+
+
+@lru_cache(NUM_VOCABULARIES)
+def _read_vocabulary(tokenizer: PreTrainedTokenizerBase, size: int, eos_token_id: int) -> llguidance.LLTokenizer:
+    return llguidance.hf.from_tokenizer(tokenizer, size, eos_token_id)
 
 
 class RecordParser:

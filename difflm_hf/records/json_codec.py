@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from .document_codec import DocumentCodec
 from .field import Field, isoformat
 from .grammar import JSONGrammar
 from .json_schema import fields_to_json_schema
-from .nested import order_keys, to_json, to_plain
+from .nested import is_valid, order_keys, to_json, to_plain, validator_of
 
 
 # The types that JSON's values may have in Python.
@@ -29,7 +30,8 @@ JSON_TYPES = {
 }
 
 
-BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+ENDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+BOUNDS = (*ENDS, "multipleOf")
 UNKNOWN = ("uniqueItems",)  # keywords that llguidance does not take
 SCHEMAS = ("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else")
 LISTS_OF_SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems")
@@ -146,12 +148,19 @@ def _number_grammar(f: Field, schema: dict[str, Any]) -> dict[str, Any]:
         return {"type": schema["type"]}  # between bounds there are no exponents
     if len(ends) == 2 and ends[0] == ends[1]:
         return {"enum": ends[:1] + [None] * f.nullable}
-    bounded = {**schema, "multipleOf": 10.0 ** -max(f.decimals, 1)}  # of no decimals, Python writes one: 3.0
-    # llguidance refuses 0.1 and 0.12 below a maximum of 0.123, and above a minimum of -0.123.
-    digits = [_write_number(float(end)) for end in (f.maximum, f.minimum) if end is not None]
+    return with_shorter_numbers({**schema, "multipleOf": 10.0 ** -max(f.decimals, 1)})  # Python writes 3 as 3.0
+
+
+def with_shorter_numbers(schema: dict[str, Any]) -> dict[str, Any]:
+    """
+    A JSON Schema of numbers between bounds, with those that llguidance leaves out: it refuses 0.1 and 0.12 below a
+    maximum of 0.123, and above a minimum of -0.123.
+    """
+    digits = [_write_number(float(schema[key])) for key in ENDS if key in schema]
     shorter = [float(d[:k]) for d in digits for k in range(d.index(".") + 2, len(d))]
-    shorter = [x for x in shorter if (f.minimum is None or x >= f.minimum) and (f.maximum is None or x <= f.maximum)]
-    return {"anyOf": [bounded, {"enum": shorter}]} if shorter else bounded
+    bounds = validator_of({key: schema[key] for key in ENDS if key in schema})
+    shorter = [number for number in shorter if is_valid(bounds, number)]
+    return {"anyOf": [schema, {"enum": shorter}]} if shorter else schema
 
 
 def _for_grammar(schema: Any) -> Any:
@@ -163,18 +172,26 @@ def _for_grammar(schema: Any) -> Any:
         return schema
     kinds = schema.get("type")
     kinds = kinds if isinstance(kinds, list) else [kinds]
+    kept = {
+        key: part
+        for key, part in schema.items()
+        if key not in UNKNOWN and not (key in BOUNDS and ("number" in kinds or abs(part) > MAX_GRAMMAR_INTEGER))
+    }
+    closed = {"additionalProperties": False} if "object" in kinds and "properties" in schema else {}
+    return closed | map_schemas(_for_grammar, kept)
+
+
+def map_schemas(function: Callable[[Any], Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """A JSON Schema with a function of each JSON Schema right inside it in the place of that."""
     parts: dict[str, Any] = {}
-    if "object" in kinds and "properties" in schema:
-        parts["additionalProperties"] = False
     for key, part in schema.items():
         if key in SCHEMAS_BY_NAME:
-            parts[key] = {name: _for_grammar(inside) for name, inside in part.items()}
+            part = {name: function(inside) for name, inside in part.items()}
         elif key in LISTS_OF_SCHEMAS:
-            parts[key] = [_for_grammar(inside) for inside in part]
+            part = [function(inside) for inside in part]
         elif key in SCHEMAS:
-            parts[key] = _for_grammar(part)
-        elif key not in UNKNOWN and not (key in BOUNDS and ("number" in kinds or abs(part) > MAX_GRAMMAR_INTEGER)):
-            parts[key] = part
+            part = function(part)
+        parts[key] = part
     return parts
 
 

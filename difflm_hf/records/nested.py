@@ -176,8 +176,7 @@ def order_keys(
         return [order_keys(item, items, generator, root) for item in value]
     if not isinstance(value, dict):
         return value
-    properties = _part(schema, root, "properties", "object")
-    others = _part(schema, root, "additionalProperties", "object")
+    properties, others = properties_of(schema, root)
     keys = [key for key in properties if key in value] + [key for key in value if key not in properties]
     if generator is not None:
         keys = [keys[position] for position in generator.permutation(len(keys))]
@@ -214,8 +213,7 @@ def names_of(value: Any, schema: Any, root: dict[str, Any] | None = None, path: 
         for item in value:
             yield from names_of(item, items, root, f"{path}[*]")
     elif isinstance(value, dict):
-        properties = _part(schema, root, "properties", "object")
-        others = _part(schema, root, "additionalProperties", "object")
+        properties, others = properties_of(schema, root)
         for key, item in value.items():
             part = f"{path}.{key if key in properties else '*'}"
             if key in properties:
@@ -223,6 +221,38 @@ def names_of(value: Any, schema: Any, root: dict[str, Any] | None = None, path: 
             yield from names_of(item, properties.get(key, others), root, part)
     elif isinstance(value, str) and any(value in option.get("enum", ()) for option in _options(schema, root)):
         yield f"{path}: {value!r}"
+
+
+def properties_of(schema: Any, root: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The JSON Schemas of an object's properties by name, and that of all others, empty where it says nothing."""
+    return _part(schema, root, "properties", "object"), _part(schema, root, "additionalProperties", "object")
+
+
+def finite_values(schema: Any, root: dict[str, Any]) -> list[Any] | None:
+    """The values that a JSON Schema names one by one, booleans and null among them; `None` where there are others."""
+    if not isinstance(schema, dict):
+        return None
+    if schema.get("$ref", "").startswith(REFERENCE):
+        return finite_values(root.get("$defs", {}).get(schema["$ref"].removeprefix(REFERENCE)), root)
+    if "const" in schema or "enum" in schema:
+        return list(schema.get("enum", [schema.get("const")]))
+    if "anyOf" in schema:
+        parts = [finite_values(part, root) for part in schema["anyOf"]]
+        return None if None in parts else [value for part in parts for value in part]
+    kinds = kinds_of(schema, root)
+    if not kinds or not kinds <= {"boolean", "null"}:
+        return None
+    return [False, True] * ("boolean" in kinds) + [None] * ("null" in kinds)
+
+
+def kinds_of(schema: Any, root: dict[str, Any]) -> set[str]:
+    """The types that a JSON Schema names, itself or by the values, references and options that it has."""
+    kinds = set()
+    for option in _options(schema, root):
+        named = option.get("type", [])
+        kinds.update(named if isinstance(named, list) else [named])
+        kinds.update(map(kind_of, [*option.get("enum", ()), *([option["const"]] if "const" in option else [])]))
+    return kinds
 
 
 def _chosen(schema: Any, root: dict[str, Any], value: Any) -> Any:

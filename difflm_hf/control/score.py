@@ -1,0 +1,45 @@
+"""Scores of records, by functions of the user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+Score = Callable[[pd.DataFrame | list[dict[str, Any]]], Any]  # of records, a bool or a number for each
+
+
+def check_score(score: Score | None) -> None:
+    """Raises a `ValueError` for what is no function."""
+    if score is not None and not callable(score):
+        raise ValueError(f"score={score!r} is no function of records")
+
+
+def weigh_by(score: Score, records: pd.DataFrame | list[dict[str, Any]]) -> tuple[np.ndarray, bool]:
+    """
+    The logarithms of weights that a score gives records.
+
+    Args:
+        score (`Callable`): The score.
+        records (`pandas.DataFrame` or `list[dict]`): The records.
+
+    Returns:
+        `np.ndarray` of shape `(num_records,)`, −∞ for what may not come out, and whether scores were numbers.
+
+    Raises:
+        `ValueError`: for a score that does not give a bool or a number for each record, or gives NaN.
+    """
+    scores = np.asarray(score(records))
+    is_graded = scores.dtype != bool
+    if scores.shape != (len(records),) or not (scores.dtype == bool or np.issubdtype(scores.dtype, np.number)):
+        raise ValueError(
+            f"score gave an array of dtype {scores.dtype} and shape {scores.shape} for {len(records)} records; "
+            "return a bool or a number for each"
+        )
+    scores = scores.astype(float) if is_graded else np.where(scores, 0.0, -np.inf)
+    if (np.isnan(scores) | np.isposinf(scores)).any():
+        raise ValueError("score gave nan or inf; return finite numbers, or -inf for what may not come out")
+    return scores, is_graded
