@@ -1,7 +1,8 @@
 """
-Control on adult, beside TabularARGN: records that satisfy a condition, gaps that are filled, a predicted field.
+Control, beside peers: records that satisfy conditions and rules, gaps that are filled, a predicted field, guidance.
 
-    python -m benchmarks.control --data-dir DIR --commit COMMIT [--seeds 0 1 2] [--work-dir DIR]
+    python -m benchmarks.control --data-dir DIR --commit COMMIT [--parts satisfied c2st ...] [--datasets adult ...]
+        [--seeds 0 1 2] [--work-dir DIR]
 
 The work folder holds what `benchmarks.commits` trained of the commit, and the TabularARGN that `benchmarks.speed`
 fitted. Figures go to benchmarks/results/control.json; `python -m benchmarks.report` writes docs/benchmarks.md from
@@ -15,31 +16,40 @@ import json
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from xgboost import XGBClassifier
 
-from difflm_hf import DiffLMPipeline
-from difflm_hf.evaluation import classifier_two_sample_test
+from difflm_hf import DiffLMPipeline, RecordSchema
+from difflm_hf.control import Between, LatentClassifier, Not
+from difflm_hf.evaluation import classifier_two_sample_test, quality_scores
+from difflm_hf.latents import encode_latents, to_dataset
+from difflm_hf.records import Combinations
 
-from .markdown import to_table
 from .results import load_result, save_result
 from .speed import PEER, fit_peer
-from .tables import MODELS, find_python
+from .tables import DATASETS, MODELS, Model, find_python
 
 
-DATASET, TARGET = "adult", "income"
-CONDITIONS = {"income": ">50K", "education": "Masters", "sex": "Female", "native-country": "Mexico"}
+TARGET, POSITIVE = "income", ">50K"  # of adult
+CONDITIONS = {TARGET: POSITIVE, "education": "Masters", "sex": "Female", "native-country": "Mexico"}
+NUM_CONDITIONS, NUM_RECORDS, NUM_ROWS = 1000, 5, 10_000  # of the part "satisfied", and rows of a table of conditions
+MIN_ROWS = 100  # of the test split that a condition is scored on
+NUM_SEVERAL = 20  # conditions on two and three fields
 SPEED_ROWS = 50_000
 MISSING = 0.25  # of the cells, at random
-NUM_DRAWS = 10
-NUM_FILLED, NUM_PREDICTED = 2000, 5000  # of the test split: TabularARGN takes minutes for more
+NUM_FILLED, NUM_DRAWS, NUM_PREDICTED = 1000, 20, 5000  # rows of the test split: peers take minutes for more
+SCALES = (0, 0.5, 1, 2, 4, 8, 16)
+FOREST = Model("miceforest", ("miceforest==6.0.5",))
 PEER_SCRIPT = """
 import json, sys
 import pandas as pd
@@ -56,132 +66,341 @@ else:
     result = model.sample(seed_data=table)
 result.to_csv(output, index=False)
 """
+FOREST_SCRIPT = """
+import json, sys
+import miceforest
+import pandas as pd
+
+train, given, categorical, output, seed, num_draws = sys.argv[1:]
+names = json.loads(categorical)
+both = [pd.read_csv(p, dtype={n: str for n in names}, keep_default_na=False, na_values=[""]) for p in (train, given)]
+kinds = {name: pd.CategoricalDtype(sorted(both[0][name].unique())) for name in names}
+train, given = (table.astype({n: float for n in table if n not in names} | kinds) for table in both)
+kernel = miceforest.ImputationKernel(
+    train, num_datasets=int(num_draws), variable_schema=list(train), mean_match_strategy="fast",
+    random_state=int(seed), save_all_iterations_data=True,
+) if not names else miceforest.ImputationKernel(
+    train, num_datasets=int(num_draws), variable_schema=list(train), random_state=int(seed),
+    mean_match_strategy={n: "fast" if n in names else "normal" for n in train},
+)
+kernel.mice(1)
+imputed = kernel.impute_new_data(given, random_state=int(seed))
+draws = [imputed.complete_data(k).assign(draw=k) for k in range(int(num_draws))]
+pd.concat(draws).to_csv(output, index=False)
+"""
 
 
-def ask_peer(python: Path, workspace: Path, table: pd.DataFrame, categorical: list[str], seed: int, num_draws: int):
-    """What TabularARGN makes of rows with gaps: one draw of seeds, or the mode of several imputations."""
-    with tempfile.TemporaryDirectory() as folder:
-        given, output = Path(folder, "given.csv"), Path(folder, "output.csv")
-        table.to_csv(given, index=False)
-        names = json.dumps([name for name in categorical if name in table])
-        command = [python, "-c", PEER_SCRIPT, workspace, given, names, output, seed, num_draws]
-        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        return pd.read_csv(output, keep_default_na=False, na_values=[""])
+@dataclass
+class Setting:
+    """A table, a model of it, and what peers made of it."""
+
+    name: str
+    train: pd.DataFrame
+    test: pd.DataFrame
+    categorical: list[str]
+    pipe: DiffLMPipeline
+    seed: int
+    data: Path
+    workspace: Path
+    environments: Path
+
+    def generate(self, num_records: int | None = None, **kwargs) -> pd.DataFrame:
+        return self.pipe(num_records, generator=seeded(self.seed), output_type="pandas", **kwargs).records
+
+    def c2st(self, real: pd.DataFrame, synthetic: pd.DataFrame) -> float:
+        return classifier_two_sample_test(real, synthetic[real.columns], self.categorical, seed=self.seed)
+
+    def ask(self, model: Model, script: str, first: Path, table: pd.DataFrame, num_draws: int) -> pd.DataFrame:
+        """What a peer makes of rows with gaps."""
+        with tempfile.TemporaryDirectory() as folder:
+            given, output = Path(folder, "given.csv"), Path(folder, "output.csv")
+            table.to_csv(given, index=False)
+            names = json.dumps([name for name in self.categorical if name in table])
+            command = [find_python(model, self.environments), "-c", script, first, given, names, output]
+            command += [self.seed, num_draws]
+            subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            return pd.read_csv(output, keep_default_na=False, na_values=[""])
+
+    def ask_peer(self, table: pd.DataFrame, num_draws: int = 0) -> pd.DataFrame:
+        """One draw by TabularARGN of rows that begin so, or the modes of several imputations."""
+        return self.ask(MODELS[PEER], PEER_SCRIPT, self.workspace, table, num_draws)
 
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def with_gaps(table: pd.DataFrame, categorical: list[str], seed: int) -> tuple[pd.DataFrame, np.ndarray]:
-    is_missing = np.random.default_rng(seed).random(table.shape) < MISSING
-    gaps = table.astype({name: float for name in table if name not in categorical}).mask(is_missing)
-    return gaps, is_missing
+def satisfies(column: pd.Series, condition: Any) -> np.ndarray:
+    """What a condition means, in pandas' own terms."""
+    if isinstance(condition, Not):
+        return (column != condition.condition).to_numpy()
+    if isinstance(condition, Between):
+        return column.between(condition.left, condition.right).to_numpy()
+    return column.isin(condition if isinstance(condition, list) else [condition]).to_numpy()
+
+
+def random_conditions(table: pd.DataFrame, categorical: list[str]) -> st.SearchStrategy[dict[str, Any]]:
+    """Conditions on one to three fields: values, several of them, all but one, ranges."""
+
+    def of(name: str) -> st.SearchStrategy:
+        values = st.sampled_from(table[name].drop_duplicates().sort_values().tolist())
+        if name in categorical:
+            return values | st.lists(values, min_size=1, max_size=4, unique=True) | values.map(Not)
+        return values | st.tuples(values, values).map(lambda ends: Between(*sorted(ends)))
+
+    names = st.lists(st.sampled_from(list(table)), min_size=1, max_size=3, unique=True)
+    return names.flatmap(lambda chosen: st.fixed_dictionaries({name: of(name) for name in chosen}))
+
+
+def measure_satisfied(s: Setting) -> dict[str, float]:
+    """Which share of records satisfies random conditions, and how many conditions are refused as too rare."""
+    shares, refused = [], 0
+
+    @settings(
+        max_examples=NUM_CONDITIONS,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(conditions=random_conditions(s.train, s.categorical))
+    def ask(conditions: dict[str, Any]) -> None:
+        nonlocal refused
+        try:
+            records = s.generate(NUM_RECORDS, conditions=conditions)
+        except (RuntimeError, ValueError):
+            refused += 1
+            return
+        assert len(records) == NUM_RECORDS
+        shares.append(np.mean([satisfies(records[name], c) for name, c in conditions.items()]))
+
+    ask()
+    rng = np.random.default_rng(s.seed)
+    rows = s.train.sample(NUM_ROWS, replace=True, random_state=s.seed, ignore_index=True)
+    is_known = rng.random(rows.shape) < rng.random((len(rows), 1))
+    is_known[:, 0] |= ~is_known.any(1)
+    records = s.generate(conditions=rows.astype(object).where(is_known, None))
+    equal = (records[rows.columns].astype(object).to_numpy() == rows.astype(object).to_numpy()) | ~is_known
+    return {
+        "satisfied": float(np.mean(shares)),
+        "num_conditions": len(shares),
+        "refused": refused,
+        "rows_satisfied": float(equal.all(1).mean()),
+    }
+
+
+def single_conditions(s: Setting) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every class of every category, and the quartiles of every number."""
+    for name in s.train:
+        if name in s.categorical:
+            for value in s.train[name].unique():
+                yield f"{name} = {value}", {name: value}
+            continue
+        ends = s.train[name].quantile([0, 0.25, 0.5, 0.75, 1]).tolist()
+        for low, high in zip(ends, ends[1:]):
+            yield f"{name} in [{low:g}, {high:g}]", {name: Between(low, high)}
+
+
+def several_conditions(s: Setting) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The values of random rows in two or three categories, of at least `MIN_ROWS` test rows or 0.2 % of all."""
+    rng, found = np.random.default_rng(0), set()
+    while len(found) < NUM_SEVERAL:
+        names = sorted(rng.choice(s.categorical, rng.integers(2, 4), replace=False))
+        row = s.train.iloc[rng.integers(len(s.train))]
+        conditions = {name: row[name] for name in names}
+        text = " and ".join(f"{name} = {value}" for name, value in conditions.items())
+        num_rows = (s.test[names] == row[names]).all(axis=1).sum()
+        # Half of them are rare.
+        is_rare = num_rows < 0.005 * len(s.test)
+        if text in found or num_rows < 0.002 * len(s.test) or is_rare != (len(found) % 2 == 0):
+            continue
+        found.add(text)
+        yield text, conditions
+
+
+def measure_c2st(s: Setting, conditions: Iterator[tuple[str, dict[str, Any]]]) -> dict[str, list[float]]:
+    """C2ST of records under conditions against the test rows that satisfy them: ours, the peer's, and the rows."""
+    scores = {}
+    for text, condition in conditions:
+        is_real = np.logical_and.reduce([satisfies(s.test[name], c) for name, c in condition.items()])
+        real = s.test[is_real].reset_index(drop=True)
+        if len(real) < (MIN_ROWS if len(condition) == 1 else 20):
+            continue
+        ours = s.generate(len(real), conditions=condition)
+        assert all(satisfies(ours[name], c).all() for name, c in condition.items())
+        # The peer takes values, and no ranges: it is given those of the real rows.
+        peers = s.ask_peer(real[list(condition)])
+        scores[text] = [s.c2st(real, ours), s.c2st(real, peers), len(real)]
+        print(s.name, s.seed, text, scores[text], flush=True)
+    return scores
+
+
+def measure_speed(s: Setting) -> dict[str, float]:
+    rates = {}
+    for name, conditions in (("free", {}), ("conditioned", {"conditions": {TARGET: POSITIVE}})):
+        start = time.perf_counter()
+        s.generate(SPEED_ROWS, **conditions)
+        rates[name] = SPEED_ROWS / (time.perf_counter() - start)
+    return rates
+
+
+def with_gaps(s: Setting, kind: str) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
+    """Test rows, the same with gaps, and where these are: at random, or the larger values more often."""
+    table = s.test.head(NUM_FILLED).reset_index(drop=True)
+    rates = np.full(table.shape, MISSING)
+    if kind == "not at random":
+        rates = 0.6 * table.rank(pct=True).to_numpy()  # 30 % of all
+    is_missing = np.random.default_rng(s.seed).random(table.shape) < rates
+    is_missing[is_missing.all(1), 0] = False
+    gaps = table.astype({name: float for name in table if name not in s.categorical}).mask(is_missing)
+    return table, gaps, is_missing
 
 
 def imputation_scores(
-    filled: pd.DataFrame, table: pd.DataFrame, is_missing: np.ndarray, train: pd.DataFrame, categorical: list[str]
+    s: Setting, draws: list[pd.DataFrame], mean: pd.DataFrame, table: pd.DataFrame, is_missing: np.ndarray
 ) -> dict[str, float]:
-    """Accuracy over missing categories, and the error of missing numbers in deviations of the training split."""
-    hits, errors = [], []
+    """
+    Accuracy of missing categories, error of missing numbers in deviations, the C2ST of a completed table against other
+    test rows, and how many true numbers lie in the 90 % interval of the draws.
+    """
+    hits, errors, covered = [], [], []
     for name, missing in zip(table, is_missing.T):
-        given, true = filled[name][missing], table[name][missing]
-        if name in categorical:
+        given, true = mean[name][missing], table[name][missing]
+        if name in s.categorical:
             hits.append((given.astype(str) == true.astype(str)).mean())
-        else:
-            errors.append(((given.astype(float) - true) / train[name].std()).pow(2).mean())
-    return {"accuracy": float(np.mean(hits)), "nrmse": float(np.sqrt(np.mean(errors)))}
+            continue
+        errors.append(((given.astype(float) - true) / s.train[name].std()).pow(2).mean())
+        if len(draws) == NUM_DRAWS:
+            low, high = np.quantile([draw[name][missing].astype(float) for draw in draws], [0.05, 0.95], axis=0)
+            covered.append(((low <= true) & (true <= high)).mean())
+    scores = {"accuracy": float(np.mean(hits)), "nrmse": float(np.sqrt(np.mean(errors)))}
+    scores["c2st"] = s.c2st(s.test.iloc[NUM_FILLED : 2 * NUM_FILLED].reset_index(drop=True), draws[0])
+    return scores | ({"coverage": float(np.mean(covered))} if covered else {})
 
 
-def xgboost_auc(train: pd.DataFrame, test: pd.DataFrame, categorical: list[str], seed: int) -> float:
-    both = pd.concat([train, test]).astype({name: "category" for name in categorical})
-    features, is_positive = both.drop(columns=TARGET), both[TARGET] == CONDITIONS[TARGET]
-    trees = XGBClassifier(n_estimators=300, learning_rate=0.1, enable_categorical=True, random_state=seed)
-    trees.fit(features[: len(train)], is_positive[: len(train)])
-    return roc_auc_score(is_positive[len(train) :], trees.predict_proba(features[len(train) :])[:, 1])
-
-
-def measure(seed: int, data: Path, model: Path, python: Path, workspace: Path) -> dict[str, Any]:
-    """The figures of one seed of training and generation."""
-    categorical = json.loads((data / "info.json").read_text())["categorical"]
-    train, test = (pd.read_csv(data / f"{part}.csv") for part in ("train", "test"))
-    pipe = DiffLMPipeline.from_pretrained(model)
-    pipe.set_progress_bar_config(disable=True)
-    figures: dict[str, Any] = {"c2st": {}, PEER: {"c2st": {}}}
-    for name, value in CONDITIONS.items():
-        real = test[test[name] == value]
-        ours = pipe(len(real), conditions={name: value}, generator=seeded(seed), output_type="pandas").records
-        peers = ask_peer(python, workspace, real[[name]].reset_index(drop=True), categorical, seed, 0)
-        for scores, rows in ((figures, ours), (figures[PEER], peers[real.columns])):
-            assert (rows[name] == value).all()
-            scores["c2st"][f"{name} = {value}"] = classifier_two_sample_test(real, rows, categorical, seed=seed)
-    rates = {}
-    for name, conditions in (("free", {}), ("conditioned", {"conditions": {TARGET: CONDITIONS[TARGET]}})):
+def measure_imputation(s: Setting) -> dict[str, dict[str, dict[str, float]]]:
+    results: dict[str, dict[str, dict[str, float]]] = {}
+    for kind in ("at random", "not at random"):
+        table, gaps, is_missing = with_gaps(s, kind)
+        figures = results[kind] = {}
         start = time.perf_counter()
-        pipe(SPEED_ROWS, **conditions, generator=seeded(seed), output_type="pandas")
-        rates[name] = SPEED_ROWS / (time.perf_counter() - start)
-    figures["rows_per_second"] = rates
-    filled_rows, predicted_rows = test.head(NUM_FILLED), test.head(NUM_PREDICTED)
-    gaps, is_missing = with_gaps(filled_rows, categorical, seed)
-    for scores, filled in (
-        (figures, pipe.impute(gaps, NUM_DRAWS, aggregate="mean", generator=seeded(seed))),
-        (figures[PEER], ask_peer(python, workspace, gaps, categorical, seed, NUM_DRAWS)),
-    ):
-        scores["imputation"] = imputation_scores(filled, filled_rows, is_missing, train, categorical)
-    probabilities = pipe.predict(predicted_rows, TARGET, generator=seeded(seed))[CONDITIONS[TARGET]]
-    figures["auc"] = roc_auc_score(predicted_rows[TARGET] == CONDITIONS[TARGET], probabilities)
-    figures["xgboost_auc"] = xgboost_auc(train, predicted_rows, categorical, seed)
+        draws = s.pipe.impute(gaps, NUM_DRAWS, generator=seeded(s.seed))
+        mean = s.pipe.impute(gaps, NUM_DRAWS, aggregate="mean", generator=seeded(s.seed))
+        figures["ours"] = imputation_scores(s, draws, mean, table, is_missing)
+        figures["ours"]["seconds"] = time.perf_counter() - start
+        start = time.perf_counter()
+        forest = s.ask(FOREST, FOREST_SCRIPT, s.data / "train.csv", gaps, NUM_DRAWS)
+        draws = [draw.drop(columns="draw").reset_index(drop=True) for _, draw in forest.groupby("draw")]
+        mean = draws[0].copy()
+        for name in mean:
+            columns = pd.concat([draw[name] for draw in draws], axis=1)
+            mean[name] = columns.mode(axis=1)[0] if name in s.categorical else columns.mean(axis=1)
+        figures[FOREST.title] = imputation_scores(s, draws, mean, table, is_missing)
+        figures[FOREST.title]["seconds"] = time.perf_counter() - start
+        start = time.perf_counter()
+        modes = s.ask_peer(gaps, 10)[table.columns]
+        figures[MODELS[PEER].title] = imputation_scores(s, [modes], modes, table, is_missing)
+        figures[MODELS[PEER].title]["seconds"] = time.perf_counter() - start
+        print(s.name, s.seed, kind, figures, flush=True)
+    return results
+
+
+def measure_prediction(s: Setting) -> dict[str, float]:
+    """AUC of the target on test rows, beside XGBoost trained on the training split."""
+    both = pd.concat([s.train, s.test]).astype({name: "category" for name in s.categorical})
+    features, is_positive = both.drop(columns=TARGET), both[TARGET] == POSITIVE
+    trees = XGBClassifier(n_estimators=300, learning_rate=0.1, enable_categorical=True, random_state=s.seed)
+    trees.fit(features[: len(s.train)], is_positive[: len(s.train)])
+    rows = s.test.head(NUM_PREDICTED)
+    true = is_positive[len(s.train) :][:NUM_PREDICTED]
+    ours = s.pipe.predict(rows, TARGET, generator=seeded(s.seed))[POSITIVE]
+    theirs = trees.predict_proba(features[len(s.train) :][:NUM_PREDICTED])[:, 1]
+    return {"ours": roc_auc_score(true, ours), "XGBoost": roc_auc_score(true, theirs)}
+
+
+def measure_guidance(s: Setting) -> dict[str, list[float]]:
+    """By scale: share of the class, shapes of its other fields, seconds. By a score: the same."""
+    classifier = LatentClassifier.fit(s.pipe, s.train, TARGET)
+    real, index = s.train[s.train[TARGET] == POSITIVE].drop(columns=TARGET), classifier.values.index(POSITIVE)
+    names = [name for name in s.categorical if name != TARGET]
+
+    def log_prob(rows: pd.DataFrame) -> np.ndarray:
+        z = encode_latents(s.pipe.vae, to_dataset(s.pipe.processor, rows)).tensors["mean"]
+        return 8 * classifier(z).log_softmax(-1)[:, index].numpy()
+
+    figures = {}
+    guides = {f"scale {scale}": {"guides": [classifier.guide(POSITIVE, scale)]} for scale in SCALES}
+    for name, arguments in {**guides, "as a score": {"score": log_prob}}.items():
+        start = time.perf_counter()
+        rows = s.generate(8192, **arguments)
+        seconds = time.perf_counter() - start
+        of_class = rows[rows[TARGET] == POSITIVE].drop(columns=TARGET)
+        shapes = quality_scores(real, of_class, names)["column_shapes"]
+        figures[name] = [float((rows[TARGET] == POSITIVE).mean()), shapes, seconds]
     return figures
 
 
-def _interval(values: list[float]) -> str:
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return f"{np.mean(values):.3f} ± {half:.3f}"
+def measure_rules(s: Setting) -> dict[str, Any]:
+    """C2ST with the rules that are found in the table, and without: the same model."""
+    schema = s.pipe.processor.codec.schema
+    rules = RecordSchema.infer(s.train, s.categorical, find_rules=True).rules
+    if s.name == "beijing":
+        rules = [Combinations(["month", "day"]).fit(s.train)]
+    if not rules:
+        return {"rules": []}
+    without = s.generate(len(s.train))
+    s.pipe.processor.codec.schema = RecordSchema(schema.fields, rules)
+    rows = s.generate(len(s.train))
+    s.pipe.processor.codec.schema = schema
+    checked = RecordSchema(schema.fields, rules)
+    return {
+        "rules": list(map(str, rules)),
+        "broken_without": float(1 - checked.holds(without).mean()),
+        "broken": float(1 - checked.holds(rows).mean()),
+        "c2st_without": s.c2st(s.test, without),
+        "c2st": s.c2st(s.test, rows),
+    }
 
 
-def control_section() -> str:
-    """The page's passage on control."""
-    results = load_result("control")
-    runs = [run for seed, run in results.items() if seed.isdigit()]
-    peer = MODELS[PEER].title
-    rows = [
-        [name, *(_interval([side["c2st"][name] for side in sides]) for sides in (runs, [run[PEER] for run in runs]))]
-        for name in runs[0]["c2st"]
-    ]
-    imputed = [
-        [title, *(_interval([side["imputation"][key] for side in s]) for s in (runs, [run[PEER] for run in runs]))]
-        for key, title in (("accuracy", "accuracy of categories"), ("nrmse", "error of numbers, in deviations"))
-    ]
-    ratio = [run["rows_per_second"]["conditioned"] / run["rows_per_second"]["free"] for run in runs]
-    return "\n\n".join(
-        [
-            to_table(["condition: C2ST against the test rows that satisfy it", "difflm_hf", peer], rows),
-            f"{MISSING:.0%} of all cells of {NUM_FILLED:,} test rows missing at random, filled with means and modes "
-            f"of {NUM_DRAWS} draws; {peer} takes modes:",
-            to_table(["", "difflm_hf", peer], imputed),
-            f"With income known, {np.mean(ratio):.2f} times as many rows a second are generated as without. "
-            f"`pipe.predict` of income has an AUC of {_interval([run['auc'] for run in runs])} on "
-            f"{NUM_PREDICTED:,} test rows, XGBoost trained on the training split "
-            f"{_interval([run['xgboost_auc'] for run in runs])}.",
-        ]
-    )
+PARTS = {
+    "satisfied": (measure_satisfied, DATASETS),
+    "four": (lambda s: measure_c2st(s, ((f"{n} = {v}", {n: v}) for n, v in CONDITIONS.items())), ("adult",)),
+    "single": (lambda s: measure_c2st(s, single_conditions(s)), ("adult", "shoppers")),
+    "several": (lambda s: measure_c2st(s, several_conditions(s)), ("adult", "shoppers")),
+    "speed": (measure_speed, ("adult",)),
+    "imputation": (measure_imputation, DATASETS),
+    "prediction": (measure_prediction, ("adult",)),
+    "guidance": (measure_guidance, ("adult",)),
+    "rules": (measure_rules, DATASETS),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--commit", required=True)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--datasets", nargs="+", default=DATASETS)
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
     parser.add_argument("--work-dir", type=Path, default=Path("benchmark-models"))
     args = parser.parse_args()
-    data, python = args.data_dir / DATASET, find_python(MODELS[PEER], args.work_dir / "environments")
-    folder = args.work_dir / DATASET
-    fit_peer(python, data, folder / PEER)
-    for seed in args.seeds:
-        model = folder / f"{args.commit}-{seed}" / "model"
-        figures = measure(seed, data, model, python, folder / PEER / "workspace")
-        save_result("control", {str(seed): figures, "commit": args.commit})
-        print(seed, figures, flush=True)
+    environments = args.work_dir / "environments"
+    for part in args.parts:
+        measure, datasets = PARTS[part]
+        for name in [name for name in datasets if name in args.datasets]:
+            data, folder = args.data_dir / name, args.work_dir / name
+            fit_peer(find_python(MODELS[PEER], environments), data, folder / PEER)
+            train, test = (pd.read_csv(data / f"{split}.csv") for split in ("train", "test"))
+            categorical = json.loads((data / "info.json").read_text())["categorical"]
+            for seed in args.seeds:
+                pipe = DiffLMPipeline.from_pretrained(folder / f"{args.commit}-{seed}" / "model")
+                pipe.set_progress_bar_config(disable=True)
+                workspace = folder / PEER / "workspace"
+                setting = Setting(name, train, test, categorical, pipe, seed, data, workspace, environments)
+                figures = load_result("control").get(part, {})
+                figures.setdefault(name, {})[str(seed)] = measure(setting)
+                save_result("control", {part: figures, "commit": args.commit})
+                print(part, name, seed, figures[name][str(seed)], flush=True)
 
 
 if __name__ == "__main__":
