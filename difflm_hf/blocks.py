@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
+from types import FunctionType
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -305,7 +306,9 @@ def write_shards(
         num_records (`int`): Records in all files together.
         seed (`int`, defaults to 0): The records are those of a call with a generator of this seed.
         num_inference_steps, temperature, top_p, batch_size: As in the call of the pipeline.
-        conditions (*optional*): `conditions`, `where` and `guidance_scale` of the call of [`DiffLMPipeline`].
+        conditions (*optional*):
+            `conditions`, `where`, `score` and `guidance_scale` of the call of [`DiffLMPipeline`]. Whether a run goes
+            on with the same score is told by the name of the function.
 
     Returns:
         `list[Path]`: The files.
@@ -373,7 +376,14 @@ def fingerprint(pipe: BlockwisePipeline) -> str:
 
 def _fingerprint_conditions(conditions: dict[str, Any]) -> str:
     """A hash of the conditions on records."""
-    written = {k: v.to_json(orient="split") if isinstance(v, pd.DataFrame) else repr(v) for k, v in conditions.items()}
+
+    def write(value: Any) -> str:
+        if isinstance(value, pd.DataFrame):
+            return value.to_json(orient="split")
+        # The address of a function is another one in each process.
+        return f"{value.__module__}.{value.__qualname__}" if isinstance(value, FunctionType) else repr(value)
+
+    written = {name: write(value) for name, value in conditions.items()}
     return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
 
 

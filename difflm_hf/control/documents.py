@@ -16,6 +16,7 @@ from ..blocks import mix
 from ..processing_difflm import DiffLMProcessor
 from ..records.codec import special_ids
 from ..records.grammar import Grammar, JSONGrammar, TextGrammar
+from ..records.rules import Unique
 from .json_conditions import ConditionReader, Predicate, Records
 from .predicates import AllOf, StartsWith
 from .resampling import MAX_CANDIDATES
@@ -70,6 +71,8 @@ class DocumentCondition:
             given = type(conditions).__name__
             raise ValueError(f"conditions on documents are a dict for all of them, or where, and not a {given}")
         check_score(score)
+        if keys := [rule for rule in processor.schema.rules if isinstance(rule, Unique)]:
+            raise ValueError(f"the rule {keys[0]} is not kept by documents under conditions; generate them without")
         reader = ConditionReader(processor.schema)
         given, related = dict(conditions or {}), []
         if where is not None:
