@@ -97,6 +97,7 @@ RECIPES = {
         denoiser_config={"width": 64, "num_layers": 2},
         condition_size=128,
         denoiser={"learning_rate": 8e-3, "max_steps": 1500, "per_device_train_batch_size": 2048},
+        min_steps=1500,
     ),
     "base": Recipe(
         encoder_config={
