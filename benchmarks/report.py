@@ -18,6 +18,7 @@ from difflm_hf.evaluation import to_markdown
 from .commits import commits_section
 from .markdown import to_table
 from .protocol import protocol_section
+from .report_control import control_section
 from .report_documents import documents_section, pretrained_section
 from .results import load_result
 from .speed import NUM_ROWS, speed_section
@@ -83,6 +84,12 @@ times: the best time counts. Models of this package are loaded by `from_pretrain
 it. Its commits are those of the tables above.
 
 {speed}
+
+## Control
+
+Measured by `benchmarks/control.py` and `benchmarks/control_documents.py`.
+
+{control}
 
 ## Privacy, validity, diversity
 
@@ -582,6 +589,7 @@ def main() -> None:
         protocol=protocol_section(),
         num_rows=NUM_ROWS,
         speed=speed_section(),
+        control=control_section(),
         log_target=" and ".join(LOG_TARGET),
         privacy=privacy_table(tables),
         alarms=alarms_list(tables),
