@@ -358,6 +358,13 @@ def test_balance(pipe):
     assert streamed["size"].tolist() == table_of(pipe, 50, balance="size")["size"].tolist()
 
 
+def test_balance_of_two_fields_is_parity(pipe):
+    balance = {"member": {True: 0.3, False: 0.7}, "color": {"red": 0.5, "blue": 0.5}}
+    records = table_of(pipe, 1000, balance=balance)
+    shares = records.groupby("color")["member"].mean()
+    assert shares.index.tolist() == ["blue", "red"] and ((shares - 0.3).abs() < 0.02).all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
