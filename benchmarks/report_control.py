@@ -1,0 +1,169 @@
+"""The page's passage on control."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import stats
+
+from .control import FOREST, MISSING, NUM_CONDITIONS, NUM_DRAWS, NUM_FILLED, NUM_RECORDS, NUM_ROWS
+from .markdown import to_table
+from .results import load_result
+from .speed import PEER
+from .tables import MODELS
+
+
+PLOT = "docs/images/guidance.png"
+PEER_TITLE = MODELS[PEER].title
+
+
+def _mean(values: list[float]) -> str:
+    """Mean, with half of the 95 % interval where there are several."""
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return f"{np.mean(values):.3f} ± {half:.3f}"
+
+
+def _runs(figures: dict[str, Any]) -> list[Any]:
+    return [run for seed, run in figures.items()]
+
+
+def control_section() -> str:
+    """What `benchmarks.control` and `benchmarks.control_documents` measured."""
+    results, passages = load_result("control"), []
+    if "satisfied" in results:
+        passages.append(_satisfied(results["satisfied"]))
+    if "four" in results:
+        passages.append(_four(results["four"]["adult"]))
+    passages += [
+        _many(results[part], text)
+        for part, text in (("single", "Every class and every quartile"), ("several", "Two and three fields at once"))
+        if part in results
+    ]
+    if "speed" in results:
+        ratios = [run["conditioned"] / run["free"] for run in _runs(results["speed"]["adult"])]
+        passages.append(
+            f"With income known, {np.mean(ratios):.2f} times as many rows a second are generated as without."
+        )
+    if "imputation" in results:
+        passages.append(_imputation(results["imputation"]))
+    if "prediction" in results:
+        runs = _runs(results["prediction"]["adult"])
+        ours, trees = ([run[name] for run in runs] for name in ("ours", "XGBoost"))
+        passages.append(
+            f"`pipe.predict` of income has an AUC of {_mean(ours)}, XGBoost trained on the training split "
+            f"{_mean(trees)}."
+        )
+    if "guidance" in results:
+        passages.append(_guidance(results["guidance"]["adult"]))
+    if "rules" in results:
+        passages.append(_rules(results["rules"]))
+    passages.append(_documents(load_result("control_documents")))
+    return "\n\n".join(passages)
+
+
+def _satisfied(figures: dict[str, Any]) -> str:
+    rows = []
+    for name, runs in figures.items():
+        run = next(iter(runs.values()))
+        shares = [f"{100 * run[key]:.2f} %" for key in ("satisfied", "rows_satisfied")]
+        rows.append([name, run["num_conditions"], shares[0], run["refused"], shares[1]])
+    return (
+        f"{NUM_CONDITIONS:,} random conditions on one to three fields (values, several of them, all but one, ranges), "
+        f"{NUM_RECORDS} records each. Those that no value satisfies, or too few records of the model, are refused. "
+        f"Then {NUM_ROWS:,} rows with random gaps:\n\n"
+        + to_table(["table", "conditions", "satisfied", "refused", "rows with gaps: satisfied"], rows)
+    )
+
+
+def _four(figures: dict[str, Any]) -> str:
+    runs = _runs(figures)
+    rows = [[text, *(_mean([run[text][k] for run in runs]) for k in (0, 1))] for text in runs[0]]
+    rows.append(["**mean**", *(_mean([np.mean([v[k] for v in run.values()]) for run in runs]) for k in (0, 1))])
+    return "C2ST of conditioned records against the test rows that satisfy the condition, on adult:\n\n" + to_table(
+        ["condition", "difflm_hf", PEER_TITLE], rows
+    )
+
+
+def _many(figures: dict[str, Any], text: str) -> str:
+    rows = []
+    for name, runs in figures.items():
+        scores = np.array([run for seeds in _runs(runs) for run in seeds.values()])
+        ours, peers = scores[:, 0], scores[:, 1]
+        rows.append([name, len(scores), f"{ours.mean():.3f}", f"{peers.mean():.3f}", f"{(ours < peers).mean():.0%}"])
+    return f"{text}: mean C2ST, and how often ours is the lower.\n\n" + to_table(
+        ["table", "conditions", "difflm_hf", PEER_TITLE, "lower"], rows
+    )
+
+
+def _imputation(figures: dict[str, Any]) -> str:
+    rows = []
+    for name, seeds in figures.items():
+        for kind in ("at random", "not at random"):
+            for model, title in (("ours", "difflm_hf"), (FOREST.title, FOREST.title), (PEER_TITLE, PEER_TITLE)):
+                runs = [run[kind][model] for run in _runs(seeds)]
+                keys = ("accuracy", "nrmse", "c2st", "coverage", "seconds")
+                cells = [_mean([r[key] for r in runs]) if key in runs[0] else "–" for key in keys[:-1]]
+                cells.append(f"{np.mean([r['seconds'] for r in runs]):.0f} s")
+                rows.append([name, kind, title, *cells])
+    head = ["table", "missing", "model", "accuracy", "error", "C2ST", "coverage", "time"]
+    return (
+        f"Gaps in {NUM_FILLED:,} test rows, of models that know the training split: {MISSING:.0%} of the cells at "
+        f"random, and 30 % of them, the larger ones more often. Accuracy of categories and error of numbers, in "
+        f"deviations, are of modes and means over {NUM_DRAWS} draws ({PEER_TITLE}: modes over 10); C2ST is of one "
+        "completed table against other test rows; coverage that of 90 % intervals of the draws.\n\n"
+        + to_table(head, rows)
+    )
+
+
+def _guidance(figures: dict[str, Any]) -> str:
+    runs = _runs(figures)
+    names = [name for name in runs[0] if name.startswith("scale")]
+    points = {name: np.mean([run[name] for run in runs], axis=0) for name in runs[0]}
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axis, scales = figure.subplots(), [float(name.split()[1]) for name in names]
+    axis.plot(scales, [points[name][0] for name in names], marker="o", label="share of the class")
+    axis.plot(scales, [points[name][1] for name in names], marker="s", label="shapes of the other fields, given it")
+    axis.set_xscale("symlog", linthresh=0.5)
+    axis.set_xlabel("scale of the guide")
+    axis.legend()
+    figure.savefig(PLOT, dpi=120)
+    rows = [
+        [name, f"{share:.1%}", f"{shapes:.3f}", f"{seconds:.1f} s"]
+        for name, (share, shapes, seconds) in points.items()
+    ]
+    return (
+        "A classifier of latents guides records of adult to an income above 50K; as a score, it chooses among records "
+        "by 8 log p(class|z):\n\n"
+        + to_table(["guide", "share of the class", "shapes of its other fields", "8,192 records"], rows)
+        + "\n\n![Share of the class and shapes by scale](images/guidance.png)"
+    )
+
+
+def _rules(figures: dict[str, Any]) -> str:
+    rows = []
+    for name, seeds in figures.items():
+        runs = _runs(seeds)
+        if not runs[0]["rules"]:
+            rows.append([name, "none", *["–"] * 4])
+            continue
+        shares = [f"{100 * np.mean([run[key] for run in runs]):.2f} %" for key in ("broken_without", "broken")]
+        scores = [_mean([run[key] for run in runs]) for key in ("c2st_without", "c2st")]
+        rows.append([name, "<br>".join(f"`{rule}`" for rule in runs[0]["rules"]), *shares, *scores])
+    head = ["table", "rules", "records that break them", "with rules", "C2ST without", "C2ST with rules"]
+    return "Rules that are found in the training split (of beijing: given), by the same models:\n\n" + to_table(
+        head, rows
+    )
+
+
+def _documents(figures: dict[str, Any]) -> str:
+    rows = []
+    for name, case in figures.items():
+        if name != "versions":
+            runs = list(case["seeds"].values())
+            seconds = np.mean([run["seconds_per_record"] for run in runs])
+            rows.append([name, f"{np.mean([run['satisfied'] for run in runs]):.0%}", f"{seconds:.2f} s"])
+    return "Documents, 100 records of two seeds:\n\n" + to_table(["what is asked", "satisfied", "a record"], rows)
