@@ -47,7 +47,8 @@ MIN_ROWS = 100  # of the test split that a condition is scored on
 NUM_SEVERAL = 20  # conditions on two and three fields
 SPEED_ROWS = 50_000
 MISSING = 0.25  # of the cells, at random
-NUM_FILLED, NUM_DRAWS, NUM_PREDICTED = 1000, 20, 5000  # rows of the test split: peers take minutes for more
+NUM_FILLED, NUM_PREDICTED = 1000, 5000  # rows of the test split: peers take minutes for more
+NUM_DRAWS, NUM_PEER_DRAWS = 20, 5
 SCALES = (0, 0.5, 1, 2, 4, 8, 16)
 FOREST = Model("miceforest", ("miceforest==6.0.5",))
 PEER_SCRIPT = """
@@ -77,9 +78,6 @@ both = [pd.read_csv(p, dtype={n: str for n in names}, keep_default_na=False, na_
 kinds = {name: pd.CategoricalDtype(sorted(both[0][name].unique())) for name in names}
 train, given = (table.astype({n: float for n in table if n not in names} | kinds) for table in both)
 kernel = miceforest.ImputationKernel(
-    train, num_datasets=int(num_draws), variable_schema=list(train), mean_match_strategy="fast",
-    random_state=int(seed), save_all_iterations_data=True,
-) if not names else miceforest.ImputationKernel(
     train, num_datasets=int(num_draws), variable_schema=list(train), random_state=int(seed),
     mean_match_strategy={n: "fast" if n in names else "normal" for n in train},
 )
@@ -279,29 +277,32 @@ def imputation_scores(
 
 
 def measure_imputation(s: Setting) -> dict[str, dict[str, dict[str, float]]]:
+    kinds = {kind: with_gaps(s, kind) for kind in ("at random", "not at random")}
+    both = pd.concat([gaps for _, gaps, _ in kinds.values()], ignore_index=True)  # peers take long to start
+    draws, means, seconds = {}, {}, {}
+    start = time.perf_counter()
+    draws["ours"] = s.pipe.impute(both, NUM_DRAWS, generator=seeded(s.seed))
+    seconds["ours"], start = time.perf_counter() - start, time.perf_counter()
+    forest = s.ask(FOREST, FOREST_SCRIPT, s.data / "train.csv", both, NUM_PEER_DRAWS)
+    draws[FOREST.title] = [draw.drop(columns="draw").reset_index(drop=True) for _, draw in forest.groupby("draw")]
+    seconds[FOREST.title], start = time.perf_counter() - start, time.perf_counter()
+    title = MODELS[PEER].title
+    means[title] = s.ask_peer(both, NUM_PEER_DRAWS)[both.columns]  # which keeps its draws for itself
+    draws[title], seconds[title] = [means[title]], time.perf_counter() - start
+    for model in ("ours", FOREST.title):
+        means[model] = draws[model][0].copy()
+        for name in both:
+            columns = pd.concat([draw[name] for draw in draws[model]], axis=1)
+            means[model][name] = columns.mode(axis=1)[0] if name in s.categorical else columns.mean(axis=1)
     results: dict[str, dict[str, dict[str, float]]] = {}
-    for kind in ("at random", "not at random"):
-        table, gaps, is_missing = with_gaps(s, kind)
-        figures = results[kind] = {}
-        start = time.perf_counter()
-        draws = s.pipe.impute(gaps, NUM_DRAWS, generator=seeded(s.seed))
-        mean = s.pipe.impute(gaps, NUM_DRAWS, aggregate="mean", generator=seeded(s.seed))
-        figures["ours"] = imputation_scores(s, draws, mean, table, is_missing)
-        figures["ours"]["seconds"] = time.perf_counter() - start
-        start = time.perf_counter()
-        forest = s.ask(FOREST, FOREST_SCRIPT, s.data / "train.csv", gaps, NUM_DRAWS)
-        draws = [draw.drop(columns="draw").reset_index(drop=True) for _, draw in forest.groupby("draw")]
-        mean = draws[0].copy()
-        for name in mean:
-            columns = pd.concat([draw[name] for draw in draws], axis=1)
-            mean[name] = columns.mode(axis=1)[0] if name in s.categorical else columns.mean(axis=1)
-        figures[FOREST.title] = imputation_scores(s, draws, mean, table, is_missing)
-        figures[FOREST.title]["seconds"] = time.perf_counter() - start
-        start = time.perf_counter()
-        modes = s.ask_peer(gaps, 10)[table.columns]
-        figures[MODELS[PEER].title] = imputation_scores(s, [modes], modes, table, is_missing)
-        figures[MODELS[PEER].title]["seconds"] = time.perf_counter() - start
-        print(s.name, s.seed, kind, figures, flush=True)
+    for k, (kind, (table, _, is_missing)) in enumerate(kinds.items()):
+        rows = slice(k * NUM_FILLED, (k + 1) * NUM_FILLED)
+        results[kind] = {}
+        for model, drawn in draws.items():
+            parts = [draw.iloc[rows].reset_index(drop=True) for draw in drawn]
+            mean = means[model].iloc[rows].reset_index(drop=True)
+            scores = imputation_scores(s, parts, mean, table, is_missing)
+            results[kind][model] = scores | {"seconds": seconds[model]}
     return results
 
 

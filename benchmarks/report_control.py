@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from .control import FOREST, MISSING, NUM_CONDITIONS, NUM_DRAWS, NUM_FILLED, NUM_RECORDS, NUM_ROWS
+from .control import FOREST, MISSING, NUM_CONDITIONS, NUM_DRAWS, NUM_FILLED, NUM_PEER_DRAWS, NUM_RECORDS, NUM_ROWS
 from .markdown import to_table
 from .results import load_result
 from .speed import PEER
@@ -112,10 +112,10 @@ def _imputation(figures: dict[str, Any]) -> str:
     head = ["table", "missing", "model", "accuracy", "error", "C2ST", "coverage", "time"]
     return (
         f"Gaps in {NUM_FILLED:,} test rows, of models that know the training split: {MISSING:.0%} of the cells at "
-        f"random, and 30 % of them, the larger ones more often. Accuracy of categories and error of numbers, in "
-        f"deviations, are of modes and means over {NUM_DRAWS} draws ({PEER_TITLE}: modes over 10); C2ST is of one "
-        "completed table against other test rows; coverage that of 90 % intervals of the draws.\n\n"
-        + to_table(head, rows)
+        "random, and 30 % of them, the larger ones more often. Accuracy of categories and error of numbers, in "
+        f"deviations, are of modes and means over {NUM_DRAWS} draws, of peers over {NUM_PEER_DRAWS} ({PEER_TITLE}: "
+        "modes of numbers, too); C2ST is of one completed table against other test rows; coverage that of 90 % "
+        "intervals of the draws; the time is that of both kinds together.\n\n" + to_table(head, rows)
     )
 
 
