@@ -430,15 +430,9 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         condition = self.condition(allowed)
         told = self.with_condition(latents, None if condition is None else condition.expand(len(latents), -1))
         allowed, uniforms = allowed.to(latents.device), uniforms.to(latents.device)
-        ids, log_allowed = sample_rows(self, told, uniforms, temperature, top_p, allowed)
-        if condition is None:
-            return ids, log_allowed, log_allowed
-        mask = None if self.config.num_texts == 0 else (ids != self.lm.config.pad_token_id)
-        is_known = allowed.is_known.expand(len(ids), -1)
-        free, proposal = (
-            self.negative_log_likelihood(ids, latents, mask, is_known=known) for known in (None, is_known)
-        )
-        return ids, proposal - free + log_allowed, log_allowed
+        free = None if condition is None else self.with_condition(latents)
+        ids, log_allowed, log_ratios = sample_rows(self, told, uniforms, temperature, top_p, allowed, free)
+        return ids, log_allowed + log_ratios, log_allowed
 
     @torch.no_grad()
     def next_logits(

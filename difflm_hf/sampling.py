@@ -70,29 +70,34 @@ def sample_rows(
     temperature: float,
     top_p: float,
     allowed: AllowedIds | None = None,
-) -> tuple[torch.LongTensor, torch.FloatTensor]:
+    free_latents: torch.FloatTensor | None = None,
+) -> tuple[torch.LongTensor, torch.FloatTensor, torch.FloatTensor]:
     """
-    Rows of `config.position_ranges`, and the logarithm of the probability that the allowed ids had, each given those
-    before it, where the model was not told which one it is.
+    Rows of `config.position_ranges`; the logarithm of the probability that the allowed ids had, each given those
+    before it, where the model was not told which one it is; and that of the ratio of the probability of a row given
+    `free_latents` to the one that it was drawn with, known ids aside.
     """
     config, num_fixed = model.config, len(model.config.fixed_ranges)
     bos, eos, pad = (getattr(model.lm.config, f"{name}_token_id") for name in ("bos", "eos", "pad"))
-    num_open = torch.full((len(latents),), config.num_texts, device=latents.device)
+    num_rows = len(latents)
+    num_open = torch.full((num_rows,), config.num_texts, device=latents.device)
     # Positions come first, in memory: each step reads and writes those of all records.
-    ids = torch.full((config.max_record_length, len(latents)), pad, device=latents.device)
+    ids = torch.full((config.max_record_length, num_rows), pad, device=latents.device)
     ids[0] = bos
     uniforms = uniforms.T.contiguous()
-    log_weights = torch.zeros(len(latents), device=latents.device)
+    log_weights, log_ratios = torch.zeros(2, num_rows, device=latents.device)
+    if free_latents is not None:
+        latents = torch.cat([latents, free_latents])
     cache = buffered_cache(model.lm.config, config.max_record_length + model.injection.num_virtual_tokens)
     for position in range(config.max_record_length - 1):
         with record_function("difflm::step" if position else "difflm::prefill"):
             is_needed = position == 0 or model.injection.every_token
-            hidden, _ = model.hidden_states(
-                ids[position][:, None], latents if is_needed else None, cache, use_cache=True
-            )
+            read = ids[position] if free_latents is None else ids[position].repeat(2)
+            hidden, _ = model.hidden_states(read[:, None], latents if is_needed else None, cache, use_cache=True)
         with record_function("difflm::head"):
             start, end = config.position_ranges[min(position, len(config.position_ranges) - 1)]
-            logits = model.range_logits(hidden[:, -1], start, end)
+            all_logits = model.range_logits(hidden[:, -1], start, end)
+            logits = all_logits[:num_rows]
         with record_function("difflm::sampling"):
             if allowed is not None and (shares := allowed.at(position, ids)) is not None:
                 logits = logits if temperature in (0, 1) else logits / temperature
@@ -105,13 +110,20 @@ def sample_rows(
                 if not config.condition_size:  # what the model is not told counts as what is allowed
                     log_probs = logits.log_softmax(-1).gather(1, next_ids[:, None] - start).squeeze(1)
                     log_weights += log_probs.where(known, 0)
+            if free_latents is not None:
+                chosen = (next_ids - start)[:, None]
+                told, free = (part.log_softmax(-1).gather(1, chosen).squeeze(1) for part in all_logits.split(num_rows))
+                if position < num_fixed:
+                    log_ratios += free - told.where(~allowed.is_known[:, position], 0)
+                else:
+                    log_ratios += (free - told).where(num_open > 0, 0)
             if position >= num_fixed:
                 next_ids = next_ids.where(num_open > 0, pad)
                 num_open = num_open - (next_ids == eos).long()
             ids[position + 1] = next_ids
             if position >= num_fixed - 1 and not (num_open > 0).any():
                 break
-    return ids[: position + 2].T, log_weights
+    return ids[: position + 2].T, log_weights, log_ratios
 
 
 def sample_by_grammar(

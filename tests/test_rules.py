@@ -1,6 +1,7 @@
 """Rules between columns: found in data, kept by whatever is generated."""
 
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -356,3 +357,144 @@ def test_equations_are_solved_for_what_is_not_known():
     both = {name: np.array([False, name == "total"]) for name in fields}
     table = solve_equations(rules, pd.DataFrame([drawn, drawn]), fields, both)
     assert table["total"].tolist() == [10.5, 9.0] and table["tax"].tolist() == [0.5, -1.0]
+
+
+def numbered(num: int = 300) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "id": np.arange(num),
+            "city": rng.choice(["a", "b"], num),
+            "x": rng.integers(0, 30, num),
+            "seen": rng.random(num) < 0.5,
+        }
+    ).assign(y=lambda t: np.where(t["seen"], rng.integers(0, 90, num) / 2, np.nan))
+
+
+@pytest.fixture(scope="module")
+def numbered_pipe(tmp_path_factory) -> DiffLMPipeline:
+    schema = RecordSchema.infer(numbered(), find_rules=True)
+    assert [str(rule) for rule in schema.rules] == ["Identifier('id', None)", "PresentIf('y', 'seen', (True,))"]
+    pipe = train(numbered(), tmp_path_factory.mktemp("numbered") / "model", schema=schema, recipe="tiny")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def test_conditions_beside_integer_identifiers(numbered_pipe):
+    for arguments in (
+        {"conditions": {"city": "a"}},
+        {"where": "y > 3"},
+        {"conditions": {"y": Between(0, 1000)}},
+        {"balance": "city"},
+        {"score": lambda rows: (rows["x"] > 3) & ("id" not in rows)},
+    ):
+        table = table_of(numbered_pipe, 40, **arguments)
+        assert table["id"].is_unique and (table["seen"] | table["y"].isna()).all()
+        if arguments.get("where") or "y" in arguments.get("conditions", ()):
+            assert table["y"].notna().all()
+    assert len(table_of(numbered_pipe, 5000)) == 5000  # more than in the data
+    with pytest.raises(ValueError, match="column 'id'"):
+        numbered_pipe(5, where="id > x")
+    with pytest.raises(ValueError, match="column 'id'"):
+        numbered_pipe(5, conditions={"id": 3})
+
+
+def test_identifiers_of_given_records_do_not_repeat(numbered_pipe):
+    table = numbered().head(100)
+    assert numbered_pipe.vary(table.head(20))["id"].is_unique
+    assert numbered_pipe.interpolate(table.iloc[0].to_dict(), table.iloc[1].to_dict())["id"].is_unique
+    gaps = table.assign(id=table["id"].astype("Int64").where(table.index % 2 == 0))
+    filled = numbered_pipe.impute(gaps)
+    assert filled["id"].is_unique and filled["id"][::2].tolist() == table["id"][::2].tolist()
+    means = numbered_pipe.impute(table.assign(city=None, y=None), 3, aggregate="mean")
+    assert (means["seen"] | means["y"].isna()).all() and means["y"][means["seen"]].notna().all()
+
+
+def test_means_of_draws_keep_the_rules(pipe):
+    table = make_orders(60, seed=2)
+    given = table.assign(city=None, state=None, net=np.nan, total=np.nan)
+    filled = pipe.impute(given, 4, aggregate="mean", generator=seeded(0))
+    assert_kept(filled)
+
+
+def test_graded_scores_are_for_all_records_alike(numbered_pipe):
+    rows = pd.DataFrame({"city": ["a", "b"]})
+    with pytest.raises(ValueError, match="a score of numbers needs conditions that are the same for all"):
+        numbered_pipe(conditions=rows, score=lambda rows: rows["x"] * 0.1)
+
+
+def test_rows_of_conditions_in_shards(numbered_pipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("difflm_hf.blocks.RECORDS_PER_SHARD", 64)
+    numbered_pipe.register_to_config(block_size=64)
+    rows = pd.DataFrame({"city": ["a", "b"] * 75})
+    files = write_shards(numbered_pipe, tmp_path / "shards", 150, conditions=rows)
+    table = pd.concat([read_table(file) for file in files], ignore_index=True)
+    files[-1].unlink()
+    again = write_shards(numbered_pipe, tmp_path / "shards", 150, conditions=rows)
+    assert pd.concat([read_table(file) for file in again], ignore_index=True).equals(table)
+    assert table["city"].tolist() == rows["city"].tolist()
+
+
+def test_rare_categories_are_not_in_rules():
+    table = pd.DataFrame({"city": ["a", "b"] * 50, "state": ["A", "B"] * 50, "why": ["x", None] * 50})
+    table = table.assign(ret=["yes", "no"] * 50)
+    rare = pd.DataFrame({"city": ["secret"] * 2, "state": ["A"] * 2, "ret": ["maybe"] * 2, "why": ["x"] * 2})
+    table = pd.concat([table, rare], ignore_index=True)
+    rules = [Combinations(["city", "state"]), PresentIf("why", "ret", ["yes", "maybe"])]
+    schema = RecordSchema(RecordSchema.infer(table, ["why"]).fields, rules).fit(table)
+    left, kept = schema.without_rare_categories(table, 10)
+    assert "secret" not in str(left) and "maybe" not in str(left)
+    assert kept.sum() == 100 and (left.check_rules(table[kept])["num_broken"] == 0).all()
+
+
+def test_large_and_rounded_numbers():
+    rng = np.random.default_rng(0)
+    big = pd.DataFrame({"a": rng.integers(2**55, 2**56, 100), "b": rng.integers(0, 2**20, 100)})
+    big["c"] = big["a"] + big["b"]
+    schema = RecordSchema(RecordSchema.infer(big).fields, [SumOf("c", ["a", "b"])])
+    assert schema.check_rules(big)["num_broken"].tolist() == [0]
+    assert schema.derive(big.assign(c=0))["c"].tolist() == big["c"].tolist()
+    p, q = rng.integers(1, 90, 300) / 10, rng.integers(1, 9, 300) / 2
+    half_up = pd.DataFrame({"p": p, "q": q, "total": np.floor(p * q * 10 + 0.5 + 1e-9) / 10})
+    assert [str(rule) for rule in RecordSchema.infer(half_up, find_rules=True).rules][:1] == [
+        "ProductOf('total', ('p', 'q'))"
+    ]
+    start = 1.7e9 + rng.integers(0, 10**6, 300) / 1000
+    near = pd.DataFrame({"start": start, "end": start + rng.integers(10, 1200, 300) / 1000, "load": rng.random(300)})
+    assert not any(isinstance(rule, SumOf) for rule in RecordSchema.infer(near.round(3), find_rules=True).rules)
+
+
+def test_many_columns_are_searched_in_seconds():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({f"c{k}": rng.integers(0, 1000, 400) for k in range(40)})
+    table["sum"] = table["c3"] + table["c17"]
+    start = time.monotonic()
+    found = [str(rule) for rule in RecordSchema.infer(table, find_rules=True).rules]
+    assert "SumOf('sum', ('c3', 'c17'))" in found and time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RecordSchema(FIELDS, ["a <= b"]), "is not a list of rules"),
+        (lambda: RecordSchema(FIELDS, SumOf("a", ["b"])), "is not a list of rules"),
+        (lambda: RecordSchema(FIELDS, [Identifier("a"), Ascending(["a", "b"])]), "'a' is an identifier"),
+        (lambda: RecordSchema(FIELDS, [Identifier("a"), Unique(["a", "b"])]), "an identifier is unique by itself"),
+        (lambda: RecordSchema(FIELDS, [Identifier("t", 5)]), "the pattern 5 is no string"),
+        (lambda: Combinations(["a", "c"], 5), "values=5 is not a list of combinations"),
+        (lambda: Combinations(["a", "c"], [[[1], 2]]), r"\[1\] is no string"),
+        (lambda: PresentIf("n", "c", "x"), "'x' is not a list of values"),
+        (lambda: Rule.from_dict({"rule": "SumOf", "total": "a"}), "does not make a rule SumOf"),
+        (lambda: RecordSchema(FIELDS, [Unique(["a"])]).check_rules([{"b": 1.0}]), "column 'a' is missing"),
+    ],
+)
+def test_rules_that_are_none(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_values_of_rules_are_saved():
+    values = pd.DataFrame({"a": [1, 2], "c": ["x", "y"]}).to_numpy()
+    rules = [Combinations(["a", "c"], values), PresentIf("n", "c", np.array(["x"]))]
+    schema = RecordSchema(FIELDS, rules)
+    assert RecordSchema.from_dict(json.loads(json.dumps(schema.to_dict()))) == schema

@@ -15,6 +15,7 @@ from ..records import CompactCodec
 from ..records.equations import Equation
 from ..records.field import Field, naming_column, shortest_digits
 from ..records.field_tokens import FieldTokens
+from ..records.rules import PresentIf
 from .predicates import AllOf, Domain, domain_of
 from .score import Score, weigh_by
 from .where import RowPredicate, parse_where
@@ -133,7 +134,9 @@ class Condition:
         table = pd.DataFrame({name: pd.Series([value], dtype=object) for name, value in values.items()}, index=[0])
         condition = cls._of_known(codec, table, {name: np.array([name in values]) for name in codec.tokens})
         # What follows from other columns is not drawn from the ids that are allowed.
-        derived = {name for rule in codec.schema.rules if isinstance(rule, Equation) for name in rule.columns}
+        derived = {
+            name for rule in codec.schema.rules if isinstance(rule, (Equation, PresentIf)) for name in rule.columns
+        }
         predicates += [_satisfies(codec, name, domains[name]) for name in sorted(derived & domains.keys())]
         condition.domains, condition.predicates = domains, predicates
         condition._check_rules(table)
@@ -280,9 +283,7 @@ class Condition:
             known = {f.name: np.broadcast_to(self.is_given(f.name)[rows], len(table)) for f in schema}
             if self.given is not None:
                 given = self.given.iloc[rows].set_axis(table.index)
-                table = table.assign(
-                    **{f.name: _overlaid(table[f.name], given[f.name], known[f.name]) for f in schema}
-                )
+                table = table.assign(**{f.name: _overlaid(f, table[f.name], given[f.name]) for f in schema})
             table = schema.derive(table, known)
             held = schema.holds(table, known)
         else:
@@ -291,7 +292,10 @@ class Condition:
             held[held] = holds(table[held])
         log_weights = np.where(held, 0.0, -np.inf)
         if self.score is not None and held.any():
-            log_weights[held], _ = weigh_by(self.score, table[held].reset_index(drop=True))
+            rows = table[held].drop(columns=list(schema.identifiers)).reset_index(drop=True)
+            log_weights[held], is_graded = weigh_by(self.score, rows)
+            if is_graded and self.num_rows is not None:
+                raise ValueError("a score of numbers needs conditions that are the same for all; return bools")
         return table, log_weights
 
     def is_given(self, name: str) -> np.ndarray:
@@ -351,6 +355,8 @@ def _satisfies(codec: CompactCodec, name: str, domain: Domain) -> RowPredicate:
 
 def _comparable(codec: CompactCodec, name: str, table: pd.DataFrame) -> pd.Series:
     """A column as others relate to it: moments that came as strings are moments."""
+    if name in codec.schema.identifiers:
+        check_name(codec, name)
     written = codec.schema[name].format
     return table[name] if written is None else pd.to_datetime(table[name], format=written)
 
@@ -377,6 +383,8 @@ def check_name(codec: CompactCodec, name: str) -> None:
 def _filler(codec: CompactCodec, name: str) -> Any:
     """Any value of a field, where none is known."""
     f, t = codec.schema[name], codec.tokens.get(name)
+    if rule := codec.schema.identifiers.get(name):
+        return rule.values(0, 0, 1, codec.schema.by_name)[0]
     if t is None:
         return "" if f.type == "text" and not f.nullable else None
     if t.grid is None:
@@ -403,9 +411,12 @@ def _values_at(f: Field, t: FieldTokens, points: list[int]) -> list[Any]:
     return shortest_digits(series).tolist()
 
 
-def _overlaid(column: pd.Series, given: pd.Series, known: np.ndarray) -> pd.Series:
-    """A column with the values that are given where they are known."""
-    return column if not known.any() else column.astype(object).where(~known, given.astype(object))
+def _overlaid(f: Field, column: pd.Series, given: pd.Series) -> pd.Series:
+    """A column with the values that are given and that a field of this type can have, whatever its bounds."""
+    is_set = given.notna().to_numpy()
+    if f.is_numeric:
+        is_set &= replace(f, minimum=None, maximum=None).allows(given)
+    return column if not is_set.any() else column.astype(object).where(~is_set, given.astype(object))
 
 
 def _to_array(intervals: list[tuple[int, int]]) -> np.ndarray:

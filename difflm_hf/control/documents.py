@@ -75,6 +75,8 @@ class DocumentCondition:
             raise ValueError(f"the rule {keys[0]} is not kept by documents under conditions; generate them without")
         reader = ConditionReader(processor.schema)
         given, related = dict(conditions or {}), []
+        if numbered := [name for name in given if name in processor.schema.identifiers]:
+            raise ValueError(f"field {numbered[0]!r} is an identifier, which is numbered, and takes no conditions")
         if where is not None:
             read, related = reader.read_where(where)
             for path, condition in read.items():

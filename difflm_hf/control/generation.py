@@ -49,7 +49,8 @@ class ConditionalGenerationMixin:
         condition = self.make_condition(conditions, where, balance, num_records, guides, score)
         if condition is not None:
             kwargs |= {"condition": condition, "guidance_scale": guidance_scale, "guides": guides}
-        return super().stream(self._num_records(num_records, condition), *args, **kwargs)
+        first = kwargs.get("first_block", 0) * self.config.block_size
+        return super().stream(self._num_records(num_records, condition, first), *args, **kwargs)
 
     def make_condition(
         self,
@@ -101,10 +102,12 @@ class ConditionalGenerationMixin:
             raise ValueError("where is for all records alike, and a table has conditions for each; give one of them")
         return Condition.of_table(codec, conditions)
 
-    def _num_records(self, num_records: int | None, condition: Condition | DocumentCondition | None) -> int:
+    def _num_records(
+        self, num_records: int | None, condition: Condition | DocumentCondition | None, first: int = 0
+    ) -> int:
         if num_records is not None and (isinstance(num_records, bool) or not isinstance(num_records, Integral)):
             raise ValueError(f"num_records={num_records!r} is not a positive integer")
-        num_rows = None if condition is None else condition.num_rows
+        num_rows = None if condition is None or condition.num_rows is None else condition.num_rows - first
         if num_rows is not None and num_records not in (None, num_rows):
             raise ValueError(f"num_records={num_records}, and there are conditions for {num_rows}; leave it out")
         return num_rows or (1 if num_records is None else num_records)

@@ -100,7 +100,7 @@ class GivenRecordsMixin(ConditionalGenerationMixin):
                 self._vary_group, part["mean"], part["std"], strength, num_inference_steps, mix(seed, start)
             )
             tables.append(redraw(vary))
-        return pd.concat(tables, ignore_index=True)
+        return self._numbered(pd.concat(tables, ignore_index=True), seed)
 
     @torch.no_grad()
     def interpolate(
@@ -138,7 +138,12 @@ class GivenRecordsMixin(ConditionalGenerationMixin):
         def draw(round_: int) -> tuple[pd.DataFrame, np.ndarray]:
             return self._decode_all(latents, torch.Generator().manual_seed(mix(seed, round_)), is_shared=True)
 
-        return redraw(draw)
+        return self._numbered(redraw(draw), seed)
+
+    def _numbered(self, table: pd.DataFrame, seed: int) -> pd.DataFrame:
+        schema = self.processor.schema
+        numbers = {name: rule.values(seed, 0, len(table), schema.by_name) for name, rule in schema.identifiers.items()}
+        return table.assign(**numbers)
 
     def _vary_group(
         self,

@@ -62,8 +62,12 @@ class ImputationMixin(ConditionalGenerationMixin):
         ]
         if aggregate == "mean":
             # Sums of means, and not means of sums, which are rounded.
-            draws = [condition.complete(_aggregate(draws, self.processor.schema))[0]]
-        filled = [_fill(table, draw) for draw in draws]
+            means, log_weights = condition.complete(_aggregate(draws, self.processor.schema))
+            # Where means and modes break a rule, one draw, which keeps it.
+            rows = np.arange(len(table))
+            rows = np.where(np.isfinite(log_weights), rows, rows + len(rows))
+            draws = [pd.concat([means, draws[0]], ignore_index=True).iloc[rows].reset_index(drop=True)]
+        filled = [self._number_gaps(table, _fill(table, draw)) for draw in draws]
         return filled if len(filled) > 1 else filled[0]
 
     @torch.no_grad()
@@ -117,6 +121,23 @@ class ImputationMixin(ConditionalGenerationMixin):
                 total = total + logits[:, f.nullable :].softmax(-1)
             probabilities.append((total / num_latents).cpu().numpy())
         return pd.DataFrame(np.concatenate(probabilities), index=table.index, columns=t.values)
+
+    def _number_gaps(self, table: pd.DataFrame, filled: pd.DataFrame) -> pd.DataFrame:
+        """Identifiers in gaps are none of those that the table has."""
+        schema = self.processor.schema
+        for name, rule in schema.identifiers.items():
+            gaps = table[name].isna().to_numpy()
+            if gaps.any():
+                values = rule.values(0, 0, min(len(table), rule.capacity(schema.by_name)), schema.by_name)
+                new = values[~values.isin(table[name])].head(gaps.sum()).tolist()
+                if len(new) < gaps.sum():
+                    raise ValueError(
+                        f"{rule} has no more values for the gaps of column {name!r}; give it a longer pattern"
+                    )
+                column = filled[name].astype(object).to_numpy(copy=True)
+                column[gaps] = new
+                filled[name] = pd.Series(column, index=filled.index, dtype=object).astype(filled[name].dtype)
+        return filled
 
     def _condition_of_gaps(self, table: pd.DataFrame) -> Condition:
         codec = self._compact_codec()
@@ -178,9 +199,14 @@ def _fill(table: pd.DataFrame, draw: pd.DataFrame) -> pd.DataFrame:
 
 
 def _aggregate(draws: list[pd.DataFrame], schema: RecordSchema) -> pd.DataFrame:
+    """Means of numbers and datetimes, and else the most frequent values; nulls where the first draw has one."""
     table = draws[0].copy()
     for f in schema:
         columns = pd.concat([draw[f.name].reset_index(drop=True) for draw in draws], axis=1)
+        given = columns.notna().all(axis=1).to_numpy()  # else the values of the first draw stay
+        if f.name in schema.identifiers or not given.any():
+            continue
+        columns = columns[given]
         if f.is_numeric:
             numbers = np.stack([f.to_numpy(columns.iloc[:, k]) for k in range(len(draws))])
             if f.type == "number":
@@ -189,7 +215,15 @@ def _aggregate(draws: list[pd.DataFrame], schema: RecordSchema) -> pd.DataFrame:
                 whole = numbers.view(np.int64)
                 means = whole[0] + np.rint((whole - whole[0]).mean(0)).astype(np.int64)
                 values = means.view(numbers.dtype)
-            table[f.name] = f.to_series(values, np.zeros(len(table), bool))
+            found = f.to_series(values, np.zeros(len(columns), bool))
         elif f.type in ("category", "boolean"):
-            table[f.name] = columns.astype(object).mode(axis=1)[0].astype(draws[0][f.name].dtype)
+            found = columns.astype(object).mode(axis=1)[0].astype(draws[0][f.name].dtype)
+        else:
+            continue
+        if given.all():
+            table[f.name] = found.to_numpy() if f.dtype == "object" else found.set_axis(table.index)
+        else:
+            column = table[f.name].astype(object).to_numpy(copy=True)
+            column[given] = found.astype(object).to_numpy()
+            table[f.name] = pd.Series(column, index=table.index, dtype=object).astype(table[f.name].dtype)
     return table

@@ -61,7 +61,7 @@ def resample(
             break
     effective = effective_sample_size(log_weights)
     if effective < MIN_EFFECTIVE * num_records:
-        share = np.exp(log_weights).mean()
+        share = np.exp(np.minimum(log_weights, 0)).mean()  # scores may give weights above 1
         raise RuntimeError(
             f"the conditions are too rare: {len(log_weights):,} candidates are worth {effective:,.0f} independent "
             f"records, and {num_records:,} are needed; about {share:.2g} of the records of this model satisfy what is "

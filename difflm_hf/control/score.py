@@ -34,7 +34,7 @@ def weigh_by(score: Score, records: pd.DataFrame | list[dict[str, Any]]) -> tupl
     """
     scores = np.asarray(score(records))
     is_graded = scores.dtype != bool
-    if scores.shape != (len(records),) or not (scores.dtype == bool or np.issubdtype(scores.dtype, np.number)):
+    if scores.shape != (len(records),) or scores.dtype.kind not in "biuf":
         raise ValueError(
             f"score gave an array of dtype {scores.dtype} and shape {scores.shape} for {len(records)} records; "
             "return a bool or a number for each"

@@ -68,20 +68,24 @@ class Equation(Rule):
             values, null = self._left(numbers[0], self._combine([ones, *numbers[1:]])), np.zeros(len(table), bool)
             given &= np.isfinite(values)
             values = np.where(given, values, 0)
-        if f.type == "integer":
+        if f.type == "integer" and values.dtype.kind == "f":
             values = np.rint(values).astype(np.int64)
-        elif f.decimals is not None:
+        elif f.type == "number" and f.decimals is not None:
             values = np.round(values, f.decimals)
         return values, given, null
 
     def holds(self, table: pd.DataFrame, fields: Mapping[str, Field]) -> np.ndarray:
         f = fields[self.total]
-        values, _, null = self.solve(self.total, table, fields)
+        numbers, given = zip(*(read_numbers(fields[name], table[name]) for name in self.parts))
+        values, given = self._combine(list(numbers)), np.logical_and.reduce(given)
         own, has_own = read_numbers(f, table[self.total])
-        # Of sums in binary, the last digit may differ.
-        tolerance = 0.0 if f.decimals is None else 0.5 * 10.0**-f.decimals
-        close = own == values if f.type == "integer" else np.isclose(own, values, rtol=1e-9, atol=tolerance)
-        return (has_own != null) & (null | close)
+        if f.decimals is None:
+            close = np.isclose(own, values, rtol=1e-12, atol=0)  # of sums in binary, the last digit may differ
+        elif values.dtype.kind != "f":
+            close = own == values
+        else:  # rounded up or down
+            close = np.abs(own - values) <= (0.5 + 1e-6) * 10.0**-f.decimals
+        return (has_own == given) & (~given | close)
 
 
 @dataclass(frozen=True)

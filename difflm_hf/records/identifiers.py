@@ -50,6 +50,8 @@ class Identifier(Rule):
         f = fields[self.name]
         if f.nullable:
             raise ValueError(f"{self}: column {self.name!r} may be null, and a record needs its identifier")
+        if self.pattern is not None and not isinstance(self.pattern, str):
+            raise ValueError(f"{self}: the pattern {self.pattern!r} is no string")
         if (f.type == "text") != (self.pattern is not None):
             raise ValueError(f"{self}: give a pattern for texts, and none for integers; {self.name!r} is of {f.type}")
         self.alphabets()
@@ -101,7 +103,9 @@ class Identifier(Rule):
         held = ~table[self.name].duplicated().to_numpy()
         if self.pattern is not None:
             expression = re.compile("".join(f"[{re.escape(alphabet)}]" for alphabet in self.alphabets()))
-            held &= np.fromiter((bool(expression.fullmatch(text)) for text in table[self.name]), bool, len(table))
+            held &= np.fromiter(
+                (bool(expression.fullmatch(text)) for text in table[self.name].astype(str)), bool, len(table)
+            )
         return held
 
     def to_json_schema(self, fields: Mapping[str, Field]) -> dict[str, Any]:

@@ -12,15 +12,16 @@ import pandas as pd
 from .equations import Equation, ProductOf, SumOf
 from .field import Field
 from .identifiers import Identifier
-from .rules import Ascending, Combinations, PresentIf, Rule
+from .rules import Ascending, Combinations, PresentIf, Rule, read_numbers
 
 
 MIN_ROWS = 50  # in which a rule is seen to hold
 MAX_CHANCE = 0.95  # share of rows in which it may hold between columns that are shuffled
 MAX_VALUES = 512  # distinct ones of a column that combines with others
 MIN_COUNT = 10  # rows for each of them, in the mean
+NUM_SHUFFLES = 3  # of columns, for how often a rule holds by chance
 NUM_SAMPLES = 200  # rows that most candidates fail in
-DIGITS = re.compile(r"\d+")
+DIGITS = re.compile("[0-9]+")
 
 
 def search_rules(table: pd.DataFrame, fields: Mapping[str, Field]) -> list[Rule]:
@@ -70,22 +71,36 @@ def _escape(character: str) -> str:
 def _derived(table: pd.DataFrame, fields: Mapping[str, Field]) -> Iterator[Equation]:
     names = [f.name for f in fields.values() if f.type in ("integer", "number") and f.minimum != f.maximum]
     sample = table.sample(min(NUM_SAMPLES, len(table)), random_state=0)
+    columns = [read_numbers(fields[name], sample[name]) for name in names]
+    numbers = (
+        np.stack([np.where(given, values, np.nan).astype(float) for values, given in columns], 1) if names else None
+    )
+    # To half a unit; what is left is looked at exactly.
+    units = np.array([1e-9 if fields[name].decimals is None else 10.0 ** -fields[name].decimals for name in names])
     # A part that is mostly 0 says little of a sum, and one that is mostly 1 of a product.
-    in_sums, in_products = ([n for n in names if (table[n] == idle).mean() < MAX_CHANCE] for idle in (0, 1))
+    idle = {
+        kind: {n for n in names if (table[n] == value).mean() >= MAX_CHANCE}
+        for kind, value in ((SumOf, 0), (ProductOf, 1))
+    }
+    zeros = {name for name in names if (table[name] == 0).mean() > 1 - MAX_CHANCE}  # anything times 0
     found: set[frozenset[str]] = set()
-    for kind, idle in ((SumOf, in_sums), (ProductOf, in_products)):
-        for total, *parts in itertools.product(names, *[idle] * 2):
-            columns = frozenset([total, *parts])
-            if len(columns) < 3 or columns in found or parts != sorted(parts, key=names.index):
+    for kind, combine in ((SumOf, np.add), (ProductOf, np.multiply)):
+        for i, j in itertools.combinations(range(len(names)), 2):
+            parts = (names[i], names[j])
+            if idle[kind] & set(parts):
                 continue
-            if kind is ProductOf and (table[total] == 0).mean() > 1 - MAX_CHANCE:
-                continue  # anything times 0
-            rule = kind(total, tuple(parts))
-            if any(fields[name].nullable for name in parts) and not fields[total].nullable:
-                continue
-            if rule.holds(sample, fields).all() and rule.holds(table, fields).all():
-                found.add(columns)
-                yield rule
+            distances = np.abs(combine(numbers[:, i], numbers[:, j])[:, None] - numbers)
+            tolerance = units + 1e-9 * np.abs(numbers)
+            for k in ((distances <= tolerance) | np.isnan(distances)).all(0).nonzero()[0]:
+                total, involved = names[k], frozenset([names[k], *parts])
+                if len(involved) < 3 or involved in found or (kind is ProductOf and total in zeros):
+                    continue
+                if any(fields[name].nullable for name in parts) and not fields[total].nullable:
+                    continue
+                rule = kind(total, parts)
+                if rule.holds(table, fields).all():
+                    found.add(involved)
+                    yield rule
 
 
 def _ascending(table: pd.DataFrame, fields: Mapping[str, Field], derived: list[Equation]) -> Iterator[Ascending]:
@@ -106,8 +121,11 @@ def _ascending(table: pd.DataFrame, fields: Mapping[str, Field], derived: list[E
         if is_given.sum() < MIN_ROWS or not rule.holds(sample, fields).all() or not rule.holds(table, fields).all():
             continue
         pair = pair[is_given]
-        shuffled = pair.assign(**{high: pair[high].sample(frac=1, random_state=0).set_axis(pair.index)})
-        if rule.holds(shuffled, fields).mean() < MAX_CHANCE:
+        shuffled = [
+            rule.holds(pair.assign(**{high: pair[high].sample(frac=1, random_state=k).set_axis(pair.index)}), fields)
+            for k in range(NUM_SHUFFLES)
+        ]
+        if (chance := np.mean(shuffled)) < MAX_CHANCE and len(pair) * np.log(chance + 1e-9) < np.log(1e-6):
             below.add((low, high))
     below = {(low, high) for low, high in below if (high, low) not in below}  # those are equal
     for low, high in sorted(below, key=lambda pair: [names.index(name) for name in pair]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar
 
@@ -70,7 +70,10 @@ class Rule(ABC):
         name = state.pop("rule", None)
         if name not in Rule.kinds:
             raise ValueError(f"{name!r} is not one of the rules {sorted(Rule.kinds)}")
-        return Rule.kinds[name](**state)
+        try:
+            return Rule.kinds[name](**state)
+        except TypeError as error:
+            raise ValueError(f"{state} does not make a rule {name}: {error}") from error
 
     def __str__(self) -> str:
         # Not what was read off data, of which there may be much.
@@ -133,7 +136,9 @@ class Combinations(Rule):
     def __post_init__(self):
         object.__setattr__(self, "names", read_names(self.names, 2))
         if self.values is not None:
-            object.__setattr__(self, "values", tuple(tuple(value) for value in self.values))
+            if isinstance(self.values, str) or not isinstance(self.values, Iterable):
+                raise ValueError(f"{self}: values={self.values!r} is not a list of combinations")
+            object.__setattr__(self, "values", tuple(read_values(value, str(self)) for value in self.values))
             if wrong := [value for value in self.values if len(value) != len(self.names)]:
                 raise ValueError(f"{self}: {wrong[0]!r} is not a value for each column")
 
@@ -180,9 +185,7 @@ class PresentIf(Rule):
     values: tuple[Hashable, ...]
 
     def __post_init__(self):
-        if isinstance(self.values, str) or not isinstance(self.values, Sequence):
-            raise ValueError(f"{self}: give a list of values")
-        object.__setattr__(self, "values", tuple(self.values))
+        object.__setattr__(self, "values", read_values(self.values, f"PresentIf({self.name!r}, {self.other!r})"))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -254,6 +257,17 @@ def read_names(names: Any, least: int) -> tuple[str, ...]:
     if isinstance(names, str) or not isinstance(names, Sequence) or len(names) < least:
         raise ValueError(f"{names!r} is not a list of {least} or more columns")
     return tuple(names)
+
+
+def read_values(values: Any, rule: str) -> tuple[Hashable, ...]:
+    """Values of a rule, as JSON has them. Any other is a `ValueError`."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise ValueError(f"{rule}: {values!r} is not a list of values")
+    plain = tuple(value.item() if isinstance(value, np.generic) else value for value in values)
+    for value in plain:
+        if not (value is None or isinstance(value, (bool, int, float, str))):
+            raise ValueError(f"{rule}: {value!r} is no string, number, bool or None")
+    return plain
 
 
 def read_numbers(f: Field, column: pd.Series) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ from .json_schema import fields_from_json_schema, fields_to_json_schema
 from .nested import to_json
 from .readers import OPTIONAL, check_columns, read_table
 from .rule_search import search_rules
-from .rules import PresentIf, Rule
+from .rules import Combinations, PresentIf, Rule, Unique
 
 
 @dataclass
@@ -56,8 +56,16 @@ class RecordSchema:
     rules: list[Rule] = field(default_factory=list)
 
     def __post_init__(self):
+        if not isinstance(self.rules, Sequence) or not all(isinstance(rule, Rule) for rule in self.rules):
+            raise ValueError(f"rules={self.rules!r} is not a list of rules")
         for rule in self.rules:
             rule.check(self.by_name)
+            if numbered := [name for name in rule.columns if name in self.identifiers and rule.is_of_each]:
+                raise ValueError(f"{rule}: column {numbered[0]!r} is an identifier, which says nothing of a record")
+        if twice := [
+            rule for rule in self.rules if isinstance(rule, Unique) and set(rule.names) & set(self.identifiers)
+        ]:
+            raise ValueError(f"{twice[0]}: an identifier is unique by itself; leave the rule out")
 
     def __iter__(self) -> Iterator[Field]:
         return iter(self.fields)
@@ -130,7 +138,12 @@ class RecordSchema:
                 f = infer_field(name, table[name], name in categorical, max_categories)
                 schema.fields.append(replace(f, optional=name in table.attrs.get(OPTIONAL, ())))
         if find_rules:
-            schema = cls(schema.fields, search_rules(table, schema.by_name))
+            rules = search_rules(table, schema.by_name)
+            for rule in rules:
+                if isinstance(rule, Identifier) and rule.pattern is None:  # there may be more records than in the data
+                    f = schema[rule.name]
+                    schema[rule.name] = replace(f, maximum=f.minimum + 1000 * (f.maximum - f.minimum + 1) - 1)
+            schema = cls(schema.fields, rules)
         return schema.fit(table)
 
     def fit(self, table: pd.DataFrame) -> RecordSchema:
@@ -164,6 +177,9 @@ class RecordSchema:
             `pandas.DataFrame` with a row for each rule: `rule`, `num_broken` records, and the `first_broken` row.
         """
         table, rows = read_table(data), []
+        for rule in self.rules:
+            if missing := [name for name in rule.columns if name not in table]:
+                raise ValueError(f"{rule}: column {missing[0]!r} is missing; the table has {list(table.columns)}")
         for rule in self.rules:
             broken = ~rule.holds(table, self.by_name)
             rows.append((str(rule), int(broken.sum()), int(broken.argmax()) if broken.any() else None))
@@ -202,9 +218,17 @@ class RecordSchema:
             if rule.is_of_each:
                 is_given = False if known is None else np.logical_and.reduce([known[name] for name in rule.columns])
                 held &= rule.holds(table, self.by_name) | is_given
-        for name in {name for rule in self.rules if isinstance(rule, Equation) for name in rule.columns}:
-            is_given = False if known is None else known[name]
-            held &= self[name].allows(table[name]) | is_given  # what was derived may lie outside the bounds
+        # What was derived may lie outside the bounds; so may what follows from known values alone.
+        equations = [rule for rule in self.rules if isinstance(rule, Equation)]
+        settled = {name: np.zeros(len(table), bool) for rule in equations for name in rule.columns}
+        if known is not None:
+            settled = {name: known[name].copy() for name in settled}
+            for rule in equations * len(equations):
+                num_open = sum(~settled[name] for name in rule.columns)
+                for name in rule.columns:
+                    settled[name] |= num_open == 1
+        for name, is_settled in settled.items():
+            held &= self[name].allows(table[name]) | is_settled
         return held
 
     def without_rare_categories(self, table: pd.DataFrame, min_count: int) -> tuple[RecordSchema, np.ndarray]:
@@ -241,7 +265,7 @@ class RecordSchema:
             if (left == kept).all():
                 break
             kept = left
-        schema, has_new_names = RecordSchema(list(self.fields), self.rules), False
+        schema, has_new_names = RecordSchema(list(self.fields)), False
         for name, count in counts.items():
             f, is_common = self[name], count >= min_count
             if f.type == "category" and is_common.any():
@@ -253,9 +277,23 @@ class RecordSchema:
                 inferred = RecordSchema.infer(table.loc[kept, [name]])[name]
                 schema[name] = replace(inferred, nullable=f.nullable, optional=f.optional)
                 has_new_names = True
+        schema.rules = self._rules_of(schema)
         if has_new_names:  # what few enough keys had, once too many to be named, has names now
             schema, kept[kept] = schema.without_rare_categories(table[kept], min_count)
         return schema.fit(table[kept]), kept
+
+    def _rules_of(self, schema: RecordSchema) -> list[Rule]:
+        """The rules for a schema without some of the categories, which they do not name either."""
+        rules: list[Rule] = []
+        for rule in self.rules:
+            if any(schema[name].type == "null" for name in rule.columns):
+                continue
+            if isinstance(rule, Combinations):
+                rule = replace(rule, values=None)  # anew from the records that are left
+            elif isinstance(rule, PresentIf) and schema[rule.other].type == "category":
+                rule = replace(rule, values=[v for v in rule.values if v in schema[rule.other].categories])
+            rules.append(rule)
+        return rules
 
     def conform(self, data: Any) -> pd.DataFrame:
         """
