@@ -50,7 +50,7 @@ MISSING = 0.25  # of the cells, at random
 NUM_FILLED, NUM_PREDICTED = 1000, 5000  # rows of the test split: peers take minutes for more
 NUM_DRAWS, NUM_PEER_DRAWS = 20, 5
 SCALES = (0, 0.5, 1, 2, 4, 8, 16)
-FOREST = Model("miceforest", ("miceforest==6.0.5",))
+FOREST = Model("miceforest", ("miceforest==6.0.5", "lightgbm==4.6.0"))
 PEER_SCRIPT = """
 import json, sys
 import pandas as pd
