@@ -292,7 +292,7 @@ def measure_imputation(s: Setting) -> dict[str, dict[str, dict[str, float]]]:
     for model in ("ours", FOREST.title):
         means[model] = draws[model][0].copy()
         for name in both:
-            columns = pd.concat([draw[name] for draw in draws[model]], axis=1)
+            columns = pd.concat([draw[name] for draw in draws[model][:NUM_PEER_DRAWS]], axis=1)
             means[model][name] = columns.mode(axis=1)[0] if name in s.categorical else columns.mean(axis=1)
     results: dict[str, dict[str, dict[str, float]]] = {}
     for k, (kind, (table, _, is_missing)) in enumerate(kinds.items()):
