@@ -114,8 +114,8 @@ def _imputation(figures: dict[str, Any]) -> str:
         f"Gaps in {NUM_FILLED:,} test rows, of models that know the training split: {MISSING:.0%} of the cells at "
         "random, and 30 % of them, the larger ones more often. Accuracy of categories and error of numbers, in "
         f"deviations, are of modes and means over {NUM_PEER_DRAWS} draws ({PEER_TITLE}: modes of numbers, too); C2ST "
-        f"is of one completed table against other test rows; coverage that of 90 % intervals of {NUM_DRAWS} draws; the "
-        "time is that of both kinds together, and of all draws.\n\n" + to_table(head, rows)
+        f"is of one completed table against other test rows; coverage that of 90 % intervals of {NUM_DRAWS} draws; "
+        "the time is that of both kinds together, and of all draws.\n\n" + to_table(head, rows)
     )
 
 
