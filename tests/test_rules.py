@@ -498,3 +498,14 @@ def test_values_of_rules_are_saved():
     rules = [Combinations(["a", "c"], values), PresentIf("n", "c", np.array(["x"]))]
     schema = RecordSchema(FIELDS, rules)
     assert RecordSchema.from_dict(json.loads(json.dumps(schema.to_dict()))) == schema
+
+
+def test_a_difficult_row_does_not_keep_the_others(pipe):
+    """A net that few numbers of pieces divide, among rows that are easy."""
+    table = make_orders(120, seed=2)
+    given = table.astype({"pieces": "Int64"})
+    given.loc[::10, ["price", "pieces", "tax", "total"]] = None
+    filled = pipe.impute(given, generator=seeded(0))
+    assert_kept(filled)
+    again = pipe.impute(given, generator=seeded(0), batch_size=7)
+    pd.testing.assert_frame_equal(filled, again)

@@ -264,25 +264,22 @@ class Condition:
         low, high = own.floor(ends[:, 0]), own.floor(ends[:, 1])
         return all(any(a <= x and y <= b for a, b in self.domains[name].intervals) for x, y in zip(low, high))
 
-    def complete(self, table: pd.DataFrame, start: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
+    def complete(self, table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
         """
         Decoded records with what follows from others by the rules of the schema.
 
         Args:
             table (`pandas.DataFrame`): Decoded records.
-            start (`int`, defaults to 0): The first record, of those with conditions of their own.
 
         Returns:
             The records, and the logarithms of the weights that they have by what relates several fields: an array of
             shape `(num_records,)`, −∞ for what does not satisfy that.
         """
-        schema, rows = self.codec.schema, slice(None)
+        schema = self.codec.schema
         if schema.rules:
-            if self.num_rows is not None:
-                rows = slice(start, start + len(table))
-            known = {f.name: np.broadcast_to(self.is_given(f.name)[rows], len(table)) for f in schema}
+            known = {f.name: np.broadcast_to(self.is_given(f.name), len(table)) for f in schema}
             if self.given is not None:
-                given = self.given.iloc[rows].set_axis(table.index)
+                given = self.given.set_axis(table.index)
                 table = table.assign(**{f.name: _overlaid(f, table[f.name], given[f.name]) for f in schema})
             table = schema.derive(table, known)
             held = schema.holds(table, known)
@@ -304,20 +301,30 @@ class Condition:
             return self.given[name].notna().to_numpy()
         return self.known.get(name, np.zeros(self.num_rows or 1, bool))
 
-    def place(self, input_ids: np.ndarray, offsets: np.ndarray, start: int = 0) -> np.ndarray:
+    def take(self, rows: slice | np.ndarray) -> Condition:
+        """Those of some records, where each has its own."""
+        allowed = replace(self.allowed, ids=self.allowed.ids[rows], is_known=self.allowed.is_known[rows])
+        return replace(
+            self,
+            known={name: known[rows] for name, known in self.known.items()},
+            allowed=allowed,
+            offsets=self.offsets[rows],
+            num_rows=len(allowed.ids),
+            given=None if self.given is None else self.given.iloc[rows],
+        )
+
+    def place(self, input_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """
         Where in its step each number lies.
 
         Args:
             input_ids (`np.ndarray` of shape `(num_records, sequence_length)`): Ids, BOS included.
             offsets (`np.ndarray` of shape `(num_records, num_binned_fields)`): Uniform random numbers in [0, 1).
-            start (`int`, defaults to 0): The first record, of those with conditions of their own.
 
         Returns:
             `np.ndarray` of the same shape, `uint64`: grid points from the start of the step.
         """
         codec, placed = self.codec, np.empty(offsets.shape, np.uint64)
-        rows = slice(None) if self.num_rows is None else slice(start, start + len(offsets))
         for j, name in enumerate(codec.binned):
             t, position = codec.tokens[name], list(codec.tokens).index(name)
             first_bin = t.start + codec.schema[name].nullable + len(t.values)
@@ -325,7 +332,7 @@ class Condition:
             steps = input_ids[:, 1 + len(codec.tokens) + j] - t.fine_start
             intervals = self.domains[name].intervals if name in self.domains else [(0, t.grid.size - 1)]
             drawn = t.bins.place(bins, steps, offsets[:, j], _to_array(intervals))
-            placed[:, j] = np.where(self.known[name][rows], self.offsets[rows, j], drawn)
+            placed[:, j] = np.where(self.known[name], self.offsets[:, j], drawn)
         return placed
 
 

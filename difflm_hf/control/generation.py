@@ -142,8 +142,10 @@ class ConditionalGenerationMixin:
         guidance = Guidance(self.vae.decoder.condition(condition.allowed), guidance_scale, guides)
         tables: list[pd.DataFrame] = []
         for start in range(0, MAX_ATTEMPTS * size, GROUP_SIZE):
-            first = block * size + start
-            table = self._generate_group(condition, guidance, mix(seed, block, start), first, **kwargs)
+            group, rows = condition, slice(block * size + start, block * size + start + GROUP_SIZE)
+            if condition.num_rows is not None:
+                group = condition.take(rows)
+            table = self._generate_group(group, guidance.take(rows), mix(seed, block, start), **kwargs)
             if condition.num_rows is None:
                 table = keys.take(table, num_records - sum(map(len, tables)))
             tables.append(table)
@@ -156,24 +158,20 @@ class ConditionalGenerationMixin:
         condition: Condition,
         guidance: Guidance,
         seed: int,
-        start: int,
         num_inference_steps: int = 12,
         temperature: float = 1.0,
         top_p: float = 1.0,
         batch_size: int | None = None,
         callback_on_step_end: Callable | None = None,
     ) -> pd.DataFrame:
-        """A group of records that satisfy a condition, those from `start` on where there is one for each."""
+        """A group of records that satisfy a condition."""
         is_for_all = condition.num_rows is None
-        allowed = condition.allowed if is_for_all else condition.allowed.rows(start, GROUP_SIZE)
-        size = GROUP_SIZE if is_for_all else len(allowed.ids)
-        if not is_for_all and guidance.condition is not None:
-            guidance = replace(guidance, condition=guidance.condition[start : start + GROUP_SIZE])
         is_free = not (condition.allowed.is_known.any() or condition.allowed.log_shares)
         max_candidates = MAX_CANDIDATES if temperature == top_p == 1 and not is_free else 1
 
-        def draw(round_: int) -> tuple[pd.DataFrame, np.ndarray]:
+        def draw(round_: int, condition: Condition, guidance: Guidance) -> tuple[pd.DataFrame, np.ndarray]:
             """Records, and the logarithms of their weights."""
+            size, allowed = condition.num_rows or GROUP_SIZE, condition.allowed
             generator = torch.Generator().manual_seed(mix(seed, round_))
             with record_function("difflm::latents"):
                 latents = self.generate_latents(
@@ -196,26 +194,26 @@ class ConditionalGenerationMixin:
             ids, log_weights = choose_candidates(candidates, max_candidates, generator)
             with record_function("difflm::records"):
                 ids = ids.cpu().numpy()
-                placed = condition.place(ids, offsets[:size].numpy(), start)
-                table, of_relations = condition.complete(self.processor.decode_records(ids, placed)[0], start)
+                placed = condition.place(ids, offsets[:size].numpy())
+                table, of_relations = condition.complete(self.processor.decode_records(ids, placed)[0])
             return table, log_weights.cpu().numpy() + of_relations
 
         if not is_for_all:
 
-            def try_again(round_: int) -> tuple[pd.DataFrame, np.ndarray]:
-                table, log_weights = draw(round_)
+            def draw_rows(round_: int, rows: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
+                table, log_weights = draw(round_, condition.take(rows), guidance.take(rows))
                 return table, np.isfinite(log_weights)
 
-            return redraw(try_again)
+            return redraw(draw_rows, condition.num_rows)
         tables: list[pd.DataFrame] = []
 
         def weigh(round_: int) -> np.ndarray:
-            table, log_weights = draw(round_)
+            table, log_weights = draw(round_, condition, guidance)
             tables.append(table)
             return log_weights
 
         offset = torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).item()
-        chosen, _ = resample(weigh, size, offset)
+        chosen, _ = resample(weigh, GROUP_SIZE, offset)
         return pd.concat(tables, ignore_index=True).iloc[chosen]
 
     def _compact_codec(self) -> Any:

@@ -96,10 +96,8 @@ class GivenRecordsMixin(ConditionalGenerationMixin):
         seed = int(torch.randint(2**62, (), generator=generator, device=device))
         for start in range(0, num_records, GROUP_SIZE):
             part = posteriors[slice(start, start + GROUP_SIZE)]
-            vary = partial(
-                self._vary_group, part["mean"], part["std"], strength, num_inference_steps, mix(seed, start)
-            )
-            tables.append(redraw(vary))
+            arguments = part["mean"], part["std"], strength, num_inference_steps, mix(seed, start)
+            tables.append(redraw(partial(self._vary_group, *arguments), len(part["mean"])))
         return self._numbered(pd.concat(tables, ignore_index=True), seed)
 
     @torch.no_grad()
@@ -135,10 +133,10 @@ class GivenRecordsMixin(ConditionalGenerationMixin):
         device = None if generator is None else generator.device
         seed = int(torch.randint(2**62, (), generator=generator, device=device))
 
-        def draw(round_: int) -> tuple[pd.DataFrame, np.ndarray]:
-            return self._decode_all(latents, torch.Generator().manual_seed(mix(seed, round_)), is_shared=True)
+        def draw(round_: int, rows: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
+            return self._decode_all(latents[rows], torch.Generator().manual_seed(mix(seed, round_)), is_shared=True)
 
-        return self._numbered(redraw(draw), seed)
+        return self._numbered(redraw(draw, num_records), seed)
 
     def _numbered(self, table: pd.DataFrame, seed: int) -> pd.DataFrame:
         schema = self.processor.schema
@@ -153,10 +151,11 @@ class GivenRecordsMixin(ConditionalGenerationMixin):
         num_inference_steps: int,
         seed: int,
         round_: int,
+        rows: np.ndarray,
     ) -> tuple[pd.DataFrame, np.ndarray]:
         generator = torch.Generator().manual_seed(mix(seed, round_))
-        noise = torch.randn(2, GROUP_SIZE, self.vae.config.latent_size, generator=generator)[:, : len(mean)]
-        latents = mean + std * noise[0]
+        noise = torch.randn(2, GROUP_SIZE, self.vae.config.latent_size, generator=generator)[:, : len(rows)]
+        latents = mean[rows] + std[rows] * noise[0]
         latents = self.renoise_latents(latents, noise[1], strength, num_inference_steps, generator)
         return self._decode_all(latents, generator)
 

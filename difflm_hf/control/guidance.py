@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import SchedulerMixin
 from torch import nn
@@ -56,6 +57,12 @@ class Guidance:
         for guide in self.guides:
             if not isinstance(guide, Guide):
                 raise ValueError(f"guides={self.guides!r} holds {guide!r}, which is no Guide; write Guide(score)")
+
+    def take(self, rows: slice | np.ndarray) -> Guidance:
+        """That of some latents, where each has its own condition."""
+        if self.condition is None or len(self.condition) == 1:
+            return self
+        return replace(self, condition=self.condition[rows])
 
     def first(self, num: int) -> Guidance:
         """That of the first `num` latents; where there are fewer, the last one stands for the others."""

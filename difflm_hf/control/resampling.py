@@ -14,6 +14,7 @@ from ..records.bpe import PAD_ID
 
 GROUP_SIZE = 1024  # records that are drawn again together
 MAX_ROUNDS = 64  # of candidates, a group of them each
+MAX_REDRAWS = 256  # of the records that are not valid yet, where each has conditions of its own
 MAX_REPEATED = 0.02  # share of the records that are there more than once, above which more candidates are drawn
 MIN_EFFECTIVE = 0.5  # effective sample size, as a share of the group, below which there is an error
 MAX_CANDIDATES = 16  # records of one latent, of which one is chosen
@@ -74,34 +75,36 @@ def resample(
     return np.minimum(chosen, len(edges) - 1)[order], effective / len(log_weights)
 
 
-def redraw(draw: Callable[[int], tuple[pd.DataFrame, np.ndarray]], max_rounds: int = MAX_ROUNDS) -> pd.DataFrame:
+def redraw(draw: Callable[[int, np.ndarray], tuple[pd.DataFrame, np.ndarray]], num_records: int) -> pd.DataFrame:
     """
     Draws records, and those again that are not valid, until all are.
 
     Args:
-        draw (`Callable`): Gives the records of round k, and which of them are valid, of shape `(num_records,)`.
-        max_rounds (`int`, defaults to 64): Rounds, at most.
+        draw (`Callable`):
+            Gives some of the records, by their places, in round k, and which of them are valid, of shape
+            `(num_drawn,)`.
+        num_records (`int`): Records.
 
     Returns:
         `pandas.DataFrame`: Of each record the first one that is valid.
 
     Raises:
-        `RuntimeError`: when so many rounds are not enough for one.
+        `RuntimeError`: when 256 rounds are not enough for one.
     """
-    table, is_valid = draw(0)
-    for round_ in range(1, max_rounds):
-        if is_valid.all():
-            return table
-        new, is_new = draw(round_)
-        rows = np.arange(len(table))
-        table = pd.concat([table, new], ignore_index=True).iloc[np.where(is_valid, rows, rows + len(rows))]
-        table, is_valid = table.reset_index(drop=True), is_valid | is_new
-    if not is_valid.all():
-        raise RuntimeError(
-            f"{(~is_valid).sum()} of {len(table)} records, row {is_valid.argmin()} before all others, keep no rule of "
-            f"the schema in {max_rounds} draws given what is known of them; leave out more of what is known"
-        )
-    return table
+    open_rows, tables, places = np.arange(num_records), [], np.zeros(num_records, int)
+    num_drawn = 0
+    for round_ in range(MAX_REDRAWS):
+        table, is_valid = draw(round_, open_rows)
+        places[open_rows] = num_drawn + np.arange(len(table))
+        tables.append(table)
+        num_drawn += len(table)
+        open_rows = open_rows[~is_valid]
+        if len(open_rows) == 0:
+            return pd.concat(tables, ignore_index=True).iloc[places].reset_index(drop=True)
+    raise RuntimeError(
+        f"{len(open_rows)} of {num_records} records, row {open_rows[0]} before all others, keep no rule or score in "
+        f"{MAX_REDRAWS} draws given what is known of them; leave out more of what is known"
+    )
 
 
 def choose_candidates(
