@@ -42,7 +42,7 @@ from .tables import DATASETS, MODELS, Model, find_python
 
 TARGET, POSITIVE = "income", ">50K"  # of adult
 CONDITIONS = {TARGET: POSITIVE, "education": "Masters", "sex": "Female", "native-country": "Mexico"}
-NUM_CONDITIONS, NUM_RECORDS, NUM_ROWS = 1000, 5, 10_000  # of the part "satisfied", and rows of a table of conditions
+NUM_CONDITIONS, NUM_RECORDS, NUM_ROWS = 300, 5, 10_000  # of the part "satisfied", and rows of a table of conditions
 MIN_ROWS = 100  # of the test split that a condition is scored on
 NUM_SEVERAL = 20  # conditions on two and three fields
 SPEED_ROWS = 50_000

@@ -53,6 +53,10 @@ def resample(
     log_weights, copies = np.empty(0), np.empty(0)
     for round_ in range(max_rounds):
         log_weights = np.append(log_weights, draw(round_))
+        share_of_rounds = (round_ + 1) / max_rounds
+        if share_of_rounds >= 1 / 8:  # so rare that all rounds would find a quarter of what is needed at most
+            if 4 * effective_sample_size(log_weights) < share_of_rounds * MIN_EFFECTIVE * num_records:
+                break
         highest = log_weights.max(initial=-np.inf)
         if np.isneginf(highest):
             continue
