@@ -70,7 +70,7 @@ def _satisfied(figures: dict[str, Any]) -> str:
     for name, runs in figures.items():
         run = next(iter(runs.values()))
         shares = [f"{100 * run[key]:.2f} %" for key in ("satisfied", "rows_satisfied")]
-        rows.append([name, run["num_conditions"], shares[0], run["refused"], shares[1]])
+        rows.append([name, str(run["num_conditions"]), shares[0], str(run["refused"]), shares[1]])
     return (
         f"{NUM_CONDITIONS:,} random conditions on one to three fields (values, several of them, all but one, ranges), "
         f"{NUM_RECORDS} records each. Those that no value satisfies, or too few records of the model, are refused. "
@@ -93,7 +93,9 @@ def _many(figures: dict[str, Any], text: str) -> str:
     for name, runs in figures.items():
         scores = np.array([run for seeds in _runs(runs) for run in seeds.values()])
         ours, peers = scores[:, 0], scores[:, 1]
-        rows.append([name, len(scores), f"{ours.mean():.3f}", f"{peers.mean():.3f}", f"{(ours < peers).mean():.0%}"])
+        rows.append(
+            [name, str(len(scores)), f"{ours.mean():.3f}", f"{peers.mean():.3f}", f"{(ours < peers).mean():.0%}"]
+        )
     return f"{text}: mean C2ST, and how often ours is the lower.\n\n" + to_table(
         ["table", "conditions", "difflm_hf", PEER_TITLE, "lower"], rows
     )

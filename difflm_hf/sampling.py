@@ -112,7 +112,9 @@ def sample_rows(
                     log_weights += log_probs.where(known, 0)
             if free_latents is not None:
                 chosen = (next_ids - start)[:, None]
-                told, free = (part.log_softmax(-1).gather(1, chosen).squeeze(1) for part in all_logits.split(num_rows))
+                told, free = (
+                    part.gather(1, chosen).squeeze(1) - part.logsumexp(-1) for part in all_logits.split(num_rows)
+                )
                 if position < num_fixed:
                     log_ratios += free - told.where(~allowed.is_known[:, position], 0)
                 else:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
-from torch.nn.utils.rnn import pad_sequence
+import torch.nn.functional as F
 from torch.profiler import record_function
 
 from ..blocks import MAX_ATTEMPTS, UsedKeys, mix
@@ -188,7 +188,8 @@ class ConditionalGenerationMixin:
                     )
                     for k, (z, u) in enumerate(zip(latents.split(step), uniforms.split(step)))
                 ]
-                ids = pad_sequence([row for ids, *_ in batches for row in ids], True, self.processor.special_ids[2])
+                length, pad_id = max(ids.shape[1] for ids, *_ in batches), self.processor.special_ids[2]
+                ids = torch.cat([F.pad(ids, (0, length - ids.shape[1]), value=pad_id) for ids, *_ in batches])
                 return ids, *(torch.cat(parts).double() for parts in zip(*(weights for _, *weights in batches)))
 
             ids, log_weights = choose_candidates(candidates, max_candidates, generator)
