@@ -37,7 +37,7 @@ from difflm_hf.records import Combinations
 
 from .results import load_result, save_result
 from .speed import PEER, fit_peer
-from .tables import DATASETS, MODELS, Model, find_python
+from .tables import DATASETS, MODELS, find_python
 
 
 TARGET, POSITIVE = "income", ">50K"  # of adult
@@ -50,7 +50,6 @@ MISSING = 0.25  # of the cells, at random
 NUM_FILLED, NUM_PREDICTED = 1000, 5000  # rows of the test split: peers take minutes for more
 NUM_DRAWS, NUM_PEER_DRAWS = 20, 5
 SCALES = (0, 0.5, 1, 2, 4, 8, 16)
-FOREST = Model("miceforest", ("miceforest==6.0.5", "lightgbm==4.6.0"))
 PEER_SCRIPT = """
 import json, sys
 import pandas as pd
@@ -67,25 +66,6 @@ else:
     result = model.sample(seed_data=table)
 result.to_csv(output, index=False)
 """
-FOREST_SCRIPT = """
-import json, sys
-import miceforest
-import pandas as pd
-
-train, given, categorical, output, seed, num_draws = sys.argv[1:]
-names = json.loads(categorical)
-both = [pd.read_csv(p, dtype={n: str for n in names}, keep_default_na=False, na_values=[""]) for p in (train, given)]
-kinds = {name: pd.CategoricalDtype(sorted(both[0][name].unique())) for name in names}
-train, given = (table.astype({n: float for n in table if n not in names} | kinds) for table in both)
-kernel = miceforest.ImputationKernel(
-    train, num_datasets=int(num_draws), variable_schema=list(train), random_state=int(seed),
-    mean_match_strategy={n: "fast" if n in names else "normal" for n in train},
-)
-kernel.mice(3)
-imputed = kernel.impute_new_data(given, random_state=int(seed))
-draws = [imputed.complete_data(k).assign(draw=k) for k in range(int(num_draws))]
-pd.concat(draws).to_csv(output, index=False)
-"""
 
 
 @dataclass
@@ -98,7 +78,6 @@ class Setting:
     categorical: list[str]
     pipe: DiffLMPipeline
     seed: int
-    data: Path
     workspace: Path
     environments: Path
 
@@ -108,20 +87,16 @@ class Setting:
     def c2st(self, real: pd.DataFrame, synthetic: pd.DataFrame) -> float:
         return classifier_two_sample_test(real, synthetic[real.columns], self.categorical, seed=self.seed)
 
-    def ask(self, model: Model, script: str, first: Path, table: pd.DataFrame, num_draws: int) -> pd.DataFrame:
-        """What a peer makes of rows with gaps."""
+    def ask_peer(self, table: pd.DataFrame, num_draws: int = 0) -> pd.DataFrame:
+        """One draw by TabularARGN of rows that begin so, or the modes of several imputations."""
         with tempfile.TemporaryDirectory() as folder:
             given, output = Path(folder, "given.csv"), Path(folder, "output.csv")
             table.to_csv(given, index=False)
             names = json.dumps([name for name in self.categorical if name in table])
-            command = [find_python(model, self.environments), "-c", script, first, given, names, output]
-            command += [self.seed, num_draws]
+            command = [find_python(MODELS[PEER], self.environments), "-c", PEER_SCRIPT, self.workspace, given, names]
+            command += [output, self.seed, num_draws]
             subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             return pd.read_csv(output, keep_default_na=False, na_values=[""])
-
-    def ask_peer(self, table: pd.DataFrame, num_draws: int = 0) -> pd.DataFrame:
-        """One draw by TabularARGN of rows that begin so, or the modes of several imputations."""
-        return self.ask(MODELS[PEER], PEER_SCRIPT, self.workspace, table, num_draws)
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -279,22 +254,15 @@ def imputation_scores(
 def measure_imputation(s: Setting) -> dict[str, dict[str, dict[str, float]]]:
     kinds = {kind: with_gaps(s, kind) for kind in ("at random", "not at random")}
     both = pd.concat([gaps for _, gaps, _ in kinds.values()], ignore_index=True)  # peers take long to start
-    draws, means, seconds = {}, {}, {}
-    start = time.perf_counter()
+    draws, means = {}, {}
     draws["ours"] = s.pipe.impute(both, NUM_DRAWS, generator=seeded(s.seed))
-    seconds["ours"], start = time.perf_counter() - start, time.perf_counter()
-    forest = s.ask(FOREST, FOREST_SCRIPT, s.data / "train.csv", both, NUM_PEER_DRAWS)
-    draws[FOREST.title] = [draw.drop(columns="draw").reset_index(drop=True) for _, draw in forest.groupby("draw")]
-    seconds[FOREST.title], start = time.perf_counter() - start, time.perf_counter()
     title = MODELS[PEER].title
     means[title] = s.ask_peer(both, NUM_PEER_DRAWS)[both.columns]  # which keeps its draws for itself
-    seconds[title] = time.perf_counter() - start
     draws[title] = [s.ask_peer(both, 1)[both.columns]]
-    for model in ("ours", FOREST.title):
-        means[model] = draws[model][0].copy()
-        for name in both:
-            columns = pd.concat([draw[name] for draw in draws[model][:NUM_PEER_DRAWS]], axis=1)
-            means[model][name] = columns.mode(axis=1)[0] if name in s.categorical else columns.mean(axis=1)
+    means["ours"] = draws["ours"][0].copy()
+    for name in both:
+        columns = pd.concat([draw[name] for draw in draws["ours"][:NUM_PEER_DRAWS]], axis=1)
+        means["ours"][name] = columns.mode(axis=1)[0] if name in s.categorical else columns.mean(axis=1)
     results: dict[str, dict[str, dict[str, float]]] = {}
     for k, (kind, (table, _, is_missing)) in enumerate(kinds.items()):
         rows = slice(k * NUM_FILLED, (k + 1) * NUM_FILLED)
@@ -302,8 +270,7 @@ def measure_imputation(s: Setting) -> dict[str, dict[str, dict[str, float]]]:
         for model, drawn in draws.items():
             parts = [draw.iloc[rows].reset_index(drop=True) for draw in drawn]
             mean = means[model].iloc[rows].reset_index(drop=True)
-            scores = imputation_scores(s, parts, mean, table, is_missing)
-            results[kind][model] = scores | {"seconds": seconds[model]}
+            results[kind][model] = imputation_scores(s, parts, mean, table, is_missing)
     return results
 
 
@@ -398,9 +365,10 @@ def main() -> None:
                 pipe = DiffLMPipeline.from_pretrained(folder / f"{args.commit}-{seed}" / "model")
                 pipe.set_progress_bar_config(disable=True)
                 workspace = folder / PEER / "workspace"
-                setting = Setting(name, train, test, categorical, pipe, seed, data, workspace, environments)
-                figures = load_result("control").get(part, {})
-                figures.setdefault(name, {})[str(seed)] = measure(setting)
+                setting = Setting(name, train, test, categorical, pipe, seed, workspace, environments)
+                measured = measure(setting)
+                figures = load_result("control").get(part, {})  # another process may have added to it
+                figures.setdefault(name, {})[str(seed)] = measured
                 save_result("control", {part: figures, "commit": args.commit})
                 print(part, name, seed, figures[name][str(seed)], flush=True)
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from .control import FOREST, MISSING, NUM_CONDITIONS, NUM_DRAWS, NUM_FILLED, NUM_PEER_DRAWS, NUM_RECORDS, NUM_ROWS
+from .control import MISSING, NUM_CONDITIONS, NUM_DRAWS, NUM_FILLED, NUM_PEER_DRAWS, NUM_RECORDS, NUM_ROWS
 from .markdown import to_table
 from .results import load_result
 from .speed import PEER
@@ -105,19 +105,18 @@ def _imputation(figures: dict[str, Any]) -> str:
     rows = []
     for name, seeds in figures.items():
         for kind in ("at random", "not at random"):
-            for model, title in (("ours", "difflm_hf"), (FOREST.title, FOREST.title), (PEER_TITLE, PEER_TITLE)):
+            for model, title in (("ours", "difflm_hf"), (PEER_TITLE, PEER_TITLE)):
                 runs = [run[kind][model] for run in _runs(seeds)]
-                keys = ("accuracy", "nrmse", "c2st", "coverage", "seconds")
-                cells = [_mean([r[key] for r in runs]) if key in runs[0] else "–" for key in keys[:-1]]
-                cells.append(f"{np.mean([r['seconds'] for r in runs]):.0f} s")
+                keys = ("accuracy", "nrmse", "c2st", "coverage")
+                cells = [_mean([r[key] for r in runs]) if key in runs[0] else "–" for key in keys]
                 rows.append([name, kind, title, *cells])
-    head = ["table", "missing", "model", "accuracy", "error", "C2ST", "coverage", "time"]
+    head = ["table", "missing", "model", "accuracy", "error", "C2ST", "coverage"]
     return (
         f"Gaps in {NUM_FILLED:,} test rows, of models that know the training split: {MISSING:.0%} of the cells at "
         "random, and 30 % of them, the larger ones more often. Accuracy of categories and error of numbers, in "
         f"deviations, are of modes and means over {NUM_PEER_DRAWS} draws ({PEER_TITLE}: modes of numbers, too); C2ST "
-        f"is of one completed table against other test rows; coverage that of 90 % intervals of {NUM_DRAWS} draws; "
-        "the time is that of both kinds together, and of all draws.\n\n" + to_table(head, rows)
+        f"is of one completed table against other test rows; coverage that of 90 % intervals of {NUM_DRAWS} draws.\n\n"
+        + to_table(head, rows)
     )
 
 
