@@ -127,7 +127,9 @@ def _collect(name: str, sources: dict[str, str]) -> None:
             elif _flat(imported) not in sources:
                 _collect(imported, sources)
             line = node.lineno - 1
-            lines[line] = lines[line].replace(f"from {relative} import", f"from .{_flat(imported)} import", 1)
+            # With a space, which loaders do not look behind: that of diffusers takes all paths from module to module,
+            # of which there are millions. It finds each of them in the one that imports all.
+            lines[line] = lines[line].replace(f"from {relative} import", f"from . {_flat(imported)} import", 1)
     sources[_flat(name)] = "".join(lines)
 
 
