@@ -295,7 +295,7 @@ def test_odd_dtypes(tmp_path):
     assert (means >= 2**62).all() and (means < 2**62 + 1000).all()
     with pytest.raises(ValueError, match="column 'f32'.*dtype Int64"):
         pipe.impute(nothing.assign(f32=pd.array([1, None] * 100, dtype="Int64")))
-    with pytest.raises(ValueError, match="'i8' is there twice"):
+    with pytest.raises(ValueError, match="'i8' stands more than once"):
         pipe.impute(pd.concat([table, table[["i8"]]], axis=1))
     with pytest.raises(ValueError, match="num_latents=0"):
         pipe.predict(table, "kind", num_latents=0)

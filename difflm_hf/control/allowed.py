@@ -15,6 +15,7 @@ from ..records import CompactCodec
 from ..records.equations import Equation
 from ..records.field import Field, naming_column, shortest_digits
 from ..records.field_tokens import FieldTokens
+from ..records.readers import check_columns
 from ..records.rules import PresentIf
 from .predicates import AllOf, Domain, domain_of
 from .score import Score, weigh_by
@@ -177,12 +178,7 @@ class Condition:
 
     @classmethod
     def _of_rows(cls, codec: CompactCodec, table: pd.DataFrame) -> Condition:
-        if len(table) == 0:
-            raise ValueError("the table of conditions has no rows")
-        if not table.columns.is_unique:
-            raise ValueError(
-                f"column {table.columns[table.columns.duplicated()][0]!r} is there twice; drop one of them"
-            )
+        check_columns(table, "the table of conditions")
         for name in table.columns:
             check_name(codec, name)
         nowhere = np.zeros(len(table), bool)

@@ -13,6 +13,7 @@ from ..blocks import mix
 from ..records import Field, RecordSchema
 from ..records.field import naming_column
 from ..records.field_tokens import FieldTokens
+from ..records.readers import check_columns
 from .allowed import Condition
 from .generation import ConditionalGenerationMixin
 from .guidance import Guidance
@@ -143,17 +144,12 @@ class ImputationMixin(ConditionalGenerationMixin):
         codec = self._compact_codec()
         if not isinstance(table, pd.DataFrame):
             raise ValueError(f"a pandas.DataFrame is to be filled, not {type(table).__name__}")
-        if len(table) == 0:
-            raise ValueError("the table has no rows to fill")
+        check_columns(table, "the table")
         names = codec.schema.names
         if unknown := [name for name in table.columns if name not in names]:
             raise ValueError(f"no field {unknown[0]!r}, which the model would know; drop the column. It knows {names}")
         if missing := [name for name in names if name not in table.columns]:
             raise ValueError(f"column {missing[0]!r} is missing; add it, with None where nothing is known")
-        if not table.columns.is_unique:
-            raise ValueError(
-                f"column {table.columns[table.columns.duplicated()][0]!r} is there twice; drop one of them"
-            )
         for name, t in codec.tokens.items():
             if table[name].isna().any():
                 with naming_column(name):
