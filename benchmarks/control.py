@@ -13,17 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
@@ -31,11 +27,13 @@ from xgboost import XGBClassifier
 
 from difflm_hf import DiffLMPipeline, RecordSchema
 from difflm_hf.control import Between, LatentClassifier, Not
-from difflm_hf.evaluation import classifier_two_sample_test, quality_scores
+from difflm_hf.evaluation import quality_scores
 from difflm_hf.latents import encode_latents, to_dataset
 from difflm_hf.records import Combinations
 
+from .imputation import measure_imputation
 from .results import load_result, save_result
+from .setting import Setting, seeded
 from .speed import PEER, fit_peer
 from .tables import DATASETS, MODELS, find_python
 
@@ -46,61 +44,9 @@ NUM_CONDITIONS, NUM_RECORDS, NUM_ROWS = 300, 5, 10_000  # of the part "satisfied
 MIN_ROWS = 100  # of the test split that a condition is scored on
 NUM_SEVERAL = 20  # conditions on two and three fields
 SPEED_ROWS = 50_000
-MISSING = 0.25  # of the cells, at random
-NUM_FILLED, NUM_PREDICTED = 1000, 5000  # rows of the test split: peers take minutes for more
-NUM_DRAWS, NUM_PEER_DRAWS = 20, 5
-SCALES = (0, 0.5, 1, 2, 4, 8, 16)
-PEER_SCRIPT = """
-import json, sys
-import pandas as pd
-from mostlyai.engine import TabularARGN
-
-workspace, given, categorical, output, seed, num_draws = sys.argv[1:]
-dtypes = {name: str for name in json.loads(categorical)}
-table = pd.read_csv(given, dtype=dtypes, keep_default_na=False, na_values=[""])
-model = TabularARGN(workspace_dir=workspace, verbose=0, random_state=int(seed))
-model._fitted = True
-if int(num_draws):
-    result = model.impute(table, n_draws=int(num_draws))
-else:
-    result = model.sample(seed_data=table)
-result.to_csv(output, index=False)
-"""
-
-
-@dataclass
-class Setting:
-    """A table, a model of it, and what peers made of it."""
-
-    name: str
-    train: pd.DataFrame
-    test: pd.DataFrame
-    categorical: list[str]
-    pipe: DiffLMPipeline
-    seed: int
-    workspace: Path
-    environments: Path
-
-    def generate(self, num_records: int | None = None, **kwargs) -> pd.DataFrame:
-        return self.pipe(num_records, generator=seeded(self.seed), output_type="pandas", **kwargs).records
-
-    def c2st(self, real: pd.DataFrame, synthetic: pd.DataFrame) -> float:
-        return classifier_two_sample_test(real, synthetic[real.columns], self.categorical, seed=self.seed)
-
-    def ask_peer(self, table: pd.DataFrame, num_draws: int = 0) -> pd.DataFrame:
-        """One draw by TabularARGN of rows that begin so, or the modes of several imputations."""
-        with tempfile.TemporaryDirectory() as folder:
-            given, output = Path(folder, "given.csv"), Path(folder, "output.csv")
-            table.to_csv(given, index=False)
-            names = json.dumps([name for name in self.categorical if name in table])
-            command = [find_python(MODELS[PEER], self.environments), "-c", PEER_SCRIPT, self.workspace, given, names]
-            command += [output, self.seed, num_draws]
-            subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            return pd.read_csv(output, keep_default_na=False, na_values=[""])
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+NUM_PREDICTED = 5000  # rows of the test split
+SCALES = (0, 0.5, 1, 2, 4, 8, 16)  # of the guide
+SCORE_SCALES = (1, 2, 4, 8)
 
 
 def satisfies(column: pd.Series, condition: Any) -> np.ndarray:
@@ -193,18 +139,18 @@ def several_conditions(s: Setting) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def measure_c2st(s: Setting, conditions: Iterator[tuple[str, dict[str, Any]]]) -> dict[str, list[float]]:
     """C2ST of records under conditions against the test rows that satisfy them: ours, the peer's, and the rows."""
-    scores = {}
+    real = {}
     for text, condition in conditions:
         is_real = np.logical_and.reduce([satisfies(s.test[name], c) for name, c in condition.items()])
-        real = s.test[is_real].reset_index(drop=True)
-        if len(real) < (MIN_ROWS if len(condition) == 1 else 20):
-            continue
-        ours = s.generate(len(real), conditions=condition)
+        if is_real.sum() >= (MIN_ROWS if len(condition) == 1 else 20):
+            real[text] = condition, s.test[is_real].reset_index(drop=True)
+    # The peer takes values, and no ranges: it is given those of the real rows.
+    peers = s.begin_peer([rows[list(condition)] for condition, rows in real.values()])
+    scores = {}
+    for (text, (condition, rows)), others in zip(real.items(), peers):
+        ours = s.generate(len(rows), conditions=condition)
         assert all(satisfies(ours[name], c).all() for name, c in condition.items())
-        # The peer takes values, and no ranges: it is given those of the real rows.
-        peers = s.ask_peer(real[list(condition)])
-        scores[text] = [s.c2st(real, ours), s.c2st(real, peers), len(real)]
-        print(s.name, s.seed, text, scores[text], flush=True)
+        scores[text] = [s.c2st(rows, ours), s.c2st(rows, others), len(rows)]
     return scores
 
 
@@ -215,63 +161,6 @@ def measure_speed(s: Setting) -> dict[str, float]:
         s.generate(SPEED_ROWS, **conditions)
         rates[name] = SPEED_ROWS / (time.perf_counter() - start)
     return rates
-
-
-def with_gaps(s: Setting, kind: str) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
-    """Test rows, the same with gaps, and where these are: at random, or the larger values more often."""
-    table = s.test.head(NUM_FILLED).reset_index(drop=True)
-    rates = np.full(table.shape, MISSING)
-    if kind == "not at random":
-        rates = 0.6 * table.rank(pct=True).to_numpy()  # 30 % of all
-    is_missing = np.random.default_rng(s.seed).random(table.shape) < rates
-    is_missing[is_missing.all(1), 0] = False
-    gaps = table.astype({name: float for name in table if name not in s.categorical}).mask(is_missing)
-    return table, gaps, is_missing
-
-
-def imputation_scores(
-    s: Setting, draws: list[pd.DataFrame], mean: pd.DataFrame, table: pd.DataFrame, is_missing: np.ndarray
-) -> dict[str, float]:
-    """
-    Accuracy of missing categories, error of missing numbers in deviations, the C2ST of a completed table against other
-    test rows, and how many true numbers lie in the 90 % interval of the draws.
-    """
-    hits, errors, covered = [], [], []
-    for name, missing in zip(table, is_missing.T):
-        given, true = mean[name][missing], table[name][missing]
-        if name in s.categorical:
-            hits.append((given.astype(str) == true.astype(str)).mean())
-            continue
-        errors.append(((given.astype(float) - true) / s.train[name].std()).pow(2).mean())
-        if len(draws) == NUM_DRAWS:
-            low, high = np.quantile([draw[name][missing].astype(float) for draw in draws], [0.05, 0.95], axis=0)
-            covered.append(((low <= true) & (true <= high)).mean())
-    scores = {"accuracy": float(np.mean(hits)), "nrmse": float(np.sqrt(np.mean(errors)))}
-    scores["c2st"] = s.c2st(s.test.iloc[NUM_FILLED : 2 * NUM_FILLED].reset_index(drop=True), draws[0])
-    return scores | ({"coverage": float(np.mean(covered))} if covered else {})
-
-
-def measure_imputation(s: Setting) -> dict[str, dict[str, dict[str, float]]]:
-    kinds = {kind: with_gaps(s, kind) for kind in ("at random", "not at random")}
-    both = pd.concat([gaps for _, gaps, _ in kinds.values()], ignore_index=True)  # peers take long to start
-    draws, means = {}, {}
-    draws["ours"] = s.pipe.impute(both, NUM_DRAWS, generator=seeded(s.seed))
-    title = MODELS[PEER].title
-    means[title] = s.ask_peer(both, NUM_PEER_DRAWS)[both.columns]  # which keeps its draws for itself
-    draws[title] = [s.ask_peer(both, 1)[both.columns]]
-    means["ours"] = draws["ours"][0].copy()
-    for name in both:
-        columns = pd.concat([draw[name] for draw in draws["ours"][:NUM_PEER_DRAWS]], axis=1)
-        means["ours"][name] = columns.mode(axis=1)[0] if name in s.categorical else columns.mean(axis=1)
-    results: dict[str, dict[str, dict[str, float]]] = {}
-    for k, (kind, (table, _, is_missing)) in enumerate(kinds.items()):
-        rows = slice(k * NUM_FILLED, (k + 1) * NUM_FILLED)
-        results[kind] = {}
-        for model, drawn in draws.items():
-            parts = [draw.iloc[rows].reset_index(drop=True) for draw in drawn]
-            mean = means[model].iloc[rows].reset_index(drop=True)
-            results[kind][model] = imputation_scores(s, parts, mean, table, is_missing)
-    return results
 
 
 def measure_prediction(s: Setting) -> dict[str, float]:
@@ -295,11 +184,12 @@ def measure_guidance(s: Setting) -> dict[str, list[float]]:
 
     def log_prob(rows: pd.DataFrame) -> np.ndarray:
         z = encode_latents(s.pipe.vae, to_dataset(s.pipe.processor, rows)).tensors["mean"]
-        return 8 * classifier(z).log_softmax(-1)[:, index].numpy()
+        return classifier(z).log_softmax(-1)[:, index].numpy()
 
     figures = {}
-    guides = {f"scale {scale}": {"guides": [classifier.guide(POSITIVE, scale)]} for scale in SCALES}
-    for name, arguments in {**guides, "as a score": {"score": log_prob}}.items():
+    ways = {f"scale {scale}": {"guides": [classifier.guide(POSITIVE, scale)]} for scale in SCALES}
+    ways |= {f"score × {k}": {"score": lambda rows, k=k: k * log_prob(rows)} for k in SCORE_SCALES}
+    for name, arguments in ways.items():
         start = time.perf_counter()
         rows = s.generate(8192, **arguments)
         seconds = time.perf_counter() - start
