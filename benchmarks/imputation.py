@@ -16,8 +16,9 @@ NUM_DRAWS, NUM_PEER_DRAWS = 20, 5
 KINDS = ("at random", "not at random", "whole columns")
 IMPUTERS = {
     PEER: MODELS[PEER],
-    "missforest": Model("MissForest", ("MissForest==4.2.3", "lightgbm")),
-    "miceforest": Model("miceforest", ("miceforest==6.0.5",)),
+    "missforest": Model("MissForest", ("MissForest==4.2.3", "lightgbm", "pandas", "scikit-learn", "tqdm")),
+    "hyperimpute": Model("HyperImpute", ("hyperimpute==0.1.17", "scikit-learn<1.7")),
+    "miceforest": Model("miceforest", ("miceforest==6.0.5", "pandas")),
 }
 
 

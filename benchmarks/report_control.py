@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from .control import MISSING, NUM_CONDITIONS, NUM_DRAWS, NUM_FILLED, NUM_PEER_DRAWS, NUM_RECORDS, NUM_ROWS
+from .control import NUM_CONDITIONS, NUM_RECORDS, NUM_ROWS
+from .imputation import IMPUTERS, KINDS, MISSING, NUM_DRAWS, NUM_FILLED, NUM_PEER_DRAWS
 from .markdown import to_table
 from .results import load_result
 from .speed import PEER
@@ -104,19 +105,20 @@ def _many(figures: dict[str, Any], text: str) -> str:
 def _imputation(figures: dict[str, Any]) -> str:
     rows = []
     for name, seeds in figures.items():
-        for kind in ("at random", "not at random"):
-            for model, title in (("ours", "difflm_hf"), (PEER_TITLE, PEER_TITLE)):
+        for kind in KINDS:
+            for model in ("ours", *(peer.title for peer in IMPUTERS.values())):
                 runs = [run[kind][model] for run in _runs(seeds)]
                 keys = ("accuracy", "nrmse", "c2st", "coverage")
                 cells = [_mean([r[key] for r in runs]) if key in runs[0] else "–" for key in keys]
-                rows.append([name, kind, title, *cells])
+                rows.append([name, kind, "difflm_hf" if model == "ours" else model, *cells])
     head = ["table", "missing", "model", "accuracy", "error", "C2ST", "coverage"]
     return (
-        f"Gaps in {NUM_FILLED:,} test rows, of models that know the training split: {MISSING:.0%} of the cells at "
-        "random, and 30 % of them, the larger ones more often. Accuracy of categories and error of numbers, in "
-        f"deviations, are of modes and means over {NUM_PEER_DRAWS} draws ({PEER_TITLE}: modes of numbers, too); C2ST "
-        f"is of one completed table against other test rows; coverage that of 90 % intervals of {NUM_DRAWS} draws.\n\n"
-        + to_table(head, rows)
+        f"Gaps in {NUM_FILLED:,} test rows (shoppers, magic: in half of them), of models that know the training "
+        f"split: {MISSING:.0%} of the cells at random; 30 % of them, the larger ones more often; one column of each row. "
+        "Accuracy of categories and error of numbers, in deviations, are of modes and means over all draws, "
+        f"{NUM_DRAWS} of this package, {NUM_PEER_DRAWS} of peers, MissForest but one; C2ST is of one completed table "
+        "against other test rows; coverage that of 90 % intervals. MissForest and miceforest are trained on the rows "
+        "with gaps, too.\n\n" + to_table(head, rows)
     )
 
 
@@ -138,7 +140,7 @@ def _guidance(figures: dict[str, Any]) -> str:
     ]
     return (
         "A classifier of latents guides records of adult to an income above 50K; as a score, it chooses among records "
-        "by 8 log p(class|z):\n\n"
+        "by k log p(class|z):\n\n"
         + to_table(["guide", "share of the class", "shapes of its other fields", "8,192 records"], rows)
         + "\n\n![Share of the class and shapes by scale](images/guidance.png)"
     )

@@ -38,6 +38,7 @@ def to_codes(train: pd.DataFrame, given: pd.DataFrame) -> tuple[pd.DataFrame, di
 
 def from_codes(both: pd.DataFrame, values: dict[str, list], num_rows: int) -> pd.DataFrame:
     rows = both.tail(num_rows).reset_index(drop=True)
+    rows = rows.astype({name: float for name in values}).round({name: 0 for name in values})
     return rows.assign(**{name: rows[name].map(dict(enumerate(of))) for name, of in values.items()})
 
 
@@ -60,8 +61,18 @@ def miceforest(train: pd.DataFrame, given: pd.DataFrame, seed: int, num_draws: i
     kernel = ImputationKernel(both, num_datasets=num_draws, random_state=seed)
     kernel.mice(5, num_threads=1, verbosity=-1)
     for k in range(num_draws):
-        rows = kernel.complete_data(k)
-        yield from_codes(rows.astype({name: float for name in values}), values, len(given))
+        yield from_codes(kernel.complete_data(k), values, len(given))
+
+
+def hyperimpute(train: pd.DataFrame, given: pd.DataFrame, seed: int, num_draws: int) -> Iterator[pd.DataFrame]:
+    """One answer, of the predictor that is the best of each column, with its default settings."""
+    from hyperimpute.plugins.imputers import Imputers
+
+    both, values = to_codes(train, given)
+    num_classes = max(map(len, values.values()), default=2)
+    imputer = Imputers().get("hyperimpute", random_state=seed, optimizer="simple", class_threshold=num_classes + 1)
+    filled = imputer.fit_transform(both).set_axis(both.columns, axis=1)
+    yield from_codes(filled, values, len(given))
 
 
 def main() -> None:
