@@ -114,7 +114,8 @@ def _imputation(figures: dict[str, Any]) -> str:
     head = ["table", "missing", "model", "accuracy", "error", "C2ST", "coverage"]
     return (
         f"Gaps in {NUM_FILLED:,} test rows (shoppers, magic: in half of them), of models that know the training "
-        f"split: {MISSING:.0%} of the cells at random; 30 % of them, the larger ones more often; one column of each row. "
+        f"split: {MISSING:.0%} of the cells at random; 30 % of them, the larger ones more often; one column of each "
+        "row. "
         "Accuracy of categories and error of numbers, in deviations, are of modes and means over all draws, "
         f"{NUM_DRAWS} of this package, {NUM_PEER_DRAWS} of peers, MissForest but one; C2ST is of one completed table "
         "against other test rows; coverage that of 90 % intervals. MissForest and miceforest are trained on the rows "
