@@ -6,7 +6,6 @@ import copy
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from .control.guidance import Guidance, Guide
 from .control.imputation import ImputationMixin
 from .control.score import Score
 from .denoiser import DiffLMDenoiser
+from .hub.components import ComponentsMixin, register_components
 from .hub.loading import load_vae_with_base, pipeline_folder
 from .hub.publishing import push_pipeline
 from .modeling_difflm import DiffLMModel
@@ -42,7 +42,7 @@ from .utils import default_dtype
 BATCH_SIZE, BATCH_TOKENS = 2048, 2**19
 
 
-class DiffLMPipeline(GivenRecordsMixin, ImputationMixin, BlockwisePipeline):
+class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, BlockwisePipeline):
     """
     Generates records.
 
@@ -93,7 +93,7 @@ class DiffLMPipeline(GivenRecordsMixin, ImputationMixin, BlockwisePipeline):
             `OSError`: when there is no such pipeline, or a file of it is missing or damaged. The message names it.
             `ValueError`: when `base_model` is another than the one that the checkpoint was trained with.
         """
-        register_components()
+        register_components(cls.libraries)
         name = os.fspath(pretrained_model_name_or_path)
         kwargs.setdefault("use_safetensors", True)
         if kwargs.get("dtype") is None and kwargs.get("torch_dtype") is None:
@@ -108,19 +108,6 @@ class DiffLMPipeline(GivenRecordsMixin, ImputationMixin, BlockwisePipeline):
         # A snapshot of the Hub has its commit for a name.
         pipe.revision = None if os.path.isdir(name) else folder.name
         return pipe
-
-    @classmethod
-    def _dict_from_json_file(cls, json_file: str | os.PathLike) -> dict[str, Any]:
-        config = super()._dict_from_json_file(json_file)
-        # A repository that carries code names a module of its own; this class needs none.
-        if isinstance(config.get("_class_name"), list):
-            config["_class_name"] = config["_class_name"][-1]
-        return config
-
-    def register_to_config(self, **kwargs) -> None:
-        # diffusers would name the module of a component, and look for it in the repository.
-        names = {(cls.__module__, cls.__name__): (lib, cls.__name__) for cls, lib in LIBRARIES.items()}
-        super().register_to_config(**{k: names.get(v, v) if isinstance(v, tuple) else v for k, v in kwargs.items()})
 
     def save_pretrained(
         self,
@@ -471,21 +458,12 @@ class DiffLMPipeline(GivenRecordsMixin, ImputationMixin, BlockwisePipeline):
             return table, is_valid
 
 
-LIBRARIES = {  # in which `DiffusionPipeline.from_pretrained` looks for the classes that model_index.json names
+DiffLMPipeline.libraries = {
     DiffLMPipeline: "diffusers",
     DiffLMModel: "transformers",
     DiffLMDenoiser: "diffusers",
     LatentEDMScheduler: "diffusers",
     DiffLMProcessor: "transformers",
 }
-
-
-def register_components() -> None:
-    """Makes the classes of this module, and not of another copy of it, those that model_index.json names."""
-    for cls, library in LIBRARIES.items():
-        # Imported here: transformers puts another module object in its place while it is being imported.
-        setattr(import_module(library), cls.__name__, cls)
-
-
-register_components()
+register_components(DiffLMPipeline.libraries)
 AutoConfig.register(DiffLMPipelineConfig.model_type, DiffLMPipelineConfig, exist_ok=True)

@@ -10,7 +10,8 @@ from huggingface_hub import CommitInfo
 from transformers import Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .pipeline_difflm import DiffLMPipeline, register_components
+from .hub.components import register_components
+from .pipeline_difflm import DiffLMPipeline
 
 
 class RecordGenerationPipeline(Pipeline):
@@ -117,4 +118,4 @@ def register() -> None:
     >>> generate = pipeline("record-generation", model="my-model")
     ```
     """
-    register_components()  # all else became known when this module was imported
+    register_components(DiffLMPipeline.libraries)  # all else became known when this module was imported

@@ -27,11 +27,15 @@ class Guide:
             shape `(batch_size,)`: any function that can be differentiated, such as log p(c|z) of a classifier.
         scale (`float`, defaults to 1.0): How much it counts; 1 is Bayes' rule.
         name (`str`, defaults to `"guide"`): What errors call it.
+        noisy (`bool`, defaults to `False`):
+            Whether `score` takes the noisy latents and their timestep, rather than the model's prediction of the clean
+            ones.
     """
 
-    score: Callable[[torch.Tensor], torch.Tensor]
+    score: Callable[..., torch.Tensor]
     scale: float = 1.0
     name: str = "guide"
+    noisy: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,20 +107,27 @@ class Guidance:
             clean = denoiser.denormalize_latents(scheduler.precondition_outputs(noisy, output.float(), sigma))
             total = torch.zeros_like(latents)
             for guide in self.guides:
-                total = total + guide.scale * self._gradient(guide, clean, noisy, step)
+                score = guide.score(noisy, timestep) if guide.noisy else guide.score(clean)
+                total = total + guide.scale * gradient(guide, score, noisy, step)
         # D = c_skip x + c_out F: of x = 0 and F = 1 it is c_out.
         c_out = scheduler.precondition_outputs(torch.zeros_like(latents), torch.ones_like(latents), sigma)
         return output.detach() + (sigma**2 * total / c_out).to(output.dtype)
 
-    @staticmethod
-    def _gradient(guide: Guide, clean: torch.Tensor, noisy: torch.Tensor, step: int) -> torch.Tensor:
-        score: Any = guide.score(clean)
-        if not isinstance(score, torch.Tensor) or score.shape != clean.shape[:1]:
-            shape = tuple(score.shape) if isinstance(score, torch.Tensor) else type(score).__name__
-            raise ValueError(f"{guide.name}, step {step}: a score of shape ({len(clean)},) is needed, not {shape}")
-        if not score.requires_grad:
-            raise ValueError(f"{guide.name}, step {step}: torch does not see that its score depends on the latents")
-        [gradient] = torch.autograd.grad(score.sum(), noisy, retain_graph=True)
-        if not gradient.isfinite().all():
-            raise ValueError(f"{guide.name}, step {step}: the gradient of its score is not finite; lower its scale")
-        return gradient
+
+def gradient(guide: Guide, score: Any, noisy: torch.Tensor, step: int) -> torch.Tensor:
+    """
+    The gradient of a guide's score with respect to noisy latents.
+
+    Raises:
+        `ValueError`: for a score that is of another shape, does not depend on the latents, or has a gradient that is
+            not finite. The message names the guide and the step.
+    """
+    if not isinstance(score, torch.Tensor) or score.shape != noisy.shape[:1]:
+        shape = tuple(score.shape) if isinstance(score, torch.Tensor) else type(score).__name__
+        raise ValueError(f"{guide.name}, step {step}: a score of shape ({len(noisy)},) is needed, not {shape}")
+    if not score.requires_grad:
+        raise ValueError(f"{guide.name}, step {step}: torch does not see that its score depends on the latents")
+    [found] = torch.autograd.grad(score.sum(), noisy, retain_graph=True)
+    if not found.isfinite().all():
+        raise ValueError(f"{guide.name}, step {step}: the gradient of its score is not finite; lower its scale")
+    return found

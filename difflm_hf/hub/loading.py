@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..processing_difflm import DiffLMProcessor
 from .upload import explain_hub_errors
 
 
-FILES = (  # of a saved pipeline
+DIFFLM_FILES = (  # of a saved pipeline
     "model_index.json",
     "vae/config.json",
     "vae/model*.safetensors",
@@ -32,13 +32,14 @@ FILES = (  # of a saved pipeline
 )
 
 
-def pipeline_folder(name: str, download: Callable[..., str], **kwargs) -> Path:
+def pipeline_folder(name: str, download: Callable[..., str], files: Sequence[str] = DIFFLM_FILES, **kwargs) -> Path:
     """
     The folder of a saved pipeline, in which no file is missing or damaged.
 
     Args:
         name (`str`): A folder, or a Hub id.
         download (`Callable`): `DiffusionPipeline.download`, for a Hub id.
+        files (`Sequence[str]`, *optional*): Patterns of the files that it needs; those of [`DiffLMPipeline`].
         kwargs (*optional*): Those of `DiffusionPipeline.from_pretrained`. Components among them need no files.
 
     Returns:
@@ -55,7 +56,7 @@ def pipeline_folder(name: str, download: Callable[..., str], **kwargs) -> Path:
                 folder = Path(download(name, **kwargs))
             except (OSError, ValueError) as error:
                 raise OSError(f"{name} is neither a folder nor a model that the Hub gives: {error}") from error
-    _check_files(folder, given=kwargs)
+    _check_files(folder, files, given=kwargs)
     return folder
 
 
@@ -90,13 +91,13 @@ def load_vae_with_base(
     return {"vae": vae}
 
 
-def _check_files(folder: Path, given: Container[str]) -> None:
+def _check_files(folder: Path, files: Sequence[str], given: Container[str]) -> None:
     """Raises an `OSError` for the first file that is missing or cut short, but for components that are given."""
     if not (folder / "model_index.json").is_file():
         raise FileNotFoundError(
             f"{folder} holds no pipeline: model_index.json is missing; if its training was cut off, resume it"
         )
-    for pattern in FILES:
+    for pattern in files:
         if pattern.split("/")[0] in given:
             continue
         paths = sorted(folder.glob(pattern))

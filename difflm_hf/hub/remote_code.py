@@ -35,7 +35,7 @@ diffusers finds none but those.
 
 
 # Code of another repository may have been loaded since the modules above were.
-register_components()
+register_components(DiffLMPipeline.libraries)
 '''
 STUB = """
 def {name}(*args, **kwargs):

@@ -1,0 +1,290 @@
+"""Noise → word embeddings → texts."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from inspect import signature
+from numbers import Integral
+from typing import Any, Literal, get_args
+
+import torch
+from diffusers import DiffusionPipeline, SchedulerMixin
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from transformers import PreTrainedTokenizerFast
+
+from ..blocks import mix
+from ..control.guidance import Guide
+from ..hub.components import ComponentsMixin, register_components
+from ..hub.loading import pipeline_folder
+from ..utils import default_dtype
+from .configuration_diffusion_lm import DiffusionLMConfig
+from .constraints import constrain, free_words, given_words
+from .minimum_bayes_risk import minimum_bayes_risk
+from .modeling_diffusion_lm import DiffusionLMModel
+from .schedule import check_scheduler, check_steps
+from .steering import Steering
+
+
+OutputType = Literal["text", "seq"]
+FILES = (
+    "model_index.json",
+    "model/config.json",
+    "model/model*.safetensors",
+    "scheduler/scheduler_config.json",
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/tokenizer.json",
+)
+
+
+@dataclass
+class DiffusionLMPipelineOutput(BaseOutput):
+    """
+    Output of [`DiffusionLMPipeline`].
+
+    Args:
+        texts (`list[str]`, *optional*): The texts, unless `output_type="seq"`.
+        sequences (`torch.LongTensor` of shape `(num_texts, length)`): Their words, padded after the end.
+    """
+
+    texts: list[str] | None
+    sequences: torch.LongTensor
+
+
+class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
+    """
+    Writes texts, all words at once, by diffusion over word embeddings (arXiv 2205.14217).
+
+    Text i of a seed is written from a random generator of its own: it is the same however many are asked for, and in
+    whatever batches. (In bfloat16 sums may round otherwise from one size of a batch to another.)
+
+    Args:
+        model ([`DiffusionLMModel`]): Embeddings, and the network that takes noise from them.
+        scheduler (`DDPMScheduler`, `DDIMScheduler` or `DPMSolverMultistepScheduler`):
+            The sampler, by [`make_scheduler`].
+        tokenizer (`PreTrainedTokenizerFast`): Texts to words and back, by [`train_word_tokenizer`].
+        training (`dict`, *optional*): What training recorded, for the model card.
+    """
+
+    _callback_tensor_inputs = ["latents", "clean", "logits"]
+
+    def __init__(
+        self,
+        model: DiffusionLMModel,
+        scheduler: SchedulerMixin,
+        tokenizer: PreTrainedTokenizerFast,
+        training: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        check_scheduler(scheduler, model.config)
+        self.register_modules(model=model, scheduler=scheduler, tokenizer=tokenizer)
+        self.register_to_config(training=training)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> DiffusionLMPipeline:
+        """
+        Loads a pipeline from a folder or the Hub, after a look at its files.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `Path`): A folder, or a Hub id.
+            kwargs (*optional*):
+                Those of `DiffusionPipeline.from_pretrained`. `dtype` defaults to the fastest that this machine
+                generates in.
+
+        Raises:
+            `OSError`: when there is no such pipeline, or a file of it is missing or damaged. The message names it.
+        """
+        register_components(cls.libraries)
+        name = os.fspath(pretrained_model_name_or_path)
+        kwargs.setdefault("use_safetensors", True)
+        if kwargs.get("dtype") is None and kwargs.get("torch_dtype") is None:
+            kwargs["dtype"] = default_dtype()
+        pipe = super().from_pretrained(pipeline_folder(name, cls.download, FILES, **kwargs), **kwargs)
+        pipe.register_to_config(_name_or_path=name)
+        return pipe
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        num_texts: int | None = None,
+        num_inference_steps: int = 200,
+        length: int | None = None,
+        infill: str | Sequence[str] | None = None,
+        guides: Sequence[Guide] = (),
+        steering: Steering | None = None,
+        clamp: bool = False,
+        num_candidates: int = 1,
+        batch_size: int = 64,
+        generator: torch.Generator | None = None,
+        output_type: OutputType = "text",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[[DiffusionLMPipeline, int, torch.Tensor, dict[str, Any]], dict] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> DiffusionLMPipelineOutput | tuple:
+        """
+        Args:
+            num_texts (`int`, *optional*): Texts to write; 1 when not given.
+            num_inference_steps (`int`, defaults to 200): Steps of the scheduler, which divide its noise levels.
+            length (`int`, *optional*): Words of each text, punctuation included; any number when not given.
+            infill (`str` or `Sequence[str]`, *optional*):
+                Texts whose gaps are to be filled (section 5.2); each `[mask]` stands for one word, each `[gap]` for
+                any number of them. The words around them stay as they are.
+            guides (`Sequence` of [`~difflm_hf.control.Guide`], defaults to none): What texts are steered by, together.
+            steering ([`Steering`], *optional*): How; as in the paper when not given.
+            clamp (`bool`, defaults to `False`):
+                Move each prediction of x₀ to the nearest word embedding (the clamping trick, section 4.3).
+            num_candidates (`int`, defaults to 1):
+                Write so many for each text, and return that which is the most like the others, by BLEU: the minimum
+                Bayes risk (section 4.3).
+            batch_size (`int`, defaults to 64): Texts that are written at once.
+            generator (`torch.Generator`, *optional*): For reproducible texts.
+            output_type (`str`, defaults to `"text"`): `"text"`, or `"seq"` for ids alone.
+            return_dict (`bool`, defaults to `True`): Whether to return a [`DiffusionLMPipelineOutput`] or a tuple.
+            callback_on_step_end (`Callable`, *optional*):
+                Called as `callback(pipe, step, timestep, tensors)` after each step of each batch; `"latents"` that it
+                returns take the place of those of the batch.
+            callback_on_step_end_tensor_inputs (`Sequence[str]`, defaults to `("latents",)`):
+                Which tensors it gets: `"latents"`, `"clean"`, `"logits"`.
+
+        Returns:
+            [`DiffusionLMPipelineOutput`], or a tuple of texts (unless `output_type="seq"`) and sequences.
+
+        Raises:
+            `ValueError`: for arguments out of range, guides that do not fit, and texts without a gap, with unknown
+                words, or that are too long. The message names them.
+        """
+        self.check_inputs(num_texts, num_inference_steps, guides, num_candidates, batch_size, output_type)
+        if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
+            raise ValueError(
+                f"callback_on_step_end_tensor_inputs has {min(unknown)!r}, and may have latents, clean, logits"
+            )
+        config = self.model.config
+        device = None if generator is None else generator.device
+        seed = int(torch.randint(2**62, (), generator=generator, device=device))
+        if infill is None:
+            num_texts = 1 if num_texts is None else num_texts
+            allowed = free_words(config, length).expand(num_texts * num_candidates, -1, -1)
+        else:
+            infill = [infill] if isinstance(infill, str) else list(infill)
+            if num_texts not in (None, len(infill)) or length is not None:
+                raise ValueError("infill says which texts, and how long; leave out num_texts and length")
+            allowed = given_words(infill, self.tokenizer, config, num_candidates, seed)
+            num_texts = len(infill)
+        generators = [
+            torch.Generator().manual_seed(mix(seed, row, candidate))
+            for row in range(num_texts)
+            for candidate in range(num_candidates)
+        ]
+        sampling = {
+            "num_inference_steps": num_inference_steps,
+            "guides": guides,
+            "steering": Steering() if steering is None else steering,
+            "clamp": clamp,
+            "callback": callback_on_step_end,
+            "callback_inputs": callback_on_step_end_tensor_inputs,
+        }
+        sequences = []
+        with self.progress_bar(total=len(allowed)) as progress_bar:
+            for start in range(0, len(allowed), batch_size):
+                rows = slice(start, start + batch_size)
+                sequences.append(self._write(allowed[rows], generators[rows], **sampling))
+                progress_bar.update(len(sequences[-1]))
+        ids = torch.cat(sequences)
+        if num_candidates > 1:
+            texts = [self.to_texts(part) for part in ids.split(num_candidates)]
+            ids = torch.stack([part[minimum_bayes_risk(of)] for part, of in zip(ids.split(num_candidates), texts)])
+        texts = self.to_texts(ids) if output_type == "text" else None
+        if not return_dict:
+            return (ids,) if texts is None else (texts, ids)
+        return DiffusionLMPipelineOutput(texts=texts, sequences=ids)
+
+    def check_inputs(
+        self,
+        num_texts: int | None,
+        num_inference_steps: int,
+        guides: Sequence[Guide],
+        num_candidates: int,
+        batch_size: int,
+        output_type: str,
+    ) -> None:
+        """Raises a `ValueError` for the first argument out of range."""
+        for name, value in (
+            ("num_texts", 1 if num_texts is None else num_texts),
+            ("num_candidates", num_candidates),
+            ("batch_size", batch_size),
+        ):
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"{name}={value!r} is not a positive integer")
+        check_steps(num_inference_steps, self.model.config)
+        for guide in guides:
+            if not isinstance(guide, Guide):
+                raise ValueError(f"guides={guides!r} holds {guide!r}, which is no Guide; write Guide(score)")
+        if output_type not in get_args(OutputType):
+            raise ValueError(f"output_type={output_type!r} is not one of {', '.join(map(repr, get_args(OutputType)))}")
+        check_scheduler(self.scheduler, self.model.config)
+
+    def to_texts(self, sequences: torch.Tensor) -> list[str]:
+        """Texts of ids: what is between `<s>` and `</s>`."""
+        return self.tokenizer.batch_decode(sequences, skip_special_tokens=True)
+
+    def _write(
+        self,
+        allowed: torch.Tensor,
+        generators: list[torch.Generator],
+        num_inference_steps: int,
+        guides: Sequence[Guide],
+        steering: Steering,
+        clamp: bool,
+        callback: Callable | None,
+        callback_inputs: Sequence[str],
+    ) -> torch.Tensor:
+        """The words of a batch, of shape `(batch_size, max_sequence_length)`."""
+        model, config, allowed = self.model.eval(), self.model.config, allowed.to(self.model.device)
+        scheduler = copy.deepcopy(self.scheduler)
+        scheduler.set_timesteps(num_inference_steps, device=model.device)
+        timesteps = scheduler.timesteps
+        chance = {"generator": generators} if "generator" in signature(scheduler.step).parameters else {}
+        shape = (len(generators), config.max_sequence_length, config.embedding_size)
+        latents = randn_tensor(shape, generator=generators, device=model.device) * scheduler.init_noise_sigma
+        output, clean = None, None
+        for step, timestep in enumerate(timesteps):
+            output = constrain(model, model(latents, timestep, clean), allowed, clamp)
+            clean = output.clean
+            latents = scheduler.step(
+                self._prediction(latents, timestep, clean), timestep, latents, **chance
+            ).prev_sample
+            following = timesteps[step + 1] if step + 1 < len(timesteps) else None
+            if guides and following is not None and following >= steering.last * config.num_train_timesteps:
+
+                def predict(noisy: torch.Tensor, timestep=following, shown=clean) -> torch.Tensor:
+                    return constrain(model, model(noisy, timestep, shown), allowed).clean
+
+                sigma = model.noise_level(following[None])[1]
+                latents = steering.move(latents, guides, following, sigma, predict, step)
+            if callback is not None:
+                tensors = {"latents": latents, "clean": clean, "logits": output.logits}
+                given = callback(self, step, timestep, {name: tensors[name] for name in callback_inputs})
+                latents = (given or {}).get("latents", latents)
+        return _after_end(output.logits.argmax(-1).cpu(), config)
+
+    def _prediction(self, latents: torch.Tensor, timestep: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        """x̂₀ as the scheduler takes it."""
+        if self.model.config.prediction_type == "sample":
+            return clean
+        scale, deviation = self.model.noise_level(timestep[None])
+        return (latents - scale * clean) / deviation
+
+
+def _after_end(ids: torch.Tensor, config: DiffusionLMConfig) -> torch.Tensor:
+    """Words up to the first that ends or fills a text, and padding from there."""
+    is_end = (ids == config.eos_token_id) | (ids == config.pad_token_id)
+    after = is_end.cumsum(1) - is_end.long() > 0
+    ids = torch.where(is_end, config.eos_token_id, ids)
+    return ids.masked_fill(after, config.pad_token_id)
+
+
+DiffusionLMPipeline.libraries = {DiffusionLMPipeline: "diffusers", DiffusionLMModel: "transformers"}
+register_components(DiffusionLMPipeline.libraries)

@@ -1,0 +1,92 @@
+"""Noisy embeddings that are moved by gradients of guides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+
+from ..control.guidance import Guide, gradient
+
+
+Update = Literal["sign", "norm"]
+
+
+@dataclass(frozen=True)
+class Steering:
+    """
+    How guides move noisy embeddings, after each step of the scheduler (arXiv 2205.14217, section 5.1).
+
+    Each of `num_updates` follows the gradient of Σ scale · score − `fluency` · ‖x − x₀‖² / σ, in which x₀ is what the
+    scheduler gave, and σ = √(1 − ᾱ_t).
+
+    Args:
+        update (`str`, defaults to `"sign"`):
+            `"sign"`: by `step_size` in each dimension, whatever the size of the gradient, as in the original code,
+            whose Adagrad begins anew for each update. `"norm"`: along the gradient, by `step_size` σ in the root mean
+            square over all dimensions of a text.
+        num_updates (`int`, defaults to 3): After each step.
+        step_size (`float`, defaults to 0.1): Of an update.
+        fluency (`float`, defaults to 0.01): λ, which holds texts near to what the model writes by itself.
+        last (`float`, defaults to 0.05): Share of the noise levels, the smallest ones, at which nothing is moved.
+
+    Raises:
+        `ValueError`: for a value out of range.
+    """
+
+    update: Update = "sign"
+    num_updates: int = 3
+    step_size: float = 0.1
+    fluency: float = 0.01
+    last: float = 0.05
+
+    def __post_init__(self):
+        if self.update not in get_args(Update):
+            raise ValueError(f"update={self.update!r} is not one of {', '.join(map(repr, get_args(Update)))}")
+        for name, is_valid in (
+            ("num_updates", self.num_updates >= 1),
+            ("step_size", self.step_size > 0),
+            ("fluency", self.fluency >= 0),
+            ("last", 0 <= self.last <= 1),
+        ):
+            if not is_valid:
+                raise ValueError(f"{name}={getattr(self, name)!r} is out of range")
+
+    def move(
+        self,
+        noisy: torch.Tensor,
+        guides: Sequence[Guide],
+        timestep: torch.Tensor,
+        sigma: torch.Tensor,
+        predict: Callable[[torch.Tensor], torch.Tensor],
+        step: int,
+    ) -> torch.Tensor:
+        """
+        Args:
+            noisy (`torch.Tensor` of shape `(batch_size, length, embedding_size)`): Embeddings x_t.
+            guides (`Sequence[Guide]`): Scores.
+            timestep (`torch.Tensor` of shape `()`): Their noise level t.
+            sigma (`torch.Tensor`): Its σ.
+            predict (`Callable`): x̂₀ of noisy embeddings at this level, for guides that score that.
+            step (`int`): For messages.
+
+        Returns:
+            `torch.Tensor` of the shape of `noisy`.
+        """
+        start, moved = noisy.detach(), noisy.detach()
+        for _ in range(self.num_updates):
+            with torch.enable_grad():
+                moved = moved.detach().requires_grad_()
+                clean = predict(moved) if any(not guide.noisy for guide in guides) else None
+                total = -2 * self.fluency * (moved.detach() - start) / sigma
+                for guide in guides:
+                    score = guide.score(moved, timestep) if guide.noisy else guide.score(clean)
+                    total = total + guide.scale * gradient(guide, score, moved, step)
+            if self.update == "sign":
+                moved = moved.detach() + self.step_size * total.sign()
+            else:
+                size = total.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-12)
+                moved = moved.detach() + self.step_size * sigma * total / size
+        return moved
