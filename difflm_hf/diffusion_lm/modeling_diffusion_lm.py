@@ -63,7 +63,7 @@ class DiffusionLMModel(PushToHubMixin, PreTrainedModel):
         self.time_embedding = TimestepEmbedding(size, 4 * size, out_dim=size)
         num_inputs = config.embedding_size * (2 if config.self_conditioning else 1)
         self.input = nn.Sequential(nn.Linear(num_inputs, size), nn.Tanh(), nn.Linear(size, size))
-        self.encoder = AutoModel.from_config(_without_words(config))
+        self.encoder = AutoModel.from_config(config.encoder_config)
         if hasattr(self.encoder, "pooler"):
             self.encoder.pooler = None
         num_outputs = config.vocab_size if config.weighted_embeddings else config.embedding_size
@@ -178,15 +178,15 @@ class DiffusionLMModel(PushToHubMixin, PreTrainedModel):
         clean = start if config.noisy_embeddings else embeddings
         noise = torch.randn_like(clean)
         sample = scale * clean + deviation * noise
-        output = self(sample, timestep, self._own_prediction(sample, timestep))
+        output = self.predict(sample, timestep)
         target = torch.where(timestep.view(-1, 1, 1) == 0, embeddings, clean)
         difference = output.sample - (noise if config.prediction_type == "epsilon" else target)
         last = self.noise_level(torch.full_like(timestep, num_levels - 1))[0]
         terms = {
             "mse": difference.square().mean(-1),
-            "rounding": _cross_entropy(self.head(start), input_ids),
+            "rounding": cross_entropy(self.head(start), input_ids),
             "prior": (last * clean).square().mean(-1),
-            "cross_entropy": _cross_entropy(output.logits, input_ids),
+            "cross_entropy": cross_entropy(output.logits, input_ids),
         }
         weights = torch.where(input_ids == config.pad_token_id, config.pad_weight, 1.0)
         terms = {name: (weights * term).sum() / weights.sum() for name, term in terms.items()}
@@ -195,26 +195,21 @@ class DiffusionLMModel(PushToHubMixin, PreTrainedModel):
             loss=loss, terms=terms, sample=output.sample, clean=output.clean, logits=output.logits
         )
 
-    def _own_prediction(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor | None:
-        """What the network is shown of its own, in half of the texts (arXiv 2208.04202, section 2.2)."""
+    def predict(self, sample: torch.Tensor, timestep: torch.Tensor) -> DiffusionLMOutput:
+        """
+        What [`~DiffusionLMModel.forward`] gives, with a prediction of its own to look at, in training for half of the
+        texts alone (arXiv 2208.04202, section 2.2): a function of x_t and t.
+        """
         if not self.config.self_conditioning:
-            return None
+            return self(sample, timestep)
         shown = torch.zeros_like(sample)
         half = len(sample) // 2 if self.training else len(sample)
         with torch.no_grad():
             shown[:half] = self(sample[:half], timestep[:half]).clean
-        return shown
+        return self(sample, timestep, shown)
 
 
-def _without_words(config: DiffusionLMConfig):
-    """The transformer's configuration, for embeddings that come from elsewhere."""
-    encoder = type(config.encoder_config).from_dict(config.encoder_config.to_dict())
-    encoder.vocab_size, encoder._attn_implementation = 1, config._attn_implementation
-    encoder.pad_token_id = None
-    return encoder
-
-
-def _cross_entropy(logits: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
+def cross_entropy(logits: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
     # In two dimensions, which it is several times faster in.
     return F.cross_entropy(logits.flatten(0, 1), input_ids.flatten(), reduction="none").view_as(input_ids)
 

@@ -111,7 +111,7 @@ def model_card(
     )
     if data.eval_results is None:
         data.model_name = None  # says nothing without them
-    body = _render(
+    body = render(
         "model_card.md.jinja",
         name=name,
         repo_id=repo_id,
@@ -122,12 +122,12 @@ def model_card(
         vae=pipeline.vae.config,
         base_model=data.base_model,
         is_pretrained=bool(base_model or pipeline.vae.config.freeze_decoder),
-        num_parameters={part: _count_parameters(getattr(pipeline, part)) for part in ("vae", "denoiser")},
+        num_parameters={part: count_parameters(getattr(pipeline, part)) for part in ("vae", "denoiser")},
         dtype=str(pipeline.vae.dtype).removeprefix("torch."),
         schema=pipeline.processor.schema,
         min_text_count=pipeline.processor.min_text_count,
         seconds=sum(seconds) if seconds and None not in seconds else None,
-        hardware=_hardware(training.get("hardware") or {}),
+        hardware=describe_hardware(training.get("hardware") or {}),
         few_records=MIN_CATEGORY_COUNT,
         rare_columns=_rare_columns(training.get("columns") or pipeline.processor.schema.to_dict()),
         rare_numbers=_rare_numbers(pipeline.processor.codec),
@@ -208,7 +208,7 @@ def dataset_card(
         tags=list(dict.fromkeys([*DATASET_TAGS, _modality(schema), *tags])),
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": data_files}]}],
     )
-    body = _render(
+    body = render(
         "dataset_card.md.jinja",
         name=name,
         repo_id=repo_id,
@@ -311,7 +311,7 @@ def _evaluation_context(
     return {"scores": scores, "sections": sections, "plots": plots}
 
 
-def _hardware(hardware: Mapping[str, Any]) -> str:
+def describe_hardware(hardware: Mapping[str, Any]) -> str:
     """One line on a machine."""
     count = hardware.get("num_cpus")
     cores = f"processor cores: {UNKNOWN}" if count is None else f"{count} processor core{'s' if count > 1 else ''}"
@@ -341,7 +341,7 @@ def _rare_numbers(codec: RecordCodec) -> list[str]:
     ]
 
 
-def _render(template: str, **context: Any) -> str:
+def render(template: str, **context: Any) -> str:
     environment = Environment(
         loader=PackageLoader("difflm_hf.hub", "."),
         # The one place that says of what is missing that it is unknown, wherever a template writes a value.
@@ -413,7 +413,7 @@ def _is_hub_id(name: str | None) -> bool:
     return not os.path.exists(name)
 
 
-def _count_parameters(module: Any) -> int:
+def count_parameters(module: Any) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 

@@ -14,7 +14,14 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainerState, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    ProgressCallback,
+    Trainer,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 
@@ -112,7 +119,7 @@ def fit_autoencoder(vae: DiffLMModel, records: PreparedRecords, recipe: Recipe, 
         fields |= {name: min(most, (COMMON_ARGUMENTS | fields)[name]) for name in sizes}
     arguments = run.arguments(DiffLMTrainingArguments, "vae", fields)
     if arguments.max_steps <= 0:
-        arguments.max_steps = max(recipe.min_steps, _steps_of_epochs(arguments, len(records.train)))
+        arguments.max_steps = max(recipe.min_steps, steps_of_epochs(arguments, len(records.train)))
     deadline = run.deadline
     if deadline is not None and not (run.checkpoints("vae") / "best").is_dir():
         # Between the phases, all records are encoded.
@@ -120,16 +127,16 @@ def fit_autoencoder(vae: DiffLMModel, records: PreparedRecords, recipe: Recipe, 
         now = time.monotonic()
         deadline = now + VAE_SHARE * (deadline - now)
     is_short = _mean_length(records.train) < SHORT
-    with _eager_attention(vae) if arguments.bf16 and arguments.use_cpu and is_short else nullcontext():
+    with eager_attention(vae) if arguments.bf16 and arguments.use_cpu and is_short else nullcontext():
         trainer = DiffLMTrainer(
-            _same_weights(vae),
+            same_weights(vae),
             arguments,
             grammar=records.processor.grammar,
             position_fields=records.processor.codec.position_fields if vae.config.condition_size else None,
             train_dataset=records.train,
             eval_dataset=records.validation,
         )
-        record = _fit(trainer, "autoencoder", deadline)
+        record = fit(trainer, "autoencoder", deadline)
     vae.eval()
     return record
 
@@ -151,16 +158,16 @@ def fit_denoiser(
     train, validation = latents
     arguments = run.arguments(LatentDiffusionTrainingArguments, "denoiser", recipe.denoiser)
     if arguments.max_steps <= 0:
-        arguments.max_steps = _steps_of_epochs(arguments, len(train))
+        arguments.max_steps = steps_of_epochs(arguments, len(train))
     trainer = LatentDiffusionTrainer(
-        _same_weights(denoiser), arguments, scheduler, **known, train_dataset=train, eval_dataset=validation
+        same_weights(denoiser), arguments, scheduler, **known, train_dataset=train, eval_dataset=validation
     )
-    record = _fit(trainer, "latent diffusion", run.deadline)
+    record = fit(trainer, "latent diffusion", run.deadline)
     denoiser.eval()
     return record
 
 
-def _same_weights(model: torch.nn.Module) -> torch.nn.Module:
+def same_weights(model: torch.nn.Module) -> torch.nn.Module:
     """The model for a trainer: accelerate gives what it prepares another `forward`, and leaves it there."""
     return copy.copy(model)
 
@@ -171,7 +178,7 @@ def _mean_length(dataset: TensorDataset) -> float:
 
 
 @contextmanager
-def _eager_attention(model: DiffLMModel) -> Iterator[None]:
+def eager_attention(model: PreTrainedModel) -> Iterator[None]:
     """Within it, a model computes attention by plain products."""
     parts = {name: getattr(model.config, name) for name in model.config.sub_configs}
     given = {name: part._attn_implementation for name, part in parts.items() if part is not None}
@@ -183,13 +190,13 @@ def _eager_attention(model: DiffLMModel) -> Iterator[None]:
         model.set_attn_implementation(given)
 
 
-def _steps_of_epochs(arguments: TrainingArguments, num_records: int) -> int:
+def steps_of_epochs(arguments: TrainingArguments, num_records: int) -> int:
     """Optimizer steps, of which epochs may be a fraction."""
     batch_size = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     return max(1, int(arguments.num_train_epochs * -(-num_records // batch_size)))
 
 
-def _fit(trainer: Trainer, description: str, deadline: float | None) -> dict[str, Any]:
+def fit(trainer: Trainer, description: str, deadline: float | None) -> dict[str, Any]:
     """
     Trains to the end, the deadline, or where validation no longer improves, from the last checkpoint if there is one.
     The trainer's model then has the best weights, which are also saved in the folder `best`: once that is there, the

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from ..hub.cards import model_card
-from ..pipeline_difflm import DiffLMPipeline
+from diffusers import DiffusionPipeline
+from huggingface_hub import ModelCard
+
 from ..utils import atomic_write
-from .prepare import PreparedRecords
-from .summary import fingerprint_records
 
 
 def check_output_dir(output_dir: Path, resume: bool) -> None:
@@ -24,21 +22,18 @@ def check_output_dir(output_dir: Path, resume: bool) -> None:
         raise ValueError(f"{output_dir} is not empty; choose another folder, delete it, or resume the run in it")
 
 
-def claim_output_dir(output_dir: Path, arguments: dict[str, Any], records: PreparedRecords) -> None:
+def claim_output_dir(output_dir: Path, arguments: dict[str, Any]) -> None:
     """
     Writes what the checkpoints in a folder are of, or compares it with what they were of.
 
     Args:
         output_dir (`Path`): The folder.
-        arguments (`dict`): Those of the run, as plain values.
-        records ([`PreparedRecords`]): Its records.
+        arguments (`dict`): Those of the run, as plain values, and hashes of its data. Its time may differ.
 
     Raises:
         `ValueError`: when the folder holds another run.
     """
-    codec = json.dumps(records.processor.codec.to_dict(), default=str)
     run = {name: value for name, value in arguments.items() if name != "max_minutes"}
-    run |= {"data": fingerprint_records(records.table), "schema": hashlib.sha256(codec.encode()).hexdigest()}
     run = json.loads(json.dumps(run))  # as it will be read
     path = output_dir / "checkpoints" / "run.json"
     if path.exists():
@@ -54,12 +49,12 @@ def claim_output_dir(output_dir: Path, arguments: dict[str, Any], records: Prepa
         temporary.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
 
 
-def save_pipeline(pipeline: DiffLMPipeline, output_dir: Path) -> None:
+def save_pipeline(pipeline: DiffusionPipeline, card: ModelCard, output_dir: Path) -> None:
     """Saves beside the final place first, and model_index.json last, so that what can be loaded is complete."""
     temporary = output_dir / "complete"
     shutil.rmtree(temporary, ignore_errors=True)
     save_whole(pipeline, temporary)
-    model_card(pipeline).save(temporary / "README.md")
+    card.save(temporary / "README.md")
     (output_dir / "model_index.json").unlink(missing_ok=True)
     for path in sorted(temporary.iterdir(), key=lambda path: path.name == "model_index.json"):
         target = output_dir / path.name

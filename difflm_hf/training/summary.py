@@ -64,16 +64,39 @@ def summarize_training(
         energy_kwh (`float`, *optional*): The energy that all of it took.
     """
     table, schema = records.table, records.processor.schema
+    numbers = {
+        "num_records": len(table) - records.num_validation,
+        "num_validation_records": records.num_validation,
+        "num_dropped_records": records.num_dropped,
+    }
+    columns = [_summarize_column(f, table[f.name]) for f in schema]
+    run = summarize_run(source, fingerprint_records(table), numbers, arguments, phases, energy_kwh)
+    return {**run, "columns": columns}
+
+
+def summarize_run(
+    source: Any,
+    fingerprint: str,
+    numbers: dict[str, int],
+    arguments: dict[str, Any],
+    phases: list[dict[str, Any]],
+    energy_kwh: float | None,
+) -> dict[str, Any]:
+    """
+    The record of a training, but for what is in its data.
+
+    Args:
+        source, arguments, phases, energy_kwh: As of [`summarize_training`].
+        fingerprint (`str`): What [`fingerprint_records`] gave.
+        numbers (`dict[str, int]`): Of records in training, in validation, and left out.
+    """
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "data": {
             "source": Path(source).name if isinstance(source, (str, os.PathLike)) else None,
-            "fingerprint": fingerprint_records(table),
-            "num_records": len(table) - records.num_validation,
-            "num_validation_records": records.num_validation,
-            "num_dropped_records": records.num_dropped,
+            "fingerprint": fingerprint,
+            **numbers,
         },
-        "columns": [_summarize_column(f, table[f.name]) for f in schema],
         "arguments": arguments,
         "phases": phases,
         "hardware": {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import time
 from dataclasses import asdict
@@ -11,6 +13,7 @@ from typing import Any
 from diffusers import EDMDPMSolverMultistepScheduler
 from transformers import AutoTokenizer, set_seed
 
+from ..hub.cards import model_card
 from ..latents import encode_latents
 from ..pipeline_difflm import DiffLMPipeline
 from ..records import RecordSchema
@@ -29,7 +32,7 @@ from .recipes import (
     check_recipe,
     find_recipe,
 )
-from .summary import energy_meter, summarize_training
+from .summary import energy_meter, fingerprint_records, summarize_training
 
 
 def train(
@@ -112,7 +115,9 @@ def train(
     vae = build_autoencoder(records, recipe, model_args)
     if hub_args is not None:
         hub_args.check_publishable(processor, vae)
-    claim_output_dir(output_dir, arguments, records)
+    codec = json.dumps(processor.codec.to_dict(), default=str)
+    hashes = {"data": fingerprint_records(records.table), "schema": hashlib.sha256(codec.encode()).hexdigest()}
+    claim_output_dir(output_dir, arguments | hashes)
     with energy_meter() as energy_kwh:
         phases = [fit_autoencoder(vae, records, recipe, run)]
         set_seed(seed)  # a run that resumes from here has drawn no random numbers
@@ -134,7 +139,7 @@ def train(
     block_size = COMPACT_BLOCK_SIZE if processor.codec.has_fixed_layout else DOCUMENT_BLOCK_SIZE
     training = summarize_training(data, records, arguments, phases, energy)
     pipe = DiffLMPipeline(vae, denoiser, sampler, processor, block_size, training)
-    save_pipeline(pipe, output_dir)
+    save_pipeline(pipe, model_card(pipe), output_dir)
     pipe.register_to_config(_name_or_path=str(output_dir))
     if hub_args is not None:
         pipe.push_to_hub(commit_message="End of training", **hub_args.push_fields(output_dir))

@@ -1,0 +1,289 @@
+"""Training of Diffusion-LM: texts → words → embeddings, and the network that takes noise from them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PreTrainedTokenizerFast, set_seed
+
+from ..batches import TensorDataset
+from ..diffusion_lm import (
+    DiffusionLMConfig,
+    DiffusionLMModel,
+    DiffusionLMPipeline,
+    make_scheduler,
+    train_word_tokenizer,
+)
+from ..diffusion_lm.measures import likelihood_bound, rounding_accuracy
+from ..evaluation.documents.text import evaluate_text
+from ..hub.text_cards import text_model_card
+from ..records import read_table
+from .arguments import BaseTrainingArguments
+from .base_trainer import BaseTrainer
+from .fit import Run, eager_attention, fit, same_weights, steps_of_epochs
+from .output_dir import check_output_dir, claim_output_dir, save_pipeline
+from .summary import energy_meter, fingerprint_records, summarize_run
+
+
+PHASE = "diffusion"
+NUM_MEASURED, NUM_MEASURED_STEPS = 128, 100  # texts that a model writes for its card, and how
+
+
+@dataclass
+class DiffusionLMRecipe:
+    """
+    Sizes and hyper-parameters of Diffusion-LM.
+
+    Args:
+        config (`dict`): Fields of [`DiffusionLMConfig`].
+        arguments (`dict`): Fields of `TrainingArguments`, and `ema_decay`.
+        min_frequency (`int`, defaults to 2): Of a word in all texts, below which it is unknown.
+        scheduler (`dict`): The name of a scheduler for [`make_scheduler`], and fields of its configuration.
+    """
+
+    config: dict[str, Any]
+    arguments: dict[str, Any]
+    min_frequency: int = 2
+    scheduler: dict[str, Any] = field(default_factory=lambda: {"name": "ddpm"})
+
+
+DIFFUSION_LM_RECIPES = {
+    # Section 5 and appendix: of E2E d = 16 and 200,000 steps
+    "paper": DiffusionLMRecipe(
+        config={},
+        arguments={
+            "learning_rate": 1e-4,
+            "lr_scheduler_type": "linear",
+            "warmup_steps": 0,
+            "weight_decay": 0.0,
+            "adam_beta2": 0.999,
+            "max_steps": 200_000,
+            "per_device_train_batch_size": 64,
+            "ema_decay": 0.9999,
+        },
+        min_frequency=11,
+    ),
+    # For an hour of two processor cores
+    "small": DiffusionLMRecipe(
+        config={
+            "embedding_size": 32,
+            "max_sequence_length": 48,
+            "encoder_config": {
+                "model_type": "bert",
+                "hidden_size": 256,
+                "num_hidden_layers": 4,
+                "num_attention_heads": 4,
+                "intermediate_size": 1024,
+                "max_position_embeddings": 48,
+                "attention_probs_dropout_prob": 0.0,  # drawing random numbers takes a quarter of the time
+            },
+            "noise_factor": 2.0,
+            "normalize_embeddings": True,
+            "noisy_embeddings": False,
+            "self_conditioning": True,
+            "weighted_embeddings": True,
+            "output_prior": True,
+            "cross_entropy_weight": 1.0,
+            "pad_weight": 0.2,
+        },
+        arguments={
+            "learning_rate": 1e-3,
+            "warmup_steps": 200,
+            "weight_decay": 0.01,
+            "num_train_epochs": 100,
+            "per_device_train_batch_size": 128,
+            "per_device_eval_batch_size": 256,
+            "ema_decay": 0.999,
+            "max_grad_norm": 1.0,
+        },
+    ),
+}
+
+
+class DiffusionLMTrainer(BaseTrainer):
+    """
+    Trains a [`DiffusionLMModel`] end to end.
+
+    Args:
+        model ([`DiffusionLMModel`]): The model.
+        args ([`BaseTrainingArguments`]): The arguments.
+        kwargs (*optional*): Those of `transformers.Trainer`. Datasets yield `input_ids`, of one length.
+    """
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        outputs = model(input_ids=inputs["input_ids"])
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+
+def train_diffusion_lm(
+    data: Any,
+    output_dir: str | os.PathLike,
+    validation: Any = None,
+    text_column: str = "text",
+    recipe: str | DiffusionLMRecipe = "small",
+    tokenizer: PreTrainedTokenizerFast | None = None,
+    config: dict[str, Any] | None = None,
+    max_minutes: float | None = None,
+    seed: int = 0,
+    resume: bool = False,
+) -> DiffusionLMPipeline:
+    """
+    Trains Diffusion-LM on texts (arXiv 2205.14217).
+
+    `output_dir` then holds the pipeline and its card, with TensorBoard logs under `logs/` and the checkpoints under
+    `checkpoints/`.
+
+    Args:
+        data (`list[str]`, `pandas.DataFrame`, `datasets.Dataset`, `str` or `Path`): The texts, or their file.
+        output_dir (`str` or `Path`): A new or empty folder.
+        validation (the same types, *optional*): Texts to select weights by; a tenth of the data when not given.
+        text_column (`str`, defaults to `"text"`): The column of the texts, of tables.
+        recipe (`str` or [`DiffusionLMRecipe`], defaults to `"small"`): `"small"`, `"paper"`, or one of your own.
+        tokenizer (`PreTrainedTokenizerFast`, *optional*):
+            Of [`train_word_tokenizer`]; made of the texts when not given.
+        config (`dict`, *optional*): Fields of [`DiffusionLMConfig`] in place of those of the recipe.
+        max_minutes (`float`, *optional*): Time that training may take.
+        seed (`int`, defaults to 0): Seed of everything.
+        resume (`bool`, defaults to `False`): Go on where a run into the same folder was cut off.
+
+    Returns:
+        [`DiffusionLMPipeline`], which is also saved in `output_dir`.
+
+    Raises:
+        `ValueError`: for texts that cannot be learnt from, unknown names, and a folder that is not empty.
+
+    Example:
+
+    ```python
+    >>> from difflm_hf import train_diffusion_lm
+
+    >>> pipe = train_diffusion_lm("sentences.jsonl", "my-diffusion-lm", max_minutes=30)
+    ```
+    """
+    output_dir = Path(output_dir)
+    check_output_dir(output_dir, resume)
+    if max_minutes is not None and not max_minutes >= 0:
+        raise ValueError(f"max_minutes={max_minutes} is not 0 or more")
+    if isinstance(recipe, str) and recipe not in DIFFUSION_LM_RECIPES:
+        raise ValueError(f"recipe={recipe!r} is not one of {', '.join(map(repr, DIFFUSION_LM_RECIPES))}")
+    deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+    named = recipe if isinstance(recipe, str) else asdict(recipe)
+    recipe = deepcopy(DIFFUSION_LM_RECIPES[recipe] if isinstance(recipe, str) else recipe)
+    texts = read_texts(data, text_column)
+    held_out = None if validation is None else read_texts(validation, text_column)
+    fields = {**recipe.config, **(config or {})}
+    length = DiffusionLMConfig(**fields).max_sequence_length
+    if tokenizer is None:
+        tokenizer = train_word_tokenizer(texts, recipe.min_frequency, length)
+    if held_out is None:
+        order = np.random.default_rng(seed).permutation(len(texts))
+        size = min(2000, max(1, len(texts) // 10))
+        held_out, texts = [texts[k] for k in order[:size]], [texts[k] for k in order[size:]] or texts
+    train, dropped = to_word_ids(texts, tokenizer, length)
+    evaluation, _ = to_word_ids(held_out, tokenizer, length)
+    counts = torch.bincount((train.tensors["input_ids"] != tokenizer.pad_token_id).sum(1) - 2, minlength=length)
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "unk", "pad")}
+    fields |= {"vocab_size": len(tokenizer), "length_counts": counts.tolist(), **ids}
+
+    table = pd.DataFrame({"text": texts + held_out})
+    arguments = {
+        "recipe": named,
+        "config": config,
+        "text_column": text_column,
+        "seed": seed,
+        "max_minutes": max_minutes,
+    }
+    hashes = {
+        "data": fingerprint_records(table),
+        "words": fingerprint_records(pd.DataFrame({"w": tokenizer.get_vocab()})),
+    }
+    claim_output_dir(output_dir, arguments | hashes)
+    set_seed(seed)
+    model = DiffusionLMModel(DiffusionLMConfig(**fields))
+    run = Run(output_dir, seed, deadline)
+    training_arguments = run.arguments(BaseTrainingArguments, PHASE, recipe.arguments)
+    if training_arguments.max_steps <= 0:
+        training_arguments.max_steps = steps_of_epochs(training_arguments, len(train))
+    with energy_meter() as energy_kwh:
+        trainer = DiffusionLMTrainer(
+            same_weights(model), training_arguments, train_dataset=train, eval_dataset=evaluation
+        )
+        with eager_attention(model) if training_arguments.use_cpu else nullcontext():
+            phases = [fit(trainer, "diffusion", deadline)]
+        energy = None if resume else energy_kwh()
+    facts = {"num_records": len(train), "num_validation_records": len(evaluation), "num_dropped_records": dropped}
+    training = summarize_run(data, hashes["data"], facts, arguments, phases, energy)
+    pipe = DiffusionLMPipeline(model.eval(), make_scheduler(model.config, **recipe.scheduler), tokenizer)
+    pipe.register_to_config(training=training | {"measures": _measure(pipe, texts, evaluation, seed)})
+    save_pipeline(pipe, text_model_card(pipe), output_dir)
+    pipe.register_to_config(_name_or_path=str(output_dir))
+    return pipe
+
+
+def _measure(
+    pipe: DiffusionLMPipeline, texts: list[str], held_out: TensorDataset, seed: int
+) -> dict[str, float | int]:
+    """What the card says of the model."""
+    generator, ids = torch.Generator().manual_seed(seed), held_out.tensors["input_ids"]
+    num_words = (ids != pipe.tokenizer.pad_token_id).sum() - len(ids)  # with </s>, and without <s>
+    pipe.set_progress_bar_config(disable=True)
+    written = pipe(NUM_MEASURED, NUM_MEASURED_STEPS, generator=generator).texts
+    pipe.set_progress_bar_config(disable=False)
+    return {
+        "num_texts": len(written),
+        "nats_per_word": float(likelihood_bound(pipe.model, ids, generator=generator).sum() / num_words),
+        "rounding_accuracy": rounding_accuracy(pipe.model, ids, generator),
+        **evaluate_text(written, texts, seed),
+    }
+
+
+def read_texts(data: Any, text_column: str = "text") -> list[str]:
+    """
+    The texts of a list, a table or a file.
+
+    Raises:
+        `ValueError`: where there are none, or what is in their place is no text.
+    """
+    if isinstance(data, Sequence) and not isinstance(data, str) and all(isinstance(text, str) for text in data):
+        texts = list(data)
+    else:
+        table = read_table(data)
+        if text_column not in table:
+            raise ValueError(f"the data has no column {text_column!r}; name that of the texts among {list(table)}")
+        texts = table[text_column].tolist()
+    for row, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"row {row} of {text_column!r} holds {text!r}, and no text; drop it")
+    if not texts:
+        raise ValueError("the data has no texts")
+    return texts
+
+
+def to_word_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, length: int) -> tuple[TensorDataset, int]:
+    """
+    Texts as a dataset for [`DiffusionLMTrainer`], without those of more words than the model takes.
+
+    Returns:
+        `TensorDataset` of `input_ids` of shape `(num_texts, length)`, padded, and the number of texts left out.
+
+    Raises:
+        `ValueError`: where none is left.
+    """
+    encoded = tokenizer(list(texts), verbose=False)["input_ids"]
+    kept = [ids for ids in encoded if len(ids) <= length]
+    if not kept:
+        raise ValueError(f"all texts have more than {length - 2} words; raise max_sequence_length")
+    rows = torch.full((len(kept), length), tokenizer.pad_token_id)
+    for row, ids in zip(rows, kept):
+        row[: len(ids)] = torch.tensor(ids)
+    return TensorDataset(input_ids=rows), len(encoded) - len(kept)
