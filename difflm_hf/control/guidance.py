@@ -30,12 +30,16 @@ class Guide:
         noisy (`bool`, defaults to `False`):
             Whether `score` takes the noisy latents and their timestep, rather than the model's prediction of the clean
             ones.
+        embeddings (`torch.Tensor` of shape `(vocab_size, embedding_size)`, *optional*):
+            The word embeddings that it knows, of guides of [`DiffusionLMPipeline`], which refuses those of another
+            model.
     """
 
     score: Callable[..., torch.Tensor]
     scale: float = 1.0
     name: str = "guide"
     noisy: bool = False
+    embeddings: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

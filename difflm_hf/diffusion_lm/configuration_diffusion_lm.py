@@ -46,7 +46,6 @@ class DiffusionLMConfig(PreTrainedConfig):
             How many texts of training have 0, 1, 2 … words, by which lengths of gaps are drawn.
         bos_token_id, eos_token_id, unk_token_id, pad_token_id (`int`, defaults to 0, 1, 2 and 3):
             Of the words that begin, end, stand for unknown words, and fill a text.
-        initializer_range (`float`, defaults to 0.02): Deviation of weights at the start, that of embeddings is 1.
         kwargs (*optional*): Those of `PreTrainedConfig`.
 
     Raises:
@@ -78,7 +77,6 @@ class DiffusionLMConfig(PreTrainedConfig):
         eos_token_id: int = 1,
         unk_token_id: int = 2,
         pad_token_id: int = 3,
-        initializer_range: float = 0.02,
         **kwargs,
     ):
         for name, value, least in (
@@ -105,7 +103,7 @@ class DiffusionLMConfig(PreTrainedConfig):
         if isinstance(encoder_config, dict):
             encoder_config = AutoConfig.for_model(**encoder_config)
         # Embeddings come from elsewhere.
-        encoder_config.vocab_size, encoder_config.pad_token_id = 1, None
+        encoder_config.vocab_size, encoder_config.pad_token_id = 1, 0
         self.encoder_config = encoder_config
         self.vocab_size = vocab_size
         self.max_sequence_length = max_sequence_length
@@ -123,7 +121,6 @@ class DiffusionLMConfig(PreTrainedConfig):
         self.pad_weight = pad_weight
         self.length_counts = length_counts
         self.unk_token_id = unk_token_id
-        self.initializer_range = initializer_range
         super().__init__(bos_token_id=bos_token_id, eos_token_id=eos_token_id, pad_token_id=pad_token_id, **kwargs)
 
 

@@ -37,7 +37,7 @@ def free_words(config: DiffusionLMConfig, length: int | None = None) -> torch.Te
         allowed[:, -1] = False
         allowed[:, -1, [eos, pad]] = True
         return allowed
-    check_length(length, config)
+    check_length(length, config.max_sequence_length)
     allowed[:, 1 : 1 + length, [eos, pad]] = False
     allowed[:, 1 + length :] = False
     allowed[:, 1 + length, eos] = True
@@ -45,9 +45,9 @@ def free_words(config: DiffusionLMConfig, length: int | None = None) -> torch.Te
     return allowed
 
 
-def check_length(length: int, config: DiffusionLMConfig) -> None:
+def check_length(length: int, max_sequence_length: int) -> None:
     """Raises a `ValueError` for what is no number of words of a model's texts."""
-    most = config.max_sequence_length - 2
+    most = max_sequence_length - 2
     if isinstance(length, bool) or not isinstance(length, Integral) or not 1 <= length <= most:
         raise ValueError(f"length={length!r} is not in 1 to {most}, the words that the model's texts may have")
 

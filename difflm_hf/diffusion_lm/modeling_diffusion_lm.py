@@ -74,12 +74,9 @@ class DiffusionLMModel(PushToHubMixin, PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         if module is self.word_embeddings:
             nn.init.normal_(module.weight)
-        elif isinstance(module, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(module.weight, std=self.config.initializer_range)
-            if getattr(module, "bias", None) is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm):
-            nn.init.ones_(module.weight)
+        elif isinstance(module, nn.Linear):
+            # As large as their inputs: embeddings have few dimensions, and BERT's 0.02 would all but silence them.
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
             nn.init.zeros_(module.bias)
         elif module is self:
             nn.init.zeros_(self.head_bias)

@@ -222,6 +222,11 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
         for guide in guides:
             if not isinstance(guide, Guide):
                 raise ValueError(f"guides={guides!r} holds {guide!r}, which is no Guide; write Guide(score)")
+            table, own = guide.embeddings, self.model.embeddings
+            if table is not None and (table.shape != own.shape or not torch.allclose(table.to(own), own, atol=1e-3)):
+                raise ValueError(
+                    f"{guide.name} knows the word embeddings of another model; teach it those of this one"
+                )
         if output_type not in get_args(OutputType):
             raise ValueError(f"output_type={output_type!r} is not one of {', '.join(map(repr, get_args(OutputType)))}")
         check_scheduler(self.scheduler, self.model.config)

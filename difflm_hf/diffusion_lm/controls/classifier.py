@@ -1,0 +1,185 @@
+"""Classifiers of noisy embeddings, which guides are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from huggingface_hub import PyTorchModelHubMixin
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+from transformers.utils import logging
+
+from ...control.guidance import Guide
+from ..modeling_diffusion_lm import DiffusionLMModel
+
+
+if TYPE_CHECKING:
+    from ..pipeline_diffusion_lm import DiffusionLMPipeline
+
+
+logger = logging.get_logger(__name__)
+
+
+class EmbeddingClassifier(nn.Module, PyTorchModelHubMixin):
+    """
+    Labels of texts, words or pairs of words, told from embeddings with any amount of noise: the base of controls that
+    are taught (arXiv 2205.14217, section 5.1).
+
+    A subclass has a head, says its logarithms of probabilities in guides, and its loss in `loss`. It saves and loads
+    by `save_pretrained`, `from_pretrained` and `push_to_hub`.
+
+    Args:
+        embedding_size, max_sequence_length, num_train_timesteps (`int`): Those of the model.
+        labels: What it tells.
+        num_words (`int`): Of the model's embeddings.
+        width (`int`, defaults to 128), num_layers (`int`, defaults to 3): Of its transformer.
+        noisy (`bool`, defaults to `True`):
+            Whether it looks at the noisy embeddings, as in the paper, or at what the model predicts from them.
+    """
+
+    def __init__(
+        self,
+        embedding_size: int,
+        max_sequence_length: int,
+        num_train_timesteps: int,
+        labels: Any,
+        num_words: int,
+        width: int = 128,
+        num_layers: int = 3,
+        noisy: bool = True,
+    ):
+        super().__init__()
+        self.labels, self.noisy = labels, noisy
+        self.max_sequence_length, self.num_train_timesteps = max_sequence_length, num_train_timesteps
+        self.register_buffer("table", torch.zeros(num_words, embedding_size))
+        config = AutoConfig.for_model(
+            "bert",
+            vocab_size=1,
+            pad_token_id=None,
+            hidden_size=width,
+            num_hidden_layers=num_layers,
+            num_attention_heads=4,
+            intermediate_size=4 * width,
+            max_position_embeddings=max_sequence_length,
+            attention_probs_dropout_prob=0.0,
+        )
+        self.input = nn.Linear(embedding_size, width)
+        self.timesteps = Timesteps(width, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedding = TimestepEmbedding(width, width)
+        self.encoder = AutoModel.from_config(config)
+        self.encoder.pooler = None
+
+    @classmethod
+    def for_model(cls, model: DiffusionLMModel, labels: Any, **kwargs) -> EmbeddingClassifier:
+        """A new classifier of a model's embeddings."""
+        config = model.config
+        found = cls(
+            config.embedding_size,
+            config.max_sequence_length,
+            config.num_train_timesteps,
+            labels,
+            config.vocab_size,
+            **kwargs,
+        )
+        found.table.copy_(model.embeddings)
+        return found
+
+    def hidden(self, embeddings: torch.Tensor, timestep: torch.Tensor | None = None) -> torch.Tensor:
+        """
+        States of shape `(batch_size, length, width)` of embeddings of shape `(batch_size, length, embedding_size)`, at
+        timesteps of shape `(batch_size,)` or `()`, which are not looked at unless `noisy`.
+        """
+        states = self.input(embeddings)
+        if self.noisy:
+            timestep = torch.as_tensor(timestep, device=embeddings.device).expand(len(embeddings))
+            time = self.timesteps(timestep * 1000 / self.num_train_timesteps)
+            states = states + self.time_embedding(time)[:, None]
+        return self.encoder(inputs_embeds=states).last_hidden_state
+
+    def loss(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The loss of states and the targets of their texts."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it learns")
+
+    def make_guide(self, score: Callable[[torch.Tensor], torch.Tensor], name: str, scale: float) -> Guide:
+        """A guide by a function of states, which gives a score of shape `(batch_size,)`."""
+
+        def of(embeddings: torch.Tensor, timestep: torch.Tensor | None = None) -> torch.Tensor:
+            return score(self.hidden(embeddings, timestep))
+
+        return Guide(of, scale, name, noisy=self.noisy, embeddings=self.table)
+
+    def teach(
+        self,
+        model: DiffusionLMModel,
+        input_ids: torch.Tensor,
+        targets: torch.Tensor,
+        num_steps: int,
+        batch_size: int,
+        learning_rate: float,
+        seed: int,
+    ) -> None:
+        """
+        Trains on texts with noise of all levels, in place.
+
+        Args:
+            model ([`DiffusionLMModel`]): Whose embeddings, which stay as they are.
+            input_ids (`torch.Tensor` of shape `(num_texts, length)`): The texts.
+            targets (`torch.Tensor` with `num_texts` rows): What [`~EmbeddingClassifier.loss`] takes.
+            num_steps, batch_size, learning_rate, seed: Of AdamW, with a cosine.
+        """
+        model.eval()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.train()
+            optimizer = torch.optim.AdamW(self.parameters(), lr=learning_rate, weight_decay=0.01)
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, num_steps, pct_start=0.1)
+            for step in range(num_steps):
+                rows = torch.randint(len(input_ids), (batch_size,))
+                spread = (torch.randperm(batch_size) + torch.rand(())) / batch_size
+                timestep = (spread * self.num_train_timesteps).long()
+                with torch.no_grad():
+                    embeddings = model.embed(input_ids[rows])
+                    scale, deviation = model.noise_level(timestep)
+                    inputs = scale * embeddings + deviation * torch.randn_like(embeddings)
+                    if not self.noisy:
+                        inputs = model(inputs, timestep).clean
+                loss = self.loss(self.hidden(inputs, timestep), targets[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(self.parameters(), 1.0)
+                optimizer.step()
+                schedule.step()
+                if step % 100 == 0:
+                    logger.info(f"{type(self).__name__}: step {step}, loss {loss.item():.3f}")
+        self.eval().requires_grad_(False)
+
+
+def encode_texts(pipe: DiffusionLMPipeline, texts: list[str]) -> torch.Tensor:
+    """
+    Words of texts, padded to the model's length.
+
+    Raises:
+        `ValueError`: for a text of more words than the model takes.
+    """
+    length = pipe.model.config.max_sequence_length
+    encoded = pipe.tokenizer(list(texts), verbose=False)["input_ids"]
+    rows = torch.full((len(encoded), length), pipe.tokenizer.pad_token_id)
+    for row, (ids, text) in enumerate(zip(encoded, texts)):
+        if len(ids) > length:
+            raise ValueError(f"{text!r} has {len(ids) - 2} words, and the model's texts have at most {length - 2}")
+        rows[row, : len(ids)] = torch.tensor(ids)
+    return rows
+
+
+def words_of(tokenizer: PreTrainedTokenizerFast, text: str) -> list[str]:
+    """The words of a text, as the tokenizer cuts it."""
+    return [word for word, _ in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+
+
+def masked_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy over labels that are not −100."""
+    return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=-100)

@@ -1,0 +1,102 @@
+"""The parts of speech of all words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ...control.guidance import Guide
+from ..constraints import check_length
+from .classifier import EmbeddingClassifier, encode_texts, masked_cross_entropy, words_of
+
+
+if TYPE_CHECKING:
+    from ..pipeline_diffusion_lm import DiffusionLMPipeline
+
+
+class PartsOfSpeech(EmbeddingClassifier):
+    """
+    Steers the words of texts to tags. [`PartsOfSpeech.fit`] teaches it; `labels` are the tags.
+
+    Example:
+
+    ```python
+    >>> tagger = PartsOfSpeech.fit(pipe, texts, tags)
+    >>> tags = ["PROPN", "AUX", "DET", "NOUN", "PUNCT"]
+    >>> pipe(10, length=len(tags), guides=[tagger.guide(tags)]).texts
+    ```
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.head = nn.Linear(self.encoder.config.hidden_size, len(self.labels))
+
+    @classmethod
+    def fit(
+        cls,
+        pipe: DiffusionLMPipeline,
+        texts: Sequence[str],
+        tags: Sequence[Sequence[str]],
+        num_steps: int = 2000,
+        batch_size: int = 64,
+        learning_rate: float = 1e-3,
+        seed: int = 0,
+        **kwargs,
+    ) -> PartsOfSpeech:
+        """
+        Teaches it the tags of words in texts with noise.
+
+        Args:
+            pipe ([`DiffusionLMPipeline`]): The model.
+            texts (`Sequence[str]`): Texts.
+            tags (`Sequence[Sequence[str]]`): A tag for each word of each text, as the model's tokenizer cuts it.
+            num_steps, batch_size, learning_rate, seed (*optional*): Of its training.
+            kwargs (*optional*): `width`, `num_layers` and `noisy` of [`EmbeddingClassifier`].
+
+        Raises:
+            `ValueError`: for a text whose words are not as many as its tags.
+        """
+        ids = encode_texts(pipe, texts)
+        check_words(pipe, texts, tags)
+        labels = sorted({tag for of_text in tags for tag in of_text})
+        index = {tag: k for k, tag in enumerate(labels)}
+        targets = torch.full_like(ids, -100)
+        for row, of_text in zip(targets, tags):
+            row[1 : 1 + len(of_text)] = torch.tensor([index[tag] for tag in of_text])
+        found = cls.for_model(pipe.model, labels, **kwargs)
+        found.teach(pipe.model, ids, targets, num_steps, batch_size, learning_rate, seed)
+        return found
+
+    def loss(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return masked_cross_entropy(self.head(states), targets)
+
+    def guide(self, tags: Sequence[str], scale: float = 1.0) -> Guide:
+        """
+        A guide to tags of the words from the first on, by the sum of log p(tag|x).
+
+        Raises:
+            `ValueError`: for a tag that it was not taught, and for more tags than texts have words.
+        """
+        for tag in tags:
+            if tag not in self.labels:
+                raise ValueError(f"{tag!r} is not one of the tags: {self.labels}")
+        check_length(len(tags), self.max_sequence_length)
+        wanted = torch.tensor([self.labels.index(tag) for tag in tags])
+
+        def score(states: torch.Tensor) -> torch.Tensor:
+            log_probs = self.head(states[:, 1 : 1 + len(wanted)]).log_softmax(-1)
+            return log_probs.gather(-1, wanted.to(states.device).expand(len(states), -1)[..., None]).sum((1, 2))
+
+        return self.make_guide(score, "guide to parts of speech", scale)
+
+
+def check_words(pipe: DiffusionLMPipeline, texts: Sequence[str], labels: Sequence[Sequence]) -> None:
+    """Raises a `ValueError` for texts whose words are not as many as their labels."""
+    if len(texts) != len(labels):
+        raise ValueError(f"{len(texts)} texts have labels for {len(labels)}; give them for each")
+    for text, of_text in zip(texts, labels):
+        if len(words := words_of(pipe.tokenizer, text)) != len(of_text):
+            raise ValueError(f"{text!r} has {len(words)} words, {words}, and {len(of_text)} labels; give one for each")

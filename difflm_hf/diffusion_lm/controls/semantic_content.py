@@ -1,0 +1,110 @@
+"""What texts are about: field = value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ...control.guidance import Guide
+from .classifier import EmbeddingClassifier, encode_texts, masked_cross_entropy
+
+
+if TYPE_CHECKING:
+    from ..pipeline_diffusion_lm import DiffusionLMPipeline
+
+
+ABSENT = 0  # the label of a field that a text does not mention
+
+
+class SemanticContent(EmbeddingClassifier):
+    """
+    Steers texts to values of fields. [`SemanticContent.fit`] teaches it; `labels` are the values of each field.
+
+    Example:
+
+    ```python
+    >>> content = SemanticContent.fit(pipe, texts, attributes)
+    >>> pipe(10, guides=[content.guide({"food": "Japanese", "area": "riverside"})]).texts
+    ```
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        sizes = [1 + len(values) for values in self.labels.values()]
+        self.head = nn.Linear(self.encoder.config.hidden_size, sum(sizes))
+        self.sizes = sizes
+
+    @classmethod
+    def fit(
+        cls,
+        pipe: DiffusionLMPipeline,
+        texts: Sequence[str],
+        attributes: Sequence[Mapping[str, str]],
+        num_steps: int = 2000,
+        batch_size: int = 64,
+        learning_rate: float = 1e-3,
+        seed: int = 0,
+        **kwargs,
+    ) -> SemanticContent:
+        """
+        Teaches it what texts with noise are about.
+
+        Args:
+            pipe ([`DiffusionLMPipeline`]): The model.
+            texts (`Sequence[str]`): Texts.
+            attributes (`Sequence[dict[str, str]]`): The fields of each that it mentions, and their values.
+            num_steps, batch_size, learning_rate, seed (*optional*): Of its training.
+            kwargs (*optional*): `width`, `num_layers` and `noisy` of [`EmbeddingClassifier`].
+
+        Raises:
+            `ValueError`: for other than one set of attributes for each text, and where there are none.
+        """
+        if len(texts) != len(attributes):
+            raise ValueError(f"{len(texts)} texts have {len(attributes)} sets of attributes; give one for each")
+        labels: dict[str, list[str]] = {}
+        for name, value in sorted({(n, str(v)) for of_text in attributes for n, v in of_text.items()}):
+            labels.setdefault(name, []).append(value)
+        if not labels:
+            raise ValueError("no text has any attributes")
+        found = cls.for_model(pipe.model, labels, **kwargs)
+        indices = [{value: 1 + k for k, value in enumerate(values)} for values in labels.values()]
+        targets = [
+            [index[str(of_text[name])] if name in of_text else ABSENT for name, index in zip(labels, indices)]
+            for of_text in attributes
+        ]
+        found.teach(
+            pipe.model, encode_texts(pipe, texts), torch.tensor(targets), num_steps, batch_size, learning_rate, seed
+        )
+        return found
+
+    def logits(self, states: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Of the values of each field, after that of its absence."""
+        return self.head(states[:, 0]).split(self.sizes, dim=-1)
+
+    def loss(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        losses = [masked_cross_entropy(of, targets[:, k]) for k, of in enumerate(self.logits(states))]
+        return torch.stack(losses).mean()
+
+    def guide(self, values: Mapping[str, str], scale: float = 1.0) -> Guide:
+        """
+        A guide to values of fields, by the sum of log p(value|x).
+
+        Raises:
+            `ValueError`: for a field or value that it was not taught.
+        """
+        chosen = []
+        for name, value in values.items():
+            if name not in self.labels:
+                raise ValueError(f"{name!r} is not a field of the texts, which have {list(self.labels)}")
+            if value not in self.labels[name]:
+                raise ValueError(f"{value!r} is not a value of {name!r}: {self.labels[name]}")
+            chosen.append((list(self.labels).index(name), 1 + self.labels[name].index(value)))
+
+        def score(states: torch.Tensor) -> torch.Tensor:
+            logits = self.logits(states)
+            return sum(logits[field].log_softmax(-1)[:, value] for field, value in chosen)
+
+        return self.make_guide(score, f"guide to {dict(values)}", scale)
