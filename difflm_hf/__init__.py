@@ -18,6 +18,7 @@ _NAMES = {
     "configuration_difflm": ["DiffLMConfig"],
     "configuration_running_sum": ["RunningSumConfig"],
     "denoiser": ["DiffLMDenoiser"],
+    "diffusion_lm": ["DiffusionLMConfig", "DiffusionLMModel", "DiffusionLMPipeline"],
     "hub.datasets": ["push_dataset"],
     "modeling_difflm": ["DiffLMModel", "DiffLMOutput"],
     "modeling_latent_lm": ["DiffLMForCausalLM"],
@@ -38,6 +39,7 @@ _NAMES = {
         "ModelArguments",
         "Recipe",
         "train",
+        "train_diffusion_lm",
     ],
 }
 __all__, __getattr__, __dir__ = lazy_names(__name__, _NAMES)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1] / "difflm_hf"
 # where no longer one says otherwise.
 FLOORS = [
     ["utils", "lazy"],
-    ["hub.upload", "hub.mixin"],
+    ["hub.upload", "hub.mixin", "hub.components"],
     ["records"],
     ["control"],
     [
@@ -28,7 +28,7 @@ FLOORS = [
     ["processing_difflm"],
     ["batches", "latents", "callbacks"],
     ["evaluation"],
-    ["hub.loading", "hub.remote_code", "hub.cards", "hub.publishing"],
+    ["hub.loading", "hub.remote_code", "hub.cards", "hub.text_cards", "hub.publishing"],
     [
         "blocks",
         "control.documents",
@@ -40,12 +40,13 @@ FLOORS = [
         "record_generation",
         "evaluation.latents",
     ],
+    ["diffusion_lm"],
     ["hub.datasets", "profiling"],
     ["training"],
     ["commands", "__main__"],
 ]
 # Packages whose names are looked up when they are asked for
-LAZY = ["", "control", "hub", "evaluation", "commands"]
+LAZY = ["", "control", "hub", "evaluation", "commands", "diffusion_lm", "diffusion_lm.controls"]
 MAX_LINES = 500
 
 

@@ -46,6 +46,7 @@ REPLACED = {
     ("torch.nn", "Module"): ["_apply"],
     ("transformers.cache_utils", "DynamicLayer"): ["_layer_type"],
     ("transformers", "PreTrainedModel"): [
+        "_keep_in_fp32_modules_strict",
         "_init_weights",
         "_keys_to_ignore_on_load_unexpected",
         "_no_split_modules",

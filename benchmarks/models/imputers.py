@@ -64,17 +64,6 @@ def miceforest(train: pd.DataFrame, given: pd.DataFrame, seed: int, num_draws: i
         yield from_codes(kernel.complete_data(k), values, len(given))
 
 
-def hyperimpute(train: pd.DataFrame, given: pd.DataFrame, seed: int, num_draws: int) -> Iterator[pd.DataFrame]:
-    """One answer, of the predictor that is the best of each column, with its default settings."""
-    from hyperimpute.plugins.imputers import Imputers
-
-    both, values = to_codes(train, given)
-    num_classes = max(map(len, values.values()), default=2)
-    imputer = Imputers().get("hyperimpute", random_state=seed, optimizer="simple", class_threshold=num_classes + 1)
-    filled = imputer.fit_transform(both).set_axis(both.columns, axis=1)
-    yield from_codes(filled, values, len(given))
-
-
 def main() -> None:
     peer, train, given, categorical, output, seed, num_draws = sys.argv[1:8]
     dtypes = {name: "str" for name in json.loads(categorical)}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 
 
@@ -30,3 +32,10 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: no UTF-8 text ({error})") from error
+
+
+def check_options(context: typer.Context, known: Container[str], reason: str) -> None:
+    """Raises a `ValueError` for an option that is given, and is not one of those that are known."""
+    for name in context.params:
+        if name not in known and context.get_parameter_source(name).name != "DEFAULT":
+            raise ValueError(f"leave out --{name.replace('_', '-')}: {reason}")

@@ -7,14 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import console, say
+from .common import check_options, console, say
 
 
 if TYPE_CHECKING:
     from ..pipeline_difflm import DiffLMPipeline
 
 
+OF_TEXTS = {  # what a Diffusion-LM can be told
+    *("model", "num_records", "output", "num_inference_steps", "length", "dtype", "seed", "revision"),
+}
+
+
 def generate(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a trained model.")],
     num_records: Annotated[
         int | None, typer.Option(help="Records to generate; one for each row of --conditions if not given.")
@@ -24,7 +30,10 @@ def generate(
         typer.Option(help="A .csv, .parquet or .jsonl file, or a folder for many records, in Parquet files."),
     ] = None,
     profile: Annotated[bool, typer.Option(help="Measure where the time goes, and write no records.")] = False,
-    num_inference_steps: Annotated[int, typer.Option(help="Steps of the scheduler.")] = 12,
+    num_inference_steps: Annotated[
+        int | None, typer.Option(help="Steps of the scheduler; 12 by default, of a Diffusion-LM 200.")
+    ] = None,
+    length: Annotated[int | None, typer.Option(help="Words of each text, of a Diffusion-LM.")] = None,
     temperature: Annotated[float, typer.Option(help="Of the causal LM.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Nucleus of the causal LM.")] = 1.0,
     where: Annotated[
@@ -54,6 +63,7 @@ def generate(
 ) -> None:
     """Generate records with a trained model."""
     import torch
+    from diffusers import DiffusionPipeline
 
     from ..blocks import write_shards
     from ..hub.datasets import push_dataset
@@ -61,6 +71,12 @@ def generate(
     from ..records import read_table, write_table
     from ..utils import default_device, no_progress_bars
 
+    config = DiffusionPipeline.load_config(model, revision=revision)
+    if config.get("_class_name") == "DiffusionLMPipeline":
+        _generate_texts(context, model, num_records, output, num_inference_steps, length, dtype, seed, revision)
+        return
+    if length is not None:
+        raise ValueError("--length is of Diffusion-LM; say what records are to be like by --where")
     if profile == (output is not None or push_to_hub is not None):
         raise ValueError("give either --output or --push-to-hub, for the records, or --profile, to measure")
     if push_to_hub is not None and output is not None and output.suffix:
@@ -88,7 +104,7 @@ def generate(
     if (device := default_device()).type != "cpu":
         pipe.to(device)
     pipe.set_progress_bar_config(unit=" records", smoothing=0.02)
-    sampling = {"num_inference_steps": num_inference_steps, "temperature": temperature, "top_p": top_p}
+    sampling = {"num_inference_steps": num_inference_steps or 12, "temperature": temperature, "top_p": top_p}
     if profile:
         _print_profile(pipe, num_records, sampling)
         return
@@ -141,3 +157,37 @@ def _print_profile(pipe: DiffLMPipeline, num_records: int, sampling: dict[str, A
         f"{profile.records_per_second:,.0f} records/s, {profile.flops_per_record / 1e6:,.1f} MFLOP each: "
         f"{profile.share_of_limit:.1%} of the {profile.matrix_flops / 1e9:,.0f} GFLOP/s of large matrix products here"
     )
+
+
+def _generate_texts(
+    context: typer.Context,
+    model: str,
+    num_texts: int | None,
+    output: Path | None,
+    num_inference_steps: int | None,
+    length: int | None,
+    dtype: str | None,
+    seed: int,
+    revision: str | None,
+) -> None:
+    """Writes texts of a Diffusion-LM into a column of a table."""
+    import pandas as pd
+    import torch
+
+    from ..diffusion_lm import DiffusionLMPipeline
+    from ..records import write_table
+    from ..utils import default_device, no_progress_bars
+
+    check_options(context, OF_TEXTS, "a Diffusion-LM does not take it")
+    if num_texts is None or output is None or not output.suffix:
+        raise ValueError("give --num-records and --output, a .csv, .parquet or .jsonl file")
+    check_output(output)
+    with no_progress_bars():
+        pipe = DiffusionLMPipeline.from_pretrained(
+            model, revision=revision, dtype=None if dtype is None else getattr(torch, dtype)
+        )
+    pipe.to(default_device())
+    generator = torch.Generator().manual_seed(seed)
+    texts = pipe(num_texts, num_inference_steps or 200, length, generator=generator).texts
+    write_table(pd.DataFrame({"text": texts}), output)
+    say(f"{num_texts} texts in {output}")

@@ -7,14 +7,26 @@ from typing import Annotated
 
 import typer
 
-from .common import RARE_HELP, read_json, say
+from .common import RARE_HELP, check_options, read_json, say
+
+
+MODELS = ("difflm", "diffusion-lm")
+OF_TEXTS = {  # what training of diffusion-lm can be told
+    *("data", "output_dir", "model", "validation", "recipe", "text_column", "max_minutes", "seed", "resume"),
+    *("push_to_hub", "hub_model_id", "hub_revision", "private", "license"),
+}
 
 
 def train(
+    context: typer.Context,
     data: Annotated[Path, typer.Argument(help="Records: a .csv, .parquet, .json or .jsonl file.")],
     output_dir: Annotated[Path, typer.Option(help="A new or empty folder for the model.")],
+    model: Annotated[str, typer.Option(help="difflm, or diffusion-lm of texts.")] = "difflm",
     validation: Annotated[Path | None, typer.Option(help="Records to select by; a tenth of DATA by default.")] = None,
-    recipe: Annotated[str, typer.Option(help="Sizes and hyper-parameters: small or base.")] = "small",
+    recipe: Annotated[
+        str, typer.Option(help="Sizes and hyper-parameters: small or base; of diffusion-lm small or paper.")
+    ] = "small",
+    text_column: Annotated[str, typer.Option(help="The column of texts, of diffusion-lm.")] = "text",
     base_model: Annotated[
         str | None, typer.Option(help="A pretrained causal LM of the Hub, to write records.")
     ] = None,
@@ -63,6 +75,19 @@ def train(
     allow_rare_categories: Annotated[bool, typer.Option("--allow-rare-categories", help=RARE_HELP)] = False,
 ) -> None:
     """Train a model on records."""
+    if model not in MODELS:
+        raise ValueError(f"model={model!r} is not one of {', '.join(MODELS)}")
+    if model == "diffusion-lm":
+        from ..training.diffusion_lm import train_diffusion_lm
+
+        check_options(context, OF_TEXTS, "it is of --model difflm, and not of diffusion-lm")
+        pipe = train_diffusion_lm(
+            data, output_dir, validation, text_column, recipe, max_minutes=max_minutes, seed=seed, resume=resume
+        )
+        if push_to_hub:
+            pipe.push_to_hub(hub_model_id or output_dir.name, license=license, private=private, revision=hub_revision)
+        say(f"saved in {output_dir}")
+        return
     from ..records import RecordSchema
     from ..training import DataArguments, HubArguments, ModelArguments, train
 

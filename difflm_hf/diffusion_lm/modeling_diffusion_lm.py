@@ -125,6 +125,15 @@ class DiffusionLMModel(PushToHubMixin, PreTrainedModel):
         """
         if input_ids is not None:
             return self._loss(input_ids, timestep)
+        return self.denoise(sample, timestep, self_condition)
+
+    def denoise(
+        self, sample: torch.Tensor, timestep: torch.Tensor | int, self_condition: torch.Tensor | None = None
+    ) -> DiffusionLMOutput:
+        """
+        What [`~DiffusionLMModel.forward`] does with noisy embeddings. (It does not call itself, as the autocast that
+        accelerate wraps it in does not bear being entered twice.)
+        """
         timestep = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
         inputs = [sample]
         if self.config.self_conditioning:
@@ -198,12 +207,12 @@ class DiffusionLMModel(PushToHubMixin, PreTrainedModel):
         texts alone (arXiv 2208.04202, section 2.2): a function of x_t and t.
         """
         if not self.config.self_conditioning:
-            return self(sample, timestep)
+            return self.denoise(sample, timestep)
         shown = torch.zeros_like(sample)
         half = len(sample) // 2 if self.training else len(sample)
         with torch.no_grad():
-            shown[:half] = self(sample[:half], timestep[:half]).clean
-        return self(sample, timestep, shown)
+            shown[:half] = self.denoise(sample[:half], timestep[:half]).clean
+        return self.denoise(sample, timestep, shown)
 
 
 def cross_entropy(logits: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:

@@ -8,18 +8,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from numbers import Integral
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import torch
 from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
+from huggingface_hub import CommitInfo, ModelCard
 from transformers import PreTrainedTokenizerFast
 
 from ..blocks import mix
 from ..control.guidance import Guide
 from ..hub.components import ComponentsMixin, register_components
 from ..hub.loading import pipeline_folder
+from ..hub.text_cards import text_model_card
+from ..hub.upload import commit_files, folder_files, full_repo_id
 from ..utils import default_dtype
 from .configuration_diffusion_lm import DiffusionLMConfig
 from .constraints import constrain, free_words, given_words
@@ -106,6 +110,60 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
         pipe.register_to_config(_name_or_path=name)
         return pipe
 
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+        """
+        Saves the pipeline in a folder.
+
+        Args:
+            save_directory (`str` or `Path`): The folder.
+            kwargs (*optional*): Those of `DiffusionPipeline.save_pretrained`.
+        """
+        nameless = copy.copy(self)
+        nameless.register_to_config(_name_or_path="")  # a path of this machine says nothing elsewhere
+        super(DiffusionLMPipeline, nameless).save_pretrained(save_directory, **kwargs)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        card: ModelCard | None = None,
+        license: str | None = None,
+        datasets: Sequence[str] = (),
+        language: str | Sequence[str] | None = None,
+        tags: Sequence[str] = (),
+        **kwargs,
+    ) -> CommitInfo:
+        """
+        Makes the pipeline and its card one commit of a repository of the Hub, in place of what is there.
+
+        The tokenizer is part of it: it names all words that the training texts have often enough.
+
+        Args:
+            repo_id (`str`): The repository, `"name"` or `"namespace/name"`; created where it does not exist.
+            card (`ModelCard`, *optional*): In place of a generated one.
+            license, datasets, language, tags (*optional*): As [`~difflm_hf.hub.text_cards.text_model_card`] has them.
+            kwargs (*optional*):
+                `private`, `token`, `revision`, `create_pr`, `commit_message` and `commit_description` of
+                [`~difflm_hf.hub.upload.commit_files`].
+
+        Returns:
+            `CommitInfo`.
+
+        Raises:
+            `HfHubHTTPError`, `ConnectionError`: when the Hub refuses, or is out of reach. The message says what to do.
+        """
+        repo_id = full_repo_id(repo_id, kwargs.get("token"))
+        card = card or text_model_card(self, repo_id, license, datasets, language, tags)
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            files = {**folder_files(folder), "README.md": str(card).encode()}
+            return commit_files(
+                files,
+                repo_id,
+                **{"commit_message": f"Upload {type(self).__name__}", **kwargs},
+                delete_patterns=[f"{name}/*" for name in self.components],
+            )
+
     @torch.no_grad()
     def __call__(
         self,
@@ -133,7 +191,7 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
                 Texts whose gaps are to be filled (section 5.2); each `[mask]` stands for one word, each `[gap]` for
                 any number of them. The words around them stay as they are.
             guides (`Sequence` of [`~difflm_hf.control.Guide`], defaults to none): What texts are steered by, together.
-            steering ([`Steering`], *optional*): How; as in the paper when not given.
+            steering ([`Steering`], *optional*): How; along the gradient when not given.
             clamp (`bool`, defaults to `False`):
                 Move each prediction of x₀ to the nearest word embedding (the clamping trick, section 4.3).
             num_candidates (`int`, defaults to 1):

@@ -23,12 +23,12 @@ class Steering:
     scheduler gave, and σ = √(1 − ᾱ_t).
 
     Args:
-        update (`str`, defaults to `"sign"`):
+        update (`str`, defaults to `"norm"`):
+            `"norm"`: along the gradient, by `step_size` σ in the root mean square over all dimensions of a text.
             `"sign"`: by `step_size` in each dimension, whatever the size of the gradient, as in the original code,
-            whose Adagrad begins anew for each update. `"norm"`: along the gradient, by `step_size` σ in the root mean
-            square over all dimensions of a text.
+            whose Adagrad begins anew for each update; its `step_size` is 0.1.
         num_updates (`int`, defaults to 3): After each step.
-        step_size (`float`, defaults to 0.1): Of an update.
+        step_size (`float`, defaults to 0.2): Of an update.
         fluency (`float`, defaults to 0.01): λ, which holds texts near to what the model writes by itself.
         last (`float`, defaults to 0.05): Share of the noise levels, the smallest ones, at which nothing is moved.
 
@@ -36,9 +36,9 @@ class Steering:
         `ValueError`: for a value out of range.
     """
 
-    update: Update = "sign"
+    update: Update = "norm"
     num_updates: int = 3
-    step_size: float = 0.1
+    step_size: float = 0.2
     fluency: float = 0.01
     last: float = 0.05
 

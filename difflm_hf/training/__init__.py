@@ -7,18 +7,22 @@ from .arguments import (
     ModelArguments,
 )
 from .beta_schedule import BetaSchedule
+from .diffusion_lm import DIFFUSION_LM_RECIPES, DiffusionLMRecipe, DiffusionLMTrainer, train_diffusion_lm
 from .recipes import DOCUMENT_RECIPES, RECIPES, Recipe
 from .train import train
 from .trainers import DiffLMTrainer, LatentDiffusionTrainer
 
 
 __all__ = [
+    "DIFFUSION_LM_RECIPES",
     "DOCUMENT_RECIPES",
     "RECIPES",
     "BetaSchedule",
     "DataArguments",
     "DiffLMTrainer",
     "DiffLMTrainingArguments",
+    "DiffusionLMRecipe",
+    "DiffusionLMTrainer",
     "HubArguments",
     "LatentDiffusionTrainer",
     "LatentDiffusionTrainingArguments",
@@ -26,4 +30,5 @@ __all__ = [
     "Recipe",
     "TensorDataset",
     "train",
+    "train_diffusion_lm",
 ]

@@ -29,8 +29,8 @@ class EmbeddingClassifier(nn.Module, PyTorchModelHubMixin):
     Labels of texts, words or pairs of words, told from embeddings with any amount of noise: the base of controls that
     are taught (arXiv 2205.14217, section 5.1).
 
-    A subclass has a head, says its logarithms of probabilities in guides, and its loss in `loss`. It saves and loads
-    by `save_pretrained`, `from_pretrained` and `push_to_hub`.
+    A subclass says its head in `build_head`, its loss in `loss`, and its logarithms of probabilities in guides. It
+    saves and loads by `save_pretrained`, `from_pretrained` and `push_to_hub`.
 
     Args:
         embedding_size, max_sequence_length, num_train_timesteps (`int`): Those of the model.
@@ -57,21 +57,25 @@ class EmbeddingClassifier(nn.Module, PyTorchModelHubMixin):
         self.max_sequence_length, self.num_train_timesteps = max_sequence_length, num_train_timesteps
         self.register_buffer("table", torch.zeros(num_words, embedding_size))
         config = AutoConfig.for_model(
-            "bert",
+            "modernbert",
             vocab_size=1,
-            pad_token_id=None,
+            pad_token_id=0,
             hidden_size=width,
             num_hidden_layers=num_layers,
             num_attention_heads=4,
-            intermediate_size=4 * width,
-            max_position_embeddings=max_sequence_length,
-            attention_probs_dropout_prob=0.0,
+            intermediate_size=2 * width,
+            mlp_dropout=0.1,
+            initializer_range=width**-0.5,
         )
         self.input = nn.Linear(embedding_size, width)
         self.timesteps = Timesteps(width, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(width, width)
         self.encoder = AutoModel.from_config(config)
-        self.encoder.pooler = None
+        self.build_head(width)
+
+    def build_head(self, width: int) -> None:
+        """Adds what tells labels from states of `width` dimensions."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it tells")
 
     @classmethod
     def for_model(cls, model: DiffusionLMModel, labels: Any, **kwargs) -> EmbeddingClassifier:

@@ -30,9 +30,8 @@ class PartsOfSpeech(EmbeddingClassifier):
     ```
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.head = nn.Linear(self.encoder.config.hidden_size, len(self.labels))
+    def build_head(self, width: int) -> None:
+        self.head = nn.Linear(width, len(self.labels))
 
     @classmethod
     def fit(
@@ -42,7 +41,7 @@ class PartsOfSpeech(EmbeddingClassifier):
         tags: Sequence[Sequence[str]],
         num_steps: int = 2000,
         batch_size: int = 64,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 2e-3,
         seed: int = 0,
         **kwargs,
     ) -> PartsOfSpeech:

@@ -31,11 +31,9 @@ class SemanticContent(EmbeddingClassifier):
     ```
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        sizes = [1 + len(values) for values in self.labels.values()]
-        self.head = nn.Linear(self.encoder.config.hidden_size, sum(sizes))
-        self.sizes = sizes
+    def build_head(self, width: int) -> None:
+        self.sizes = [1 + len(values) for values in self.labels.values()]
+        self.head = nn.Linear(width, sum(self.sizes))
 
     @classmethod
     def fit(
@@ -45,7 +43,7 @@ class SemanticContent(EmbeddingClassifier):
         attributes: Sequence[Mapping[str, str]],
         num_steps: int = 2000,
         batch_size: int = 64,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 2e-3,
         seed: int = 0,
         **kwargs,
     ) -> SemanticContent:

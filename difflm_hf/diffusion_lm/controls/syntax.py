@@ -35,9 +35,7 @@ class SyntaxSpans(EmbeddingClassifier):
     ```
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        width = self.encoder.config.hidden_size
+    def build_head(self, width: int) -> None:
         self.start, self.end = nn.Linear(width, width), nn.Linear(width, width)
         self.head = nn.Linear(width, 1 + len(self.labels))
 
@@ -49,7 +47,7 @@ class SyntaxSpans(EmbeddingClassifier):
         spans: Sequence[Iterable[Span]],
         num_steps: int = 2000,
         batch_size: int = 32,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 2e-3,
         seed: int = 0,
         **kwargs,
     ) -> SyntaxSpans:
