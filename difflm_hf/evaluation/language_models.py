@@ -332,7 +332,8 @@ def evaluate_downstream(
         model, _ = train_language_model(texts, validation, tokenizer, model, seed=seed, **kwargs)
         scores = perplexity(model, tokenizer, test)
         if kind == "code":
-            scores["parse_rate"] = evaluate_code(_sample(model, tokenizer, num_samples, seed), test)["parse_rate"]
+            written = sample_documents(model, tokenizer, num_samples, seed)
+            scores["parse_rate"] = evaluate_code(written, test)["parse_rate"]
         return model, scores
 
     model, of_real = train_and_measure(real)
@@ -423,7 +424,7 @@ def _negative_log_likelihood(model: PreTrainedModel, windows: list[tuple[list[in
     return losses.double().sum().item()
 
 
-def _sample(
+def sample_documents(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, num_samples: int, seed: int, batch_size: int = 64
 ) -> list[str]:
     """Documents by the distribution of a model: from BOS to EOS, or to the end of its context."""
