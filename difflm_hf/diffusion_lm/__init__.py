@@ -5,8 +5,10 @@ from ..lazy import lazy_names
 
 _NAMES = {
     "configuration_diffusion_lm": ["DiffusionLMConfig"],
+    "constraints": ["GAP", "MASK"],
     "modeling_diffusion_lm": ["DiffusionLMModel", "DiffusionLMOutput"],
     "pipeline_diffusion_lm": ["DiffusionLMPipeline", "DiffusionLMPipelineOutput"],
+    "steering": ["Steering"],
     "schedule": ["make_scheduler"],
     "word_tokenizer": ["train_word_tokenizer"],
 }
