@@ -349,6 +349,7 @@ class TestPipeline:
             ({"length": 9}, "length=9 is not in 1 to 8"),
             ({"length": 0}, "length=0 is not in 1 to 8"),
             ({"batch_size": 0}, "batch_size=0"),
+            ({"temperature": 0}, "temperature=0 is not above 0"),
             ({"num_candidates": 0}, "num_candidates=0"),
             ({"output_type": "pandas"}, "output_type='pandas' is not one of"),
             ({"guides": ["red"]}, "which is no Guide"),

@@ -62,6 +62,11 @@ class TestTraining:
         assert sum(text in LANGUAGE for text in texts) >= 35
         assert len(set(texts)) > 30
 
+    def test_temperature_trades_diversity_for_fluency(self, trained):
+        low, high = (trained[0](64, STEPS, temperature=t, generator=seeded()).texts for t in (0.5, 2.0))
+        assert sum(text in LANGUAGE for text in low) > sum(text in LANGUAGE for text in high)
+        assert len(set(low)) < len(set(high))
+
     def test_fills_gaps_that_fit(self, trained):
         texts = trained[0](infill=["the [mask] cat [mask] a dog."] * 20, num_inference_steps=STEPS, generator=seeded())
         assert sum(text in LANGUAGE for text in texts.texts) >= 16

@@ -132,6 +132,7 @@ def constrain(
     output: DiffusionLMOutput,
     allowed: torch.Tensor,
     clamp: bool = False,
+    temperature: float = 1.0,
 ) -> DiffusionLMOutput:
     """
     A prediction that keeps to the words that are allowed, and with `clamp` is made of word embeddings alone.
@@ -141,12 +142,13 @@ def constrain(
         output ([`DiffusionLMOutput`]): What it gave.
         allowed (`torch.BoolTensor` of shape `(batch_size, length, vocab_size)`): Words of each position.
         clamp (`bool`, defaults to `False`): The clamping trick (arXiv 2205.14217, section 4.3).
+        temperature (`float`, defaults to 1.0): Of the words; below 1, likely ones count for more in x̂₀.
 
     Returns:
         [`DiffusionLMOutput`] with `clean` and `logits` alone.
     """
     embeddings = model.embeddings
-    logits = output.logits.masked_fill(~allowed, -torch.inf)
+    logits = (output.logits / temperature).masked_fill(~allowed, -torch.inf)
     if clamp and not model.config.weighted_embeddings:
         # The nearest embedding, and not the likeliest word: the head has a bias.
         nearest = 2 * output.clean @ embeddings.T - embeddings.square().sum(-1)

@@ -173,6 +173,7 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
         infill: str | Sequence[str] | None = None,
         guides: Sequence[Guide] = (),
         steering: Steering | None = None,
+        temperature: float = 0.8,
         clamp: bool = False,
         num_candidates: int = 1,
         batch_size: int = 64,
@@ -192,6 +193,9 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
                 any number of them. The words around them stay as they are.
             guides (`Sequence` of [`~difflm_hf.control.Guide`], defaults to none): What texts are steered by, together.
             steering ([`Steering`], *optional*): How; along the gradient when not given.
+            temperature (`float`, defaults to 0.8):
+                Of the words in each prediction of x₀, with `weighted_embeddings`: 1 is what the model learnt; below 1
+                texts are more fluent and less diverse.
             clamp (`bool`, defaults to `False`):
                 Move each prediction of x₀ to the nearest word embedding (the clamping trick, section 4.3).
             num_candidates (`int`, defaults to 1):
@@ -214,7 +218,7 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
             `ValueError`: for arguments out of range, guides that do not fit, and texts without a gap, with unknown
                 words, or that are too long. The message names them.
         """
-        self.check_inputs(num_texts, num_inference_steps, guides, num_candidates, batch_size, output_type)
+        self.check_inputs(num_texts, num_inference_steps, guides, temperature, num_candidates, batch_size, output_type)
         if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
             raise ValueError(
                 f"callback_on_step_end_tensor_inputs has {min(unknown)!r}, and may have latents, clean, logits"
@@ -240,6 +244,7 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
             "num_inference_steps": num_inference_steps,
             "guides": guides,
             "steering": Steering() if steering is None else steering,
+            "temperature": temperature,
             "clamp": clamp,
             "callback": callback_on_step_end,
             "callback_inputs": callback_on_step_end_tensor_inputs,
@@ -264,6 +269,7 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
         num_texts: int | None,
         num_inference_steps: int,
         guides: Sequence[Guide],
+        temperature: float,
         num_candidates: int,
         batch_size: int,
         output_type: str,
@@ -277,6 +283,8 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
             if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
                 raise ValueError(f"{name}={value!r} is not a positive integer")
         check_steps(num_inference_steps, self.model.config)
+        if not temperature > 0:
+            raise ValueError(f"temperature={temperature!r} is not above 0")
         for guide in guides:
             if not isinstance(guide, Guide):
                 raise ValueError(f"guides={guides!r} holds {guide!r}, which is no Guide; write Guide(score)")
@@ -300,6 +308,7 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
         num_inference_steps: int,
         guides: Sequence[Guide],
         steering: Steering,
+        temperature: float,
         clamp: bool,
         callback: Callable | None,
         callback_inputs: Sequence[str],
@@ -314,7 +323,7 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
         latents = randn_tensor(shape, generator=generators, device=model.device) * scheduler.init_noise_sigma
         output, clean = None, None
         for step, timestep in enumerate(timesteps):
-            output = constrain(model, model(latents, timestep, clean), allowed, clamp)
+            output = constrain(model, model(latents, timestep, clean), allowed, clamp, temperature)
             clean = output.clean
             latents = scheduler.step(
                 self._prediction(latents, timestep, clean), timestep, latents, **chance
@@ -323,7 +332,7 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
             if guides and following is not None and following >= steering.last * config.num_train_timesteps:
 
                 def predict(noisy: torch.Tensor, timestep=following, shown=clean) -> torch.Tensor:
-                    return constrain(model, model(noisy, timestep, shown), allowed).clean
+                    return constrain(model, model(noisy, timestep, shown), allowed, temperature=temperature).clean
 
                 sigma = model.noise_level(following[None])[1]
                 latents = steering.move(latents, guides, following, sigma, predict, step)
