@@ -104,6 +104,8 @@ class DiffusionLMConfig(PreTrainedConfig):
             encoder_config = AutoConfig.for_model(**encoder_config)
         # Embeddings come from elsewhere.
         encoder_config.vocab_size, encoder_config.pad_token_id = 1, 0
+        for name in ("bos", "eos", "cls", "sep"):
+            setattr(encoder_config, f"{name}_token_id", None)
         self.encoder_config = encoder_config
         self.vocab_size = vocab_size
         self.max_sequence_length = max_sequence_length

@@ -324,12 +324,15 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
         output, clean = None, None
         for step, timestep in enumerate(timesteps):
             output = constrain(model, model(latents, timestep, clean), allowed, clamp, temperature)
+            if guides and steering.update == "words":
+                output = steering.reweigh(model, output, guides, latents, timestep, step)
             clean = output.clean
             latents = scheduler.step(
                 self._prediction(latents, timestep, clean), timestep, latents, **chance
             ).prev_sample
             following = timesteps[step + 1] if step + 1 < len(timesteps) else None
-            if guides and following is not None and following >= steering.last * config.num_train_timesteps:
+            is_moved = guides and steering.update != "words" and following is not None
+            if is_moved and following >= steering.last * config.num_train_timesteps:
 
                 def predict(noisy: torch.Tensor, timestep=following, shown=clean) -> torch.Tensor:
                     return constrain(model, model(noisy, timestep, shown), allowed, temperature=temperature).clean

@@ -3,40 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
 
 from ..control.guidance import Guide, gradient
+from .modeling_diffusion_lm import DiffusionLMModel, DiffusionLMOutput
 
 
-Update = Literal["sign", "norm"]
+Update = Literal["words", "norm", "sign"]
 
 
 @dataclass(frozen=True)
 class Steering:
     """
-    How guides move noisy embeddings, after each step of the scheduler (arXiv 2205.14217, section 5.1).
+    How guides steer texts.
 
-    Each of `num_updates` follows the gradient of Σ scale · score − `fluency` · ‖x − x₀‖² / σ, in which x₀ is what the
-    scheduler gave, and σ = √(1 − ᾱ_t).
+    By `"words"` the probability of each word w in a prediction x̂₀ is multiplied by exp(g · Emb(w)), in which g is the
+    gradient of Σ scale · score with respect to x̂₀: Bayes' rule, p(w|x_t, c) ∝ p(w|x_t) p(c|w), with log p(c|·) taken
+    as linear in the embedding of a word. Predictions stay means of word embeddings, and nothing goes back through the
+    model.
+
+    By `"norm"` and `"sign"` noisy embeddings are moved after each step of the scheduler (arXiv 2205.14217, section
+    5.1): along the gradient of Σ scale · score − `fluency` · ‖x − x'‖² / σ with respect to x_t, in which x' is what
+    the scheduler gave, and σ = √(1 − ᾱ_t).
 
     Args:
-        update (`str`, defaults to `"norm"`):
-            `"norm"`: along the gradient, by `step_size` σ in the root mean square over all dimensions of a text.
-            `"sign"`: by `step_size` in each dimension, whatever the size of the gradient, as in the original code,
-            whose Adagrad begins anew for each update; its `step_size` is 0.1.
-        num_updates (`int`, defaults to 3): After each step.
-        step_size (`float`, defaults to 0.2): Of an update.
+        update (`str`, defaults to `"words"`):
+            `"words"`, for models with `weighted_embeddings`. `"norm"`: along the gradient, by `step_size` σ in the
+            root mean square over all dimensions of a text. `"sign"`: by `step_size` in each dimension, whatever the
+            size of the gradient, as in the original code, whose Adagrad begins anew for each update; its `step_size`
+            is 0.1.
+        num_updates (`int`, defaults to 3): At each step.
+        step_size (`float`, defaults to 0.2): Of `"norm"` and `"sign"`.
         fluency (`float`, defaults to 0.01): λ, which holds texts near to what the model writes by itself.
-        last (`float`, defaults to 0.05): Share of the noise levels, the smallest ones, at which nothing is moved.
+        last (`float`, defaults to 0.05):
+            Share of the noise levels, the smallest ones, at which `"norm"` and `"sign"` move nothing.
 
     Raises:
         `ValueError`: for a value out of range.
     """
 
-    update: Update = "norm"
+    update: Update = "words"
     num_updates: int = 3
     step_size: float = 0.2
     fluency: float = 0.01
@@ -53,6 +62,45 @@ class Steering:
         ):
             if not is_valid:
                 raise ValueError(f"{name}={getattr(self, name)!r} is out of range")
+
+    def reweigh(
+        self,
+        model: DiffusionLMModel,
+        output: DiffusionLMOutput,
+        guides: Sequence[Guide],
+        noisy: torch.Tensor,
+        timestep: torch.Tensor,
+        step: int,
+    ) -> DiffusionLMOutput:
+        """
+        A prediction whose words are as likely as guides make them.
+
+        Args:
+            model ([`DiffusionLMModel`]): With `weighted_embeddings`.
+            output ([`DiffusionLMOutput`]): Its prediction.
+            guides (`Sequence[Guide]`): Scores.
+            noisy (`torch.Tensor` of shape `(batch_size, length, embedding_size)`): What it was predicted from.
+            timestep (`torch.Tensor` of shape `()`): The noise level t.
+            step (`int`): For messages.
+
+        Returns:
+            [`DiffusionLMOutput`].
+        """
+        embeddings, scale = model.embeddings, model.noise_level(timestep[None])[0]
+        logits, clean = output.logits, output.clean
+        for _ in range(self.num_updates):
+            with torch.enable_grad():
+                clean, x = clean.detach().requires_grad_(), noisy.detach().requires_grad_()
+                total = torch.zeros_like(clean)
+                for guide in guides:
+                    if guide.noisy:  # ∂/∂x₀ = √ᾱ ∂/∂x_t
+                        found = scale * gradient(guide, guide.score(x, timestep), x, step)
+                    else:
+                        found = gradient(guide, guide.score(clean), clean, step)
+                    total = total + guide.scale * found
+            logits = output.logits + total @ embeddings.T
+            clean = logits.softmax(-1) @ embeddings
+        return replace(output, clean=clean, logits=logits)
 
     def move(
         self,
