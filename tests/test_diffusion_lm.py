@@ -370,7 +370,27 @@ class TestPipeline:
         with pytest.raises(ValueError, match="guide to red knows the word embeddings of another model"):
             pipe(1, STEPS, guides=[guide])
 
-    @pytest.mark.parametrize("update", ["sign", "norm"])
+    def test_words_are_reweighed_by_bayes_rule(self, pipe):
+        """A score that is linear in the words is a prior on them: probabilities are multiplied by its exponential."""
+        model, table = pipe.model, pipe.model.embeddings.detach()
+        direction, noisy, t = torch.randn(16), torch.randn(2, 10, 16), torch.tensor(700)
+        output = model(noisy, t)
+        guides = [Guide(lambda x: (x @ direction).sum(1), 0.5), Guide(lambda x, t: 3 * x.sum((1, 2)), noisy=True)]
+        scale = math.sqrt(sqrt_alphas_cumprod(2000, 2.0)[700])
+        expected = output.logits.softmax(-1) * (0.5 * table @ direction + 3 * scale * table.sum(1)).exp()
+        expected = expected / expected.sum(-1, keepdim=True)
+        found = Steering().reweigh(model, output, guides, noisy, t, 0)
+        torch.testing.assert_close(found.logits.softmax(-1), expected, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(found.clean, expected @ table, rtol=1e-3, atol=1e-4)
+
+    def test_words_need_weighted_embeddings(self):
+        pipe = make_pipeline()
+        guide = Guide(lambda x: x.sum((1, 2)))
+        assert len(pipe(2, STEPS, guides=[guide]).texts) == 2
+        with pytest.raises(ValueError, match="'words' needs a model with weighted_embeddings"):
+            pipe(1, STEPS, guides=[guide], steering=Steering("words"))
+
+    @pytest.mark.parametrize("update", ["words", "sign", "norm"])
     @pytest.mark.parametrize("noisy", [False, True])
     def test_guides_steer(self, pipe, update, noisy):
         table = pipe.model.embeddings
@@ -379,7 +399,7 @@ class TestPipeline:
         def score(x, timestep=None):
             return -(x[:, 2] - wanted).square().sum(-1)
 
-        guide = Guide(score, 100.0, noisy=noisy)
+        guide = Guide(score, 1.0 if update == "words" else 100.0, noisy=noisy)
         steering = Steering(update, step_size=0.3, fluency=0.0)
         steered = pipe(16, STEPS, length=6, guides=[guide], steering=steering, generator=seeded()).texts
         free = pipe(16, STEPS, length=6, generator=seeded()).texts

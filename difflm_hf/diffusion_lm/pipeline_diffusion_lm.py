@@ -192,7 +192,8 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
                 Texts whose gaps are to be filled (section 5.2); each `[mask]` stands for one word, each `[gap]` for
                 any number of them. The words around them stay as they are.
             guides (`Sequence` of [`~difflm_hf.control.Guide`], defaults to none): What texts are steered by, together.
-            steering ([`Steering`], *optional*): How; along the gradient when not given.
+            steering ([`Steering`], *optional*):
+                How; by `"words"` when not given, of models without `weighted_embeddings` by `"norm"`.
             temperature (`float`, defaults to 0.8):
                 Of the words in each prediction of x₀, with `weighted_embeddings`: 1 is what the model learnt; below 1
                 texts are more fluent and less diverse.
@@ -224,6 +225,10 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
                 f"callback_on_step_end_tensor_inputs has {min(unknown)!r}, and may have latents, clean, logits"
             )
         config = self.model.config
+        if steering is None:
+            steering = Steering("words" if config.weighted_embeddings else "norm")
+        if steering.update == "words" and not config.weighted_embeddings:
+            raise ValueError("steering by 'words' needs a model with weighted_embeddings; take Steering('norm')")
         device = None if generator is None else generator.device
         seed = int(torch.randint(2**62, (), generator=generator, device=device))
         if infill is None:
@@ -243,7 +248,7 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
         sampling = {
             "num_inference_steps": num_inference_steps,
             "guides": guides,
-            "steering": Steering() if steering is None else steering,
+            "steering": steering,
             "temperature": temperature,
             "clamp": clamp,
             "callback": callback_on_step_end,

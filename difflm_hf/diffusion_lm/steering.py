@@ -1,4 +1,4 @@
-"""Noisy embeddings that are moved by gradients of guides."""
+"""Texts that are steered by gradients of guides."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Steering:
             root mean square over all dimensions of a text. `"sign"`: by `step_size` in each dimension, whatever the
             size of the gradient, as in the original code, whose Adagrad begins anew for each update; its `step_size`
             is 0.1.
-        num_updates (`int`, defaults to 3): At each step.
-        step_size (`float`, defaults to 0.2): Of `"norm"` and `"sign"`.
+        num_updates (`int`, defaults to 3): Of `"norm"` and `"sign"`, at each step of the scheduler.
+        step_size (`float`, defaults to 0.2): Of these.
         fluency (`float`, defaults to 0.01): λ, which holds texts near to what the model writes by itself.
         last (`float`, defaults to 0.05):
             Share of the noise levels, the smallest ones, at which `"norm"` and `"sign"` move nothing.
@@ -86,21 +86,18 @@ class Steering:
         Returns:
             [`DiffusionLMOutput`].
         """
-        embeddings, scale = model.embeddings, model.noise_level(timestep[None])[0]
-        logits, clean = output.logits, output.clean
-        for _ in range(self.num_updates):
-            with torch.enable_grad():
-                clean, x = clean.detach().requires_grad_(), noisy.detach().requires_grad_()
-                total = torch.zeros_like(clean)
-                for guide in guides:
-                    if guide.noisy:  # ∂/∂x₀ = √ᾱ ∂/∂x_t
-                        found = scale * gradient(guide, guide.score(x, timestep), x, step)
-                    else:
-                        found = gradient(guide, guide.score(clean), clean, step)
-                    total = total + guide.scale * found
-            logits = output.logits + total @ embeddings.T
-            clean = logits.softmax(-1) @ embeddings
-        return replace(output, clean=clean, logits=logits)
+        scale = model.noise_level(timestep[None])[0]
+        with torch.enable_grad():
+            clean, x = output.clean.detach().requires_grad_(), noisy.detach().requires_grad_()
+            total = torch.zeros_like(clean)
+            for guide in guides:
+                if guide.noisy:  # ∂/∂x₀ = √ᾱ ∂/∂x_t
+                    found = scale * gradient(guide, guide.score(x, timestep), x, step)
+                else:
+                    found = gradient(guide, guide.score(clean), clean, step)
+                total = total + guide.scale * found
+        logits = output.logits + total @ model.embeddings.T
+        return replace(output, clean=logits.softmax(-1) @ model.embeddings, logits=logits)
 
     def move(
         self,

@@ -37,8 +37,9 @@ class EmbeddingClassifier(nn.Module, PyTorchModelHubMixin):
         labels: What it tells.
         num_words (`int`): Of the model's embeddings.
         width (`int`, defaults to 128), num_layers (`int`, defaults to 3): Of its transformer.
-        noisy (`bool`, defaults to `True`):
-            Whether it looks at the noisy embeddings, as in the paper, or at what the model predicts from them.
+        noisy (`bool`, defaults to `False`):
+            Whether it looks at the noisy embeddings, as in the paper, rather than at what the model predicts from
+            them, by which [`Steering`] of `"words"` goes further.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class EmbeddingClassifier(nn.Module, PyTorchModelHubMixin):
         num_words: int,
         width: int = 128,
         num_layers: int = 3,
-        noisy: bool = True,
+        noisy: bool = False,
     ):
         super().__init__()
         self.labels, self.noisy = labels, noisy
