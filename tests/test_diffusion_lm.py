@@ -288,6 +288,17 @@ class TestPipeline:
         one = pipe(2, STEPS, num_candidates=3, generator=seeded()).texts
         assert len(one) == 2 and one == pipe(2, STEPS, num_candidates=3, generator=seeded(), batch_size=1).texts
 
+    def test_guides_choose_among_candidates(self, pipe):
+        wanted = pipe.model.embeddings[pipe.tokenizer.convert_tokens_to_ids("blue")].detach()
+        # Too weak to steer, but it tells texts apart.
+        guide = Guide(lambda x: -(x - wanted).square().sum(-1).amin(1), 1e-6)
+        arguments = {"num_inference_steps": STEPS, "guides": [guide], "length": 6}
+        counts = [
+            sum("blue" in text for text in pipe(12, num_candidates=n, generator=seeded(), **arguments).texts)
+            for n in (1, 8)
+        ]
+        assert counts[1] > counts[0] + 3
+
     def test_output(self, pipe):
         output = pipe(2, STEPS, generator=seeded(), output_type="seq")
         assert output.texts is None and output.sequences.shape == (2, 10)

@@ -40,8 +40,7 @@ FLOORS = [
         "record_generation",
         "evaluation.latents",
     ],
-    ["diffusion_lm"],
-    ["hub.datasets", "profiling"],
+    ["hub.datasets", "profiling", "diffusion_lm"],
     ["training"],
     ["commands", "__main__"],
 ]

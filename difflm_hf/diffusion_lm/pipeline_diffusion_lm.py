@@ -200,8 +200,8 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
             clamp (`bool`, defaults to `False`):
                 Move each prediction of x₀ to the nearest word embedding (the clamping trick, section 4.3).
             num_candidates (`int`, defaults to 1):
-                Write so many for each text, and return that which is the most like the others, by BLEU: the minimum
-                Bayes risk (section 4.3).
+                Write so many for each text, and return the one that guides score best; without guides that which is
+                the most like the others, by BLEU: the minimum Bayes risk (section 4.3).
             batch_size (`int`, defaults to 64): Texts that are written at once.
             generator (`torch.Generator`, *optional*): For reproducible texts.
             output_type (`str`, defaults to `"text"`): `"text"`, or `"seq"` for ids alone.
@@ -262,8 +262,7 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
                 progress_bar.update(len(sequences[-1]))
         ids = torch.cat(sequences)
         if num_candidates > 1:
-            texts = [self.to_texts(part) for part in ids.split(num_candidates)]
-            ids = torch.stack([part[minimum_bayes_risk(of)] for part, of in zip(ids.split(num_candidates), texts)])
+            ids = torch.stack([part[self._choose(part, guides)] for part in ids.split(num_candidates)])
         texts = self.to_texts(ids) if output_type == "text" else None
         if not return_dict:
             return (ids,) if texts is None else (texts, ids)
@@ -301,6 +300,15 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
         if output_type not in get_args(OutputType):
             raise ValueError(f"output_type={output_type!r} is not one of {', '.join(map(repr, get_args(OutputType)))}")
         check_scheduler(self.scheduler, self.model.config)
+
+    def _choose(self, candidates: torch.Tensor, guides: Sequence[Guide]) -> int:
+        """The best of several texts: by guides, and where there are none by minimum Bayes risk."""
+        if not guides:
+            return minimum_bayes_risk(self.to_texts(candidates))
+        clean = self.model.embed(candidates.to(self.model.device))
+        start = torch.zeros((), dtype=torch.long, device=clean.device)
+        scores = [g.scale * (g.score(clean, start) if g.noisy else g.score(clean)) for g in guides]
+        return int(torch.stack(scores).sum(0).argmax())
 
     def to_texts(self, sequences: torch.Tensor) -> list[str]:
         """Texts of ids: what is between `<s>` and `</s>`."""
