@@ -58,7 +58,9 @@ def miceforest(train: pd.DataFrame, given: pd.DataFrame, seed: int, num_draws: i
 
     both, values = to_codes(train, given)
     both = both.astype({name: "category" for name in values})
-    kernel = ImputationKernel(both, num_datasets=num_draws, random_state=seed)
+    # Of categories it looks for the nearest logits, which are infinite where a class is rare.
+    candidates = {name: 0 if name in values else 5 for name in both}
+    kernel = ImputationKernel(both, num_datasets=num_draws, mean_match_candidates=candidates, random_state=seed)
     kernel.mice(5, num_threads=1, verbosity=-1)
     for k in range(num_draws):
         yield from_codes(kernel.complete_data(k), values, len(given))
