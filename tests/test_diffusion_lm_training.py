@@ -157,8 +157,9 @@ class TestCommands:
         assert not call(monkeypatch, "generate", model, "--num-records", 5, *sampling, "--output", output)
         texts = [json.loads(line)["text"] for line in output.read_text().splitlines()]
         assert [len(words_of(text)) for text in texts] == [4] * 5
-        assert "leave out --where" in error_of("generate", model, "--num-records", 1, "--where", "a == 1")
-        assert "give --num-records and --output" in error_of("generate", model, "--num-records", 1)
+        wrong = ["--num-records", 1, "--output", tmp_path / "texts"]
+        assert "leave out --where" in error_of("generate", model, *wrong, "--where", "a == 1")
+        assert "give --output, a .csv, .parquet or .jsonl file" in error_of("generate", model, *wrong)
         arguments = [data, "--output-dir", tmp_path / "other"]
         assert "leave out --tuning" in error_of("train", *arguments, "--model", "diffusion-lm", "--tuning", "lora")
         assert "model='gpt' is not one of" in error_of("train", *arguments, "--model", "gpt")

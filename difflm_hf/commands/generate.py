@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,7 +64,6 @@ def generate(
 ) -> None:
     """Generate records with a trained model."""
     import torch
-    from diffusers import DiffusionPipeline
 
     from ..blocks import write_shards
     from ..hub.datasets import push_dataset
@@ -71,12 +71,6 @@ def generate(
     from ..records import read_table, write_table
     from ..utils import default_device, no_progress_bars
 
-    config = DiffusionPipeline.load_config(model, revision=revision)
-    if config.get("_class_name") == "DiffusionLMPipeline":
-        _generate_texts(context, model, num_records, output, num_inference_steps, length, dtype, seed, revision)
-        return
-    if length is not None:
-        raise ValueError("--length is of Diffusion-LM; say what records are to be like by --where")
     if profile == (output is not None or push_to_hub is not None):
         raise ValueError("give either --output or --push-to-hub, for the records, or --profile, to measure")
     if push_to_hub is not None and output is not None and output.suffix:
@@ -85,6 +79,11 @@ def generate(
         check_output(output)
     if num_records is None and conditions is None:
         raise ValueError("give --num-records, or --conditions with a row for each record")
+    if _class_of(model, revision) == "DiffusionLMPipeline":
+        _generate_texts(context, model, num_records, output, num_inference_steps, length, dtype, seed, revision)
+        return
+    if length is not None:
+        raise ValueError("--length is of Diffusion-LM; say what records are to be like by --where")
     given = {} if where is None else {"where": where}
     if conditions is not None:
         given["conditions"] = read_table(conditions)
@@ -104,7 +103,11 @@ def generate(
     if (device := default_device()).type != "cpu":
         pipe.to(device)
     pipe.set_progress_bar_config(unit=" records", smoothing=0.02)
-    sampling = {"num_inference_steps": num_inference_steps or 12, "temperature": temperature, "top_p": top_p}
+    sampling = {
+        "num_inference_steps": 12 if num_inference_steps is None else num_inference_steps,
+        "temperature": temperature,
+        "top_p": top_p,
+    }
     if profile:
         _print_profile(pipe, num_records, sampling)
         return
@@ -159,6 +162,15 @@ def _print_profile(pipe: DiffLMPipeline, num_records: int, sampling: dict[str, A
     )
 
 
+def _class_of(model: str, revision: str | None) -> str | None:
+    """The class of a saved pipeline; `None` where there is none, which loading says more about."""
+    from diffusers import DiffusionPipeline
+
+    with suppress(OSError, ValueError):
+        return DiffusionPipeline.load_config(model, revision=revision).get("_class_name")
+    return None
+
+
 def _generate_texts(
     context: typer.Context,
     model: str,
@@ -179,15 +191,15 @@ def _generate_texts(
     from ..utils import default_device, no_progress_bars
 
     check_options(context, OF_TEXTS, "a Diffusion-LM does not take it")
-    if num_texts is None or output is None or not output.suffix:
-        raise ValueError("give --num-records and --output, a .csv, .parquet or .jsonl file")
-    check_output(output)
+    if output is None or not output.suffix:
+        raise ValueError("give --output, a .csv, .parquet or .jsonl file")
     with no_progress_bars():
         pipe = DiffusionLMPipeline.from_pretrained(
             model, revision=revision, dtype=None if dtype is None else getattr(torch, dtype)
         )
     pipe.to(default_device())
     generator = torch.Generator().manual_seed(seed)
-    texts = pipe(num_texts, num_inference_steps or 200, length, generator=generator).texts
+    steps = 200 if num_inference_steps is None else num_inference_steps
+    texts = pipe(num_texts, steps, length, generator=generator).texts
     write_table(pd.DataFrame({"text": texts}), output)
     say(f"{num_texts} texts in {output}")

@@ -207,7 +207,7 @@ def train_diffusion_lm(
     }
     hashes = {
         "data": fingerprint_records(table),
-        "words": fingerprint_records(pd.DataFrame({"w": tokenizer.get_vocab()})),
+        "words": fingerprint_records(pd.DataFrame({"word": list(tokenizer.get_vocab())})),
     }
     claim_output_dir(output_dir, arguments | hashes)
     set_seed(seed)
