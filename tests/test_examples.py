@@ -11,6 +11,7 @@ import pytest
 import torch
 from jsonschema import Draft202012Validator
 from tiny import make_table
+from tiny_diffusion_lm import SENTENCES, SMALL, make_pipeline
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from difflm_hf.evaluation import perplexity
@@ -147,3 +148,39 @@ def test_pretrain_base_lm(tmp_path):
     # Four steps are enough to know what is no document at all.
     scores = [perplexity(model, tokenizer, [text])["bits_per_byte"] for text in ("Sentence 7.", "Ü°¶Ø§¤¬")]
     assert scores[0] < scores[1]
+
+
+@pytest.fixture(scope="module")
+def diffusion_lm(tmp_path_factory):
+    """A folder with an untrained Diffusion-LM of a toy language, and its sentences with their fields."""
+    folder = tmp_path_factory.mktemp("diffusion-lm")
+    make_pipeline(**SMALL).save_pretrained(folder / "model")
+    rows = [{"text": text, "attributes": {"colour": text.split()[1]}} for text in SENTENCES]
+    (folder / "data.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "script, arguments, num_texts",
+    [
+        ("length", ["--length", 4], 10),
+        ("infilling", ["the [mask] cat [gap]"], 3),
+        ("semantic_content", ["data.jsonl", "colour=blue", "--num-steps", 5], 5),
+        ("parts_of_speech", ["data.jsonl", "the cat sleeps.", "--num-steps", 5], 5),
+        ("syntax_spans", ["data.jsonl", "the red cat sees a dog.", "--num-steps", 5], 5),
+        ("syntax_tree", ["data.jsonl", "the red cat sees a dog.", "--num-steps", 5], 5),
+    ],
+)
+def test_controls_of_diffusion_lm(script, arguments, num_texts, diffusion_lm):
+    steps = ("--num-inference-steps", 20)
+    printed = run(f"diffusion_lm/{script}.py", "model", *arguments, *steps, cwd=diffusion_lm).splitlines()
+    assert len(printed) >= num_texts
+
+
+@pytest.mark.slow
+def test_train_diffusion_lm(diffusion_lm, tmp_path):
+    data, options = diffusion_lm / "data.jsonl", ("--output-dir", "model", "--max-minutes", 0.05)
+    printed = run("train_diffusion_lm.py", data, *options, cwd=tmp_path)
+    for title in ("Freely:", "Of eight words:"):
+        assert title in printed
