@@ -128,36 +128,37 @@ def _draw_lengths(least: int, config: DiffusionLMConfig, number: int, rng: np.ra
 
 
 def constrain(
-    model: DiffusionLMModel,
-    output: DiffusionLMOutput,
-    allowed: torch.Tensor,
-    clamp: bool = False,
-    temperature: float = 1.0,
+    model: DiffusionLMModel, output: DiffusionLMOutput, allowed: torch.Tensor, temperature: float = 1.0
 ) -> DiffusionLMOutput:
     """
-    A prediction that keeps to the words that are allowed, and with `clamp` is made of word embeddings alone.
+    A prediction that keeps to the words that are allowed.
 
     Args:
         model ([`DiffusionLMModel`]): The model.
         output ([`DiffusionLMOutput`]): What it gave.
         allowed (`torch.BoolTensor` of shape `(batch_size, length, vocab_size)`): Words of each position.
-        clamp (`bool`, defaults to `False`): The clamping trick (arXiv 2205.14217, section 4.3).
         temperature (`float`, defaults to 1.0): Of the words; below 1, likely ones count for more in x̂₀.
 
     Returns:
         [`DiffusionLMOutput`] with `clean` and `logits` alone.
     """
-    embeddings = model.embeddings
     logits = (output.logits / temperature).masked_fill(~allowed, -torch.inf)
-    if clamp and not model.config.weighted_embeddings:
-        # The nearest embedding, and not the likeliest word: the head has a bias.
-        nearest = 2 * output.clean @ embeddings.T - embeddings.square().sum(-1)
-        clean = embeddings[nearest.masked_fill(~allowed, -torch.inf).argmax(-1)]
-    elif clamp:
-        clean = embeddings[logits.argmax(-1)]
-    elif model.config.weighted_embeddings:
-        clean = logits.softmax(-1) @ embeddings
+    if model.config.weighted_embeddings:
+        clean = logits.softmax(-1) @ model.embeddings
     else:
         is_known = allowed.sum(-1, keepdim=True) == 1
-        clean = torch.where(is_known, embeddings[allowed.long().argmax(-1)], output.clean)
+        clean = torch.where(is_known, model.embeddings[allowed.long().argmax(-1)], output.clean)
     return replace(output, sample=None, clean=clean, logits=logits)
+
+
+def clamp_to_words(model: DiffusionLMModel, output: DiffusionLMOutput) -> DiffusionLMOutput:
+    """
+    A prediction that is made of word embeddings alone: the likeliest, or without `weighted_embeddings` the nearest
+    that are allowed (the clamping trick, arXiv 2205.14217, section 4.3).
+    """
+    embeddings, logits = model.embeddings, output.logits
+    if not model.config.weighted_embeddings:
+        # The nearest embedding, and not the likeliest word: the head has a bias.
+        nearest = 2 * output.clean @ embeddings.T - embeddings.square().sum(-1)
+        logits = nearest.masked_fill(logits == -torch.inf, -torch.inf)
+    return replace(output, clean=embeddings[logits.argmax(-1)])

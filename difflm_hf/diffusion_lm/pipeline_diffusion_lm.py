@@ -26,7 +26,7 @@ from ..hub.text_cards import text_model_card
 from ..hub.upload import commit_files, folder_files, full_repo_id
 from ..utils import default_dtype
 from .configuration_diffusion_lm import DiffusionLMConfig
-from .constraints import constrain, free_words, given_words
+from .constraints import clamp_to_words, constrain, free_words, given_words
 from .minimum_bayes_risk import minimum_bayes_risk
 from .modeling_diffusion_lm import DiffusionLMModel
 from .schedule import check_scheduler, check_steps
@@ -336,9 +336,10 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
         latents = randn_tensor(shape, generator=generators, device=model.device) * scheduler.init_noise_sigma
         output, clean = None, None
         for step, timestep in enumerate(timesteps):
-            output = constrain(model, model(latents, timestep, clean), allowed, clamp, temperature)
+            output = constrain(model, model(latents, timestep, clean), allowed, temperature)
             if guides and steering.update == "words":
                 output = steering.reweigh(model, output, guides, latents, timestep, step)
+            output = clamp_to_words(model, output) if clamp else output
             clean = output.clean
             latents = scheduler.step(
                 self._prediction(latents, timestep, clean), timestep, latents, **chance
@@ -348,7 +349,7 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
             if is_moved and following >= steering.last * config.num_train_timesteps:
 
                 def predict(noisy: torch.Tensor, timestep=following, shown=clean) -> torch.Tensor:
-                    return constrain(model, model(noisy, timestep, shown), allowed, temperature=temperature).clean
+                    return constrain(model, model(noisy, timestep, shown), allowed, temperature).clean
 
                 sigma = model.noise_level(following[None])[1]
                 latents = steering.move(latents, guides, following, sigma, predict, step)
