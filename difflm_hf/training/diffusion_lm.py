@@ -285,7 +285,6 @@ def to_word_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, length
     kept = [ids for ids in encoded if len(ids) <= length]
     if not kept:
         raise ValueError(f"all texts have more than {length - 2} words; raise max_sequence_length")
-    rows = torch.full((len(kept), length), tokenizer.pad_token_id)
-    for row, ids in zip(rows, kept):
-        row[: len(ids)] = torch.tensor(ids)
+    padding = {"padding": "max_length", "max_length": length, "return_tensors": "pt"}
+    rows = tokenizer.pad({"input_ids": kept}, **padding)["input_ids"]
     return TensorDataset(input_ids=rows), len(encoded) - len(kept)

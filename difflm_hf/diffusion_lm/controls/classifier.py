@@ -61,6 +61,7 @@ class EmbeddingClassifier(nn.Module, PyTorchModelHubMixin):
             "modernbert",
             vocab_size=1,
             pad_token_id=0,
+            **dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")),
             hidden_size=width,
             num_hidden_layers=num_layers,
             num_attention_heads=4,
@@ -172,12 +173,11 @@ def encode_texts(pipe: DiffusionLMPipeline, texts: list[str]) -> torch.Tensor:
     """
     length = pipe.model.config.max_sequence_length
     encoded = pipe.tokenizer(list(texts), verbose=False)["input_ids"]
-    rows = torch.full((len(encoded), length), pipe.tokenizer.pad_token_id)
-    for row, (ids, text) in enumerate(zip(encoded, texts)):
+    for ids, text in zip(encoded, texts):
         if len(ids) > length:
             raise ValueError(f"{text!r} has {len(ids) - 2} words, and the model's texts have at most {length - 2}")
-        rows[row, : len(ids)] = torch.tensor(ids)
-    return rows
+    padding = {"padding": "max_length", "max_length": length, "return_tensors": "pt"}
+    return pipe.tokenizer.pad({"input_ids": encoded}, **padding)["input_ids"]
 
 
 def words_of(tokenizer: PreTrainedTokenizerFast, text: str) -> list[str]:
