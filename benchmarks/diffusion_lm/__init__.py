@@ -1,0 +1,1 @@
+"""Benchmarks of Diffusion-LM: `python -m benchmarks.diffusion_lm`."""

@@ -1,0 +1,63 @@
+"""What each switch of the small recipe is worth: the same training without it."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+
+from difflm_hf import DiffusionLMPipeline, train_diffusion_lm
+from difflm_hf.diffusion_lm.measures import likelihood_bound
+from difflm_hf.training.diffusion_lm import DIFFUSION_LM_RECIPES, to_word_ids
+
+from .quality import measure_texts
+from .setting import NUM_SEEDS, NUM_TEXTS, Setting
+
+
+NUM_STEPS = 800  # of each training
+UNWEIGHTED = {"weighted_embeddings": False}
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "small": {},
+    "no self-conditioning": {"self_conditioning": False},
+    "no cross-entropy on x̂₀": {"cross_entropy_weight": 0.0},
+    "no output prior": {"output_prior": False},
+    "fixed embeddings": {"train_embeddings": False},
+    "x₀ not by words": UNWEIGHTED,
+    "ε for x₀": {**UNWEIGHTED, "prediction_type": "epsilon"},
+}
+CLAMPED = ("small", "x₀ not by words")  # sampled with clamping, too
+
+
+def measure_ablations(s: Setting) -> dict[str, Any]:
+    """Perplexity, distinct 4-grams and copies of what each writes, and its bound of test sentences."""
+    figures: dict[str, Any] = {}
+    for name, switches in ABLATIONS.items():
+        pipe = trained(s, name, switches)
+        ids = to_word_ids(s.data["test"].texts, pipe.tokenizer, pipe.model.config.max_sequence_length)[0]
+        ids = ids.tensors["input_ids"]
+        num_words = int((ids != pipe.tokenizer.pad_token_id).sum()) - len(ids)
+        bound = likelihood_bound(pipe.model, ids, generator=torch.Generator().manual_seed(0)).sum() / num_words
+        for clamp in (False, True) if name in CLAMPED else (False,):
+            runs = [
+                measure_texts(
+                    s, pipe(NUM_TEXTS, 100, clamp=clamp, generator=torch.Generator().manual_seed(seed)).texts
+                )
+                for seed in range(NUM_SEEDS)
+            ]
+            label = f"{name}, clamped" if clamp else name
+            figures[label] = {"texts": runs, "nats_per_word": float(bound)}
+            print(label, figures[label], flush=True)
+    return {"num_steps": NUM_STEPS, "runs": figures}
+
+
+def trained(s: Setting, name: str, switches: dict[str, Any]) -> DiffusionLMPipeline:
+    folder = s.folder / "ablations" / name
+    if not (folder / "model_index.json").exists():
+        recipe = deepcopy(DIFFUSION_LM_RECIPES["small"])
+        recipe.arguments |= {"max_steps": NUM_STEPS}
+        train, valid = s.data["train"].texts, s.data["valid"].texts
+        train_diffusion_lm(train, folder, valid, recipe=recipe, config=switches)
+    pipe = DiffusionLMPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe

@@ -1,0 +1,139 @@
+"""A dataset, a Diffusion-LM of it, and the LMs beside it: what the benchmarks of Diffusion-LM share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from difflm_hf import DiffusionLMPipeline, train_diffusion_lm
+from difflm_hf.diffusion_lm.controls.classifier import words_of
+from difflm_hf.evaluation.language_models import perplexity, train_language_model
+
+
+SPLITS = ("train", "valid", "test")
+MINUTES = 60
+STEPS = 200
+NUM_TEXTS = 500  # of what is measured of texts by themselves
+NUM_SEEDS = 3
+# As many parameters as the small Diffusion-LM, and its words
+AUTOREGRESSIVE = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 5}
+
+
+@dataclass
+class Sentences:
+    """
+    Those of a split, as its file has them.
+
+    Args:
+        texts (`list[str]`): The sentences.
+        attributes (`list[dict[str, str]]`): Of E2E what each says in these very words; others are paraphrased.
+        words, tags, spans: Of ATIS the gold words, parts of speech, and relations: what hangs on a word, as (first
+            word, word after the last, relation), of two words and more.
+    """
+
+    texts: list[str]
+    attributes: list[dict[str, str]] = field(default_factory=list)
+    words: list[list[str]] = field(default_factory=list)
+    tags: list[list[str]] = field(default_factory=list)
+    spans: list[list[tuple[int, int, str]]] = field(default_factory=list)
+    heads: list[list[int]] = field(default_factory=list)
+    relations: list[list[str]] = field(default_factory=list)
+
+
+@dataclass
+class Setting:
+    """A dataset, a Diffusion-LM of it, an autoregressive LM of the same size, and one that judges both."""
+
+    name: str
+    folder: Path
+    minutes: float
+    data: dict[str, Sentences]
+    pipe: DiffusionLMPipeline
+    peer: tuple[PreTrainedModel, PreTrainedTokenizerBase]
+    judge: tuple[PreTrainedModel, PreTrainedTokenizerBase]
+
+    def perplexity(self, texts: Sequence[str]) -> float:
+        return perplexity(*self.judge, [text for text in texts if text.strip()])["perplexity"]
+
+    def write(self, num_texts: int | None, seed: int = 0, steps: int = STEPS, **arguments) -> list[str]:
+        generator = torch.Generator().manual_seed(seed)
+        return self.pipe(num_texts, steps, generator=generator, **arguments).texts
+
+    def words(self, text: str) -> list[str]:
+        return words_of(self.pipe.tokenizer, text)
+
+    def normal(self, text: str) -> str:
+        """As the tokenizer writes it, for comparisons: unknown words stand for themselves."""
+        return " ".join(self.words(text))
+
+
+def read(name: str, folder: Path) -> dict[str, Sentences]:
+    """The sentences of each split."""
+    return {split: (_read_e2e if name == "e2e" else _read_conllu)(folder, split) for split in SPLITS}
+
+
+def _read_e2e(folder: Path, split: str) -> Sentences:
+    rows = [json.loads(line) for line in (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
+    attributes = [
+        {name: value for name, value in row["attributes"].items() if value.lower() in row["text"].lower()}
+        for row in rows
+    ]
+    return Sentences([row["text"] for row in rows], attributes)
+
+
+def _read_conllu(folder: Path, split: str) -> Sentences:
+    found = Sentences([])
+    for block in (folder / f"{split}.conllu").read_text(encoding="utf-8").strip().split("\n\n"):
+        rows = [line.split("\t") for line in block.split("\n") if line[0].isdigit()]
+        rows = [row for row in rows if row[0].isdigit()]  # without those of several words at once
+        heads = [int(row[6]) - 1 for row in rows]
+        relations = [row[7].split(":")[0] for row in rows]
+        found.words.append([row[1] for row in rows])
+        found.texts.append(" ".join(found.words[-1]))
+        found.tags.append([row[3] for row in rows])
+        found.heads.append(heads)
+        found.relations.append(relations)
+        found.spans.append(subtrees(heads, relations))
+    return found
+
+
+def subtrees(heads: list[int], relations: list[str]) -> list[tuple[int, int, str]]:
+    """What hangs on each word, where that is two words and more without a gap; the root's has head −1."""
+    inside = [{k} for k in range(len(heads))]
+    for word in range(len(heads)):
+        above, seen = heads[word], {word}
+        while above >= 0 and above not in seen:
+            inside[above].add(word)
+            seen.add(above)
+            above = heads[above]
+    spans: dict[tuple[int, int], str] = {}
+    for words, relation in zip(inside, relations):
+        first, last = min(words), max(words) + 1
+        if last - first == len(words) > 1:
+            spans.setdefault((first, last), relation)
+    return [(*span, relation) for span, relation in sorted(spans.items())]
+
+
+def prepare(name: str, data_dir: Path, work_dir: Path, minutes: float) -> Setting:
+    data, folder = read(name, data_dir / name), work_dir / name
+    train, valid = data["train"].texts, data["valid"].texts
+    if not (folder / "model" / "model_index.json").exists():
+        train_diffusion_lm(train, folder / "model", valid, max_minutes=minutes)
+    pipe = DiffusionLMPipeline.from_pretrained(folder / "model")
+    pipe.set_progress_bar_config(disable=True)
+    lms = {}
+    for role, fields in (("peer", {"tokenizer": pipe.tokenizer, "config": AUTOREGRESSIVE}), ("judge", {})):
+        if not (folder / role / "config.json").exists():
+            fields |= {"length": 128, "batch_size": 32, "num_steps": 1500}
+            for part in train_language_model(train, valid, **fields):
+                part.save_pretrained(folder / role)
+        lms[role] = (
+            AutoModelForCausalLM.from_pretrained(folder / role).eval(),
+            AutoTokenizer.from_pretrained(folder / role),
+        )
+    return Setting(name, folder, minutes, data, pipe, lms["peer"], lms["judge"])
