@@ -89,10 +89,8 @@ def teach(s: Setting, read: Callable) -> dict[str, EmbeddingClassifier]:
 def labels_of(split: Sentences, rows: list[int], texts: list[str], read: Callable) -> dict[str, list[Any]]:
     """Gold ones where the data has them, of tags and constituents."""
     if split.tags:
-        return {
-            "parts of speech": [split.tags[k] for k in rows],
-            "syntax tree": [split.spans[k] for k in rows],
-        }
+        spans = split.spans
+        return {"parts of speech": [split.tags[k] for k in rows], "syntax tree": [spans[k] for k in rows]}
     readings = read(texts)
     return {
         "parts of speech": [reading.tags for reading in readings],
@@ -106,13 +104,13 @@ def find_targets(
 ) -> list[Target]:
     """Sentences with tags and constituents that were taught, of E2E with a value, too."""
     sentences, limit = s.data[split], s.pipe.model.config.max_sequence_length - 2
-    rng, targets = np.random.default_rng(0), []
+    rng, spans, targets = np.random.default_rng(0), sentences.spans, []
     for k in rng.permutation(len(sentences.texts)):
         reading, pair = read([sentences.texts[k]])[0], None
         if sentences.tags:
             if reading.words != sentences.words[k]:
                 continue
-            reading.tags, reading.spans = sentences.tags[k], sentences.spans[k]
+            reading.tags, reading.spans = sentences.tags[k], spans[k]
         labels = guides["syntax tree"].labels
         reading.spans = [span for span in reading.spans if span[2] in labels]
         if "semantic content" in guides:
@@ -198,13 +196,14 @@ def measure_control(
     def success(judge: Callable[[Target, Reading], float], readings: list[list[Reading]]) -> np.ndarray:
         return np.array([[judge(target, r) for r in of] for target, of in zip(targets, readings)], dtype=float)
 
+    real = [[reading] for reading in read([target.reading.text for target in targets])]
     by_chance = [free[k * NUM_SAMPLES : (k + 1) * NUM_SAMPLES] for k in range(len(targets))]
     return {
         "success": {
             name: {
                 "guided": success(judge, written).reshape(-1, NUM_SEEDS, NUM_SAMPLES).mean((0, 2)).tolist(),
                 "free": float(success(judge, by_chance).mean()),
-                "real": float(success(judge, [read([t.reading.text]) for t in targets]).mean()),
+                "real": float(success(judge, real).mean()),
             }
             for name, judge in control.judges.items()
         },

@@ -32,17 +32,21 @@ class Sentences:
     Args:
         texts (`list[str]`): The sentences.
         attributes (`list[dict[str, str]]`): Of E2E what each says in these very words; others are paraphrased.
-        words, tags, spans: Of ATIS the gold words, parts of speech, and relations: what hangs on a word, as (first
-            word, word after the last, relation), of two words and more.
+        words, tags, heads, relations: Of ATIS the gold words, and of each its part of speech, the place of the word it
+            hangs on (−1 of the root), and how it does.
     """
 
     texts: list[str]
     attributes: list[dict[str, str]] = field(default_factory=list)
     words: list[list[str]] = field(default_factory=list)
     tags: list[list[str]] = field(default_factory=list)
-    spans: list[list[tuple[int, int, str]]] = field(default_factory=list)
     heads: list[list[int]] = field(default_factory=list)
     relations: list[list[str]] = field(default_factory=list)
+
+    @property
+    def spans(self) -> list[list[tuple[int, int, str]]]:
+        """What hangs on a word, of two words and more: (first word, word after the last, relation)."""
+        return [subtrees(*of_text) for of_text in zip(self.heads, self.relations)]
 
 
 @dataclass
@@ -89,16 +93,13 @@ def _read_e2e(folder: Path, split: str) -> Sentences:
 def _read_conllu(folder: Path, split: str) -> Sentences:
     found = Sentences([])
     for block in (folder / f"{split}.conllu").read_text(encoding="utf-8").strip().split("\n\n"):
-        rows = [line.split("\t") for line in block.split("\n") if line[0].isdigit()]
-        rows = [row for row in rows if row[0].isdigit()]  # without those of several words at once
-        heads = [int(row[6]) - 1 for row in rows]
-        relations = [row[7].split(":")[0] for row in rows]
+        rows = [line.split("\t") for line in block.split("\n")]
+        rows = [row for row in rows if row[0].isdigit()]  # without comments, and lines of several words at once
         found.words.append([row[1] for row in rows])
         found.texts.append(" ".join(found.words[-1]))
         found.tags.append([row[3] for row in rows])
-        found.heads.append(heads)
-        found.relations.append(relations)
-        found.spans.append(subtrees(heads, relations))
+        found.heads.append([int(row[6]) - 1 for row in rows])
+        found.relations.append([row[7].split(":")[0] for row in rows])
     return found
 
 
