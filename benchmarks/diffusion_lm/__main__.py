@@ -3,7 +3,7 @@ Diffusion-LM on sentences of E2E and ATIS, beside an autoregressive LM of equal 
 ablations; and DiffLM on the same sentences.
 
     python -m benchmarks.diffusion_lm --data-dir DIR [--datasets e2e atis] [--parts quality infilling controls ...]
-        [--minutes 60] [--work-dir DIR]
+        [--controls length "syntax tree" ...] [--minutes 60] [--work-dir DIR]
 
 Models are trained where the work folder has none yet. Figures go to benchmarks/results/diffusion_lm.json;
 `python -m benchmarks.report` writes docs/benchmarks.md from them.
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=DATASETS)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--controls", nargs="+", help="of the part of that name; all where not given")
     parser.add_argument("--minutes", type=float, default=MINUTES)
     parser.add_argument("--work-dir", type=Path, default=Path("benchmark-models"))
     args = parser.parse_args()
@@ -47,9 +48,9 @@ def main() -> None:
         for part in args.parts:
             measure, datasets = PARTS[part]
             if name in datasets:
-                measured = measure(setting)
+                measured = measure(setting, args.controls) if part == "controls" else measure(setting)
                 figures = load_result("diffusion_lm").get(part, {})  # another process may have added to it
-                save_result("diffusion_lm", {part: {**figures, name: measured}})
+                save_result("diffusion_lm", {part: {**figures, name: {**figures.get(name, {}), **measured}}})
                 print(part, name, {key: of for key, of in measured.items() if key != "samples"}, flush=True)
 
 

@@ -27,6 +27,7 @@ from ..hub.upload import commit_files, folder_files, full_repo_id
 from ..utils import default_dtype
 from .configuration_diffusion_lm import DiffusionLMConfig
 from .constraints import clamp_to_words, constrain, free_words, given_words
+from .measures import likelihood_bound
 from .minimum_bayes_risk import minimum_bayes_risk
 from .modeling_diffusion_lm import DiffusionLMModel
 from .schedule import check_scheduler, check_steps
@@ -34,6 +35,7 @@ from .steering import Steering
 
 
 OutputType = Literal["text", "seq"]
+NUM_DRAWS = 8  # of noise, by which the likelihood of a candidate is estimated
 FILES = (
     "model_index.json",
     "model/config.json",
@@ -200,8 +202,9 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
             clamp (`bool`, defaults to `False`):
                 Move each prediction of x₀ to the nearest word embedding (the clamping trick, section 4.3).
             num_candidates (`int`, defaults to 1):
-                Write so many for each text, and return the one that guides score best; without guides that which is
-                the most like the others, by BLEU: the minimum Bayes risk (section 4.3).
+                Write so many for each text, and return the best by the scores of guides and the likelihood of its
+                words; without guides that which is the most like the others, by BLEU: the minimum Bayes risk (section
+                4.3).
             batch_size (`int`, defaults to 64): Texts that are written at once.
             generator (`torch.Generator`, *optional*): For reproducible texts.
             output_type (`str`, defaults to `"text"`): `"text"`, or `"seq"` for ids alone.
@@ -302,13 +305,18 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
         check_scheduler(self.scheduler, self.model.config)
 
     def _choose(self, candidates: torch.Tensor, guides: Sequence[Guide]) -> int:
-        """The best of several texts: by guides, and where there are none by minimum Bayes risk."""
+        """
+        The best of several texts: by minimum Bayes risk, and where there are guides by Σ scale · score + log p(text),
+        per word and times their mean number of words, as otherwise short texts would win.
+        """
         if not guides:
             return minimum_bayes_risk(self.to_texts(candidates))
         clean = self.model.embed(candidates.to(self.model.device))
         start = torch.zeros((), dtype=torch.long, device=clean.device)
-        scores = [g.scale * (g.score(clean, start) if g.noisy else g.score(clean)) for g in guides]
-        return int(torch.stack(scores).sum(0).argmax())
+        scores = sum(g.scale * (g.score(clean, start) if g.noisy else g.score(clean)) for g in guides)
+        bounds = likelihood_bound(self.model, candidates, NUM_DRAWS, generator=torch.Generator().manual_seed(0))
+        lengths = (candidates != self.model.config.pad_token_id).sum(1).double()
+        return int((scores.cpu() - bounds / lengths * lengths.mean()).argmax())
 
     def to_texts(self, sequences: torch.Tensor) -> list[str]:
         """Texts of ids: what is between `<s>` and `</s>`."""
