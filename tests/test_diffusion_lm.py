@@ -290,14 +290,29 @@ class TestPipeline:
 
     def test_guides_choose_among_candidates(self, pipe):
         wanted = pipe.model.embeddings[pipe.tokenizer.convert_tokens_to_ids("blue")].detach()
-        # Too weak to steer, but it tells texts apart.
-        guide = Guide(lambda x: -(x - wanted).square().sum(-1).amin(1), 1e-6)
+        # Without a gradient it steers nothing, but it tells texts apart.
+        guide = Guide(lambda x: 0 * x.sum((1, 2)) - (x - wanted).square().sum(-1).amin(1).detach(), 10.0)
         arguments = {"num_inference_steps": STEPS, "guides": [guide], "length": 6}
         counts = [
             sum("blue" in text for text in pipe(12, num_candidates=n, generator=seeded(), **arguments).texts)
             for n in (1, 8)
         ]
         assert counts[1] > counts[0] + 3
+
+    def test_of_candidates_that_guides_like_equally_the_likeliest_is_chosen(self):
+        pipe = make_pipeline(**SMALL)
+        red = pipe.tokenizer.convert_tokens_to_ids("red")
+        with torch.no_grad():
+            pipe.model.output[-1].bias[red] = 3.0
+        arguments = {"guides": [Guide(lambda x: 0 * x.sum((1, 2)))], "length": 6, "temperature": 5.0}
+        counts = [
+            sum(
+                words_of(text).count("red")
+                for text in pipe(12, STEPS, num_candidates=n, generator=seeded(), **arguments).texts
+            )
+            for n in (1, 8)
+        ]
+        assert counts[1] > 1.3 * counts[0]
 
     def test_output(self, pipe):
         output = pipe(2, STEPS, generator=seeded(), output_type="seq")
