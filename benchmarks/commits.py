@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 
 from difflm_hf import DiffLMPipeline
 from difflm_hf.evaluation import (
@@ -34,7 +33,7 @@ from difflm_hf.evaluation import (
     quality_scores,
 )
 
-from .markdown import to_table
+from .markdown import mean_interval, to_table
 from .protocol import published_scores
 from .results import load_result, save_result
 from .tables import LOG_TARGET
@@ -134,7 +133,13 @@ def commits_section() -> str:
         sides = results[dataset]
         for side in ("before", "after"):
             runs = [run for seed, run in sides[side].items() if seed != "commit"]
-            rows.append([dataset, f"{side} ({sides[side]['commit']})", *(_interval(runs, name) for name in COLUMNS)])
+            rows.append(
+                [
+                    dataset,
+                    f"{side} ({sides[side]['commit']})",
+                    *(mean_interval([run[name] for run in runs]) for name in COLUMNS),
+                ]
+            )
     starts = [[side, *(f"{s:.2f} s" for s in seconds.values())] for side, seconds in results["start"].items()]
     return "\n\n".join(
         [
@@ -143,13 +148,6 @@ def commits_section() -> str:
             to_table(["code", *results["start"]["after"]], starts),
         ]
     )
-
-
-def _interval(runs: list[dict[str, float]], name: str) -> str:
-    """Mean over seeds, and half of its 95 % interval by Student's t."""
-    values = [run[name] for run in runs]
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return f"{np.mean(values):.3f} ± {half:.3f}"
 
 
 def main() -> None:

@@ -1,8 +1,21 @@
-"""Tables in Markdown."""
+"""Tables in Markdown, and the figures in them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
 
 
 def to_table(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def mean_interval(values: Sequence[float], form: str = ".3f") -> str:
+    """Mean, with half of its 95 % interval by Student's t where there are several values."""
+    if len(values) == 1:
+        return format(values[0], form)
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return f"{np.mean(values):{form}} ± {half:{form}}"

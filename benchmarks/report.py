@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from difflm_hf.evaluation import to_markdown
 
 from .commits import commits_section
+from .diffusion_lm.report import diffusion_lm_section, write_samples
 from .markdown import to_table
 from .protocol import protocol_section
 from .report_control import control_section
@@ -92,6 +93,12 @@ it. Its commits are those of the tables above.
 Measured by `benchmarks/control.py` and `benchmarks/control_documents.py`.
 
 {control}
+
+## Diffusion-LM
+
+Measured by `benchmarks/diffusion_lm`.
+
+{diffusion_lm}
 
 ## Privacy, validity, diversity
 
@@ -592,6 +599,7 @@ def main() -> None:
         num_rows=NUM_ROWS,
         speed=speed_section(),
         control=control_section(),
+        diffusion_lm=diffusion_lm_section(),
         log_target=" and ".join(LOG_TARGET),
         privacy=privacy_table(tables),
         alarms=alarms_list(tables),
@@ -610,6 +618,7 @@ def main() -> None:
         tradeoff=tradeoff_section(),
     )
     plot(tables)
+    write_samples()
     DOCS.write_text(page, encoding="utf-8")
     _fill(README, "benchmarks", readme_table(tables))
     _fill(MODEL_CARD, "evaluation", to_markdown(tables[CARD_DATASET][OURS]["scores"]))

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy import stats
 
 from .control import NUM_CONDITIONS, NUM_RECORDS, NUM_ROWS
 from .imputation import IMPUTERS, KINDS, MISSING, NUM_DRAWS, NUM_FILLED, NUM_PEER_DRAWS
-from .markdown import to_table
+from .markdown import mean_interval, to_table
 from .results import load_result
 from .speed import PEER
 from .tables import MODELS
@@ -18,14 +17,6 @@ from .tables import MODELS
 
 PLOT = "docs/images/guidance.png"
 PEER_TITLE = MODELS[PEER].title
-
-
-def _mean(values: list[float]) -> str:
-    """Mean, with half of the 95 % interval where there are several."""
-    if len(values) == 1:
-        return f"{values[0]:.3f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return f"{np.mean(values):.3f} ± {half:.3f}"
 
 
 def _runs(figures: dict[str, Any]) -> list[Any]:
@@ -55,8 +46,8 @@ def control_section() -> str:
         runs = _runs(results["prediction"]["adult"])
         ours, trees = ([run[name] for run in runs] for name in ("ours", "XGBoost"))
         passages.append(
-            f"`pipe.predict` of income has an AUC of {_mean(ours)}, XGBoost trained on the training split "
-            f"{_mean(trees)}."
+            f"`pipe.predict` of income has an AUC of {mean_interval(ours)}, XGBoost trained on the training split "
+            f"{mean_interval(trees)}."
         )
     if "guidance" in results:
         passages.append(_guidance(results["guidance"]["adult"]))
@@ -82,8 +73,10 @@ def _satisfied(figures: dict[str, Any]) -> str:
 
 def _four(figures: dict[str, Any]) -> str:
     runs = _runs(figures)
-    rows = [[text, *(_mean([run[text][k] for run in runs]) for k in (0, 1))] for text in runs[0]]
-    rows.append(["**mean**", *(_mean([np.mean([v[k] for v in run.values()]) for run in runs]) for k in (0, 1))])
+    rows = [[text, *(mean_interval([run[text][k] for run in runs]) for k in (0, 1))] for text in runs[0]]
+    rows.append(
+        ["**mean**", *(mean_interval([np.mean([v[k] for v in run.values()]) for run in runs]) for k in (0, 1))]
+    )
     return "C2ST of conditioned records against the test rows that satisfy the condition, on adult:\n\n" + to_table(
         ["condition", "difflm_hf", PEER_TITLE], rows
     )
@@ -109,7 +102,7 @@ def _imputation(figures: dict[str, Any]) -> str:
             for model in ("ours", *(peer.title for peer in IMPUTERS.values())):
                 runs = [run[kind][model] for run in _runs(seeds)]
                 keys = ("accuracy", "nrmse", "c2st", "coverage")
-                cells = [_mean([r[key] for r in runs]) if key in runs[0] else "–" for key in keys]
+                cells = [mean_interval([r[key] for r in runs]) if key in runs[0] else "–" for key in keys]
                 rows.append([name, kind, "difflm_hf" if model == "ours" else model, *cells])
     head = ["table", "missing", "model", "accuracy", "error", "C2ST", "coverage"]
     return (
@@ -155,7 +148,7 @@ def _rules(figures: dict[str, Any]) -> str:
             rows.append([name, "none", *["–"] * 4])
             continue
         shares = [f"{100 * np.mean([run[key] for run in runs]):.2f} %" for key in ("broken_without", "broken")]
-        scores = [_mean([run[key] for run in runs]) for key in ("c2st_without", "c2st")]
+        scores = [mean_interval([run[key] for run in runs]) for key in ("c2st_without", "c2st")]
         rows.append([name, "<br>".join(f"`{rule}`" for rule in runs[0]["rules"]), *shares, *scores])
     head = ["table", "rules", "records that break them", "with rules", "C2ST without", "C2ST with rules"]
     return "Rules that are found in the training split (of beijing: given), by the same models:\n\n" + to_table(
