@@ -16,6 +16,7 @@ from .setting import NUM_SEEDS, NUM_TEXTS, Setting
 
 
 NUM_STEPS = 800  # of each training
+NUM_INFERENCE_STEPS = 200  # as models without weighted embeddings need them
 UNWEIGHTED = {"weighted_embeddings": False}
 ABLATIONS: dict[str, dict[str, Any]] = {
     "small": {},
@@ -39,12 +40,12 @@ def measure_ablations(s: Setting) -> dict[str, Any]:
         num_words = int((ids != pipe.tokenizer.pad_token_id).sum()) - len(ids)
         bound = likelihood_bound(pipe.model, ids, generator=torch.Generator().manual_seed(0)).sum() / num_words
         for clamp in (False, True) if name in CLAMPED else (False,):
-            runs = [
-                measure_texts(
-                    s, pipe(NUM_TEXTS, 100, clamp=clamp, generator=torch.Generator().manual_seed(seed)).texts
-                )
+            arguments = {"num_inference_steps": NUM_INFERENCE_STEPS, "clamp": clamp}
+            written = [
+                pipe(NUM_TEXTS, generator=torch.Generator().manual_seed(seed), **arguments).texts
                 for seed in range(NUM_SEEDS)
             ]
+            runs = [measure_texts(s, texts) for texts in written]
             label = f"{name}, clamped" if clamp else name
             figures[label] = {"texts": runs, "nats_per_word": float(bound)}
             print(label, figures[label], flush=True)

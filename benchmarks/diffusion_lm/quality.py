@@ -19,8 +19,9 @@ from .setting import NUM_SEEDS, NUM_TEXTS, Setting
 
 
 SAMPLERS = {"ddpm": (20, 200, 2000), "ddim": (20, 200), "dpm++": (20, 200)}
-TEMPERATURES = (1.0, 0.8, 0.6)
-NUM_TIMED, NUM_TIMED_SLOW = 128, 64  # texts, the latter of 2,000 steps
+TEMPERATURES = (1.0, 0.8, 0.65, 0.5)
+NUM_SCORED = 200
+NUM_TIMED, NUM_TIMED_SLOW = 128, 16  # texts, the latter of 2,000 steps
 
 
 def measure_texts(s: Setting, texts: list[str]) -> list[float]:
@@ -54,26 +55,33 @@ def measure_quality(s: Setting) -> dict[str, Any]:
 
 
 def measure_steps(s: Setting) -> dict[str, Any]:
-    """Perplexity, distinct 4-grams and texts a second by scheduler and steps; those of the autoregressive LM."""
+    """Texts a second by scheduler and steps, and perplexity and distinct 4-grams by temperature, too."""
     figures: dict[str, Any] = {}
     scheduler = s.pipe.scheduler
+
+    def of(texts: list[str]) -> list[float]:
+        return [s.perplexity(texts), distinct_n(texts, 4)]
+
     # What a guide costs does not depend on what it was taught.
     guides = [PartsOfSpeech.for_model(s.pipe.model, ["NOUN", "VERB"]).eval().guide(["NOUN", "VERB"] * 4)]
     for name, numbers in SAMPLERS.items():
         s.pipe.scheduler = make_scheduler(s.pipe.model.config, name)
         for steps in numbers:
-            number = NUM_TIMED if steps < 2000 else NUM_TIMED_SLOW
-            start = time.perf_counter()
-            texts = s.write(number, steps=steps)
-            rates = [number / (time.perf_counter() - start)]
-            start = time.perf_counter()
-            s.write(number, steps=steps, guides=guides)
-            rates.append(number / (time.perf_counter() - start))
-            if steps < 2000:
-                texts += s.write(NUM_TEXTS - number, 1, steps=steps)
-            figures[f"{name}, {steps} steps"] = [s.perplexity(texts), distinct_n(texts, 4), *rates]
+            figures[f"{name}, {steps} steps"] = {
+                "texts_per_second": [rate(s, steps), rate(s, steps, guides=guides)],
+                "texts": {t: of(s.write(NUM_SCORED, 0, steps, temperature=t)) for t in TEMPERATURES if steps < 2000},
+            }
     s.pipe.scheduler = scheduler
     start = time.perf_counter()
-    texts = sample_documents(*s.peer, NUM_TEXTS, 0)
-    figures["autoregressive"] = [s.perplexity(texts), distinct_n(texts, 4), NUM_TEXTS / (time.perf_counter() - start)]
+    texts = sample_documents(*s.peer, NUM_SCORED, 0)
+    seconds = time.perf_counter() - start
+    figures["autoregressive"] = {"texts_per_second": [NUM_SCORED / seconds], "texts": {1.0: of(texts)}}
+    figures["real"] = {"texts": {"–": of(s.data["test"].texts[:NUM_SCORED])}}
     return figures
+
+
+def rate(s: Setting, steps: int, **arguments) -> float:
+    number = NUM_TIMED if steps < 2000 else NUM_TIMED_SLOW
+    start = time.perf_counter()
+    s.write(number, steps=steps, **arguments)
+    return number / (time.perf_counter() - start)

@@ -10,9 +10,10 @@ import numpy as np
 from ..markdown import mean_interval, to_table
 from ..results import load_result
 from .ablations import NUM_STEPS as NUM_ABLATION_STEPS
-from .controls import NUM_CANDIDATES, NUM_SAMPLES, NUM_STEPS, NUM_TARGETS
+from .controls import NUM_CANDIDATES, NUM_SAMPLES, NUM_TARGETS
 from .infilling import NUM_CANDIDATES as NUM_FILLS
 from .infilling import NUM_GAPS
+from .quality import NUM_SCORED
 from .setting import NUM_SEEDS, NUM_TEXTS, STEPS
 from .systems import NAME
 
@@ -73,18 +74,25 @@ def _quality(figures: dict[str, Any]) -> str:
         "which was trained on real sentences, the share of distinct 4-grams, and that of copies of training "
         "sentences:\n\n"
         + to_table(["sentences", "written by", "perplexity", "distinct 4-grams", "copies"], rows)
-        + f"\n\n[A hundred texts of e2e as they came]({SAMPLES.name}), at a temperature of 1.0."
+        + f"\n\n[A hundred texts of e2e as they came]({SAMPLES.name})."
     )
 
 
 def _steps(figures: dict[str, Any]) -> str:
-    rows = [
-        [name, way, *(f"{value:.3g}" if value is not None else "–" for value in [*values, None][:4])]
-        for name, of in figures.items()
-        for way, values in of.items()
-    ]
-    head = ["sentences", "sampler", "perplexity", "distinct 4-grams", "texts/s", "texts/s, guided"]
-    return "Fewer steps are faster, and at a lower temperature as fluent:\n\n" + to_table(head, rows)
+    rows = []
+    for name, of in figures.items():
+        for way, run in of.items():
+            rates = [f"{rate:.3g}" for rate in run.get("texts_per_second", ())]
+            for temperature, values in run["texts"].items() or [("–", ())]:
+                cells = [f"{values[0]:.2f}", f"{values[1]:.3f}"] if values else ["–", "–"]
+                rows.append([name, way, temperature, *cells, *[*rates, "–", "–"][:2]])
+    head = ["sentences", "sampler", "temperature", "perplexity", "distinct 4-grams", "texts/s", "guided"]
+    return (
+        f"By scheduler, steps and temperature, {NUM_SCORED} texts each, and texts a second with and without a guide "
+        "to parts of speech. A temperature costs diversity and gives fluency, more so the more steps there are: fewer "
+        "steps are to be compared at a lower temperature, where distinct 4-grams are as many:\n\n"
+        + to_table(head, rows)
+    )
 
 
 def _controls(figures: dict[str, Any]) -> str:
@@ -112,7 +120,7 @@ def _controls(figures: dict[str, Any]) -> str:
     head = ["sentences", "control", "judged by", "success, %", "free", "real", "perplexity", "texts/s", "paper"]
     return (
         f"Control: {NUM_TARGETS} targets from test sentences, {NUM_SAMPLES} texts of {NUM_SEEDS} seeds each, by "
-        f"{NUM_STEPS} steps, the best of {NUM_CANDIDATES} candidates; scales were chosen by validation sentences. "
+        f"{STEPS} steps, the best of {NUM_CANDIDATES} candidates; scales were chosen by validation sentences. "
         "*Free* are texts without guides, *real* the test sentences themselves, under the same judge: on e2e spaCy's "
         "parser, and a second tagger; on atis a spaCy pipeline that was trained on the gold trees. Perplexity is "
         "followed by its ratio to that of free texts, texts/s are of one thread. The paper's figures are of other "

@@ -17,7 +17,7 @@ from difflm_hf.evaluation.language_models import perplexity, train_language_mode
 
 SPLITS = ("train", "valid", "test")
 MINUTES = 60
-STEPS = 200
+STEPS = 20  # as the pipeline has it
 NUM_TEXTS = 500  # of what is measured of texts by themselves
 NUM_SEEDS = 3
 # As many parameters as the small Diffusion-LM, and its words
