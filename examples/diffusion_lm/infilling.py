@@ -12,7 +12,7 @@ from difflm_hf import DiffusionLMPipeline
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("model")
 parser.add_argument("text")
-parser.add_argument("--num-inference-steps", type=int, default=200)
+parser.add_argument("--num-inference-steps", type=int, default=20)
 parser.add_argument("--num-candidates", type=int, default=8, help="of which the one most like the others is shown")
 args = parser.parse_args()
 

@@ -13,7 +13,7 @@ from difflm_hf.diffusion_lm.controls import Length
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("model")
 parser.add_argument("--length", type=int, default=10)
-parser.add_argument("--num-inference-steps", type=int, default=200)
+parser.add_argument("--num-inference-steps", type=int, default=20)
 args = parser.parse_args()
 
 pipe = DiffusionLMPipeline.from_pretrained(args.model)

@@ -19,7 +19,7 @@ parser.add_argument("model")
 parser.add_argument("data", type=Path, help="a file with a column `text`")
 parser.add_argument("example")
 parser.add_argument("--num-steps", type=int, default=2000, help="of teaching the classifier")
-parser.add_argument("--num-inference-steps", type=int, default=200)
+parser.add_argument("--num-inference-steps", type=int, default=20)
 args = parser.parse_args()
 
 pipe = DiffusionLMPipeline.from_pretrained(args.model)
@@ -31,5 +31,6 @@ example = annotations[0]
 labels = [annotation.tags for annotation in annotations]
 control = PartsOfSpeech.fit(pipe, [args.example, *texts], labels, args.num_steps)
 print(*zip(example.words, example.tags))
-sampling = {"length": len(example.words), "guides": [control.guide(example.tags)]}
-print(*pipe(5, args.num_inference_steps, **sampling).texts, sep="\n")
+guide = control.guide(example.tags, scale=1.5)
+texts = pipe(5, args.num_inference_steps, length=len(example.words), guides=[guide], num_candidates=6).texts
+print(*texts, sep="\n")

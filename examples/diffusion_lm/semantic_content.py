@@ -19,7 +19,7 @@ parser.add_argument("model")
 parser.add_argument("data", type=Path)
 parser.add_argument("wanted", nargs="+", help="field=value")
 parser.add_argument("--num-steps", type=int, default=2000, help="of teaching the classifier")
-parser.add_argument("--num-inference-steps", type=int, default=200)
+parser.add_argument("--num-inference-steps", type=int, default=20)
 args = parser.parse_args()
 
 pipe = DiffusionLMPipeline.from_pretrained(args.model)
@@ -29,4 +29,5 @@ rows = [row for row in rows if len(pipe.tokenizer(row["text"], verbose=False)["i
 texts, attributes = [row["text"] for row in rows], [row["attributes"] for row in rows]
 content = SemanticContent.fit(pipe, texts, attributes, args.num_steps)
 wanted = dict(pair.split("=", 1) for pair in args.wanted)
-print(*pipe(5, args.num_inference_steps, guides=[content.guide(wanted)]).texts, sep="\n")
+texts = pipe(5, args.num_inference_steps, guides=[content.guide(wanted, scale=6)], num_candidates=6).texts
+print(*texts, sep="\n")

@@ -19,7 +19,7 @@ parser.add_argument("model")
 parser.add_argument("data", type=Path, help="a file with a column `text`")
 parser.add_argument("example")
 parser.add_argument("--num-steps", type=int, default=2000, help="of teaching the classifier")
-parser.add_argument("--num-inference-steps", type=int, default=200)
+parser.add_argument("--num-inference-steps", type=int, default=20)
 args = parser.parse_args()
 
 pipe = DiffusionLMPipeline.from_pretrained(args.model)
@@ -32,5 +32,5 @@ labels = [annotation.spans for annotation in annotations]
 control = SyntaxSpans.fit(pipe, [args.example, *texts], labels, args.num_steps)
 span = example.spans[-1]
 print(span, *example.words[span[0] : span[1]])
-sampling = {"guides": [control.guide([span])]}
-print(*pipe(5, args.num_inference_steps, **sampling).texts, sep="\n")
+texts = pipe(5, args.num_inference_steps, guides=[control.guide([span], scale=4)], num_candidates=6).texts
+print(*texts, sep="\n")

@@ -19,7 +19,7 @@ parser.add_argument("model")
 parser.add_argument("data", type=Path, help="a file with a column `text`")
 parser.add_argument("example")
 parser.add_argument("--num-steps", type=int, default=2000, help="of teaching the classifier")
-parser.add_argument("--num-inference-steps", type=int, default=200)
+parser.add_argument("--num-inference-steps", type=int, default=20)
 args = parser.parse_args()
 
 pipe = DiffusionLMPipeline.from_pretrained(args.model)
@@ -31,5 +31,7 @@ example = annotations[0]
 labels = [annotation.spans for annotation in annotations]
 control = SyntaxTree.fit(pipe, [args.example, *texts], labels, args.num_steps)
 print(*example.spans)
-sampling = {"length": len(example.words), "guides": [control.guide(example.spans, length=len(example.words))]}
-print(*pipe(5, args.num_inference_steps, **sampling).texts, sep="\n")
+num_words = len(example.words)
+guide = control.guide(example.spans, scale=1.5, length=num_words)
+texts = pipe(5, args.num_inference_steps, length=num_words, guides=[guide], num_candidates=6).texts
+print(*texts, sep="\n")
