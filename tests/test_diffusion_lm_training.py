@@ -184,13 +184,20 @@ class TestControls:
         texts = pipe(24, STEPS, generator=seeded(), **arguments).texts
         return sum(map(holds, texts)) / len(texts)
 
+    def test_one_seed_teaches_the_same(self, trained):
+        attributes = [{"colour": words_of(text)[1]} for text in SENTENCES]
+        first, second = (SemanticContent.fit(trained[0], SENTENCES, attributes, 2, **TEACHING) for _ in range(2))
+        other = SemanticContent.fit(trained[0], SENTENCES, attributes, 2, seed=1, **TEACHING)
+        assert torch.equal(first.head.weight, second.head.weight)
+        assert not torch.equal(first.head.weight, other.head.weight)
+
     def test_semantic_content(self, trained, content, tmp_path):
         pipe = trained[0]
 
         def is_blue(text):
             return "blue" in words_of(text)
 
-        guide = content.guide({"colour": "blue"})
+        guide = content.guide({"colour": "blue"}, scale=3)
         assert self.share(pipe, is_blue, guides=[guide]) >= 0.8 > 0.5 >= self.share(pipe, is_blue)
         content.save_pretrained(tmp_path)
         loaded = SemanticContent.from_pretrained(tmp_path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,8 +29,9 @@ class EmbeddingClassifier(nn.Module, PyTorchModelHubMixin):
     Labels of texts, words or pairs of words, told from embeddings with any amount of noise: the base of controls that
     are taught (arXiv 2205.14217, section 5.1).
 
-    A subclass says its head in `build_head`, its loss in `loss`, and its logarithms of probabilities in guides. It
-    saves and loads by `save_pretrained`, `from_pretrained` and `push_to_hub`.
+    A subclass says its head in `build_head`, what labels ask of it in `targets_of`, its loss in `loss`, and its
+    logarithms of probabilities in guides. It saves and loads by `save_pretrained`, `from_pretrained` and
+    `push_to_hub`.
 
     Args:
         embedding_size, max_sequence_length, num_train_timesteps (`int`): Those of the model.
@@ -75,6 +76,8 @@ class EmbeddingClassifier(nn.Module, PyTorchModelHubMixin):
         self.encoder = AutoModel.from_config(config)
         self.build_head(width)
 
+    default_batch_size = 64
+
     def build_head(self, width: int) -> None:
         """Adds what tells labels from states of `width` dimensions."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it tells")
@@ -93,6 +96,48 @@ class EmbeddingClassifier(nn.Module, PyTorchModelHubMixin):
         )
         found.table.copy_(model.embeddings)
         return found
+
+    @classmethod
+    def fit(
+        cls,
+        pipe: DiffusionLMPipeline,
+        texts: Sequence[str],
+        labels: Sequence[Any],
+        num_steps: int = 2000,
+        batch_size: int | None = None,
+        learning_rate: float = 2e-3,
+        seed: int = 0,
+        **kwargs,
+    ) -> EmbeddingClassifier:
+        """
+        A new classifier, taught the labels of texts with noise.
+
+        Args:
+            pipe ([`DiffusionLMPipeline`]): The model.
+            texts (`Sequence[str]`): Texts.
+            labels (`Sequence`): Those of each text, as the class says it.
+            num_steps, batch_size, learning_rate, seed (*optional*): Of its training.
+            kwargs (*optional*): `width`, `num_layers` and `noisy` of [`EmbeddingClassifier`].
+
+        Raises:
+            `ValueError`: for texts without labels, labels that do not suit their text, and texts that are too long.
+        """
+        if len(texts) != len(labels):
+            raise ValueError(f"{len(texts)} texts have labels for {len(labels)}; give them for each")
+        ids = encode_texts(pipe, texts)
+        names, targets = cls.targets_of(pipe, texts, labels)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            found = cls.for_model(pipe.model, names, **kwargs)
+            found.teach(pipe.model, ids, targets, num_steps, batch_size or cls.default_batch_size, learning_rate)
+        return found
+
+    @classmethod
+    def targets_of(
+        cls, pipe: DiffusionLMPipeline, texts: Sequence[str], labels: Sequence[Any]
+    ) -> tuple[Any, torch.Tensor]:
+        """What there is to tell, and of each text what [`~EmbeddingClassifier.loss`] takes."""
+        raise NotImplementedError(f"{cls.__name__} does not say what labels ask of it")
 
     def hidden(self, embeddings: torch.Tensor, timestep: torch.Tensor | None = None) -> torch.Tensor:
         """
@@ -126,7 +171,6 @@ class EmbeddingClassifier(nn.Module, PyTorchModelHubMixin):
         num_steps: int,
         batch_size: int,
         learning_rate: float,
-        seed: int,
     ) -> None:
         """
         Trains on texts with noise of all levels, in place.
@@ -135,32 +179,30 @@ class EmbeddingClassifier(nn.Module, PyTorchModelHubMixin):
             model ([`DiffusionLMModel`]): Whose embeddings, which stay as they are.
             input_ids (`torch.Tensor` of shape `(num_texts, length)`): The texts.
             targets (`torch.Tensor` with `num_texts` rows): What [`~EmbeddingClassifier.loss`] takes.
-            num_steps, batch_size, learning_rate, seed: Of AdamW, with a cosine.
+            num_steps, batch_size, learning_rate: Of AdamW, with a cosine.
         """
         model.eval()
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self.train()
-            optimizer = torch.optim.AdamW(self.parameters(), lr=learning_rate, weight_decay=0.01)
-            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, num_steps, pct_start=0.1)
-            for step in range(num_steps):
-                rows = torch.randint(len(input_ids), (batch_size,))
-                spread = (torch.randperm(batch_size) + torch.rand(())) / batch_size
-                timestep = (spread * self.num_train_timesteps).long()
-                with torch.no_grad():
-                    embeddings = model.embed(input_ids[rows])
-                    scale, deviation = model.noise_level(timestep)
-                    inputs = scale * embeddings + deviation * torch.randn_like(embeddings)
-                    if not self.noisy:
-                        inputs = model(inputs, timestep).clean
-                loss = self.loss(self.hidden(inputs, timestep), targets[rows])
-                optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(self.parameters(), 1.0)
-                optimizer.step()
-                schedule.step()
-                if step % 100 == 0:
-                    logger.info(f"{type(self).__name__}: step {step}, loss {loss.item():.3f}")
+        self.train()
+        optimizer = torch.optim.AdamW(self.parameters(), lr=learning_rate, weight_decay=0.01)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, num_steps, pct_start=0.1)
+        for step in range(num_steps):
+            rows = torch.randint(len(input_ids), (batch_size,))
+            spread = (torch.randperm(batch_size) + torch.rand(())) / batch_size
+            timestep = (spread * self.num_train_timesteps).long()
+            with torch.no_grad():
+                embeddings = model.embed(input_ids[rows])
+                scale, deviation = model.noise_level(timestep)
+                inputs = scale * embeddings + deviation * torch.randn_like(embeddings)
+                if not self.noisy:
+                    inputs = model(inputs, timestep).clean
+            loss = self.loss(self.hidden(inputs, timestep), targets[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            if step % 100 == 0:
+                logger.info(f"{type(self).__name__}: step {step}, loss {loss.item():.3f}")
         self.eval().requires_grad_(False)
 
 

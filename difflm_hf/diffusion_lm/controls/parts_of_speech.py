@@ -10,7 +10,7 @@ from torch import nn
 
 from ...control.guidance import Guide
 from ..constraints import check_length
-from .classifier import EmbeddingClassifier, encode_texts, masked_cross_entropy, words_of
+from .classifier import EmbeddingClassifier, masked_cross_entropy, words_of
 
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 class PartsOfSpeech(EmbeddingClassifier):
     """
-    Steers the words of texts to tags. [`PartsOfSpeech.fit`] teaches it; `labels` are the tags.
+    Steers the words of texts to tags. [`~EmbeddingClassifier.fit`] teaches it, by a tag for each word of each text, as
+    the model's tokenizer cuts it.
 
     Example:
 
@@ -34,40 +35,16 @@ class PartsOfSpeech(EmbeddingClassifier):
         self.head = nn.Linear(width, len(self.labels))
 
     @classmethod
-    def fit(
-        cls,
-        pipe: DiffusionLMPipeline,
-        texts: Sequence[str],
-        tags: Sequence[Sequence[str]],
-        num_steps: int = 2000,
-        batch_size: int = 64,
-        learning_rate: float = 2e-3,
-        seed: int = 0,
-        **kwargs,
-    ) -> PartsOfSpeech:
-        """
-        Teaches it the tags of words in texts with noise.
-
-        Args:
-            pipe ([`DiffusionLMPipeline`]): The model.
-            texts (`Sequence[str]`): Texts.
-            tags (`Sequence[Sequence[str]]`): A tag for each word of each text, as the model's tokenizer cuts it.
-            num_steps, batch_size, learning_rate, seed (*optional*): Of its training.
-            kwargs (*optional*): `width`, `num_layers` and `noisy` of [`EmbeddingClassifier`].
-
-        Raises:
-            `ValueError`: for a text whose words are not as many as its tags.
-        """
-        ids = encode_texts(pipe, texts)
-        check_words(pipe, texts, tags)
-        labels = sorted({tag for of_text in tags for tag in of_text})
-        index = {tag: k for k, tag in enumerate(labels)}
-        targets = torch.full_like(ids, -100)
-        for row, of_text in zip(targets, tags):
+    def targets_of(
+        cls, pipe: DiffusionLMPipeline, texts: Sequence[str], labels: Sequence[Sequence[str]]
+    ) -> tuple[list[str], torch.Tensor]:
+        check_words(pipe, texts, labels)
+        tags = sorted({tag for of_text in labels for tag in of_text})
+        index = {tag: k for k, tag in enumerate(tags)}
+        targets = torch.full((len(texts), pipe.model.config.max_sequence_length), -100)
+        for row, of_text in zip(targets, labels):
             row[1 : 1 + len(of_text)] = torch.tensor([index[tag] for tag in of_text])
-        found = cls.for_model(pipe.model, labels, **kwargs)
-        found.teach(pipe.model, ids, targets, num_steps, batch_size, learning_rate, seed)
-        return found
+        return tags, targets
 
     def loss(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return masked_cross_entropy(self.head(states), targets)
@@ -94,8 +71,6 @@ class PartsOfSpeech(EmbeddingClassifier):
 
 def check_words(pipe: DiffusionLMPipeline, texts: Sequence[str], labels: Sequence[Sequence]) -> None:
     """Raises a `ValueError` for texts whose words are not as many as their labels."""
-    if len(texts) != len(labels):
-        raise ValueError(f"{len(texts)} texts have labels for {len(labels)}; give them for each")
     for text, of_text in zip(texts, labels):
         if len(words := words_of(pipe.tokenizer, text)) != len(of_text):
             raise ValueError(f"{text!r} has {len(words)} words, {words}, and {len(of_text)} labels; give one for each")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ...control.guidance import Guide
-from .classifier import EmbeddingClassifier, encode_texts, masked_cross_entropy
+from .classifier import EmbeddingClassifier, masked_cross_entropy
 
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ ABSENT = 0  # the label of a field that a text does not mention
 
 class SemanticContent(EmbeddingClassifier):
     """
-    Steers texts to values of fields. [`SemanticContent.fit`] teaches it; `labels` are the values of each field.
+    Steers texts to values of fields. [`~EmbeddingClassifier.fit`] teaches it, by the fields that each text mentions,
+    and their values.
 
     Example:
 
@@ -36,47 +37,20 @@ class SemanticContent(EmbeddingClassifier):
         self.head = nn.Linear(width, sum(self.sizes))
 
     @classmethod
-    def fit(
-        cls,
-        pipe: DiffusionLMPipeline,
-        texts: Sequence[str],
-        attributes: Sequence[Mapping[str, str]],
-        num_steps: int = 2000,
-        batch_size: int = 64,
-        learning_rate: float = 2e-3,
-        seed: int = 0,
-        **kwargs,
-    ) -> SemanticContent:
-        """
-        Teaches it what texts with noise are about.
-
-        Args:
-            pipe ([`DiffusionLMPipeline`]): The model.
-            texts (`Sequence[str]`): Texts.
-            attributes (`Sequence[dict[str, str]]`): The fields of each that it mentions, and their values.
-            num_steps, batch_size, learning_rate, seed (*optional*): Of its training.
-            kwargs (*optional*): `width`, `num_layers` and `noisy` of [`EmbeddingClassifier`].
-
-        Raises:
-            `ValueError`: for other than one set of attributes for each text, and where there are none.
-        """
-        if len(texts) != len(attributes):
-            raise ValueError(f"{len(texts)} texts have {len(attributes)} sets of attributes; give one for each")
-        labels: dict[str, list[str]] = {}
-        for name, value in sorted({(n, str(v)) for of_text in attributes for n, v in of_text.items()}):
-            labels.setdefault(name, []).append(value)
-        if not labels:
+    def targets_of(
+        cls, pipe: DiffusionLMPipeline, texts: Sequence[str], labels: Sequence[Mapping[str, str]]
+    ) -> tuple[dict[str, list[str]], torch.Tensor]:
+        values: dict[str, list[str]] = {}
+        for name, value in sorted({(n, str(v)) for of_text in labels for n, v in of_text.items()}):
+            values.setdefault(name, []).append(value)
+        if not values:
             raise ValueError("no text has any attributes")
-        found = cls.for_model(pipe.model, labels, **kwargs)
-        indices = [{value: 1 + k for k, value in enumerate(values)} for values in labels.values()]
+        indices = {name: {value: 1 + k for k, value in enumerate(of_name)} for name, of_name in values.items()}
         targets = [
-            [index[str(of_text[name])] if name in of_text else ABSENT for name, index in zip(labels, indices)]
-            for of_text in attributes
+            [index[str(of_text[name])] if name in of_text else ABSENT for name, index in indices.items()]
+            for of_text in labels
         ]
-        found.teach(
-            pipe.model, encode_texts(pipe, texts), torch.tensor(targets), num_steps, batch_size, learning_rate, seed
-        )
-        return found
+        return values, torch.tensor(targets)
 
     def logits(self, states: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Of the values of each field, after that of its absence."""

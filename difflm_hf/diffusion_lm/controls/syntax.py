@@ -11,7 +11,7 @@ from torch import nn
 
 from ...control.guidance import Guide
 from ..constraints import check_length
-from .classifier import EmbeddingClassifier, encode_texts, words_of
+from .classifier import EmbeddingClassifier, words_of
 
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ ABSENT = -100  # of pairs that are no words of a text
 
 class SyntaxSpans(EmbeddingClassifier):
     """
-    Steers texts to constituents at given words. [`SyntaxSpans.fit`] teaches it; `labels` are those of constituents.
+    Steers texts to constituents at given words. [`~EmbeddingClassifier.fit`] teaches it, by the constituents of each
+    text: the first word, counted from 0, the word after the last, and the label.
 
     Example:
 
@@ -35,42 +36,19 @@ class SyntaxSpans(EmbeddingClassifier):
     ```
     """
 
+    default_batch_size = 32  # of pairs of words
+
     def build_head(self, width: int) -> None:
         self.start, self.end = nn.Linear(width, width), nn.Linear(width, width)
         self.head = nn.Linear(width, 1 + len(self.labels))
 
     @classmethod
-    def fit(
-        cls,
-        pipe: DiffusionLMPipeline,
-        texts: Sequence[str],
-        spans: Sequence[Iterable[Span]],
-        num_steps: int = 2000,
-        batch_size: int = 32,
-        learning_rate: float = 2e-3,
-        seed: int = 0,
-        **kwargs,
-    ) -> SyntaxSpans:
-        """
-        Teaches it the constituents of texts with noise.
-
-        Args:
-            pipe ([`DiffusionLMPipeline`]): The model.
-            texts (`Sequence[str]`): Texts.
-            spans (`Sequence[Sequence[tuple[int, int, str]]]`):
-                The constituents of each: the first word, counted from 0, the word after the last, and the label.
-            num_steps, batch_size, learning_rate, seed (*optional*): Of its training.
-            kwargs (*optional*): `width`, `num_layers` and `noisy` of [`EmbeddingClassifier`].
-
-        Raises:
-            `ValueError`: for spans that do not lie in their text.
-        """
-        if len(texts) != len(spans):
-            raise ValueError(f"{len(texts)} texts have spans for {len(spans)}; give them for each")
-        ids, spans = encode_texts(pipe, texts), [list(of_text) for of_text in spans]
-        labels = sorted({label for of_text in spans for _, _, label in of_text})
-        length = ids.shape[1]
-        targets = torch.full((len(ids), length, length), ABSENT, dtype=torch.int8)
+    def targets_of(
+        cls, pipe: DiffusionLMPipeline, texts: Sequence[str], labels: Sequence[Iterable[Span]]
+    ) -> tuple[list[str], torch.Tensor]:
+        spans, length = [list(of_text) for of_text in labels], pipe.model.config.max_sequence_length
+        names = sorted({label for of_text in spans for _, _, label in of_text})
+        targets = torch.full((len(texts), length, length), ABSENT, dtype=torch.int8)
         for row, text, of_text in zip(targets, texts, spans):
             num_words = len(words_of(pipe.tokenizer, text))
             row[1 : 1 + num_words, 1 : 1 + num_words] = torch.ones(num_words, num_words).triu().sub(1).mul(100).char()
@@ -79,10 +57,8 @@ class SyntaxSpans(EmbeddingClassifier):
                     raise ValueError(
                         f"the span {(start, end, label)} does not lie in the {num_words} words of {text!r}"
                     )
-                row[1 + start, end] = 1 + labels.index(label)
-        found = cls.for_model(pipe.model, labels, **kwargs)
-        found.teach(pipe.model, ids, targets, num_steps, batch_size, learning_rate, seed)
-        return found
+                row[1 + start, end] = 1 + names.index(label)
+        return names, targets
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Of the labels of all pairs of first and last word, of shape `(batch_size, length, length, num_labels)`."""
@@ -148,7 +124,7 @@ class SyntaxTree(SyntaxSpans):
         are none.
 
         Args:
-            spans (`Iterable[tuple[int, int, str]]`): Its constituents, as for [`SyntaxSpans.fit`].
+            spans (`Iterable[tuple[int, int, str]]`): Its constituents, as they are taught.
             scale (`float`, defaults to 1.0): How much it counts.
             length (`int`, *optional*): Words of the text; where the last constituent ends if not given.
 
