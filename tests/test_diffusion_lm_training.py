@@ -1,6 +1,7 @@
 """Diffusion-LM that is trained: on a toy language, from the command line, after a loss; and what steers it."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -8,8 +9,9 @@ import torch
 from conftest import call
 from huggingface_hub import ModelCard
 from tiny_diffusion_lm import ANIMALS, COLOURS, RECIPE, SENTENCES
+from transformers import AutoConfig
 
-from difflm_hf.diffusion_lm import DiffusionLMPipeline
+from difflm_hf.diffusion_lm import DiffusionLMPipeline, train_word_tokenizer
 from difflm_hf.diffusion_lm.controls import Infilling, Length, PartsOfSpeech, SemanticContent, SyntaxSpans, SyntaxTree
 from difflm_hf.training.diffusion_lm import DiffusionLMRecipe, DiffusionLMTrainer, train_diffusion_lm
 
@@ -125,6 +127,8 @@ class TestTraining:
             (pd.DataFrame({"sentence": ["one two"]}), r"no column 'text'; .*\['sentence'\]"),
             (pd.DataFrame({"text": ["one two", None]}), "row 1 of 'text' holds"),
             (["one two three four five six seven eight nine"] * 20, "more than 8 words"),
+            (["one two", None], "row 1 of 'text' holds None"),
+            (["one two", "one two"], "there is 1 text to train on"),
         ],
     )
     def test_refuses_data(self, data, message, tmp_path):
@@ -137,6 +141,47 @@ class TestTraining:
             train_diffusion_lm(SENTENCES, tmp_path / "model", recipe="large")
         with pytest.raises(ValueError, match="max_minutes=-1"):
             train_diffusion_lm(SENTENCES, tmp_path / "model", max_minutes=-1)
+        for config, message in (
+            ({"self_condition": False}, "'self_condition', which is no field"),
+            ({"vocab_size": 500}, "'vocab_size', which tokenizer and texts decide"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                train_diffusion_lm(SENTENCES, tmp_path / "model", recipe=short(), config=config)
+        for scheduler, message in (
+            ({"name": "foo"}, "name='foo'"),
+            ({"name": "ddim", "timestep_spacing": "leading"}, "timestep_spacing='leading'"),
+            ({"name": "dpm++", "use_karras_sigmas": True}, "use_karras_sigmas=True"),
+        ):
+            recipe = replace(short(), scheduler=scheduler)
+            with pytest.raises(ValueError, match=message):
+                train_diffusion_lm(SENTENCES, tmp_path / "model", recipe=recipe)
+        assert not (tmp_path / "model").exists()
+
+    def test_a_batch_of_one_text(self, tmp_path):
+        texts = pd.Series(SENTENCES[:65])  # batches of 64
+        pipe = train_diffusion_lm(texts, tmp_path, validation=SENTENCES[:5], recipe=short(2))
+        assert pipe.config.training["data"]["num_records"] == 65
+
+    def test_steps_of_the_card_divide_the_levels(self, tmp_path):
+        config = {
+            "num_train_timesteps": 250,
+            "encoder_config": AutoConfig.for_model(**RECIPE.config["encoder_config"]),
+        }
+        train_diffusion_lm(SENTENCES, tmp_path, recipe=short(2), config=config)
+        assert DiffusionLMPipeline.from_pretrained(tmp_path).model.config.num_train_timesteps == 250
+
+    def test_resumes_with_the_same_words_and_order_alone(self, tmp_path):
+        train_diffusion_lm(SENTENCES, tmp_path, recipe=short(2))
+        more = train_word_tokenizer([*SENTENCES, "sleeps " * 500], 1, 10)  # the same words by other numbers
+        for arguments in ({"data": SENTENCES[::-1]}, {"data": SENTENCES, "tokenizer": more}):
+            with pytest.raises(ValueError, match="holds a run with examples="):
+                train_diffusion_lm(output_dir=tmp_path, recipe=short(2), resume=True, **arguments)
+
+    def test_what_looks_like_special_tokens_is_words(self):
+        tokenizer = train_word_tokenizer(["the <s>red</s> cat"] * 2, 1, 20)
+        ids = tokenizer("the <s>red</s> cat")["input_ids"]
+        assert tokenizer.convert_ids_to_tokens(ids[1:-1]) == "the < s > red < / s > cat".split()
+        assert ids[0] == tokenizer.bos_token_id and ids[-1] == tokenizer.eos_token_id
 
     def test_long_texts_are_left_out(self, tmp_path):
         long = "the red cat sees a dog . the red cat sees a dog ."
@@ -243,6 +288,25 @@ class TestControls:
             spans.guide([(0, 12, "NP")])
         with pytest.raises(ValueError, match="does not lie in the 2 words of 'the cat'"):
             SyntaxSpans.fit(pipe, ["the cat"], [[(0, 3, "NP")]])
+        for ask in (tree.guide, lambda spans: SyntaxSpans.fit(pipe, ["the cat"], [spans])):
+            with pytest.raises(ValueError, match="the words 0 to 2 are 'NP' and 'S'"):
+                ask([(0, 2, "NP"), (0, 2, "S")])
+        assert len(pipe(2, STEPS, length=3, guides=[tree.guide([], length=3)]).texts) == 2
+
+    def test_labels_as_tables_have_them(self, trained):
+        """Missing values are none, numbers are texts, there may be many labels and few steps."""
+        pipe, attributes = trained[0], [{"stars": 1, "food": None}, {"stars": 2, "food": float("nan")}]
+        content = SemanticContent.fit(pipe, SENTENCES[:2], attributes, 10, **TEACHING)
+        assert content.labels == {"stars": ["1", "2"]}
+        assert pipe(1, STEPS, guides=[content.guide({"stars": 1})]).texts
+        with pytest.raises(ValueError, match="'food' has the value"):
+            SemanticContent.fit(pipe, SENTENCES[:1], [{"food": ["a", "b"]}])
+        with pytest.raises(ValueError, match="values of fields are needed"):
+            content.guide({})
+        spans = [[(0, 2, f"label {k}")] for k in range(150)]
+        assert len(SyntaxSpans.fit(pipe, SENTENCES[:150], spans, 1, **TEACHING).labels) == 150
+        with pytest.raises(ValueError, match="no texts to teach"):
+            PartsOfSpeech.fit(pipe, [], [])
 
     def test_length(self, trained):
         pipe, guide = trained[0], Length(trained[0].model).guide(5)
@@ -256,6 +320,8 @@ class TestControls:
         assert self.share(pipe, lambda t: t.startswith("the blue ") and " likes a " in t, guides=[guide]) >= 0.8
         with pytest.raises(ValueError, match="has no gap"):
             Infilling(pipe).guide("the blue cat")
+        with pytest.raises(ValueError, match="take pipe"):
+            Infilling(pipe).guide("the [gap] cat")
 
     def test_composition(self, trained, content):
         pipe, guides = trained[0], [content.guide({"colour": "grey"}), Length(trained[0].model).guide(5)]

@@ -32,7 +32,7 @@ def generate(
     ] = None,
     profile: Annotated[bool, typer.Option(help="Measure where the time goes, and write no records.")] = False,
     num_inference_steps: Annotated[
-        int | None, typer.Option(help="Steps of the scheduler; 12 by default, of a Diffusion-LM 200.")
+        int | None, typer.Option(help="Steps of the scheduler; 12 by default, of a Diffusion-LM 20.")
     ] = None,
     length: Annotated[int | None, typer.Option(help="Words of each text, of a Diffusion-LM.")] = None,
     temperature: Annotated[float, typer.Option(help="Of the causal LM.")] = 1.0,
@@ -79,6 +79,8 @@ def generate(
         check_output(output)
     if num_records is None and conditions is None:
         raise ValueError("give --num-records, or --conditions with a row for each record")
+    if dtype not in (None, "float32", "bfloat16"):
+        raise ValueError(f"dtype={dtype!r} is neither 'float32' nor 'bfloat16'")
     if _class_of(model, revision) == "DiffusionLMPipeline":
         _generate_texts(context, model, num_records, output, num_inference_steps, length, dtype, seed, revision)
         return
@@ -91,8 +93,6 @@ def generate(
         given["guidance_scale"] = guidance_scale
         if profile or push_to_hub is not None:
             raise ValueError("conditions go with --output alone")
-    if dtype not in (None, "float32", "bfloat16"):
-        raise ValueError(f"dtype={dtype!r} is neither 'float32' nor 'bfloat16'")
     with no_progress_bars():
         pipe = DiffLMPipeline.from_pretrained(
             model,
@@ -199,7 +199,7 @@ def _generate_texts(
         )
     pipe.to(default_device())
     generator = torch.Generator().manual_seed(seed)
-    steps = 200 if num_inference_steps is None else num_inference_steps
-    texts = pipe(num_texts, steps, length, generator=generator).texts
+    given = {} if num_inference_steps is None else {"num_inference_steps": num_inference_steps}
+    texts = pipe(num_texts, length=length, generator=generator, **given).texts
     write_table(pd.DataFrame({"text": texts}), output)
     say(f"{num_texts} texts in {output}")

@@ -102,6 +102,9 @@ class DiffusionLMConfig(PreTrainedConfig):
             encoder_config = {"model_type": "bert"}
         if isinstance(encoder_config, dict):
             encoder_config = AutoConfig.for_model(**encoder_config)
+        most = getattr(encoder_config, "max_position_embeddings", max_sequence_length)
+        if max_sequence_length > most:
+            raise ValueError(f"max_sequence_length={max_sequence_length} is beyond the encoder's {most} positions")
         # Embeddings come from elsewhere.
         encoder_config.vocab_size, encoder_config.pad_token_id = 1, 0
         for name in ("bos", "eos", "cls", "sep"):

@@ -210,8 +210,9 @@ class DiffusionLMModel(PushToHubMixin, PreTrainedModel):
             return self.denoise(sample, timestep)
         shown = torch.zeros_like(sample)
         half = len(sample) // 2 if self.training else len(sample)
-        with torch.no_grad():
-            shown[:half] = self.denoise(sample[:half], timestep[:half]).clean
+        if half:
+            with torch.no_grad():
+                shown[:half] = self.denoise(sample[:half], timestep[:half]).clean
         return self.denoise(sample, timestep, shown)
 
 

@@ -87,7 +87,14 @@ def make_scheduler(config: DiffusionLMConfig, name: str = "ddpm", **kwargs) -> S
 
 def check_scheduler(scheduler: SchedulerMixin, config: DiffusionLMConfig) -> None:
     """Raises a `ValueError` for a scheduler of other noise levels or another prediction than a model's."""
-    given = scheduler.config
+    given, kinds = scheduler.config, tuple(name for name, _ in SCHEDULERS.values())
+    if type(scheduler).__name__ not in kinds:
+        raise ValueError(
+            f"{type(scheduler).__name__} is not one of {', '.join(kinds)}; make the scheduler by "
+            "make_scheduler(model.config)"
+        )
+    if others := [name for name in given if name.startswith("use_") and name.endswith("_sigmas") and given[name]]:
+        raise ValueError(f"the scheduler has {others[0]}=True, and the noise levels are the model's; leave it out")
     if (kind := given.get("prediction_type")) != config.prediction_type:
         raise ValueError(
             f"the scheduler takes prediction_type={kind!r}, and the model predicts {config.prediction_type!r}; make "
@@ -117,9 +124,18 @@ def check_steps(num_inference_steps: int, config: DiffusionLMConfig) -> None:
     ):
         raise ValueError(f"num_inference_steps={num_inference_steps!r} is not a positive integer")
     if total % num_inference_steps:
-        fitting = [n for n in range(1, total + 1) if total % n == 0]
-        near = sorted(sorted(fitting, key=lambda n: abs(n - num_inference_steps))[:2])
+        near = sorted(_divisors(num_inference_steps, total)[:2])
         raise ValueError(
             f"num_inference_steps={num_inference_steps} does not divide the {total} noise levels; take "
             f"{' or '.join(map(str, near))}"
         )
+
+
+def fitting_steps(num_inference_steps: int, config: DiffusionLMConfig) -> int:
+    """The number of steps nearest to this one that divides the noise levels of a model."""
+    return _divisors(num_inference_steps, config.num_train_timesteps)[0]
+
+
+def _divisors(near: int, number: int) -> list[int]:
+    """Those of a number, the nearest to `near` first."""
+    return sorted((n for n in range(1, number + 1) if number % n == 0), key=lambda n: abs(n - near))

@@ -55,4 +55,7 @@ def train_word_tokenizer(
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{begin} $A {end}", special_tokens=[(t, tokenizer.token_to_id(t)) for t in (begin, end)]
     )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_length, **SPECIAL_TOKENS)
+    # What looks like a special token in a text is its words.
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=max_length, split_special_tokens=True, **SPECIAL_TOKENS
+    )

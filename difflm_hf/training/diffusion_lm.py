@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from transformers import PreTrainedTokenizerFast, set_seed
+from transformers import PreTrainedConfig, PreTrainedTokenizerFast, set_seed
+from transformers.utils import logging
 
 from ..batches import TensorDataset
 from ..diffusion_lm import (
@@ -25,6 +27,7 @@ from ..diffusion_lm import (
     train_word_tokenizer,
 )
 from ..diffusion_lm.measures import likelihood_bound, rounding_accuracy
+from ..diffusion_lm.schedule import check_scheduler, fitting_steps
 from ..evaluation.documents.text import evaluate_text
 from ..hub.text_cards import text_model_card
 from ..records import read_table
@@ -32,8 +35,10 @@ from .arguments import BaseTrainingArguments
 from .base_trainer import BaseTrainer
 from .fit import Run, eager_attention, fit, same_weights, steps_of_epochs
 from .output_dir import check_output_dir, claim_output_dir, save_pipeline
-from .summary import energy_meter, fingerprint_records, summarize_run
+from .summary import energy_meter, fingerprint_examples, fingerprint_records, summarize_run
 
+
+logger = logging.get_logger(__name__)
 
 PHASE = "diffusion"
 NUM_MEASURED, NUM_MEASURED_STEPS = 128, 100  # texts that a model writes for its card, and how
@@ -183,16 +188,26 @@ def train_diffusion_lm(
     recipe = deepcopy(DIFFUSION_LM_RECIPES[recipe] if isinstance(recipe, str) else recipe)
     texts = read_texts(data, text_column)
     held_out = None if validation is None else read_texts(validation, text_column)
+    check_fields(config or {})
     fields = {**recipe.config, **(config or {})}
     length = DiffusionLMConfig(**fields).max_sequence_length
+    scheduler = make_scheduler(DiffusionLMConfig(**fields), **recipe.scheduler)
+    check_scheduler(scheduler, DiffusionLMConfig(**fields))
     if tokenizer is None:
         tokenizer = train_word_tokenizer(texts, recipe.min_frequency, length)
     if held_out is None:
         order = np.random.default_rng(seed).permutation(len(texts))
         size = min(2000, max(1, len(texts) // 10))
         held_out, texts = [texts[k] for k in order[:size]], [texts[k] for k in order[size:]] or texts
+    if len(texts) < 2:
+        raise ValueError(f"there is {len(texts)} text to train on, beside those held out; give two or more")
     train, dropped = to_word_ids(texts, tokenizer, length)
     evaluation, _ = to_word_ids(held_out, tokenizer, length)
+    if dropped:
+        logger.warning(
+            f"{dropped} of {len(texts)} texts have more than {length - 2} words and are left out; raise "
+            "max_sequence_length to learn from them"
+        )
     counts = torch.bincount((train.tensors["input_ids"] != tokenizer.pad_token_id).sum(1) - 2, minlength=length)
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "unk", "pad")}
     fields |= {"vocab_size": len(tokenizer), "length_counts": counts.tolist(), **ids}
@@ -200,7 +215,7 @@ def train_diffusion_lm(
     table = pd.DataFrame({"text": texts + held_out})
     arguments = {
         "recipe": named,
-        "config": config,
+        "config": {k: v.to_dict() if isinstance(v, PreTrainedConfig) else v for k, v in (config or {}).items()},
         "text_column": text_column,
         "seed": seed,
         "max_minutes": max_minutes,
@@ -208,6 +223,7 @@ def train_diffusion_lm(
     hashes = {
         "data": fingerprint_records(table),
         "words": fingerprint_records(pd.DataFrame({"word": list(tokenizer.get_vocab())})),
+        "examples": fingerprint_examples(train, evaluation),
     }
     claim_output_dir(output_dir, arguments | hashes)
     set_seed(seed)
@@ -225,7 +241,7 @@ def train_diffusion_lm(
         energy = None if resume else energy_kwh()
     facts = {"num_records": len(train), "num_validation_records": len(evaluation), "num_dropped_records": dropped}
     training = summarize_run(data, hashes["data"], facts, arguments, phases, energy)
-    pipe = DiffusionLMPipeline(model.eval(), make_scheduler(model.config, **recipe.scheduler), tokenizer)
+    pipe = DiffusionLMPipeline(model.eval(), scheduler, tokenizer)
     pipe.register_to_config(training=training | {"measures": _measure(pipe, texts, evaluation, seed)})
     save_pipeline(pipe, text_model_card(pipe), output_dir)
     pipe.register_to_config(_name_or_path=str(output_dir))
@@ -239,7 +255,8 @@ def _measure(
     generator, ids = torch.Generator().manual_seed(seed), held_out.tensors["input_ids"]
     num_words = (ids != pipe.tokenizer.pad_token_id).sum() - len(ids)  # with </s>, and without <s>
     pipe.set_progress_bar_config(disable=True)
-    written = pipe(NUM_MEASURED, NUM_MEASURED_STEPS, generator=generator).texts
+    steps = fitting_steps(NUM_MEASURED_STEPS, pipe.model.config)
+    written = pipe(NUM_MEASURED, steps, generator=generator).texts
     pipe.set_progress_bar_config(disable=False)
     return {
         "num_texts": len(written),
@@ -249,6 +266,16 @@ def _measure(
     }
 
 
+def check_fields(config: dict[str, Any]) -> None:
+    """Raises a `ValueError` for what is no field of [`DiffusionLMConfig`], and for fields that the texts decide."""
+    known = set(signature(DiffusionLMConfig).parameters) - {"kwargs"}
+    for name in config:
+        if name not in known:
+            raise ValueError(f"config has {name!r}, which is no field of DiffusionLMConfig; it has {sorted(known)}")
+        if name in ("vocab_size", "length_counts") or name.endswith("_token_id"):
+            raise ValueError(f"config has {name!r}, which tokenizer and texts decide; leave it out")
+
+
 def read_texts(data: Any, text_column: str = "text") -> list[str]:
     """
     The texts of a list, a table or a file.
@@ -256,7 +283,9 @@ def read_texts(data: Any, text_column: str = "text") -> list[str]:
     Raises:
         `ValueError`: where there are none, or what is in their place is no text.
     """
-    if isinstance(data, Sequence) and not isinstance(data, str) and all(isinstance(text, str) for text in data):
+    if isinstance(data, pd.Series | np.ndarray):
+        data = data.tolist()
+    if isinstance(data, Sequence) and not isinstance(data, str) and not any(isinstance(row, Mapping) for row in data):
         texts = list(data)
     else:
         table = read_table(data)

@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from transformers import Trainer
 
+from ..batches import TensorDataset
 from ..callbacks import Stopwatch
 from ..processing_difflm import MIN_CATEGORY_COUNT
 from ..records import Field
@@ -115,6 +116,14 @@ def fingerprint_records(table: pd.DataFrame) -> str:
     texts, _ = with_json_texts(table)
     rows = np.sort(pd.util.hash_pandas_object(texts.astype(object), index=False).to_numpy())
     return f"sha256:{hashlib.sha256(rows.tobytes()).hexdigest()}"
+
+
+def fingerprint_examples(*parts: TensorDataset) -> str:
+    """A hash of the ids that models learn from, part by part and in their order."""
+    hashed = hashlib.sha256()
+    for part in parts:
+        hashed.update(part.tensors["input_ids"].numpy().tobytes() + b"|")
+    return f"sha256:{hashed.hexdigest()}"
 
 
 def _summarize_column(field: Field, column: pd.Series) -> dict[str, Any]:

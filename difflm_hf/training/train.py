@@ -32,7 +32,7 @@ from .recipes import (
     check_recipe,
     find_recipe,
 )
-from .summary import energy_meter, fingerprint_records, summarize_training
+from .summary import energy_meter, fingerprint_examples, fingerprint_records, summarize_training
 
 
 def train(
@@ -116,7 +116,11 @@ def train(
     if hub_args is not None:
         hub_args.check_publishable(processor, vae)
     codec = json.dumps(processor.codec.to_dict(), default=str)
-    hashes = {"data": fingerprint_records(records.table), "schema": hashlib.sha256(codec.encode()).hexdigest()}
+    hashes = {
+        "data": fingerprint_records(records.table),
+        "schema": hashlib.sha256(codec.encode()).hexdigest(),
+        "examples": fingerprint_examples(records.train, records.validation),
+    }
     claim_output_dir(output_dir, arguments | hashes)
     with energy_meter() as energy_kwh:
         phases = [fit_autoencoder(vae, records, recipe, run)]

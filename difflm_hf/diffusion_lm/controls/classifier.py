@@ -122,13 +122,15 @@ class EmbeddingClassifier(nn.Module, PyTorchModelHubMixin):
         Raises:
             `ValueError`: for texts without labels, labels that do not suit their text, and texts that are too long.
         """
+        if not len(texts):
+            raise ValueError("there are no texts to teach")
         if len(texts) != len(labels):
             raise ValueError(f"{len(texts)} texts have labels for {len(labels)}; give them for each")
         ids = encode_texts(pipe, texts)
         names, targets = cls.targets_of(pipe, texts, labels)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            found = cls.for_model(pipe.model, names, **kwargs)
+            found = cls.for_model(pipe.model, names, **kwargs).to(pipe.model.device)
             found.teach(pipe.model, ids, targets, num_steps, batch_size or cls.default_batch_size, learning_rate)
         return found
 
@@ -183,12 +185,14 @@ class EmbeddingClassifier(nn.Module, PyTorchModelHubMixin):
         """
         model.eval()
         self.train()
+        input_ids, targets = input_ids.to(model.device), targets.to(model.device)
         optimizer = torch.optim.AdamW(self.parameters(), lr=learning_rate, weight_decay=0.01)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, num_steps, pct_start=0.1)
+        # Not 0.1, by which the warm-up of ten steps would divide by zero
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, num_steps, pct_start=0.11)
         for step in range(num_steps):
             rows = torch.randint(len(input_ids), (batch_size,))
             spread = (torch.randperm(batch_size) + torch.rand(())) / batch_size
-            timestep = (spread * self.num_train_timesteps).long()
+            timestep = (spread * self.num_train_timesteps).long().to(model.device)
             with torch.no_grad():
                 embeddings = model.embed(input_ids[rows])
                 scale, deviation = model.noise_level(timestep)

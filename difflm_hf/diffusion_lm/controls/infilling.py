@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ...control.guidance import Guide
-from ..constraints import given_words
+from ..constraints import GAP, given_words
 from ..pipeline_diffusion_lm import DiffusionLMPipeline
 
 
@@ -23,9 +23,12 @@ class Infilling:
 
     def guide(self, text: str, scale: float = 1.0) -> Guide:
         """
-        A guide to a text, with `[mask]` for each missing word. Raises a `ValueError` as `pipe(infill=...)` does.
+        A guide to a text, with `[mask]` for each missing word. Raises a `ValueError` as `pipe(infill=...)` does, and
+        for a `[gap]`.
         """
         model = self.pipe.model
+        if GAP in text:
+            raise ValueError(f"{text!r} has a {GAP}, and a guide needs the places of words; take pipe(infill=...)")
         allowed = given_words([text], self.pipe.tokenizer, model.config, 1, 0)[0]
         is_known, table = allowed.sum(-1) == 1, model.embeddings.detach()
         wanted = table[allowed.long().argmax(-1)[is_known]]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
 from torch import nn
 
@@ -40,14 +42,18 @@ class SemanticContent(EmbeddingClassifier):
     def targets_of(
         cls, pipe: DiffusionLMPipeline, texts: Sequence[str], labels: Sequence[Mapping[str, str]]
     ) -> tuple[dict[str, list[str]], torch.Tensor]:
+        labels = [
+            {str(name): _as_text(name, value) for name, value in of_text.items() if not is_missing(value)}
+            for of_text in labels
+        ]
         values: dict[str, list[str]] = {}
-        for name, value in sorted({(n, str(v)) for of_text in labels for n, v in of_text.items()}):
+        for name, value in sorted({pair for of_text in labels for pair in of_text.items()}):
             values.setdefault(name, []).append(value)
         if not values:
             raise ValueError("no text has any attributes")
         indices = {name: {value: 1 + k for k, value in enumerate(of_name)} for name, of_name in values.items()}
         targets = [
-            [index[str(of_text[name])] if name in of_text else ABSENT for name, index in indices.items()]
+            [index[of_text[name]] if name in of_text else ABSENT for name, index in indices.items()]
             for of_text in labels
         ]
         return values, torch.tensor(targets)
@@ -67,8 +73,11 @@ class SemanticContent(EmbeddingClassifier):
         Raises:
             `ValueError`: for a field or value that it was not taught.
         """
+        if not values:
+            raise ValueError("values of fields are needed")
         chosen = []
         for name, value in values.items():
+            name, value = str(name), _as_text(name, value)
             if name not in self.labels:
                 raise ValueError(f"{name!r} is not a field of the texts, which have {list(self.labels)}")
             if value not in self.labels[name]:
@@ -80,3 +89,14 @@ class SemanticContent(EmbeddingClassifier):
             return sum(logits[field].log_softmax(-1)[:, value] for field, value in chosen)
 
         return self.make_guide(score, f"guide to {dict(values)}", scale)
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a field has no value, as tables say it."""
+    return value is None or value is pd.NA or value != value
+
+
+def _as_text(name: str, value: Any) -> str:
+    if not isinstance(value, (str, Real)):
+        raise ValueError(f"{name!r} has the value {value!r}, which is neither a text nor a number")
+    return str(value)

@@ -48,10 +48,11 @@ class SyntaxSpans(EmbeddingClassifier):
     ) -> tuple[list[str], torch.Tensor]:
         spans, length = [list(of_text) for of_text in labels], pipe.model.config.max_sequence_length
         names = sorted({label for of_text in spans for _, _, label in of_text})
-        targets = torch.full((len(texts), length, length), ABSENT, dtype=torch.int8)
+        targets = torch.full((len(texts), length, length), ABSENT, dtype=torch.int16)
         for row, text, of_text in zip(targets, texts, spans):
             num_words = len(words_of(pipe.tokenizer, text))
-            row[1 : 1 + num_words, 1 : 1 + num_words] = torch.ones(num_words, num_words).triu().sub(1).mul(100).char()
+            _check_labels(of_text)
+            row[1 : 1 + num_words, 1 : 1 + num_words] = torch.ones(num_words, num_words).triu().sub(1).mul(100).short()
             for start, end, label in of_text:
                 if not 0 <= start < end <= num_words:
                     raise ValueError(
@@ -92,6 +93,7 @@ class SyntaxSpans(EmbeddingClassifier):
 
     def _places(self, spans: Iterable[Span]) -> tuple[list[int], list[int], list[int]]:
         spans = list(spans)
+        _check_labels(spans)
         for start, end, label in spans:
             if label not in self.labels:
                 raise ValueError(f"{label!r} is not one of the labels of constituents: {self.labels}")
@@ -104,6 +106,17 @@ class SyntaxSpans(EmbeddingClassifier):
             [end for _, end, _ in spans],
             [1 + self.labels.index(label) for _, _, label in spans],
         )
+
+
+def _check_labels(spans: list[Span]) -> None:
+    """Raises a `ValueError` for words that are two constituents."""
+    seen: dict[tuple[int, int], str] = {}
+    for start, end, label in spans:
+        if seen.setdefault((start, end), label) != label:
+            raise ValueError(
+                f"the words {start} to {end} are {seen[start, end]!r} and {label!r}; name a constituent of both, such "
+                f"as {seen[start, end] + '+' + label!r}"
+            )
 
 
 class SyntaxTree(SyntaxSpans):
@@ -138,7 +151,7 @@ class SyntaxTree(SyntaxSpans):
         if beyond := [span for span in spans if span[1] > length]:
             raise ValueError(f"the span {beyond[0]} does not lie in a text of {length} words")
         wanted = torch.full((length, length), NONE)
-        wanted[[first - 1 for first in firsts], [last - 1 for last in lasts]] = torch.tensor(labels)
+        wanted[[first - 1 for first in firsts], [last - 1 for last in lasts]] = torch.tensor(labels, dtype=torch.long)
         rows, columns = torch.ones(length, length).triu().nonzero(as_tuple=True)
 
         def score(states: torch.Tensor) -> torch.Tensor:
