@@ -375,7 +375,7 @@ class TestPipeline:
             ({"length": 9}, "length=9 is not in 1 to 8"),
             ({"length": 0}, "length=0 is not in 1 to 8"),
             ({"batch_size": 0}, "batch_size=0"),
-            ({"temperature": 0}, "temperature=0 is not above 0"),
+            ({"temperature": 0}, "temperature=0 is not a number above 0"),
             ({"num_candidates": 0}, "num_candidates=0"),
             ({"output_type": "pandas"}, "output_type='pandas' is not one of"),
             ({"guides": ["red"]}, "which is no Guide"),
@@ -384,6 +384,12 @@ class TestPipeline:
             ({"infill": "the purple [mask] ."}, "does not know the word 'purple' of 'the purple"),
             ({"infill": "the " + "[mask] " * 8}, "9 words or more.*at most 8"),
             ({"infill": "the [mask]", "length": 3}, "leave out num_texts and length"),
+            ({"infill": []}, "infill has no text"),
+            ({"temperature": math.inf}, "temperature=inf is not a number above 0"),
+            ({"temperature": 1e-38}, "words of texts are not finite"),
+            ({"steering": "norm"}, "steering='norm' is no Steering"),
+            ({"generator": [seeded()]}, "is no torch.Generator"),
+            ({"guides": [len]}, "which is no Guide"),
         ],
     )
     def test_refuses(self, pipe, arguments, message):
@@ -437,15 +443,44 @@ class TestPipeline:
         [
             (lambda x: x.sum(), "guide to nothing, step 0: a score of shape"),
             (lambda x: torch.zeros(len(x)), "does not see"),
-            (lambda x: x.sum((1, 2)) * torch.nan, "not finite"),
+            (lambda x: x.sum((1, 2)) * torch.nan, "its score is not finite"),
+            (lambda x: x.square().sum((1, 2)).sub(1e9).log(), "its score is not finite"),
+            (lambda x: (x - x.detach()).abs().sum((1, 2)).sqrt(), "the gradient of its score is not finite"),
         ],
     )
     def test_refuses_bad_scores(self, pipe, score, message):
         with pytest.raises(ValueError, match=message):
             pipe(2, STEPS, guides=[Guide(score, name="guide to nothing")])
 
+    @pytest.mark.parametrize("scale", [math.nan, math.inf, 1e38, "1", True])
+    def test_refuses_bad_scales(self, scale):
+        with pytest.raises(ValueError, match="guide to nothing: scale="):
+            Guide(lambda x: x.sum((1, 2)), scale, "guide to nothing")
+
+    def test_refuses_candidates_without_a_score(self, pipe):
+        # Finite of what the model predicts on the way, and not of whole texts
+        guide = Guide(lambda x: x.sum((1, 2)) * (0 if x.requires_grad else math.nan), name="guide to nothing")
+        with pytest.raises(ValueError, match="guide to nothing: its score of a text is not finite"):
+            pipe(1, STEPS, guides=[guide], num_candidates=2)
+
+    def test_one_guide_and_an_iterator(self, pipe):
+        wanted = pipe.model.embeddings[pipe.tokenizer.convert_tokens_to_ids("blue")].detach()
+        guide = Guide(lambda x: -(x - wanted).square().sum(-1).amin(1), 20)
+        free, *guided = (
+            pipe(3, STEPS, guides=guides, generator=seeded()).texts
+            for guides in (None, [guide], guide, iter([guide]), (g for g in [guide]))
+        )
+        assert all(texts == guided[0] != free for texts in guided)
+
     def test_refuses_bad_steering(self):
-        for arguments in ({"update": "adam"}, {"step_size": 0}, {"num_updates": 0}, {"fluency": -1}, {"last": 2}):
+        for arguments in (
+            {"num_updates": 1.5},
+            {"update": "adam"},
+            {"step_size": 0},
+            {"num_updates": 0},
+            {"fluency": -1},
+            {"last": 2},
+        ):
             with pytest.raises(ValueError, match=next(iter(arguments))):
                 Steering(**arguments)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
@@ -41,6 +41,24 @@ class Guide:
     noisy: bool = False
     embeddings: torch.Tensor | None = None
 
+    def __post_init__(self):
+        if not is_scale(self.scale):
+            raise ValueError(f"{self.name}: scale={self.scale!r} is not a number between {-LARGEST} and {LARGEST}")
+
+
+def is_scale(value: Any) -> bool:
+    """Whether latents can be scaled by it."""
+    return isinstance(value, Real) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
+
+
+def check_guides(guides: Guide | Iterable[Guide] | None) -> tuple[Guide, ...]:
+    """One guide, several or none as a tuple. Raises a `ValueError` for what is no guide."""
+    guides = (guides,) if isinstance(guides, Guide) else tuple(guides or ())
+    for guide in guides:
+        if not isinstance(guide, Guide):
+            raise ValueError(f"guides={guides!r} holds {guide!r}, which is no Guide; write Guide(score)")
+    return guides
+
 
 @dataclass(frozen=True)
 class Guidance:
@@ -60,11 +78,9 @@ class Guidance:
     guides: Sequence[Guide] = ()
 
     def __post_init__(self):
-        if isinstance(self.scale, bool) or not isinstance(self.scale, Real) or not -LARGEST <= self.scale <= LARGEST:
+        if not is_scale(self.scale):
             raise ValueError(f"guidance_scale={self.scale!r} is not a number; 1 is the model's distribution")
-        for guide in self.guides:
-            if not isinstance(guide, Guide):
-                raise ValueError(f"guides={self.guides!r} holds {guide!r}, which is no Guide; write Guide(score)")
+        object.__setattr__(self, "guides", check_guides(self.guides))
 
     def take(self, rows: slice | np.ndarray) -> Guidance:
         """That of some latents, where each has its own condition."""
@@ -131,6 +147,8 @@ def gradient(guide: Guide, score: Any, noisy: torch.Tensor, step: int) -> torch.
         raise ValueError(f"{guide.name}, step {step}: a score of shape ({len(noisy)},) is needed, not {shape}")
     if not score.requires_grad:
         raise ValueError(f"{guide.name}, step {step}: torch does not see that its score depends on the latents")
+    if not score.isfinite().all():
+        raise ValueError(f"{guide.name}, step {step}: its score is not finite")
     [found] = torch.autograd.grad(score.sum(), noisy, retain_graph=True)
     if not found.isfinite().all():
         raise ValueError(f"{guide.name}, step {step}: the gradient of its score is not finite; lower its scale")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Literal, get_args
 
 import torch
@@ -55,7 +56,7 @@ class Steering:
         if self.update not in get_args(Update):
             raise ValueError(f"update={self.update!r} is not one of {', '.join(map(repr, get_args(Update)))}")
         for name, is_valid in (
-            ("num_updates", self.num_updates >= 1),
+            ("num_updates", isinstance(self.num_updates, Integral) and self.num_updates >= 1),
             ("step_size", self.step_size > 0),
             ("fluency", self.fluency >= 0),
             ("last", 0 <= self.last <= 1),
