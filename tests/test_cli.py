@@ -190,7 +190,9 @@ def test_bad_tables(error_of, content, message, monkeypatch, tmp_path):
 def test_output_folder_not_empty(error_of, data, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     line = error_of("train", data, "--output-dir", tmp_path)
-    assert line == f"error: {tmp_path} is not empty; choose another folder, delete it, or resume the run in it"
+    assert (
+        line == f"error: {tmp_path} is not empty; choose another folder, delete it, or resume the run in it (--resume)"
+    )
 
 
 def test_output_folder_is_a_file(error_of, data):

@@ -14,7 +14,7 @@ from difflm_hf.diffusion_lm.measures import likelihood_bound, rounding_accuracy
 from difflm_hf.diffusion_lm.minimum_bayes_risk import minimum_bayes_risk
 from difflm_hf.diffusion_lm.schedule import sqrt_alphas_cumprod, trained_betas
 from difflm_hf.diffusion_lm.steering import Steering
-from difflm_hf.training.diffusion_lm import to_word_ids
+from difflm_hf.diffusion_lm.word_tokenizer import encode_texts
 
 
 STEPS = 20
@@ -25,7 +25,7 @@ def seeded(seed=0):
 
 
 def ids_of(pipe, texts=SENTENCES):
-    return to_word_ids(texts, pipe.tokenizer, pipe.model.config.max_sequence_length)[0].tensors["input_ids"]
+    return encode_texts(texts, pipe.tokenizer, pipe.model.config.max_sequence_length)[0]
 
 
 def words_of(text):
@@ -387,9 +387,9 @@ class TestPipeline:
             ({"infill": []}, "infill has no text"),
             ({"temperature": math.inf}, "temperature=inf is not a number above 0"),
             ({"temperature": 1e-38}, "words of texts are not finite"),
-            ({"steering": "norm"}, "steering='norm' is no Steering"),
-            ({"generator": [seeded()]}, "is no torch.Generator"),
-            ({"guides": [len]}, "which is no Guide"),
+            ({"steering": "adam"}, "update='adam' is not one of"),
+            ({"generator": [seeded()]}, "generator is a list, and no torch.Generator"),
+            ({"guides": [len]}, "hold a builtin_function_or_method, which is no Guide"),
         ],
     )
     def test_refuses(self, pipe, arguments, message):

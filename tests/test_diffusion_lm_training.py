@@ -198,7 +198,7 @@ class TestCommands:
         data.write_text("\n".join(json.dumps({"sentence": text}) for text in SENTENCES))
         of_texts = ["--model", "diffusion-lm", "--text-column", "sentence"]
         assert not call(monkeypatch, "train", data, "--output-dir", model, *of_texts)
-        sampling = ["--length", 4, "--num-inference-steps", 20]
+        sampling = ["--length", 4, "--num-inference-steps", 20, "--temperature", 0.8]
         assert not call(monkeypatch, "generate", model, "--num-records", 5, *sampling, "--output", output)
         texts = [json.loads(line)["text"] for line in output.read_text().splitlines()]
         assert [len(words_of(text)) for text in texts] == [4] * 5
@@ -309,10 +309,10 @@ class TestControls:
             PartsOfSpeech.fit(pipe, [], [])
 
     def test_length(self, trained):
-        pipe, guide = trained[0], Length(trained[0].model).guide(5)
+        pipe, guide = trained[0], Length(trained[0]).guide(5)
         assert self.share(pipe, lambda text: len(words_of(text)) == 5, guides=[guide]) >= 0.9
         with pytest.raises(ValueError, match="length=9"):
-            Length(pipe.model).guide(9)
+            Length(pipe).guide(9)
 
     def test_infilling(self, trained):
         pipe = trained[0]
@@ -324,7 +324,7 @@ class TestControls:
             Infilling(pipe).guide("the [gap] cat")
 
     def test_composition(self, trained, content):
-        pipe, guides = trained[0], [content.guide({"colour": "grey"}), Length(trained[0].model).guide(5)]
+        pipe, guides = trained[0], [content.guide({"colour": "grey"}), Length(trained[0]).guide(5)]
 
         def holds(text):
             return "grey" in text and len(words_of(text)) == 5

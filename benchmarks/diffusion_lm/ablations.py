@@ -9,7 +9,8 @@ import torch
 
 from difflm_hf import DiffusionLMPipeline, train_diffusion_lm
 from difflm_hf.diffusion_lm.measures import likelihood_bound
-from difflm_hf.training.diffusion_lm import DIFFUSION_LM_RECIPES, to_word_ids
+from difflm_hf.diffusion_lm.word_tokenizer import encode_texts
+from difflm_hf.training.diffusion_lm import DIFFUSION_LM_RECIPES
 
 from .quality import measure_texts
 from .setting import NUM_SEEDS, NUM_TEXTS, Setting
@@ -35,8 +36,7 @@ def measure_ablations(s: Setting) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for name, switches in ABLATIONS.items():
         pipe = trained(s, name, switches)
-        ids = to_word_ids(s.data["test"].texts, pipe.tokenizer, pipe.model.config.max_sequence_length)[0]
-        ids = ids.tensors["input_ids"]
+        ids, _ = encode_texts(s.data["test"].texts, pipe.tokenizer, pipe.model.config.max_sequence_length)
         num_words = int((ids != pipe.tokenizer.pad_token_id).sum()) - len(ids)
         bound = likelihood_bound(pipe.model, ids, generator=torch.Generator().manual_seed(0)).sum() / num_words
         for clamp in (False, True) if name in CLAMPED else (False,):

@@ -69,14 +69,13 @@ def one_span(target: Target, labels: list[str]) -> tuple[int, int, str]:
 
 def teach(s: Setting, read: Callable) -> dict[str, EmbeddingClassifier]:
     """The classifiers, taught once and kept in the work folder."""
-    limit, split = s.pipe.model.config.max_sequence_length - 2, s.data["train"]
+    split = s.data["train"]
     kinds = {"parts of speech": PartsOfSpeech, "syntax tree": SyntaxTree, "semantic content": SemanticContent}
     if s.name != "e2e":
         del kinds["semantic content"]
     folders = {name: s.folder / "controls" / name for name in kinds}
     if not all(folder.exists() for folder in folders.values()):
-        rows = [k for k, text in enumerate(split.texts) if len(s.words(text)) <= limit]
-        rows = [k for k in rows if not split.words or split.words[k] == s.words(split.texts[k])]
+        rows = [k for k, text in enumerate(split.texts) if not split.words or split.words[k] == s.words(text)]
         texts = [split.texts[k] for k in rows]
         labels = labels_of(split, rows, texts, read)
         for name, cls in kinds.items():

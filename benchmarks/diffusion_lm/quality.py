@@ -11,9 +11,9 @@ import torch
 from difflm_hf.diffusion_lm import make_scheduler
 from difflm_hf.diffusion_lm.controls import PartsOfSpeech
 from difflm_hf.diffusion_lm.measures import likelihood_bound, rounding_accuracy
+from difflm_hf.diffusion_lm.word_tokenizer import encode_texts
 from difflm_hf.evaluation.documents.measures import distinct_n
 from difflm_hf.evaluation.language_models import perplexity, sample_documents
-from difflm_hf.training.diffusion_lm import to_word_ids
 
 from .setting import NUM_SEEDS, NUM_TEXTS, Setting
 
@@ -33,7 +33,7 @@ def measure_texts(s: Setting, texts: list[str]) -> list[float]:
 def measure_quality(s: Setting) -> dict[str, Any]:
     """Bounds, and what both models write beside real sentences."""
     tokenizer, model, real = s.pipe.tokenizer, s.pipe.model, s.data["test"].texts
-    ids = to_word_ids(real, tokenizer, model.config.max_sequence_length)[0].tensors["input_ids"]
+    ids = encode_texts(real, tokenizer, model.config.max_sequence_length)[0]
     num_words = int((ids != tokenizer.pad_token_id).sum()) - len(ids)
     generator = torch.Generator().manual_seed(0)
     peer_nats = perplexity(*s.peer, real)["nats_per_document"] * len(real)

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from difflm_hf import DiffusionLMPipeline, train_diffusion_lm
-from difflm_hf.diffusion_lm.controls.classifier import words_of
+from difflm_hf.diffusion_lm.word_tokenizer import words_of
 from difflm_hf.evaluation.language_models import perplexity, train_language_model
 
 

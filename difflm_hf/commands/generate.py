@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 OF_TEXTS = {  # what a Diffusion-LM can be told
-    *("model", "num_records", "output", "num_inference_steps", "length", "dtype", "seed", "revision"),
+    *("model", "num_records", "output", "num_inference_steps", "length", "temperature", "dtype", "seed", "revision"),
 }
 
 
@@ -35,7 +35,9 @@ def generate(
         int | None, typer.Option(help="Steps of the scheduler; 12 by default, of a Diffusion-LM 20.")
     ] = None,
     length: Annotated[int | None, typer.Option(help="Words of each text, of a Diffusion-LM.")] = None,
-    temperature: Annotated[float, typer.Option(help="Of the causal LM.")] = 1.0,
+    temperature: Annotated[
+        float | None, typer.Option(help="Of the causal LM, 1 by default; of the words of a Diffusion-LM, 0.65.")
+    ] = None,
     top_p: Annotated[float, typer.Option(help="Nucleus of the causal LM.")] = 1.0,
     where: Annotated[
         str | None,
@@ -82,7 +84,9 @@ def generate(
     if dtype not in (None, "float32", "bfloat16"):
         raise ValueError(f"dtype={dtype!r} is neither 'float32' nor 'bfloat16'")
     if _class_of(model, revision) == "DiffusionLMPipeline":
-        _generate_texts(context, model, num_records, output, num_inference_steps, length, dtype, seed, revision)
+        given = {"num_inference_steps": num_inference_steps, "length": length, "temperature": temperature}
+        sampling = {name: value for name, value in given.items() if value is not None}
+        _generate_texts(context, model, num_records, output, sampling, dtype, seed, revision)
         return
     if length is not None:
         raise ValueError("--length is of Diffusion-LM; say what records are to be like by --where")
@@ -105,7 +109,7 @@ def generate(
     pipe.set_progress_bar_config(unit=" records", smoothing=0.02)
     sampling = {
         "num_inference_steps": 12 if num_inference_steps is None else num_inference_steps,
-        "temperature": temperature,
+        "temperature": 1.0 if temperature is None else temperature,
         "top_p": top_p,
     }
     if profile:
@@ -176,8 +180,7 @@ def _generate_texts(
     model: str,
     num_texts: int | None,
     output: Path | None,
-    num_inference_steps: int | None,
-    length: int | None,
+    sampling: dict[str, float],
     dtype: str | None,
     seed: int,
     revision: str | None,
@@ -199,7 +202,6 @@ def _generate_texts(
         )
     pipe.to(default_device())
     generator = torch.Generator().manual_seed(seed)
-    given = {} if num_inference_steps is None else {"num_inference_steps": num_inference_steps}
-    texts = pipe(num_texts, length=length, generator=generator, **given).texts
+    texts = pipe(num_texts, generator=generator, **sampling).texts
     write_table(pd.DataFrame({"text": texts}), output)
     say(f"{num_texts} texts in {output}")

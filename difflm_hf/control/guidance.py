@@ -56,7 +56,10 @@ def check_guides(guides: Guide | Iterable[Guide] | None) -> tuple[Guide, ...]:
     guides = (guides,) if isinstance(guides, Guide) else tuple(guides or ())
     for guide in guides:
         if not isinstance(guide, Guide):
-            raise ValueError(f"guides={guides!r} holds {guide!r}, which is no Guide; write Guide(score)")
+            raise ValueError(
+                f"guides hold a {type(guide).__name__}, which is no Guide; write Guide(score), or take what a "
+                "control's .guide(...) gives"
+            )
     return guides
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerFast
 
-from .controls.classifier import words_of
 from .controls.syntax import Span
+from .word_tokenizer import words_of
 
 
 if TYPE_CHECKING:

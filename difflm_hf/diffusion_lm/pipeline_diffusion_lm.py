@@ -31,10 +31,11 @@ from .measures import likelihood_bound
 from .minimum_bayes_risk import minimum_bayes_risk
 from .modeling_diffusion_lm import DiffusionLMModel
 from .schedule import check_scheduler, check_steps
-from .steering import Steering
+from .steering import Steering, Update
 
 
 OutputType = Literal["text", "seq"]
+NUM_INFERENCE_STEPS = 20
 NUM_DRAWS = 4  # of noise, by which the likelihood of a candidate is estimated
 FILES = (
     "model_index.json",
@@ -175,11 +176,11 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
     def __call__(
         self,
         num_texts: int | None = None,
-        num_inference_steps: int = 20,
+        num_inference_steps: int = NUM_INFERENCE_STEPS,
         length: int | None = None,
         infill: str | Sequence[str] | None = None,
         guides: Sequence[Guide] = (),
-        steering: Steering | None = None,
+        steering: Steering | Update | None = None,
         temperature: float = 0.65,
         clamp: bool = False,
         num_candidates: int = 1,
@@ -200,13 +201,14 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
             infill (`str` or `Sequence[str]`, *optional*):
                 Texts whose gaps are to be filled (section 5.2); each `[mask]` stands for one word, each `[gap]` for
                 any number of them. The words around them stay as they are.
-            guides (`Sequence` of [`~difflm_hf.control.Guide`], defaults to none): What texts are steered by, together.
-            steering ([`Steering`], *optional*):
-                How; by `"words"` when not given, of models without `weighted_embeddings` by `"norm"`.
+            guides (`Sequence[Guide]`, defaults to none): What texts are steered by, together; or one guide.
+            steering ([`Steering`] or `str`, *optional*):
+                How, or its `update` alone; by `"words"` when not given, and of models without `weighted_embeddings` by
+                `"norm"`.
             temperature (`float`, defaults to 0.65):
                 Of the words in each prediction of x₀, with `weighted_embeddings`: 1 is what the model learnt; below 1
                 texts are more fluent and less diverse. The fewer the steps, the lower it may be: 0.65 at 20 steps is
-                as 0.85 at 50.
+                about as 0.85 at 50 and 0.9 at 200.
             clamp (`bool`, defaults to `False`):
                 Move each prediction of x₀ to the nearest word embedding (the clamping trick, section 4.3).
             num_candidates (`int`, defaults to 1):
@@ -232,17 +234,19 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
         """
         guides = check_guides(guides)
         if not isinstance(generator, torch.Generator | None):
-            raise ValueError(f"generator={generator!r} is no torch.Generator; each text draws from one of its own")
+            raise ValueError(
+                f"generator is a {type(generator).__name__}, and no torch.Generator; give one for all texts"
+            )
         self.check_inputs(num_texts, num_inference_steps, guides, temperature, num_candidates, batch_size, output_type)
         if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
             raise ValueError(
                 f"callback_on_step_end_tensor_inputs has {min(unknown)!r}, and may have latents, clean, logits"
             )
         config = self.model.config
-        if steering is not None and not isinstance(steering, Steering):
-            raise ValueError(f"steering={steering!r} is no Steering; write Steering('norm')")
         if steering is None:
-            steering = Steering("words" if config.weighted_embeddings else "norm")
+            steering = "words" if config.weighted_embeddings else "norm"
+        if not isinstance(steering, Steering):
+            steering = Steering(steering)
         if steering.update == "words" and not config.weighted_embeddings:
             raise ValueError("steering by 'words' needs a model with weighted_embeddings; take Steering('norm')")
         device = None if generator is None else generator.device

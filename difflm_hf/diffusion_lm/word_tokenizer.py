@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import LongTensor
 from transformers import PreTrainedTokenizerFast
+from transformers.utils import logging
 
+
+logger = logging.get_logger(__name__)
 
 # Numbers with what belongs to them, words with their hyphens, endings such as 's, and punctuation
 WORD = r"[£$€]?\d+(?:[.,]\d+)*(?:-[£$€]?\d+(?:[.,]\d+)*)*|\w+(?:-\w+)*|['’](?:s|t|d|m|ll|re|ve)\b|[^\w\s]"
@@ -59,3 +63,38 @@ def train_word_tokenizer(
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_max_length=max_length, split_special_tokens=True, **SPECIAL_TOKENS
     )
+
+
+def encode_texts(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, max_length: int
+) -> tuple[LongTensor, list[int]]:
+    """
+    Words of texts, without those of more words than a model takes, of which it warns.
+
+    Args:
+        texts (`Sequence[str]`): The texts.
+        tokenizer (`PreTrainedTokenizerFast`): Of [`train_word_tokenizer`].
+        max_length (`int`): Words of a text, with `<s>` and `</s>`, that the model takes.
+
+    Returns:
+        Ids of shape `(num_kept, max_length)`, padded, and the positions of the texts that were kept.
+
+    Raises:
+        `ValueError`: where none is left.
+    """
+    encoded = tokenizer(list(texts), verbose=False)["input_ids"]
+    kept = [k for k, ids in enumerate(encoded) if len(ids) <= max_length]
+    if not kept:
+        raise ValueError(f"all texts have more than {max_length - 2} words; raise max_sequence_length")
+    if left_out := len(encoded) - len(kept):
+        logger.warning(
+            f"{left_out} of {len(encoded)} texts have more than {max_length - 2} words and are left out; a larger "
+            "max_sequence_length of the model takes them"
+        )
+    padding = {"padding": "max_length", "max_length": max_length, "return_tensors": "pt"}
+    return tokenizer.pad({"input_ids": [encoded[k] for k in kept]}, **padding)["input_ids"], kept
+
+
+def words_of(tokenizer: PreTrainedTokenizerFast, text: str) -> list[str]:
+    """The words of a text, as the tokenizer cuts it."""
+    return [word for word, _ in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)]

@@ -27,7 +27,9 @@ from ..diffusion_lm import (
     train_word_tokenizer,
 )
 from ..diffusion_lm.measures import likelihood_bound, rounding_accuracy
+from ..diffusion_lm.pipeline_diffusion_lm import NUM_INFERENCE_STEPS
 from ..diffusion_lm.schedule import check_scheduler, fitting_steps
+from ..diffusion_lm.word_tokenizer import encode_texts
 from ..evaluation.documents.text import evaluate_text
 from ..hub.text_cards import text_model_card
 from ..records import read_table
@@ -41,7 +43,8 @@ from .summary import energy_meter, fingerprint_examples, fingerprint_records, su
 logger = logging.get_logger(__name__)
 
 PHASE = "diffusion"
-NUM_MEASURED, NUM_MEASURED_STEPS = 128, 100  # texts that a model writes for its card, and how
+NUM_MEASURED = 128  # texts that a model writes for its card
+NUM_BOUNDED, NUM_DRAWS = 256, 8  # held-out texts whose likelihood stands there, and noise levels of each
 
 
 @dataclass
@@ -159,7 +162,8 @@ def train_diffusion_lm(
         tokenizer (`PreTrainedTokenizerFast`, *optional*):
             Of [`train_word_tokenizer`]; made of the texts when not given.
         config (`dict`, *optional*): Fields of [`DiffusionLMConfig`] in place of those of the recipe.
-        max_minutes (`float`, *optional*): Time that training may take.
+        max_minutes (`float`, *optional*):
+            Time that training may take. Measures for the card come on top, up to a minute.
         seed (`int`, defaults to 0): Seed of everything.
         resume (`bool`, defaults to `False`): Go on where a run into the same folder was cut off.
 
@@ -201,13 +205,9 @@ def train_diffusion_lm(
         held_out, texts = [texts[k] for k in order[:size]], [texts[k] for k in order[size:]] or texts
     if len(texts) < 2:
         raise ValueError(f"there is {len(texts)} text to train on, beside those held out; give two or more")
-    train, dropped = to_word_ids(texts, tokenizer, length)
-    evaluation, _ = to_word_ids(held_out, tokenizer, length)
-    if dropped:
-        logger.warning(
-            f"{dropped} of {len(texts)} texts have more than {length - 2} words and are left out; raise "
-            "max_sequence_length to learn from them"
-        )
+    train, evaluation = (
+        TensorDataset(input_ids=encode_texts(part, tokenizer, length)[0]) for part in (texts, held_out)
+    )
     counts = torch.bincount((train.tensors["input_ids"] != tokenizer.pad_token_id).sum(1) - 2, minlength=length)
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "unk", "pad")}
     fields |= {"vocab_size": len(tokenizer), "length_counts": counts.tolist(), **ids}
@@ -239,7 +239,11 @@ def train_diffusion_lm(
         with eager_attention(model) if training_arguments.use_cpu else nullcontext():
             phases = [fit(trainer, "diffusion", deadline)]
         energy = None if resume else energy_kwh()
-    facts = {"num_records": len(train), "num_validation_records": len(evaluation), "num_dropped_records": dropped}
+    facts = {
+        "num_records": len(train),
+        "num_validation_records": len(evaluation),
+        "num_dropped_records": len(texts) - len(train),
+    }
     training = summarize_run(data, hashes["data"], facts, arguments, phases, energy)
     pipe = DiffusionLMPipeline(model.eval(), scheduler, tokenizer)
     pipe.register_to_config(training=training | {"measures": _measure(pipe, texts, evaluation, seed)})
@@ -252,15 +256,16 @@ def _measure(
     pipe: DiffusionLMPipeline, texts: list[str], held_out: TensorDataset, seed: int
 ) -> dict[str, float | int]:
     """What the card says of the model."""
-    generator, ids = torch.Generator().manual_seed(seed), held_out.tensors["input_ids"]
+    logger.info("measuring the model for its card")
+    generator, ids = torch.Generator().manual_seed(seed), held_out.tensors["input_ids"][:NUM_BOUNDED]
     num_words = (ids != pipe.tokenizer.pad_token_id).sum() - len(ids)  # with </s>, and without <s>
     pipe.set_progress_bar_config(disable=True)
-    steps = fitting_steps(NUM_MEASURED_STEPS, pipe.model.config)
-    written = pipe(NUM_MEASURED, steps, generator=generator).texts
+    written = pipe(NUM_MEASURED, fitting_steps(NUM_INFERENCE_STEPS, pipe.model.config), generator=generator).texts
     pipe.set_progress_bar_config(disable=False)
+    bounds = likelihood_bound(pipe.model, ids, NUM_DRAWS, generator=generator)
     return {
         "num_texts": len(written),
-        "nats_per_word": float(likelihood_bound(pipe.model, ids, generator=generator).sum() / num_words),
+        "nats_per_word": float(bounds.sum() / num_words),
         "rounding_accuracy": rounding_accuracy(pipe.model, ids, generator),
         **evaluate_text(written, texts, seed),
     }
@@ -298,22 +303,3 @@ def read_texts(data: Any, text_column: str = "text") -> list[str]:
     if not texts:
         raise ValueError("the data has no texts")
     return texts
-
-
-def to_word_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, length: int) -> tuple[TensorDataset, int]:
-    """
-    Texts as a dataset for [`DiffusionLMTrainer`], without those of more words than the model takes.
-
-    Returns:
-        `TensorDataset` of `input_ids` of shape `(num_texts, length)`, padded, and the number of texts left out.
-
-    Raises:
-        `ValueError`: where none is left.
-    """
-    encoded = tokenizer(list(texts), verbose=False)["input_ids"]
-    kept = [ids for ids in encoded if len(ids) <= length]
-    if not kept:
-        raise ValueError(f"all texts have more than {length - 2} words; raise max_sequence_length")
-    padding = {"padding": "max_length", "max_length": length, "return_tensors": "pt"}
-    rows = tokenizer.pad({"input_ids": kept}, **padding)["input_ids"]
-    return TensorDataset(input_ids=rows), len(encoded) - len(kept)

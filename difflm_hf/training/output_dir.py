@@ -19,7 +19,9 @@ def check_output_dir(output_dir: Path, resume: bool) -> None:
     if output_dir.exists() and not output_dir.is_dir():
         raise ValueError(f"{output_dir} is a file; name a folder")
     if output_dir.exists() and any(output_dir.iterdir()) and not resume:
-        raise ValueError(f"{output_dir} is not empty; choose another folder, delete it, or resume the run in it")
+        raise ValueError(
+            f"{output_dir} is not empty; choose another folder, delete it, or resume the run in it (--resume)"
+        )
 
 
 def claim_output_dir(output_dir: Path, arguments: dict[str, Any]) -> None:

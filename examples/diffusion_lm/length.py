@@ -17,5 +17,5 @@ parser.add_argument("--num-inference-steps", type=int, default=20)
 args = parser.parse_args()
 
 pipe = DiffusionLMPipeline.from_pretrained(args.model)
-for arguments in ({"length": args.length}, {"guides": [Length(pipe.model).guide(args.length)]}):
+for arguments in ({"length": args.length}, {"guides": [Length(pipe).guide(args.length)]}):
     print(*pipe(5, args.num_inference_steps, **arguments).texts, sep="\n")

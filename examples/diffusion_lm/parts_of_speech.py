@@ -23,9 +23,7 @@ parser.add_argument("--num-inference-steps", type=int, default=20)
 args = parser.parse_args()
 
 pipe = DiffusionLMPipeline.from_pretrained(args.model)
-most = pipe.model.config.max_sequence_length
 texts = read_table(args.data)["text"].tolist()
-texts = [text for text in texts if len(pipe.tokenizer(text, verbose=False)["input_ids"]) <= most]
 annotations = annotate([args.example, *texts], pipe.tokenizer)
 example = annotations[0]
 labels = [annotation.tags for annotation in annotations]

@@ -24,8 +24,6 @@ args = parser.parse_args()
 
 pipe = DiffusionLMPipeline.from_pretrained(args.model)
 rows = [json.loads(line) for line in args.data.read_text(encoding="utf-8").splitlines()]
-most = pipe.model.config.max_sequence_length
-rows = [row for row in rows if len(pipe.tokenizer(row["text"], verbose=False)["input_ids"]) <= most]
 texts, attributes = [row["text"] for row in rows], [row["attributes"] for row in rows]
 content = SemanticContent.fit(pipe, texts, attributes, args.num_steps)
 wanted = dict(pair.split("=", 1) for pair in args.wanted)

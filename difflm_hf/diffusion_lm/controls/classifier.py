@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel
 from transformers.utils import logging
 
 from ...control.guidance import Guide
 from ..modeling_diffusion_lm import DiffusionLMModel
+from ..word_tokenizer import encode_texts
 
 
 if TYPE_CHECKING:
@@ -114,24 +115,24 @@ class EmbeddingClassifier(nn.Module, PyTorchModelHubMixin):
 
         Args:
             pipe ([`DiffusionLMPipeline`]): The model.
-            texts (`Sequence[str]`): Texts.
+            texts (`Sequence[str]`): Texts. Those of more words than the model takes are left out.
             labels (`Sequence`): Those of each text, as the class says it.
             num_steps, batch_size, learning_rate, seed (*optional*): Of its training.
             kwargs (*optional*): `width`, `num_layers` and `noisy` of [`EmbeddingClassifier`].
 
         Raises:
-            `ValueError`: for texts without labels, labels that do not suit their text, and texts that are too long.
+            `ValueError`: for texts without labels, and labels that do not suit their text.
         """
         if not len(texts):
             raise ValueError("there are no texts to teach")
         if len(texts) != len(labels):
             raise ValueError(f"{len(texts)} texts have labels for {len(labels)}; give them for each")
-        ids = encode_texts(pipe, texts)
-        names, targets = cls.targets_of(pipe, texts, labels)
+        ids, kept = encode_texts(texts, pipe.tokenizer, pipe.model.config.max_sequence_length)
+        names, targets = cls.targets_of(pipe, [texts[k] for k in kept], [labels[k] for k in kept])
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             found = cls.for_model(pipe.model, names, **kwargs).to(pipe.model.device)
-            found.teach(pipe.model, ids, targets, num_steps, batch_size or cls.default_batch_size, learning_rate)
+            found.teach(pipe, ids, targets, num_steps, batch_size or cls.default_batch_size, learning_rate)
         return found
 
     @classmethod
@@ -167,7 +168,7 @@ class EmbeddingClassifier(nn.Module, PyTorchModelHubMixin):
 
     def teach(
         self,
-        model: DiffusionLMModel,
+        pipe: DiffusionLMPipeline,
         input_ids: torch.Tensor,
         targets: torch.Tensor,
         num_steps: int,
@@ -178,18 +179,18 @@ class EmbeddingClassifier(nn.Module, PyTorchModelHubMixin):
         Trains on texts with noise of all levels, in place.
 
         Args:
-            model ([`DiffusionLMModel`]): Whose embeddings, which stay as they are.
+            pipe ([`DiffusionLMPipeline`]): Whose embeddings, which stay as they are.
             input_ids (`torch.Tensor` of shape `(num_texts, length)`): The texts.
             targets (`torch.Tensor` with `num_texts` rows): What [`~EmbeddingClassifier.loss`] takes.
             num_steps, batch_size, learning_rate: Of AdamW, with a cosine.
         """
-        model.eval()
+        model = pipe.model.eval()
         self.train()
         input_ids, targets = input_ids.to(model.device), targets.to(model.device)
         optimizer = torch.optim.AdamW(self.parameters(), lr=learning_rate, weight_decay=0.01)
         # Not 0.1, by which the warm-up of ten steps would divide by zero
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, num_steps, pct_start=0.11)
-        for step in range(num_steps):
+        for _ in pipe.progress_bar(range(num_steps)):
             rows = torch.randint(len(input_ids), (batch_size,))
             spread = (torch.randperm(batch_size) + torch.rand(())) / batch_size
             timestep = (spread * self.num_train_timesteps).long().to(model.device)
@@ -205,30 +206,7 @@ class EmbeddingClassifier(nn.Module, PyTorchModelHubMixin):
             nn.utils.clip_grad_norm_(self.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            if step % 100 == 0:
-                logger.info(f"{type(self).__name__}: step {step}, loss {loss.item():.3f}")
         self.eval().requires_grad_(False)
-
-
-def encode_texts(pipe: DiffusionLMPipeline, texts: list[str]) -> torch.Tensor:
-    """
-    Words of texts, padded to the model's length.
-
-    Raises:
-        `ValueError`: for a text of more words than the model takes.
-    """
-    length = pipe.model.config.max_sequence_length
-    encoded = pipe.tokenizer(list(texts), verbose=False)["input_ids"]
-    for ids, text in zip(encoded, texts):
-        if len(ids) > length:
-            raise ValueError(f"{text!r} has {len(ids) - 2} words, and the model's texts have at most {length - 2}")
-    padding = {"padding": "max_length", "max_length": length, "return_tensors": "pt"}
-    return pipe.tokenizer.pad({"input_ids": encoded}, **padding)["input_ids"]
-
-
-def words_of(tokenizer: PreTrainedTokenizerFast, text: str) -> list[str]:
-    """The words of a text, as the tokenizer cuts it."""
-    return [word for word, _ in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)]
 
 
 def masked_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import torch
 
 from ...control.guidance import Guide
 from ..constraints import check_length
-from ..modeling_diffusion_lm import DiffusionLMModel
+from ..pipeline_diffusion_lm import DiffusionLMPipeline
 
 
 class Length:
@@ -15,15 +15,15 @@ class Length:
     the paper (section 5). Nothing is taught. `pipe(length=...)` makes it certain.
 
     Args:
-        model ([`DiffusionLMModel`]): The model.
+        pipe ([`DiffusionLMPipeline`]): The model.
     """
 
-    def __init__(self, model: DiffusionLMModel):
-        self.model = model
+    def __init__(self, pipe: DiffusionLMPipeline):
+        self.pipe = pipe
 
     def guide(self, length: int, scale: float = 1.0) -> Guide:
         """A guide to texts of `length` words. Raises a `ValueError` for a length beyond that of the model."""
-        config, table = self.model.config, self.model.embeddings.detach()
+        config, table = self.pipe.model.config, self.pipe.model.embeddings.detach()
         check_length(length, config.max_sequence_length)
 
         def score(clean: torch.Tensor) -> torch.Tensor:

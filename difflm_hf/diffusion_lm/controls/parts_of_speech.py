@@ -10,7 +10,8 @@ from torch import nn
 
 from ...control.guidance import Guide
 from ..constraints import check_length
-from .classifier import EmbeddingClassifier, masked_cross_entropy, words_of
+from ..word_tokenizer import words_of
+from .classifier import EmbeddingClassifier, masked_cross_entropy
 
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from torch import nn
 
 from ...control.guidance import Guide
 from ..constraints import check_length
-from .classifier import EmbeddingClassifier, words_of
+from ..word_tokenizer import words_of
+from .classifier import EmbeddingClassifier
 
 
 if TYPE_CHECKING:
