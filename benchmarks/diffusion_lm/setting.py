@@ -11,13 +11,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from difflm_hf import DiffusionLMPipeline, train_diffusion_lm
+from difflm_hf.diffusion_lm.pipeline_diffusion_lm import NUM_INFERENCE_STEPS
 from difflm_hf.diffusion_lm.word_tokenizer import words_of
 from difflm_hf.evaluation.language_models import perplexity, train_language_model
 
 
 SPLITS = ("train", "valid", "test")
 MINUTES = 60
-STEPS = 20  # as the pipeline has it
+STEPS = NUM_INFERENCE_STEPS
 NUM_TEXTS = 500  # of what is measured of texts by themselves
 NUM_SEEDS = 3
 # As many parameters as the small Diffusion-LM, and its words

@@ -25,7 +25,7 @@ class Guide:
         score (`Callable`):
             Takes latents z of shape `(batch_size, latent_size)`, and returns the logarithm of how well each is, of
             shape `(batch_size,)`: any function that can be differentiated, such as log p(c|z) of a classifier.
-        scale (`float`, defaults to 1.0): How much it counts; 1 is Bayes' rule.
+        scale (`float`, defaults to 1.0): How much it counts, from -1000 to 1000; 1 is Bayes' rule.
         name (`str`, defaults to `"guide"`): What errors call it.
         noisy (`bool`, defaults to `False`):
             Whether `score` takes the noisy latents and their timestep, rather than the model's prediction of the clean

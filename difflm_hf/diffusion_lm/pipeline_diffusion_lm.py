@@ -179,7 +179,7 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
         num_inference_steps: int = NUM_INFERENCE_STEPS,
         length: int | None = None,
         infill: str | Sequence[str] | None = None,
-        guides: Sequence[Guide] = (),
+        guides: Guide | Sequence[Guide] = (),
         steering: Steering | Update | None = None,
         temperature: float = 0.65,
         clamp: bool = False,
@@ -201,14 +201,14 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
             infill (`str` or `Sequence[str]`, *optional*):
                 Texts whose gaps are to be filled (section 5.2); each `[mask]` stands for one word, each `[gap]` for
                 any number of them. The words around them stay as they are.
-            guides (`Sequence[Guide]`, defaults to none): What texts are steered by, together; or one guide.
+            guides (`Guide` or `Sequence[Guide]`, defaults to none): What texts are steered by, together.
             steering ([`Steering`] or `str`, *optional*):
                 How, or its `update` alone; by `"words"` when not given, and of models without `weighted_embeddings` by
                 `"norm"`.
             temperature (`float`, defaults to 0.65):
                 Of the words in each prediction of x₀, with `weighted_embeddings`: 1 is what the model learnt; below 1
-                texts are more fluent and less diverse. The fewer the steps, the lower it may be: 0.65 at 20 steps is
-                about as 0.85 at 50 and 0.9 at 200.
+                texts are more fluent and less diverse. The fewer the steps, the lower it may be: 0.65 at 20 steps does
+                about what 0.85 does at 50 and 0.9 at 200.
             clamp (`bool`, defaults to `False`):
                 Move each prediction of x₀ to the nearest word embedding (the clamping trick, section 4.3).
             num_candidates (`int`, defaults to 1):

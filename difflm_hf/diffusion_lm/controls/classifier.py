@@ -11,7 +11,6 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 from transformers import AutoConfig, AutoModel
-from transformers.utils import logging
 
 from ...control.guidance import Guide
 from ..modeling_diffusion_lm import DiffusionLMModel
@@ -20,9 +19,6 @@ from ..word_tokenizer import encode_texts
 
 if TYPE_CHECKING:
     from ..pipeline_diffusion_lm import DiffusionLMPipeline
-
-
-logger = logging.get_logger(__name__)
 
 
 class EmbeddingClassifier(nn.Module, PyTorchModelHubMixin):
@@ -43,6 +39,8 @@ class EmbeddingClassifier(nn.Module, PyTorchModelHubMixin):
             Whether it looks at the noisy embeddings, as in the paper, rather than at what the model predicts from
             them, by which [`Steering`] of `"words"` goes further.
     """
+
+    default_batch_size = 64
 
     def __init__(
         self,
@@ -76,8 +74,6 @@ class EmbeddingClassifier(nn.Module, PyTorchModelHubMixin):
         self.time_embedding = TimestepEmbedding(width, width)
         self.encoder = AutoModel.from_config(config)
         self.build_head(width)
-
-    default_batch_size = 64
 
     def build_head(self, width: int) -> None:
         """Adds what tells labels from states of `width` dimensions."""
@@ -117,7 +113,10 @@ class EmbeddingClassifier(nn.Module, PyTorchModelHubMixin):
             pipe ([`DiffusionLMPipeline`]): The model.
             texts (`Sequence[str]`): Texts. Those of more words than the model takes are left out.
             labels (`Sequence`): Those of each text, as the class says it.
-            num_steps, batch_size, learning_rate, seed (*optional*): Of its training.
+            num_steps (`int`, defaults to 2000): Steps of its training.
+            batch_size (`int`, *optional*): Texts of a step; 64 when not given, of constituents 32.
+            learning_rate (`float`, defaults to 2e-3): The highest one.
+            seed (`int`, defaults to 0): Of its first weights, and of the noise.
             kwargs (*optional*): `width`, `num_layers` and `noisy` of [`EmbeddingClassifier`].
 
         Raises:

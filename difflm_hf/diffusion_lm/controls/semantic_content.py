@@ -43,7 +43,7 @@ class SemanticContent(EmbeddingClassifier):
         cls, pipe: DiffusionLMPipeline, texts: Sequence[str], labels: Sequence[Mapping[str, str]]
     ) -> tuple[dict[str, list[str]], torch.Tensor]:
         labels = [
-            {str(name): _as_text(name, value) for name, value in of_text.items() if not is_missing(value)}
+            {str(name): _as_text(name, value) for name, value in of_text.items() if not _is_missing(value)}
             for of_text in labels
         ]
         values: dict[str, list[str]] = {}
@@ -91,9 +91,8 @@ class SemanticContent(EmbeddingClassifier):
         return self.make_guide(score, f"guide to {dict(values)}", scale)
 
 
-def is_missing(value: Any) -> bool:
-    """Whether a field has no value, as tables say it."""
-    return value is None or value is pd.NA or value != value
+def _is_missing(value: Any) -> bool:
+    return pd.api.types.is_scalar(value) and pd.isna(value)
 
 
 def _as_text(name: str, value: Any) -> str:
