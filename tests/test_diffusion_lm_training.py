@@ -123,6 +123,7 @@ class TestTraining:
         "data, message",
         [
             ([], "no texts"),
+            (pd.DataFrame(), "no texts"),
             (["one two", ""], "row 1 of 'text' holds ''"),
             (pd.DataFrame({"sentence": ["one two"]}), r"no column 'text'; .*\['sentence'\]"),
             (pd.DataFrame({"text": ["one two", None]}), "row 1 of 'text' holds"),

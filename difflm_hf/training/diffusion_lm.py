@@ -294,6 +294,8 @@ def read_texts(data: Any, text_column: str = "text") -> list[str]:
         texts = list(data)
     else:
         table = read_table(data)
+        if table.empty:
+            raise ValueError("the data has no texts")
         if text_column not in table:
             raise ValueError(f"the data has no column {text_column!r}; name that of the texts among {list(table)}")
         texts = table[text_column].tolist()
