@@ -267,6 +267,16 @@ class TestPipeline:
         assert not (sequences == pipe.tokenizer.unk_token_id).any()
         assert (sequences[:, 0] == pipe.tokenizer.bos_token_id).all()
 
+    def test_given_words_are_shown_without_noise(self, pipe):
+        shown, model = [], pipe.model
+        hook = model.register_forward_pre_hook(lambda module, inputs: shown.append(inputs))
+        pipe(infill="the [mask] cat .", num_inference_steps=STEPS, generator=seeded())
+        hook.remove()
+        word = model.embed(pipe.tokenizer("cat", add_special_tokens=False, return_tensors="pt")["input_ids"])
+        for latents, timestep, _ in shown:
+            expected = model.noise_level(timestep[None])[0] * word
+            assert torch.allclose(latents[:, 3:4], expected, atol=1e-6)
+
     def test_infilling_keeps_what_is_known(self, pipe):
         texts = ["the [mask] cat [mask] a [mask] .", "[gap] cat [gap] .", "the red [gap]"]
         first, second, third = pipe(infill=texts, num_inference_steps=STEPS, generator=seeded()).texts

@@ -18,7 +18,8 @@ from .setting import NUM_SEEDS, Sentences, Setting
 
 
 NUM_TARGETS, NUM_SAMPLES = 50, 10
-NUM_CANDIDATES = 6  # of texts under control
+NUM_CANDIDATES, TEMPERATURE = 6, 0.65  # of texts under control
+NUM_SPAN_CANDIDATES = 10  # of those with a span, which are judged by all or nothing
 NUM_TEACHING = 3000  # steps of each classifier
 # Chosen by targets of the validation split
 SCALES = {"semantic content": 6.0, "parts of speech": 1.5, "syntax tree": 1.5, "syntax spans": 4.0}
@@ -153,7 +154,10 @@ def make_controls(guides: dict[str, EmbeddingClassifier]) -> dict[str, Control]:
             {"syntax tree, F1": lambda t, r: f1(t.reading.spans, r.spans)},
         ),
         "syntax spans": Control(
-            lambda t: guide("syntax spans", [one_span(t, labels)]),
+            lambda t: {
+                "num_candidates": NUM_SPAN_CANDIDATES,
+                **guide("syntax spans", [one_span(t, labels)]),
+            },
             {"syntax spans": lambda t, r: one_span(t, labels) in r.spans},
         ),
     }
@@ -175,7 +179,7 @@ def measure_controls(s: Setting, names: Sequence[str] | None = None) -> dict[str
     read = make_oracle(s)
     guides = teach(s, read)
     targets = find_targets(s, guides, read)
-    free = read(s.write(NUM_TARGETS * NUM_SAMPLES))
+    free = read(s.write(NUM_TARGETS * NUM_SAMPLES, temperature=TEMPERATURE))
     figures: dict[str, Any] = {"unguided perplexity": s.perplexity([reading.text for reading in free])}
     controls = make_controls(guides)
     for name in controls if names is None else names:
@@ -190,7 +194,7 @@ def measure_control(
     written, start = [], time.perf_counter()
     for seed, target in enumerate(targets):
         # Each text has a random generator of its own: those of three seeds at once take less time.
-        asked = {"num_candidates": NUM_CANDIDATES, **control.ask(target), **arguments}
+        asked = {"num_candidates": NUM_CANDIDATES, "temperature": TEMPERATURE, **control.ask(target), **arguments}
         written.append(read(s.write(NUM_SAMPLES * NUM_SEEDS, seed, **asked)))
     seconds = time.perf_counter() - start
 

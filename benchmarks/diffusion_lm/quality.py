@@ -19,7 +19,7 @@ from .setting import NUM_SEEDS, NUM_TEXTS, Setting
 
 
 SAMPLERS = {"ddpm": (20, 200, 2000), "ddim": (20, 200), "dpm++": (20, 200)}
-TEMPERATURES = (1.0, 0.8, 0.65, 0.5)
+TEMPERATURES = (1.0, 0.8, 0.7, 0.65, 0.5)
 NUM_SCORED = 200
 NUM_TIMED, NUM_TIMED_SLOW = 128, 16  # texts, the latter of 2,000 steps
 
@@ -48,7 +48,7 @@ def measure_quality(s: Setting) -> dict[str, Any]:
         "parameters": model.num_parameters(),
         "peer_parameters": s.peer[0].num_parameters(),
         "training": {"num_steps": training["num_steps"], "minutes": training["seconds"] / 60},
-        "real": measure_texts(s, real[:NUM_TEXTS]),
+        "real": measure_texts(s, s.some_real(NUM_TEXTS)),
         "texts": {name: [measure_texts(s, write(seed)) for seed in range(NUM_SEEDS)] for name, write in ways.items()},
         "samples": s.write(100),
     }
@@ -76,7 +76,7 @@ def measure_steps(s: Setting) -> dict[str, Any]:
     texts = sample_documents(*s.peer, NUM_SCORED, 0)
     seconds = time.perf_counter() - start
     figures["autoregressive"] = {"texts_per_second": [NUM_SCORED / seconds], "texts": {1.0: of(texts)}}
-    figures["real"] = {"texts": {"–": of(s.data["test"].texts[:NUM_SCORED])}}
+    figures["real"] = {"texts": {"–": of(s.some_real(NUM_SCORED))}}
     return figures
 
 

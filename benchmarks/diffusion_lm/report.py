@@ -10,9 +10,10 @@ import numpy as np
 from ..markdown import mean_interval, to_table
 from ..results import load_result
 from .ablations import NUM_STEPS as NUM_ABLATION_STEPS
-from .controls import NUM_CANDIDATES, NUM_SAMPLES, NUM_TARGETS
+from .controls import NUM_CANDIDATES, NUM_SAMPLES, NUM_SPAN_CANDIDATES, NUM_TARGETS
+from .controls import TEMPERATURE as CONTROLLED
 from .infilling import NUM_CANDIDATES as NUM_FILLS
-from .infilling import NUM_GAPS
+from .infilling import NUM_GAPS, TEMPERATURE
 from .quality import NUM_SCORED
 from .setting import NUM_SEEDS, NUM_TEXTS, STEPS
 from .systems import NAME
@@ -120,7 +121,8 @@ def _controls(figures: dict[str, Any]) -> str:
     head = ["sentences", "control", "judged by", "success, %", "free", "real", "perplexity", "texts/s", "paper"]
     return (
         f"Control: {NUM_TARGETS} targets from test sentences, {NUM_SAMPLES} texts of {NUM_SEEDS} seeds each, by "
-        f"{STEPS} steps, the best of {NUM_CANDIDATES} candidates; scales were chosen by validation sentences. "
+        f"{STEPS} steps at the temperature {CONTROLLED}, the best of {NUM_CANDIDATES} candidates, of "
+        f"{NUM_SPAN_CANDIDATES} for spans; scales and these numbers were chosen by validation sentences. "
         "*Free* are texts without guides, *real* the test sentences themselves, under the same judge: on e2e spaCy's "
         "parser, and a second tagger; on atis a spaCy pipeline that was trained on the gold trees. Perplexity is "
         "followed by its ratio to that of free texts, texts/s are of one thread. The paper's figures are of other "
@@ -129,15 +131,16 @@ def _controls(figures: dict[str, Any]) -> str:
 
 
 def _infilling(figures: dict[str, Any]) -> str:
-    names = ("one sample", "minimum Bayes risk", "autoregressive")
+    names = ("one sample", "minimum Bayes risk", "autoregressive", "autoregressive, likeliest")
     rows = [
         [name, *(mean_interval(of[way], ".1f") for way in names), f"{np.mean(of['kept']):.0%}"]
         for name, of in figures.items()
     ]
     return (
         f"Infilling: the middle third of {NUM_GAPS} test sentences, BLEU against what was there, of one sample, of "
-        f"the best of {NUM_FILLS} by minimum Bayes risk, and of the autoregressive LM, which sees what stands left "
-        "of it:\n\n" + to_table(["sentences", *names, "known words kept"], rows)
+        f"the best of {NUM_FILLS} by minimum Bayes risk, both at the temperature {TEMPERATURE}, and of the "
+        "autoregressive LM, which sees what stands left of it, by samples and by its likeliest words:\n\n"
+        + to_table(["sentences", *names, "known words kept"], rows)
     )
 
 

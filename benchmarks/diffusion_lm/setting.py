@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +65,11 @@ class Setting:
 
     def perplexity(self, texts: Sequence[str]) -> float:
         return perplexity(*self.judge, [text for text in texts if text.strip()])["perplexity"]
+
+    def some_real(self, number: int) -> list[str]:
+        """Test sentences, drawn at random: those of E2E that stand together say the same."""
+        texts = self.data["test"].texts
+        return random.Random(0).sample(texts, min(number, len(texts)))
 
     def write(self, num_texts: int | None, seed: int = 0, steps: int = STEPS, **arguments) -> list[str]:
         generator = torch.Generator().manual_seed(seed)

@@ -36,7 +36,7 @@ def generate(
     ] = None,
     length: Annotated[int | None, typer.Option(help="Words of each text, of a Diffusion-LM.")] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="Of the causal LM, 1 by default; of the words of a Diffusion-LM, 0.65.")
+        float | None, typer.Option(help="Of the causal LM, 1 by default; of the words of a Diffusion-LM, 0.7.")
     ] = None,
     top_p: Annotated[float, typer.Option(help="Nucleus of the causal LM.")] = 1.0,
     where: Annotated[
