@@ -13,11 +13,11 @@ from difflm_hf.diffusion_lm.word_tokenizer import encode_texts
 from difflm_hf.training.diffusion_lm import DIFFUSION_LM_RECIPES
 
 from .quality import measure_texts
-from .setting import NUM_SEEDS, NUM_TEXTS, Setting
+from .setting import NUM_SEEDS, Setting
 
 
 NUM_STEPS = 800  # of each training
-NUM_INFERENCE_STEPS = 200  # as models without weighted embeddings need them
+NUM_TEXTS, NUM_INFERENCE_STEPS = 100, 200  # as models without weighted embeddings need them
 UNWEIGHTED = {"weighted_embeddings": False}
 ABLATIONS: dict[str, dict[str, Any]] = {
     "small": {},

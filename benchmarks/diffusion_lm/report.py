@@ -10,6 +10,7 @@ import numpy as np
 from ..markdown import mean_interval, to_table
 from ..results import load_result
 from .ablations import NUM_STEPS as NUM_ABLATION_STEPS
+from .ablations import NUM_TEXTS as NUM_ABLATION_TEXTS
 from .controls import NUM_CANDIDATES, NUM_SAMPLES, NUM_SPAN_CANDIDATES, NUM_TARGETS
 from .controls import TEMPERATURE as CONTROLLED
 from .infilling import NUM_CANDIDATES as NUM_FILLS
@@ -151,7 +152,10 @@ def _ablations(figures: dict[str, Any]) -> str:
         for way, run in of["runs"].items()
     ]
     head = ["sentences", "recipe", "nats per word", "perplexity", "distinct 4-grams", "copies"]
-    return f"What the switches are worth, by trainings of {NUM_ABLATION_STEPS} steps:\n\n" + to_table(head, rows)
+    return (
+        f"What the switches are worth, by trainings of {NUM_ABLATION_STEPS} steps and {NUM_ABLATION_TEXTS} texts of "
+        f"{NUM_SEEDS} seeds:\n\n" + to_table(head, rows)
+    )
 
 
 def _systems(figures: dict[str, Any]) -> str:
