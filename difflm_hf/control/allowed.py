@@ -357,11 +357,11 @@ def _satisfies(codec: CompactCodec, name: str, domain: Domain) -> RowPredicate:
 
 
 def _comparable(codec: CompactCodec, name: str, table: pd.DataFrame) -> pd.Series:
-    """A column as others relate to it: moments that came as strings are moments."""
+    """A column as others relate to it: numbers and moments that came as texts are none."""
     if name in codec.schema.identifiers:
         check_name(codec, name)
-    written = codec.schema[name].format
-    return table[name] if written is None else pd.to_datetime(table[name], format=written)
+    f = codec.schema[name]
+    return f.read(table[name]) if f.is_spelled else table[name]
 
 
 def _dry_run(codec: CompactCodec, predicates: list[RowPredicate], where: str) -> None:

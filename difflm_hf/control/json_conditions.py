@@ -97,7 +97,9 @@ class ConditionReader:
         keys = self._keys(path)
         values = [functools.reduce(_get, keys, record) for record in records]
         if (f := self._moments_at(keys)) is not None:
-            moments = pd.to_datetime(pd.Series(values, dtype=object), format=f.format or "ISO8601", utc=True)
+            texts = pd.Series(values, dtype=object)
+            moments = f.read(texts) if f.is_spelled else pd.to_datetime(texts, format="ISO8601", utc=True)
+            moments = moments.dt.tz_localize("UTC") if moments.dt.tz is None else moments
             return moments if records else pd.Series([pd.Timestamp(0, tz="UTC")])
         kinds = kinds_of(self._part(keys), self.json_schema) - {"null"}
         for dtype, (names, example) in DTYPES.items():

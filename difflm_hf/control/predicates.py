@@ -237,12 +237,17 @@ def _first_point(value: Any, field: Field, grid: Grid, is_inclusive: bool) -> in
 
 
 def _to_bound(value: Any, field: Field) -> Any:
-    """A bound that values of the field compare with."""
+    """A bound that values of the field compare with; a text where these are texts."""
+    if field.is_spelled and isinstance(value, str):
+        read = field.read(pd.Series([value])).iloc[0]
+        value = value if pd.isna(read) else read
     if field.type == "datetime":
         try:
             if pd_types.is_number(value):  # which pandas takes for nanoseconds
                 raise ValueError
-            moment = pd.Timestamp(pd.to_datetime(value, format=field.format if isinstance(value, str) else None))
+            if field.is_spelled and isinstance(value, str):
+                raise ValueError
+            moment = pd.Timestamp(pd.to_datetime(value))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{value!r} is not {field.description}") from error
         if moment is pd.NaT:

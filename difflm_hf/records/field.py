@@ -17,7 +17,9 @@ import pyarrow as pa
 from jsonschema.exceptions import best_match
 from pandas.api import types as pd_types
 
+from .datetime_format import datetime_format
 from .nested import inferred_names, is_json, is_valid, make_validator, names_of, to_plain, validator_of
+from .number_format import number_format
 
 
 FieldType = Literal["integer", "number", "category", "boolean", "datetime", "text", "json", "null"]
@@ -63,7 +65,9 @@ class Field:
         decimals (`int`, *optional*):
             Digits after the decimal point of a number, which do not tell -0.0 from 0.0; `None` for those of the data,
             and, where these have no short decimal form, for floats that are kept bit by bit.
-        format (`str`, *optional*): `strftime` format of datetimes that came as strings.
+        format (`str`, *optional*):
+            How texts have the values: a [`DatetimeFormat`], a [`NumberFormat`], or `false/true` for the words of a
+            boolean. A column that is no text, such as one of `int64`, is written so in a CSV.
         max_length (`int`, *optional*): Characters in the longest text.
         rarest (`int`, *optional*):
             Records of the rarest category in the training data; 0 if it does not occur there. Of nested values, those
@@ -103,6 +107,11 @@ class Field:
         return self.type in ("integer", "number", "datetime")
 
     @property
+    def is_spelled(self) -> bool:
+        """Whether columns have texts in its `format`, and no numbers or datetimes."""
+        return self.format is not None and (self.type == "datetime" or not pd_types.is_numeric_dtype(self.dtype))
+
+    @property
     def discloses_values(self) -> bool:
         """Whether it names what stands in the data, and not just what its author wrote."""
         return self.type == "category" or (self.type == "json" and self.rarest is not None)
@@ -136,7 +145,7 @@ class Field:
             limit = "" if self.max_length is None else f" of at most {self.max_length} characters"
             return f"a UTF-8 text{limit}"
         kind = "an integer" if self.type == "integer" else f"a {self.type}"
-        if self.type == "datetime" and self.format is not None:
+        if self.is_spelled:
             kind += f" in the format {self.format!r}"
         elif self.type == "datetime":
             kind += " with a time zone" if self.time_zone else " without a time zone"
@@ -226,7 +235,11 @@ class Field:
         """Values as [`Field.to_numpy`] gives them, and which of them are exact."""
         if self.type == "datetime":
             return self._read_moments(values)
-        if not pd_types.is_numeric_dtype(values.dtype):
+        if self.is_spelled:
+            read = number_format(self.format).read
+            found = {text: read(text) for text in values.unique() if isinstance(text, str)}
+            values = pd.Series([np.nan if (n := found.get(text)) is None else n for text in values], dtype=object)
+        elif not pd_types.is_numeric_dtype(values.dtype):
             values = values.astype(object).where(np.array([isinstance(v, Real) for v in values], bool), np.nan)
         else:
             values = shortest_digits(values)
@@ -236,15 +249,19 @@ class Field:
         return numbers, exact & (numbers == inside.to_numpy())
 
     def _read_moments(self, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-        moments = pd.to_datetime(values, format=self.format or "ISO8601", errors="coerce", utc=True)
-        moments = moments.dt.tz_localize(None)
-        exact = moments.between(*WIDEST["datetime"])
         if self.format is not None:
-            exact &= moments.dt.strftime(self.format) == values
-        elif pd_types.is_datetime64_any_dtype(values.dtype):
-            exact &= (values.dt.tz is None) == (self.time_zone is None)
+            texts = values.astype(str)
+            distinct = pd.Series(texts.unique())
+            moments = texts.map(dict(zip(distinct, datetime_format(self.format).read(distinct))))
+            moments = moments.astype("datetime64[ns]")
+            exact = moments.notna()
         else:
-            exact &= values.astype(str).str.contains(OFFSET) == (self.time_zone is not None)
+            moments = pd.to_datetime(values, format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
+            exact = moments.between(*WIDEST["datetime"])
+            if pd_types.is_datetime64_any_dtype(values.dtype):
+                exact &= (values.dt.tz is None) == (self.time_zone is None)
+            else:
+                exact &= values.astype(str).str.contains(OFFSET) == (self.time_zone is not None)
         return moments.where(exact).dt.as_unit("ns").to_numpy(), exact.to_numpy(bool)
 
     def to_series(self, values: np.ndarray, null: np.ndarray) -> pd.Series:
@@ -258,13 +275,31 @@ class Field:
         series = pd.Series(values)
         if self.dtype == "category" and self.type == "category":
             return pd.Series(pd.Categorical(series.mask(null), self.categories, ordered=bool(self.ordered)))
-        if self.type == "datetime" and self.format is not None:
-            series = series.dt.strftime(self.format)
+        if self.is_spelled:
+            series = self.write(series)
         elif self.type == "datetime":
             series = series.dt.tz_localize("UTC").dt.tz_convert(self.time_zone)
         if null.any():
             series = series.astype(object).mask(null, None)
         return series.astype(self.dtype)
+
+    def read(self, texts: pd.Series) -> pd.Series:
+        """The numbers (`Int64` or `float64`) or datetimes of texts in its format; null for any other text."""
+        given = texts.notna().to_numpy()
+        numbers, exact = self._read(texts[given])
+        found = pd.Series(numbers, index=texts.index[given])
+        return (found.astype("Int64") if self.type == "integer" else found).where(exact).reindex(texts.index)
+
+    def write(self, values: pd.Series) -> pd.Series:
+        """The texts of numbers, datetimes or booleans in its format."""
+        distinct = pd.Series(values.dropna().unique())
+        if self.type == "datetime":
+            texts = datetime_format(self.format).write(distinct)
+        elif self.type == "boolean":
+            texts = distinct.map(dict(zip((False, True), self.format.split("/"))))
+        else:
+            texts = distinct.map(number_format(self.format).write)
+        return values.map(dict(zip(distinct, texts)))
 
     def to_arrow(self) -> pa.Field:
         """The field with the Arrow type of its columns."""
@@ -275,7 +310,7 @@ class Field:
         elif self.type == "category":
             arrow_type = pa.array(self.categories).type
         else:
-            arrow_type = ARROW_TYPES[self.type]
+            arrow_type = pa.string() if self.is_spelled else ARROW_TYPES[self.type]
         return pa.field(self.name, arrow_type)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -11,9 +10,11 @@ import numpy as np
 import pandas as pd
 from pandas.api import types as pd_types
 
+from .datetime_format import datetime_format, patterns_of
 from .field import Field, FieldType, is_text, isoformat
-from .json_schema import datetime_pattern, field_to_json_schema
+from .json_schema import field_to_json_schema
 from .nested import infer_json_schema, is_nested, to_plain
+from .number_format import NumberFormat
 
 
 # What `pandas.api.types.infer_dtype` calls the types that a field may have.
@@ -25,17 +26,6 @@ KINDS: dict[str, FieldType] = {
     "datetime64": "datetime",
     "string": "text",
 }
-# Strings in one of these formats are dates or times; each writes back exactly what it read.
-DATETIME_FORMATS = (
-    "%Y-%m-%d",
-    "%Y-%m-%d %H:%M:%S",
-    "%Y-%m-%dT%H:%M:%S",
-    "%Y-%m-%d %H:%M",
-    "%Y/%m/%d",
-    "%d.%m.%Y",
-    "%H:%M:%S",
-    "%H:%M",
-)
 # Of strings inside nested values that are an enumeration: distinct ones at most, and each so often at least
 MAX_NESTED_CATEGORIES, MIN_NESTED_COUNT = 64, 10
 MAX_DECIMALS = 15  # a float64 has at most 15 digits that decimal notation can rely on
@@ -66,8 +56,8 @@ def infer_field(name: str, column: pd.Series, categorical: bool, max_categories:
         json_schema = infer_json_schema(values.map(to_plain).tolist(), _infer_scalar)
         return replace(f, type="json", json_schema=json_schema, rarest=0)
     kind = _kind_of(values, categorical)
-    if kind == "text" and not categorical and (format := _datetime_format(values)) is not None:
-        kind, f.format = "datetime", format
+    if kind == "text" and not categorical and (found := _format_of(values, max_categories)) is not None:
+        kind, f.format = found
     if kind == "text" or categorical:
         distinct = pd.Index([v.item() if isinstance(v, np.generic) else v for v in values.unique()])
         if categorical or (len(distinct) <= max_categories and 2 * len(distinct) <= len(values)):
@@ -89,7 +79,8 @@ def infer_field(name: str, column: pd.Series, categorical: bool, max_categories:
 def _infer_scalar(values: list) -> dict[str, Any]:
     """The JSON Schema of scalars inside nested values. Strings are an enumeration when none of them is rare."""
     f = infer_field("", pd.Series(values, dtype=object), False, MAX_NESTED_CATEGORIES)
-    if f.type == "category" and min(Counter(values).values()) < MIN_NESTED_COUNT:
+    is_rare = f.type == "category" and min(Counter(values).values()) < MIN_NESTED_COUNT
+    if is_rare or (f.is_spelled and f.type != "datetime"):
         f = Field("", "text", max_length=max(map(len, values)))
     return field_to_json_schema(f)
 
@@ -108,13 +99,20 @@ def _kind_of(values: pd.Series, categorical: bool = False) -> FieldType:
     return kind
 
 
-def _datetime_format(values: pd.Series) -> str | None:
-    """The first format in which every value reads and writes back to itself."""
-    for format in DATETIME_FORMATS:
-        f = Field("", "datetime", format=format)
-        if re.match(datetime_pattern(f), values.iloc[0]) and f.allows(values).all():
-            return format
-    return None
+def _format_of(values: pd.Series, max_categories: int) -> tuple[FieldType, str] | None:
+    """The type and the format of texts that are all dates or times, or all numbers."""
+    distinct = pd.Series(values.unique(), dtype=object)
+    for pattern in patterns_of(distinct[0]):
+        if datetime_format(pattern).read(distinct).notna().all():
+            return "datetime", pattern
+    found = NumberFormat.infer(distinct)
+    if found is None or any(found.read(text) is None for text in distinct):
+        return None
+    # Strings of digits alone, such as 02134, are codes, and no quantities, where they are few.
+    is_few = len(distinct) <= max_categories and 2 * len(distinct) <= len(values)
+    if is_few and distinct.str.isdecimal().all():
+        return None
+    return ("number" if found.point else "integer"), found.pattern
 
 
 def decimals_of(numbers: np.ndarray) -> int | None:

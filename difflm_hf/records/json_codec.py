@@ -106,6 +106,8 @@ class JSONCodec(DocumentCodec):
         schema = fields_to_json_schema(self.schema.fields)
         for f in self.schema:
             field = schema["properties"][f.name]
+            if f.is_spelled:
+                continue
             if f.type == "integer":
                 for bound in ("minimum", "maximum"):
                     if abs(field.get(bound, 0)) > MAX_GRAMMAR_INTEGER:
@@ -135,7 +137,7 @@ class JSONCodec(DocumentCodec):
             elif record[f.name] is None:
                 fits = f.nullable
             else:
-                fits = f.type == "json" or type(record[f.name]) in JSON_TYPES[f.type]
+                fits = f.type == "json" or type(record[f.name]) in ((str,) if f.is_spelled else JSON_TYPES[f.type])
             if not fits:
                 return None
         return record
@@ -204,7 +206,7 @@ def _to_json_texts(f: Field, column: pd.Series, key_generator: np.random.Generat
     values = _to_json_values(f, column)
     if f.type == "json" and key_generator is not None:
         values = [order_keys(value, {}, key_generator) for value in values]
-    write = _write_number if f.type == "number" and f.decimals is not None else to_json
+    write = _write_number if f.type == "number" and f.decimals is not None and not f.is_spelled else to_json
     return [None if value is None and f.optional else "null" if value is None else write(value) for value in values]
 
 
@@ -217,13 +219,15 @@ def _write_number(value: float) -> str:
 def _to_json_values(f: Field, column: pd.Series) -> list:
     null = column.isna().to_numpy()
     values = column[~null]
-    if f.type in ("integer", "number"):
+    if f.is_spelled:
+        values = values.astype(str)
+    elif f.type in ("integer", "number"):
         values = f.to_numpy(values)
     elif f.type == "boolean":
         values = values.astype(bool)
     elif f.type == "json":
         values = values.map(lambda value: order_keys(to_plain(value), f.json_schema))
-    elif f.type == "datetime" and f.format is None:
+    elif f.type == "datetime":
         values = f.to_series(f.to_numpy(values), np.zeros(len(values), bool)).map(isoformat)
     filled = np.full(len(column), None)
     # Element by element, since NumPy would take lists for dimensions.

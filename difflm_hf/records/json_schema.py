@@ -9,20 +9,13 @@ from typing import Any
 
 import pandas as pd
 
+from .datetime_format import CODE, CODES
 from .field import Field, naming_column
 from .nested import REFERENCE, is_nested, is_valid, make_validator, validator_of
+from .number_format import number_format
 
 
 ISO_FORMAT = "%Y-%m-%dT%H:%M:%S"
-DIGITS = {  # of a calendar and a clock
-    "%m": r"(0[1-9]|1[0-2])",
-    "%d": r"(0[1-9]|[12]\d|3[01])",
-    "%H": r"([01]\d|2[0-3])",
-    "%M": r"[0-5]\d",
-    "%S": r"[0-5]\d",
-    "%y": r"\d{2}",
-    "%f": r"\d{1,6}",
-}
 ANNOTATIONS = ("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment")
 # What JSON Schemas say of whole objects, beyond their properties
 OF_OBJECTS = (
@@ -95,10 +88,13 @@ def field_to_json_schema(f: Field) -> dict[str, Any]:
         return {"anyOf": [f.json_schema, {"type": "null"}]} if lacks_null else f.json_schema
     if f.type == "category":
         return {"enum": [*f.categories, None] if has_null else list(f.categories)}
-    json_type = {"datetime": "string", "text": "string"}.get(f.type, f.type)
+    json_type = "string" if f.type in ("datetime", "text") or f.is_spelled else f.type
     schema: dict[str, Any] = {"type": [json_type, "null"] if has_null and json_type != "null" else json_type}
     # No "multipleOf": validators divide floats, and find that 0.3 is not a multiple of 0.1.
-    if f.type in ("integer", "number"):
+    if f.type in ("integer", "number") and f.is_spelled:
+        num_digits = max(len(str(abs(int(bound)))) for bound in f.bounds)
+        schema["pattern"] = f"^({number_format(f.format).to_regex(num_digits)})$"
+    elif f.type in ("integer", "number"):
         schema |= {"minimum": f.minimum, "maximum": f.maximum}
     elif f.type == "datetime":
         schema["pattern"] = datetime_pattern(f)
@@ -113,10 +109,10 @@ def datetime_pattern(f: Field) -> str:
     years = [(m.tz_convert(f.time_zone) if m.tz and f.time_zone else m).year for m in moments]
     is_short = len(years) == 2 and years[1] - years[0] < MAX_YEARS
     any_year = f"({'|'.join(f'{year:04}' for year in range(years[0], years[1] + 1))})" if is_short else r"\d{4}"
-    parts = {"%Y": any_year} | DIGITS
+    parts = CODES | {"%Y": any_year}
     pattern = "".join(
         parts.get(part, ".+") if part.startswith("%") else re.escape(part)
-        for part in re.split("(%[a-zA-Z])", f.format or ISO_FORMAT)
+        for part in CODE.split(f.format or ISO_FORMAT)
     )
     if f.format is None:
         pattern += r"(\.\d{1,9})?" + (OFFSET_PATTERN if f.time_zone else "")

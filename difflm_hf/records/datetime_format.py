@@ -1,0 +1,170 @@
+"""How dates and times are written in texts: `03/14/2021`, `2021-03-14T10:00:00.123Z`, `14 Mar 2021`."""
+
+from __future__ import annotations
+
+import calendar
+import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+
+import pandas as pd
+
+
+MONTHS, SHORT_MONTHS = list(calendar.month_name)[1:], list(calendar.month_abbr)[1:]
+DAYS, SHORT_DAYS = list(calendar.day_name), list(calendar.day_abbr)
+
+
+def _any_of(words: list[str]) -> str:
+    return f"({'|'.join(words)})"
+
+
+# What each code may read
+CODES = {
+    "%Y": r"\d{4}",
+    "%y": r"\d{2}",
+    "%m": r"(0[1-9]|1[0-2])",
+    "%d": r"(0[1-9]|[12]\d|3[01])",
+    "%H": r"([01]\d|2[0-3])",
+    "%I": r"(0[1-9]|1[0-2])",
+    "%M": r"[0-5]\d",
+    "%S": r"[0-5]\d",
+    "%f": r"\d{6}",
+    "%p": "(AM|PM)",
+    "%P": "(am|pm)",
+    "%-m": r"([1-9]|1[0-2])",
+    "%-d": r"([1-9]|[12]\d|3[01])",
+    "%-H": r"(\d|1\d|2[0-3])",
+    "%-I": r"([1-9]|1[0-2])",
+    "%B": _any_of(MONTHS),
+    "%b": _any_of(SHORT_MONTHS),
+    "%^b": _any_of([name.upper() for name in SHORT_MONTHS]),
+    "%A": _any_of(DAYS),
+    "%a": _any_of(SHORT_DAYS),
+    **{f"%{digits}f": rf"\d{{{digits}}}" for digits in range(1, 10)},
+}
+CODE = re.compile("(%[-^1-9]?[a-zA-Z])")
+# What `strftime` does not write, or not on every platform
+WRITERS: dict[str, Callable[[pd.Series], pd.Series]] = {
+    "%-m": lambda moments: moments.dt.month.astype(str),
+    "%-d": lambda moments: moments.dt.day.astype(str),
+    "%-H": lambda moments: moments.dt.hour.astype(str),
+    "%-I": lambda moments: ((moments.dt.hour + 11) % 12 + 1).astype(str),
+    "%P": lambda moments: moments.dt.strftime("%p").str.lower(),
+    "%^b": lambda moments: moments.dt.strftime("%b").str.upper(),
+}
+DATES = (
+    "%Y-%m-%d",
+    "%Y/%m/%d",
+    "%Y.%m.%d",
+    "%Y%m%d",
+    "%Y-%m",
+    "%d.%m.%Y",
+    "%m/%d/%Y",
+    "%d/%m/%Y",
+    "%d-%m-%Y",
+    "%m-%d-%Y",
+    "%-d.%-m.%Y",
+    "%-m/%-d/%Y",
+    "%-d/%-m/%Y",
+    "%d.%m.%y",
+    "%m/%d/%y",
+    "%d/%m/%y",
+    "%-m/%-d/%y",
+    "%-d/%-m/%y",
+    "%d %b %Y",
+    "%-d %b %Y",
+    "%d %B %Y",
+    "%-d %B %Y",
+    "%b %d, %Y",
+    "%b %-d, %Y",
+    "%B %d, %Y",
+    "%B %-d, %Y",
+    "%d-%b-%Y",
+    "%d-%b-%y",
+    "%d-%^b-%Y",
+    "%d-%^b-%y",
+    "%b %Y",
+    "%B %Y",
+    "%a, %d %b %Y",
+    "%A, %B %d, %Y",
+)
+TIME = re.compile(
+    r"(?P<between>T| |, )?(?P<hour>\d\d?):\d\d(?P<seconds>:\d\d)?(?:(?P<point>[.,])(?P<fraction>\d{1,9}))?"
+    r"(?P<half>\s?[AaPp][Mm])?(?P<offset>\s?(?:Z|[+-]\d\d:?\d\d))?"
+)
+
+
+class DatetimeFormat:
+    """
+    How all dates or times of a column are written.
+
+    Args:
+        pattern (`str`):
+            As `strftime` has it. Besides, on every platform, `%-d`, `%-m`, `%-H` and `%-I` have no leading zero, `%P`
+            is am or pm, `%^b` is JAN to DEC, and `%1f` to `%9f` are so many digits of a second. An offset from UTC
+            stands as it is, such as `Z` or `+01:00`: the moments are those of clocks there.
+    """
+
+    def __init__(self, pattern: str):
+        self._parts = [part for part in CODE.split(pattern) if part]
+        self._plain = "".join("%p" if part == "%P" else re.sub(r"^%[-^1-9]", "%", part) for part in self._parts)
+
+    def read(self, texts: pd.Series) -> pd.Series:
+        """Moments (`datetime64[ns]`) of texts; NaT for one that this format does not write."""
+        moments = pd.to_datetime(texts, format=self._plain, errors="coerce")
+        return moments.where(self.write(moments) == texts).dt.as_unit("ns")
+
+    def write(self, moments: pd.Series) -> pd.Series:
+        """Texts of moments; NaN for NaT."""
+        if not any(part in WRITERS or re.fullmatch(r"%\df", part) for part in self._parts):
+            return moments.dt.strftime(self._plain)
+        whole = pd.Series("", index=moments.index)
+        for part in self._parts:
+            if part in WRITERS:
+                piece: pd.Series | str = WRITERS[part](moments)
+            elif match := re.fullmatch(r"%(\d)f", part):
+                digits = int(match[1])
+                nanoseconds = moments.dt.microsecond * 1000 + moments.dt.nanosecond
+                piece = (nanoseconds.fillna(0).astype("int64") // 10 ** (9 - digits)).astype(str).str.zfill(digits)
+            else:
+                piece = moments.dt.strftime(part) if part.startswith("%") else part
+            whole = whole + piece
+        return whole.mask(moments.isna())
+
+
+@lru_cache(maxsize=1024)
+def datetime_format(pattern: str) -> DatetimeFormat:
+    """The [`DatetimeFormat`] of a pattern."""
+    return DatetimeFormat(pattern)
+
+
+@lru_cache(maxsize=1024)
+def _regex_of(pattern: str) -> re.Pattern:
+    return re.compile("".join(CODES.get(part, re.escape(part)) for part in CODE.split(pattern)))
+
+
+def patterns_of(text: str) -> Iterator[str]:
+    """All patterns that may have written a text, the likelier ones first."""
+    if not any(sign.isdigit() for sign in text):
+        return
+    for date in DATES:
+        if match := _regex_of(date).match(text):
+            if match.end() == len(text):
+                yield date
+            else:
+                yield from (date + time for time in _times_of(text[match.end() :]) if not time.startswith("%"))
+    yield from (time for time in _times_of(text) if time.startswith("%"))
+
+
+def _times_of(text: str) -> Iterator[str]:
+    match = TIME.fullmatch(text)
+    if match is None:
+        return
+    between, hour, half = match["between"] or "", match["hour"], match["half"] or ""
+    codes = ["%I", "%-I"] if half else ["%H", "%-H"]
+    clock = half[:-2] + ("%p" if half[-2:].isupper() else "%P") if half else ""
+    rest = ":%M" + (":%S" if match["seconds"] else "")
+    if match["fraction"]:
+        rest += f"{match['point']}%{len(match['fraction'])}f"
+    for code in codes if len(hour) == 2 else codes[1:]:
+        yield between + code + rest + clock + (match["offset"] or "")
