@@ -272,14 +272,14 @@ NO_LIST = "not a list of objects, one for each record)"
     "name, content, message",
     [
         ("a.csv", "x,y,x\n1,2,3\n", "cannot be read as csv (column name 'x' stands more than once; rename or drop"),
-        ("a.csv", "x,y\n1,2,3\n", "cannot be read as csv (rows have more values than the header has names (2))"),
-        ("a.csv", "x,y\n1,2\n1,2,3\n", "cannot be read as csv (Error tokenizing data. C error: Expected 2 fields"),
+        ("a.csv", "x,y\n1,2,3\n", "cannot be read as csv (the row '1,2,3' has 3 values, and the header 2 names;"),
+        ("a.csv", "x,y\n1,2\n1,2,3\n", "cannot be read as csv (the row '1,2,3' has 3 values, and the header 2 names;"),
         ("a.json", '{"x": 1}', f"cannot be read as json ({NO_LIST}"),
         ("a.json", "[1, 2]", f"cannot be read as json ({NO_LIST}"),
         ("a.jsonl", '{"x": 1}\n\n{"x": 2\n', "cannot be read as jsonl (line 3: "),
         ("a.jsonl", "{}\n1\n", "cannot be read as jsonl (line 2: '1' is no object, which every record is)"),
-        ("a.xlsx", "", ".xlsx is not one of .csv, .parquet, .json, .jsonl"),
-        ("a", "", "no ending is not one of .csv, .parquet, .json, .jsonl"),
+        ("a.xlsx", "", ".xlsx is not one of .csv, .tsv, .parquet, .json, .jsonl"),
+        ("a", "", "no ending is not one of .csv, .tsv, .parquet, .json, .jsonl"),
     ],
     ids=str,
 )

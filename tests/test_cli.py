@@ -164,7 +164,7 @@ def test_unreadable_data(error_of, name, tmp_path):
     (tmp_path / name).write_bytes(b"\xff\xfe\x00garbage\n\x80")
     line = error_of("train", tmp_path / name, "--output-dir", tmp_path / "model")
     assert f"{tmp_path / name}: " in line
-    assert ("cannot be read as" in line) or ("is not one of .csv, .parquet, .json, .jsonl" in line)
+    assert ("cannot be read as" in line) or ("is not one of .csv, .tsv, .parquet, .json, .jsonl" in line)
     assert not (tmp_path / "model").exists()
 
 
@@ -220,7 +220,7 @@ def test_wrong_ending_is_told_first(error_of, name, tmp_path):
     # There is no such model either, which would take longer to see.
     line = error_of("generate", tmp_path / "none", "--num-records", 3, "--output", tmp_path / name)
     assert line.startswith(f"error: {tmp_path / name}: ")
-    assert line.endswith("is not one of .csv, .parquet, .jsonl; a folder has no ending")
+    assert line.endswith("is not one of .csv, .tsv, .parquet, .jsonl; a folder has no ending")
 
 
 def test_generate_into_a_folder(model, monkeypatch, capsys, tmp_path):
@@ -347,7 +347,7 @@ def test_bad_options_of_evaluate(options, message, evaluation, error_of):
     [
         ({"--kind": "music"}, "--kind music is none of table, json, code, text"),
         ({"--kind": "text"}, "has no column None; name one by --column: age, price"),
-        ({"--kind": "text", "--column": "note"}, "nan in row 0 of column 'note' is no text; drop it"),
+        ({"--kind": "text", "--column": "note"}, "None in row 0 of column 'note' is no text; drop it"),
         ({"--kind": "json"}, "does not parse as a JSON object"),
         ({"--kind": "json", "--column": "note"}, "--column has no use with --kind json"),
     ],

@@ -68,6 +68,7 @@ class Field:
         format (`str`, *optional*):
             How texts have the values: a [`DatetimeFormat`], a [`NumberFormat`], or `false/true` for the words of a
             boolean. A column that is no text, such as one of `int64`, is written so in a CSV.
+        null (`str`, *optional*): What a CSV has where a value is missing; nothing when not given.
         max_length (`int`, *optional*): Characters in the longest text.
         rarest (`int`, *optional*):
             Records of the rarest category in the training data; 0 if it does not occur there. Of nested values, those
@@ -86,6 +87,7 @@ class Field:
     maximum: int | float | str | None = None
     decimals: int | None = None
     format: str | None = None
+    null: str | None = None
     max_length: int | None = None
     rarest: int | None = None
     json_schema: dict[str, Any] | None = None
@@ -110,6 +112,13 @@ class Field:
     def is_spelled(self) -> bool:
         """Whether columns have texts in its `format`, and no numbers or datetimes."""
         return self.format is not None and (self.type == "datetime" or not pd_types.is_numeric_dtype(self.dtype))
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether columns have texts, whatever these stand for."""
+        return (
+            self.is_spelled or self.type == "text" or (self.type == "category" and isinstance(self.categories[0], str))
+        )
 
     @property
     def discloses_values(self) -> bool:

@@ -14,7 +14,7 @@ from .datetime_format import datetime_format, patterns_of
 from .field import Field, FieldType, is_text, isoformat
 from .json_schema import field_to_json_schema
 from .nested import infer_json_schema, is_nested, to_plain
-from .number_format import NumberFormat
+from .number_format import MAX_DECIMALS, NumberFormat
 
 
 # What `pandas.api.types.infer_dtype` calls the types that a field may have.
@@ -28,11 +28,13 @@ KINDS: dict[str, FieldType] = {
 }
 # Of strings inside nested values that are an enumeration: distinct ones at most, and each so often at least
 MAX_NESTED_CATEGORIES, MIN_NESTED_COUNT = 64, 10
-MAX_DECIMALS = 15  # a float64 has at most 15 digits that decimal notation can rely on
+MAX_INTEGER = 2**63
 MAX_EXACT_INTEGER = 2**53  # above it, neighbouring integers share one float64
 
 
-def infer_field(name: str, column: pd.Series, categorical: bool, max_categories: int) -> Field:
+def infer_field(
+    name: str, column: pd.Series, categorical: bool, max_categories: int, decimal: str | None = None
+) -> Field:
     """
     The field of a column, as [`RecordSchema.infer`] takes it.
 
@@ -41,6 +43,7 @@ def infer_field(name: str, column: pd.Series, categorical: bool, max_categories:
         column (`pd.Series`): Its values.
         categorical (`bool`): Whether they are categories, whatever they look like.
         max_categories (`int`): Distinct strings that are categories, at most.
+        decimal (`str`, *optional*): The decimal point of numbers in texts.
 
     Raises:
         `ValueError`: for values of mixed or unknown types.
@@ -56,11 +59,15 @@ def infer_field(name: str, column: pd.Series, categorical: bool, max_categories:
         json_schema = infer_json_schema(values.map(to_plain).tolist(), _infer_scalar)
         return replace(f, type="json", json_schema=json_schema, rarest=0)
     kind = _kind_of(values, categorical)
-    if kind == "text" and not categorical and (found := _format_of(values, max_categories)) is not None:
-        kind, f.format = found
+    distinct = pd.Series(values.unique(), dtype=object) if kind == "text" or categorical else None
+    is_few = distinct is not None and len(distinct) <= max_categories and 2 * len(distinct) <= len(values)
+    if kind == "text" and not categorical and (found := find_format(distinct, decimal)) is not None:
+        # Strings of few numbers, such as 02134, are codes, and no quantities.
+        if not (is_few and distinct.str.isdecimal().all()):
+            kind, f.format = found
     if kind == "text" or categorical:
-        distinct = pd.Index([v.item() if isinstance(v, np.generic) else v for v in values.unique()])
-        if categorical or (len(distinct) <= max_categories and 2 * len(distinct) <= len(values)):
+        distinct = pd.Index([v.item() if isinstance(v, np.generic) else v for v in distinct])
+        if categorical or is_few:
             return replace(f, type="category", categories=sorted(distinct.tolist()))
         return replace(f, type="text", max_length=int(values.str.len().max()))
     f = replace(f, type=kind)
@@ -99,18 +106,14 @@ def _kind_of(values: pd.Series, categorical: bool = False) -> FieldType:
     return kind
 
 
-def _format_of(values: pd.Series, max_categories: int) -> tuple[FieldType, str] | None:
-    """The type and the format of texts that are all dates or times, or all numbers."""
-    distinct = pd.Series(values.unique(), dtype=object)
-    for pattern in patterns_of(distinct[0]):
+def find_format(distinct: pd.Series, decimal: str | None = None) -> tuple[FieldType, str] | None:
+    """The type and the format of distinct texts that are all dates or times, or all numbers; `None` for others."""
+    for pattern in patterns_of(distinct.iloc[0]):
         if datetime_format(pattern).read(distinct).notna().all():
             return "datetime", pattern
-    found = NumberFormat.infer(distinct)
-    if found is None or any(found.read(text) is None for text in distinct):
-        return None
-    # Strings of digits alone, such as 02134, are codes, and no quantities, where they are few.
-    is_few = len(distinct) <= max_categories and 2 * len(distinct) <= len(values)
-    if is_few and distinct.str.isdecimal().all():
+    found = NumberFormat.infer(distinct.tolist(), decimal)
+    numbers = [None] if found is None else [found.read(text) for text in distinct]
+    if any(number is None or abs(number) >= MAX_INTEGER for number in numbers):
         return None
     return ("number" if found.point else "integer"), found.pattern
 

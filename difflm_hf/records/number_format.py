@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Self
 
 
-PATTERN = re.compile(r"(?:#([^0#])##)?(0+)(?:([.,])(0*)(#*))?")
-NUMBER = re.compile(r"\d(?:[\d.,'’_\u00a0\u202f ]*\d)?")
+PATTERN = re.compile(r"(?:#([^0#])##(?=0))?(0+|#(?=[.,]))(?:([.,])(0*)(#*))?")
+NUMBER = re.compile(r"[.,]?\d(?:[\d.,'’_\u00a0\u202f ]*\d)?")
 CODE = re.compile(r"[A-Z]{3}")  # of a currency
 UNIT = re.compile(r"\s?[^\W\d_a-z]?[^\W\d_]{0,5}[²³]?(/[^\W\d_]{1,3})?|\s?[%‰°][CF]?")
 MAX_INTEGER_DIGITS = 20
-MAX_DIGITS = 15  # of a float64 that decimal notation can rely on
+MAX_DECIMALS = 15  # of a float64 that decimal notation can rely on
 
 
 class NumberFormat:
@@ -24,12 +25,13 @@ class NumberFormat:
     Args:
         pattern (`str`):
             `0` for a digit that is always there, `#` for one that is not, `#,##0` for groups of three, and what stands
-            before and after: `"0"`, `"00000"`, `"#,##0.00"`, `"#.##0,00 €"`, `"0.0##"`, `"$0.00"`, `"0.0%"` (whose
-            12.5% is the number 12.5). The decimal point is `.` or `,`, whichever stands between digits and no groups.
+            before and after: `"0"`, `"00000"`, `"#,##0.00"`, `"#.##0,00 €"`, `"0.0##"`, `"#.00"`, `"$0.00"`, `"0.0%"`
+            (whose 12.5% is the number 12.5). The decimal point is `.` or `,`, whichever does not stand in `#,##0`.
             Negative numbers have `-` before all of it, or follow a pattern of their own: `"$0.00;($0.00)"`.
 
     Attributes:
         decimals (`int`): Digits after the decimal point, at most.
+        is_ambiguous (`bool`): Whether digits are grouped by what may be the decimal point, too: `1,234`.
         is_plain (`bool`): Whether pandas reads such texts as numbers, given their decimal point.
         point (`str`): The decimal point; `""` of integers.
 
@@ -45,14 +47,16 @@ class NumberFormat:
         if match is None or any(sign in part for part in around for sign in "0#"):
             raise ValueError(f"{pattern!r} is no pattern of numbers; write one like '#,##0.00'")
         self._group, zeros, self.point, least, more = (part or "" for part in match.groups())
-        self._width, self._least, self.decimals = len(zeros), len(least), len(least + more)
+        self._width, self._least, self.decimals = zeros.count("0"), len(least), len(least + more)
         self._positive, self._negative = around, ("-" + around[0], around[1])
         if has_own:
             before, is_same, after = own.partition(match[0])
             if not is_same:
                 raise ValueError(f"{pattern!r} writes negative numbers with other digits than positive ones")
             self._negative = (before, after)
-        self.is_plain = around == ("", "") and self._negative == ("-", "") and not self._group and self._width == 1
+        self.is_plain = around == ("", "") and self._negative == ("-", "") and not self._group and self._width <= 1
+        is_thousands = (self._least, self.decimals) == (3, 3) and not self._group
+        self.is_ambiguous = is_thousands or (self._group in (".", ",") and not self.point)
         self._compiled = re.compile(self.to_regex())
 
     def to_regex(self, num_digits: int = MAX_INTEGER_DIGITS) -> str:
@@ -82,48 +86,39 @@ class NumberFormat:
         """The text of a number."""
         digits = f"{abs(number):,.{self.decimals}f}" if self.point else f"{abs(int(number)):,}"
         whole, _, rest = digits.partition(".")
-        whole = whole.replace(",", self._group).zfill(self._width)
+        whole = whole.replace(",", self._group).zfill(self._width) if self._width or whole != "0" else ""
         rest = rest[: self._least] + rest[self._least :].rstrip("0")
         before, after = self._negative if number < 0 else self._positive
         return before + whole + (self.point + rest if rest else "") + after
 
     @classmethod
-    def infer(cls, texts: Sequence[str]) -> Self | None:
+    def infer(cls, texts: Sequence[str], decimal: str | None = None) -> Self | None:
         """
-        The format that writes most of distinct texts just as they are, and at least half; or `None`.
+        The format of most of distinct texts, if that is at least half of them; or `None`.
 
         Args:
             texts (`Sequence[str]`): Distinct texts.
+            decimal (`str`, *optional*): What the decimal point is, where they have one.
         """
-        counts: dict[tuple[str, ...], list[str]] = {}
-        for text in texts:
-            if found := _split(text):
-                counts.setdefault(found[:3], []).append(text)
-        if not counts:
+        found = [parts for text in texts if (parts := _split(text)) is not None]
+        around = Counter((prefix, suffix) for prefix, suffix, _, _ in found)
+        if not around or 2 * max(around.values()) < len(texts):
             return None
-        ((prefix, suffix, _), _) = max(counts.items(), key=lambda item: len(item[1]))
-        own = [text for key, of in counts.items() if key[:2] == (prefix, suffix) for text in of]
-        if 2 * len(own) < len(texts):
-            return None
-        numbers = [_split(text)[3] for text in own]
-        point, group = _separators(numbers)
-        negatives = {key[2] for key in counts if key[:2] == (prefix, suffix)} - {""}
-        wholes = [number.split(point)[0] if point else number for number in numbers]
-        rests = [number.split(point)[1] if point and point in number else "" for number in numbers]
-        is_padded = any(len(whole) > 1 and whole[0] == "0" for whole in wholes)
-        width = min(map(len, wholes)) if is_padded else 1
+        (prefix, suffix), _ = around.most_common(1)[0]
+        found = [parts for parts in found if parts[:2] == (prefix, suffix)]
+        signs, numbers = {sign for _, _, sign, _ in found}, [number for *_, number in found]
+        point, group = _separators(numbers, decimal)
+        wholes, rests = zip(*((n.rpartition(point)[::2] if point and point in n else (n, "")) for n in numbers))
         least, most = min(map(len, rests)), max(map(len, rests))
-        # With as many digits in all, zeros at the end belong to them.
-        digits = point + "0" * least + "#" * (most - least) if most else ""
-        number = (f"#{group}##0" if group else "0" * width) + digits
-        pattern = prefix + number + suffix
-        if negatives == {"()"}:
-            pattern += f";({prefix}{number}{suffix})"
-        elif negatives == {"inside"}:
-            pattern += f";{prefix}-{number}{suffix}"
-        if most > MAX_DIGITS or any(sign in prefix + suffix for sign in "0#;"):
+        if most > MAX_DECIMALS or any(sign in prefix + suffix for sign in "0#;"):
             return None
-        return cls(pattern)
+        is_padded = any(len(whole) > 1 and whole[0] == "0" for whole in wholes)
+        digits = f"#{group}##0" if group else "0" * (min(map(len, wholes)) if is_padded else 1)
+        digits = "#" if "" in wholes else digits
+        digits += point + "0" * least + "#" * (most - least) if most else ""
+        negative = {"()": f";({prefix}{digits}{suffix})", "inside": f";{prefix}-{digits}{suffix}"}
+        ways = [negative[sign] for sign in signs if sign in negative]
+        return cls(prefix + digits + suffix + (ways[0] if len(ways) == 1 else ""))
 
 
 @lru_cache(maxsize=1024)
@@ -151,12 +146,10 @@ def _split(text: str) -> tuple[str, str, str, str] | None:
 
 def _is_currency(text: str) -> bool:
     symbol = text.strip(" \u00a0\u202f")
-    return (
-        not symbol or all(unicodedata.category(c) == "Sc" for c in symbol) or bool(CODE.fullmatch(text.strip() + " "))
-    )
+    return all(unicodedata.category(sign) == "Sc" for sign in symbol) or CODE.fullmatch(symbol) is not None
 
 
-def _separators(numbers: Sequence[str]) -> tuple[str, str]:
+def _separators(numbers: Sequence[str], decimal: str | None) -> tuple[str, str]:
     """The decimal point and what groups digits, each `""` where there is none."""
     signs = [re.sub(r"\d", "", number) for number in numbers]
     used = set("".join(signs))
@@ -172,12 +165,10 @@ def _separators(numbers: Sequence[str]) -> tuple[str, str]:
         return point, "".join(set(points) - {point}) if point else ""
     if not points:
         return "", ""
-    # One sign alone: it groups where each number that has it has three digits after, and some have two groups or none
-    # could be a fraction.
     (sign,) = points
-    is_group = all(re.fullmatch(rf"[1-9]\d{{0,2}}(\{sign}\d{{3}})+", n) for n in numbers if sign in n)
-    several = any(s.count(sign) > 1 for s in signs)
-    without = [n for n in numbers if sign not in n]
-    if several or (is_group and sign == "," and all(len(n) <= 3 for n in without)):
-        return "", sign
-    return sign, ""
+    if decimal is not None:
+        return (sign, "") if sign == decimal else ("", sign)
+    # Alone it groups digits where some number has it twice; and a comma, where each number can be read so.
+    is_group = all(re.fullmatch(rf"[1-9]\d{{0,2}}({re.escape(sign)}\d{{3}})+|\d{{1,3}}", n) for n in numbers)
+    is_twice = any(s.count(sign) > 1 for s in signs)
+    return ("", sign) if is_group and (is_twice or sign == ",") else (sign, "")

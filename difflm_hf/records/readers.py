@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -16,25 +15,12 @@ from datasets import ClassLabel, Dataset, Value
 from pandas.api.types import infer_dtype
 
 from ..utils import atomic_write
+from .csv_files import NULLABLE, CSVFormat, read_csv, write_csv
 from .nested import is_nested, merge_orders, to_json, to_plain
 
 
 MIXED = ("mixed", "mixed-integer")  # to pandas, such as [True, "a"] and [1, "a"]
 OPTIONAL = "optional"  # of a table's `attrs`: the columns that some of its records lack
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    # pandas renames the second of two equal names to "name.1"; the header itself tells the truth.
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        names = next(csv.reader(file), [])
-    if len(set(names)) < len(names):
-        double = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"column name {double!r} stands more than once; rename or drop one of them")
-    # By default pandas may be off by the last bit of a float, and may see other types in other parts of a column.
-    table = pd.read_csv(path, encoding="utf-8-sig", float_precision="round_trip", low_memory=False)
-    if not isinstance(table.index, pd.RangeIndex):
-        raise ValueError(f"rows have more values than the header has names ({len(names)})")
-    return table
 
 
 def _read_json(path: Path) -> pd.DataFrame:
@@ -72,13 +58,7 @@ def _to_series(values: list) -> pd.Series:
 
 
 def _write_csv(table: pd.DataFrame, path: Path) -> None:
-    texts, _ = with_json_texts(table)
-    # Values are quoted when they hold a character that ends lines, as a carriage return does for readers.
-    columns = texts.select_dtypes(["object", "string", "category"])
-    has_returns = any("\r" in str(name) for name in texts) or any(
-        columns[name].astype(str).str.contains("\r").any() for name in columns
-    )
-    texts.to_csv(path, index=False, lineterminator="\r\n" if has_returns else "\n")
+    write_csv(with_json_texts(table)[0], path)
 
 
 def _write_json_lines(table: pd.DataFrame, path: Path) -> None:
@@ -93,14 +73,21 @@ def _write_json_lines(table: pd.DataFrame, path: Path) -> None:
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
-    table = pd.read_parquet(path)
-    for field in pq.read_schema(path):
+    return _from_arrow(pq.read_table(path))
+
+
+def _from_arrow(data: pa.Table) -> pd.DataFrame:
+    table = data.to_pandas()
+    for field in data.schema:
+        if field.name not in table:
+            continue
         if isinstance(field.type, pa.JsonType):
             table[field.name] = table[field.name].map(json.loads, na_action="ignore")
-        elif pa.types.is_nested(field.type) and field.name in table:
+        elif pa.types.is_nested(field.type):
             # Not as pandas reads them: lists of integers with a null would be of floats.
-            values = pq.read_table(path, columns=[field.name])[field.name].to_pylist()
-            table[field.name] = pd.Series(values, index=table.index, dtype=object)
+            table[field.name] = pd.Series(data[field.name].to_pylist(), index=table.index, dtype=object)
+        elif field.type in NULLABLE and data[field.name].null_count and table[field.name].dtype.kind in "fO":
+            table[field.name] = data[field.name].to_pandas(types_mapper=NULLABLE.get).set_axis(table.index)
     return table
 
 
@@ -124,13 +111,15 @@ def _write_parquet(table: pd.DataFrame, path: Path) -> None:
 
 
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    ".csv": _read_csv,
+    ".csv": read_csv,
+    ".tsv": read_csv,
     ".parquet": _read_parquet,
     ".json": _read_json,
     ".jsonl": _read_json_lines,
 }
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     ".csv": _write_csv,
+    ".tsv": _write_csv,
     ".parquet": _write_parquet,
     ".jsonl": _write_json_lines,
 }
@@ -142,13 +131,17 @@ def _by_suffix(functions: Mapping[str, Callable], path: Path) -> Callable:
     return functions[path.suffix]
 
 
-def read_table(data: Any) -> pd.DataFrame:
+def read_table(data: Any, csv: CSVFormat | None = None) -> pd.DataFrame:
     """
     Brings records in any of the usual forms into a DataFrame.
 
     Args:
         data (`pandas.DataFrame`, `datasets.Dataset`, `list[dict]`, `str` or `Path`):
-            The records, or the path of a `.csv`, `.parquet`, `.json` (a list of objects) or `.jsonl` file.
+            The records, or the path of a `.csv`, `.tsv`, `.parquet`, `.json` (a list of objects) or `.jsonl` file.
+        csv ([`CSVFormat`], *optional*): How a CSV file is written; what is not given is found from the data.
+
+    Returns:
+        `pandas.DataFrame`. Of a CSV file its `attrs` say how it was written, and [`write_table`] writes it so.
 
     Raises:
         `FileNotFoundError`: when there is no such file.
@@ -159,10 +152,9 @@ def read_table(data: Any) -> pd.DataFrame:
         return data
     if isinstance(data, Dataset):
         nested = [name for name, feature in data.features.items() if not isinstance(feature, (Value, ClassLabel))]
-        if not nested:
-            return data.to_pandas()
+        plain = data.select_columns([name for name in data.features if name not in nested])
         columns = {name: pd.Series(data[name][:], dtype=object) for name in nested}
-        return data.to_pandas().assign(**columns)
+        return _from_arrow(plain.with_format("arrow")[:]).assign(**columns)[list(data.features)]
     if isinstance(data, list) and all(isinstance(record, Mapping) for record in data):
         return _from_records(data)
     if not isinstance(data, (str, os.PathLike)):
@@ -174,14 +166,14 @@ def read_table(data: Any) -> pd.DataFrame:
         raise FileNotFoundError(f"{path}: no such file")
     read = _by_suffix(READERS, path)
     try:
-        return read(path)
+        return read(path, csv) if read is read_csv else read(path)
     except Exception as error:  # every reader has exceptions of its own
         raise ValueError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from error
 
 
 def write_table(table: pd.DataFrame, path: str | os.PathLike) -> None:
     """
-    Writes a table as the ending of `path` says: `.csv`, `.parquet` or `.jsonl`.
+    Writes a table as the ending of `path` says: `.csv`, `.tsv`, `.parquet` or `.jsonl`.
 
     The file appears only when it is complete: it is written beside its place and then renamed.
     """

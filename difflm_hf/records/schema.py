@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from datasets import Features
 
+from .csv_files import CSV, FORMATS, USUAL_CSV, ColumnFormat, CSVFormat, with_texts
 from .equations import Equation, solve_equations
 from .field import Field, naming_column
 from .identifiers import Identifier
@@ -37,6 +38,7 @@ class RecordSchema:
         rules (`list[Rule]`, defaults to none):
             What relates them to each other: [`Ascending`], [`SumOf`], [`ProductOf`], [`Combinations`], [`PresentIf`],
             [`Unique`] and [`Identifier`]. They hold for all generated records.
+        csv ([`CSVFormat`], *optional*): How CSV files of generated records are written, if not with commas in UTF-8.
 
     Raises:
         `ValueError`: for a rule that does not suit the fields.
@@ -54,6 +56,7 @@ class RecordSchema:
 
     fields: list[Field] = field(default_factory=list)
     rules: list[Rule] = field(default_factory=list)
+    csv: CSVFormat | None = None
 
     def __post_init__(self):
         if not isinstance(self.rules, Sequence) or not all(isinstance(rule, Rule) for rule in self.rules):
@@ -133,9 +136,12 @@ class RecordSchema:
         if unknown := set(categorical) - set(table.columns):
             raise ValueError(f"no column {sorted(unknown)[0]!r} to take as a category; columns: {list(table.columns)}")
         schema = cls()
+        decimal, formats = table.attrs.get(CSV, {}).get("decimal"), table.attrs.get(FORMATS, {})
         for name in table.columns:
             with naming_column(name):
-                f = infer_field(name, table[name], name in categorical, max_categories)
+                f = infer_field(name, table[name], name in categorical, max_categories, decimal)
+                written = ColumnFormat(**formats.get(name, {}))
+                f.format, f.null = f.format or written.format, written.null or None
                 schema.fields.append(replace(f, optional=name in table.attrs.get(OPTIONAL, ())))
         if find_rules:
             rules = search_rules(table, schema.by_name)
@@ -144,6 +150,8 @@ class RecordSchema:
                     f = schema[rule.name]
                     schema[rule.name] = replace(f, maximum=f.minimum + 1000 * (f.maximum - f.minimum + 1) - 1)
             schema = cls(schema.fields, rules)
+        how = CSVFormat(**table.attrs.get(CSV, {}))
+        schema.csv = how if how not in (CSVFormat(), USUAL_CSV) else None
         return schema.fit(table)
 
     def fit(self, table: pd.DataFrame) -> RecordSchema:
@@ -163,7 +171,7 @@ class RecordSchema:
                 fields[i] = replace(f, rarest=int(rarest))
             elif f.type == "number" and f.decimals is None and len(values):
                 fields[i] = replace(f, decimals=decimals_of(f.to_numpy(values)))
-        return RecordSchema(fields, [rule.fit(table) for rule in self.rules])
+        return RecordSchema(fields, [rule.fit(table) for rule in self.rules], self.csv)
 
     def check_rules(self, data: Any) -> pd.DataFrame:
         """
@@ -265,7 +273,7 @@ class RecordSchema:
             if (left == kept).all():
                 break
             kept = left
-        schema, has_new_names = RecordSchema(list(self.fields)), False
+        schema, has_new_names = RecordSchema(list(self.fields), csv=self.csv), False
         for name, count in counts.items():
             f, is_common = self[name], count >= min_count
             if f.type == "category" and is_common.any():
@@ -304,6 +312,7 @@ class RecordSchema:
                 message names column, row and value.
         """
         table = read_table(data)
+        table = with_texts(table, [f.name for f in self if f.has_texts])
         lacking = [f.name for f in self if f.optional and f.name not in table]
         if 0 < len(lacking) < len(self):
             table = table.assign(**dict.fromkeys(lacking))
@@ -348,6 +357,11 @@ class RecordSchema:
         table = pd.DataFrame(columns, columns=self.names)
         if optional := [f.name for f in self if f.optional]:
             table.attrs[OPTIONAL] = optional
+        if self.csv is not None:
+            table.attrs[CSV] = self.csv.to_dict()
+        formats = {f.name: ColumnFormat(f.format, f.null or "") for f in self}
+        if written := {name: asdict(of) for name, of in formats.items() if of != ColumnFormat()}:
+            table.attrs[FORMATS] = written
         return table
 
     def to_record_batch(self, table: pd.DataFrame) -> pa.RecordBatch:
@@ -370,14 +384,19 @@ class RecordSchema:
             {k: json.dumps(v) if k == "json_schema" else v for k, v in asdict(f).items() if v is not None}
             for f in self.fields
         ]
-        return {"fields": fields, "rules": [rule.to_dict() for rule in self.rules]} if self.rules else fields
+        if not self.rules and self.csv is None:
+            return fields
+        written = {} if self.csv is None else {"csv": self.csv.to_dict()}
+        return {"fields": fields, "rules": [rule.to_dict() for rule in self.rules], **written}
 
     @classmethod
     def from_dict(cls, state: dict[str, Any] | list[dict[str, Any]]) -> RecordSchema:
         """A schema of what [`RecordSchema.to_dict`] gave."""
-        fields, rules = (state["fields"], state["rules"]) if isinstance(state, dict) else (state, [])
+        state = state if isinstance(state, dict) else {"fields": state, "rules": []}
+        fields, csv = state["fields"], CSVFormat(**state["csv"]) if "csv" in state else None
         parsed = [{"json_schema": json.loads(f["json_schema"])} if "json_schema" in f else {} for f in fields]
-        return cls([Field(**{**f, **nested}) for f, nested in zip(fields, parsed)], [*map(Rule.from_dict, rules)])
+        rules = [*map(Rule.from_dict, state["rules"])]
+        return cls([Field(**{**f, **nested}) for f, nested in zip(fields, parsed)], rules, csv)
 
     def save(self, path: str | Path) -> None:
         """Writes the schema as a JSON file that can be edited and read back by [`RecordSchema.load`]."""

@@ -163,4 +163,4 @@ def _narrowed(schema: RecordSchema, table: pd.DataFrame) -> RecordSchema:
     used = {name: table[name].cat.remove_unused_categories() for name in table.select_dtypes("category")}
     left = RecordSchema.infer(table.assign(**used), [f.name for f in schema if f.type == "category"])
     fields = [left[f.name] if left[f.name].type == f.type else f for f in schema]
-    return RecordSchema(fields, schema.rules)
+    return RecordSchema(fields, schema.rules, schema.csv)

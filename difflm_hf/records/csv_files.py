@@ -1,0 +1,315 @@
+"""CSV files as people have them: any separator, decimal point and encoding, and every value in its own writing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+from charset_normalizer import from_bytes
+
+from .inference import find_format
+from .number_format import MAX_DECIMALS, NumberFormat, number_format
+
+
+CSV, FORMATS = "csv", "formats"  # of a table's `attrs`: its [`CSVFormat`], and by columns a [`ColumnFormat`]
+SEPARATORS = (",", ";", "\t", "|")
+NULL_WORDS = ("NA", "N/A", "n/a", "na", "#N/A", "NULL", "Null", "null", "None", "none", "NaN", "nan", "-", "?", ".")
+# Of columns of integers or booleans with nulls, which would be of floats or objects
+NULLABLE = {
+    pa.bool_(): pd.BooleanDtype(),
+    pa.int8(): pd.Int8Dtype(),
+    pa.int16(): pd.Int16Dtype(),
+    pa.int32(): pd.Int32Dtype(),
+    pa.int64(): pd.Int64Dtype(),
+    pa.uint8(): pd.UInt8Dtype(),
+    pa.uint16(): pd.UInt16Dtype(),
+    pa.uint32(): pd.UInt32Dtype(),
+    pa.uint64(): pd.UInt64Dtype(),
+}
+NUM_SNIFFED = 1 << 18  # bytes that say how a file is written
+NUM_PROBED = 1000  # values that say which decimal point a column has
+
+
+@dataclass(frozen=True)
+class CSVFormat:
+    """
+    How a CSV file is written. What is not given is found from the data.
+
+    Args:
+        separator (`str`, *optional*): Between values: `,`, `;`, `|` or a tab.
+        decimal (`str`, *optional*): The decimal point, `.` or `,`.
+        encoding (`str`, *optional*): Such as `utf-8`, `cp1252` or `utf-16`.
+        null_words (`tuple[str]`, *optional*):
+            What stands for a missing value. If not given, an empty value; and among numbers or dates one of the usual
+            words, such as `NA`, when no other does.
+        header (`bool`, defaults to `True`): Whether the first line has the names of columns.
+    """
+
+    separator: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
+    null_words: tuple[str, ...] | None = None
+    header: bool = True
+
+    def __post_init__(self):
+        if self.null_words is not None:
+            object.__setattr__(self, "null_words", tuple(self.null_words))  # JSON has lists
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+USUAL_CSV = CSVFormat(",", ".", "utf-8")
+
+
+@dataclass(frozen=True)
+class ColumnFormat:
+    """
+    How a column of a CSV file writes its values, where pandas would write them otherwise.
+
+    Args:
+        format (`str`, *optional*): As of a [`Field`].
+        null (`str`, defaults to `""`): What stands for a missing value.
+    """
+
+    format: str | None = None
+    null: str = ""
+
+
+def read_csv(path: Path, how: CSVFormat | None = None) -> pd.DataFrame:
+    """
+    Reads a CSV file. Values are taken for numbers or booleans where these are written back just as they stand; all
+    others stay texts, for the schema to decide.
+
+    Args:
+        path (`Path`): The file, which may be compressed (`.gz`, `.bz2`, `.zst`).
+        how ([`CSVFormat`], *optional*): How it is written.
+
+    Raises:
+        `ValueError`: for what is no CSV file. The message says where and what to do.
+    """
+    with pa.input_stream(str(path), compression="detect") as stream:
+        data = stream.read()
+    how = _complete(how or CSVFormat(), data)
+    texts = _read_texts(data, how)
+    columns = dict(zip(texts.column_names, (column.combine_chunks() for column in texts.columns)))
+    if how.decimal is None:
+        how = replace(how, decimal=_decimal_of(columns.values()))
+    typed = {name: _typed(column, how) for name, column in columns.items()}
+    table = pd.DataFrame({name: values for name, (values, _) in typed.items()})
+    table.attrs[CSV] = how.to_dict()
+    table.attrs[FORMATS] = {name: asdict(of) for name, (_, of) in typed.items() if of != ColumnFormat()}
+    return table
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Writes a table as its `attrs` say, or else as pandas does."""
+    how = CSVFormat(**table.attrs.get(CSV, {}))
+    texts = table.copy()
+    for name, given in table.attrs.get(FORMATS, {}).items():
+        if name in texts:
+            texts[name] = _written(table[name], ColumnFormat(**given))
+    # Values are quoted when they hold a character that ends lines, as a carriage return does for readers.
+    columns = texts.select_dtypes(["object", "string", "category"])
+    has_returns = any("\r" in str(name) for name in texts) or any(
+        columns[name].astype(str).str.contains("\r").any() for name in columns
+    )
+    texts.to_csv(
+        path,
+        sep=how.separator or ",",
+        decimal=how.decimal or ".",
+        encoding=how.encoding or "utf-8",
+        header=how.header,
+        index=False,
+        lineterminator="\r\n" if has_returns else "\n",
+    )
+
+
+def with_texts(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """
+    A table that was read from a CSV file, with these columns as they stand there: of some of the rows, texts may have
+    looked like numbers or booleans.
+    """
+    if CSV not in table.attrs:
+        return table
+    formats = table.attrs.get(FORMATS, {})
+    columns = {name: table[name] for name in names if name in table and pd.api.types.is_numeric_dtype(table[name])}
+    return table.assign(
+        **{name: _written(of, ColumnFormat(**formats.get(name, {}))).where(of.notna()) for name, of in columns.items()}
+    )
+
+
+def _written(column: pd.Series, how: ColumnFormat) -> pd.Series:
+    texts = column.astype(object)
+    if how.format is not None and pd.api.types.is_bool_dtype(column.dtype):
+        texts = column.map(dict(zip((False, True), how.format.split("/"))), na_action="ignore")
+    elif how.format is not None and pd.api.types.is_numeric_dtype(column.dtype):
+        texts = column.map(number_format(how.format).write, na_action="ignore")
+    elif pd.api.types.is_float_dtype(column.dtype):
+        texts = column.map(repr, na_action="ignore")
+    return texts.astype(object).map(str, na_action="ignore").where(column.notna(), how.null)
+
+
+def _complete(how: CSVFormat, data: bytes) -> CSVFormat:
+    """The format with encoding and separator found."""
+    encoding = how.encoding or _encoding_of(data)
+    try:
+        sample = data[:NUM_SNIFFED].decode(encoding, errors="ignore")
+    except LookupError as error:
+        raise ValueError(f"encoding {encoding!r} is not one that Python knows; try 'utf-8', or 'cp1252'") from error
+    return replace(how, encoding=encoding, separator=how.separator or _separator_of(sample, len(data) > NUM_SNIFFED))
+
+
+def _encoding_of(data: bytes) -> str:
+    for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
+        if data.startswith(mark):
+            return encoding
+    try:
+        data.decode()
+        return "utf-8"
+    except UnicodeDecodeError:
+        pass
+    lines = b"\n".join(line for line in data[: 16 * NUM_SNIFFED].split(b"\n") if not line.isascii())
+    best = from_bytes(lines[:NUM_SNIFFED]).best()
+    if best is None:
+        raise ValueError("no encoding was found in which it is text; give one, such as encoding='cp1252'")
+    # Of encodings that read it alike, that of Windows in the west is by far the most frequent.
+    return "cp1252" if "cp1252" in best.could_be_from_charset else best.encoding
+
+
+def _separator_of(sample: str, is_cut: bool) -> str:
+    """The separator by which all lines have as many values, and most of them; a comma when there is no such."""
+    best, most = ",", 1
+    for separator in SEPARATORS:
+        try:
+            rows = [row for row in csv.reader(io.StringIO(sample, newline=""), delimiter=separator) if row]
+        except csv.Error:
+            continue
+        widths = [len(row) for row in (rows[:-1] if is_cut else rows)]
+        if widths and most < widths[0] and widths.count(widths[0]) >= 0.9 * len(widths):
+            best, most = separator, widths[0]
+    return best
+
+
+def _read_texts(data: bytes, how: CSVFormat) -> pa.Table:
+    """All values as strings, by columns."""
+    encoding = "utf-8" if how.encoding == "utf-8-sig" else how.encoding
+    start = data[: 4 * NUM_SNIFFED].decode(how.encoding, errors="ignore")
+    first = next(csv.reader(io.StringIO(start, newline=""), delimiter=how.separator), [])
+    names = [name or f"Unnamed: {k}" for k, name in enumerate(first)]
+    if not how.header:
+        names = [f"column_{k}" for k in range(1, len(first) + 1)]
+    if len(set(names)) < len(names):
+        double = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"column name {double!r} stands more than once; rename or drop one of them")
+    ragged: list[pa_csv.InvalidRow] = []
+
+    def set_aside(row: pa_csv.InvalidRow) -> str:
+        ragged.append(row)
+        return "skip"
+
+    texts = pa_csv.read_csv(
+        pa.BufferReader(data.removeprefix(b"\xef\xbb\xbf")),
+        pa_csv.ReadOptions(column_names=names, skip_rows_after_names=int(how.header), encoding=encoding),
+        pa_csv.ParseOptions(delimiter=how.separator, newlines_in_values=True, invalid_row_handler=set_aside),
+        pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
+    )
+    if ragged:
+        row = ragged[0]
+        raise ValueError(
+            f"the row {row.text[:60]!r} has {row.actual_columns} values, and the header {row.expected_columns} names; "
+            f"quote values that hold the separator {how.separator!r}, or give another one"
+        )
+    return texts
+
+
+def _decimal_of(columns: Iterable[pa.Array]) -> str:
+    """The decimal point of those numbers that leave no doubt."""
+    points = set()
+    for texts in columns:
+        found = NumberFormat.infer(pc.unique(texts[:NUM_PROBED]).to_pylist())
+        if found is not None and found.point and not found.is_ambiguous:
+            points.add(found.point)
+    return "," if points == {","} else "."
+
+
+def _typed(texts: pa.Array, how: CSVFormat) -> tuple[pd.Series, ColumnFormat]:
+    """The values of a column, and how it writes them."""
+    texts, null = _without_nulls(texts, ("", *(how.null_words or ())))
+    point = re.escape(how.decimal)
+    is_number = pc.match_substring_regex(texts, rf"^-?(0|[1-9]\d*)({point}\d+)?([eE][+-]?\d+)?$")
+    others = pc.unique(texts.filter(pc.invert(is_number)))
+    if how.null_words is None and null == "" and texts.null_count == 0:
+        texts, null = _without_word(texts, others, how.decimal)
+        others = others.filter(pc.not_equal(others, null)) if null else others
+    if len(others) == 0 and texts.null_count < len(texts):
+        values, format = _to_numbers(texts, how.decimal)
+        if values is not None:
+            return values, ColumnFormat(format, null)
+    words = set(pc.unique(texts).drop_null().to_pylist()) if len(others) <= 2 else set()
+    for style in (str.title, str.lower, str.upper):
+        if words and words <= {style("false"), style("true")}:
+            booleans = pc.equal(texts, style("true"))
+            spelled = None if style is str.title else f"{style('false')}/{style('true')}"
+            return _to_pandas(booleans), ColumnFormat(spelled, null)
+    return texts.to_pandas(), ColumnFormat(None, null)
+
+
+def _without_nulls(texts: pa.Array, words: Sequence[str]) -> tuple[pa.Array, str]:
+    """Null where one of these words stands, and the one that most often does."""
+    is_null = pc.is_in(texts, pa.array(words))
+    if not pc.any(is_null).as_py():
+        return texts, ""
+    counts = pc.value_counts(texts.filter(is_null)).to_pylist()
+    return pc.if_else(is_null, None, texts), max(counts, key=lambda of: of["counts"])["values"]
+
+
+def _without_word(texts: pa.Array, others: pa.Array, decimal: str) -> tuple[pa.Array, str]:
+    """Null where a usual word for it stands among numbers or dates, when no other such word does."""
+    words = [word for word in NULL_WORDS if pc.index(others, word).as_py() >= 0]
+    if len(words) != 1:
+        return texts, ""
+    is_null = pc.equal(texts, words[0])
+    rest = pc.unique(texts.filter(pc.invert(is_null)))
+    if len(rest) == 0 or (len(others) > 1 and find_format(rest.to_pandas(), decimal) is None):
+        return texts, ""
+    return pc.if_else(is_null, None, texts), words[0]
+
+
+def _to_numbers(texts: pa.Array, point: str) -> tuple[pd.Series | None, str | None]:
+    """Numbers, and their format where pandas would write them otherwise; `None` for what 64 bits do not hold."""
+    if not pc.any(pc.match_substring_regex(texts, "[.,eE]")).as_py():
+        try:
+            integers = texts.cast(pa.int64())
+        except pa.ArrowInvalid:
+            return None, None
+        is_same = pc.equal(integers.cast(pa.string()), texts)
+        return (_to_pandas(integers), None) if pc.all(is_same).as_py() else (None, None)
+    values = pc.replace_substring(texts, point, ".").cast(pa.float64())
+    if not pc.all(pc.is_finite(values)).as_py():
+        return None, None
+    if pc.any(pc.match_substring(texts, "e", ignore_case=True)).as_py():
+        return _to_pandas(values), None
+    places = pc.find_substring(texts, point)
+    decimals = pc.if_else(pc.less(places, 0), 0, pc.subtract(pc.subtract(pc.utf8_length(texts), places), 1))
+    least, most = (end.as_py() for end in pc.min_max(decimals).values())
+    sizes = pc.abs(values)
+    is_short = pc.all(pc.or_(pc.equal(sizes, 0), pc.and_(pc.less(sizes, 1e16), pc.greater_equal(sizes, 1e-4))))
+    if most > MAX_DECIMALS or (point == "." and least == 1 and is_short.as_py()):
+        return _to_pandas(values), None  # as Python writes floats
+    return _to_pandas(values), f"0{point}{'0' * least}{'#' * (most - least)}"
+
+
+def _to_pandas(values: pa.Array) -> pd.Series:
+    """Of integers and booleans with nulls the dtypes that have these."""
+    return values.to_pandas(types_mapper=NULLABLE.get if values.null_count else None)
