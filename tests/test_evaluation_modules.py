@@ -257,6 +257,14 @@ def test_all_forms_of_records_are_equal(tables):
     assert score(lambda table: [json.dumps(record) for record in to_json(table)]) == score(to_json)
 
 
+def test_dtypes_change_no_score(tables):
+    """Of what JSON has no types for either: periods, and float32, which JSON would write with sixteen digits."""
+    plain = [table.assign(since=table["since"].dt.normalize(), income=table["income"].round(2)) for table in tables]
+    days = [table["since"].dt.to_period("D") for table in plain]
+    others = [table.assign(since=day).astype({"income": "float32"}) for table, day in zip(plain, days)]
+    assert compute("row_validity", others) == compute("row_validity", plain)
+
+
 def test_columns_of_dtype_category_are_categorical(tables):
     train, _, synthetic = (table.astype({"region": "category"}) for table in tables)
     expected = quality_scores(train, synthetic)["column_shapes"]

@@ -19,6 +19,7 @@ from datasets import Dataset, Features, Value
 from ..records.field import isoformat
 from ..records.readers import check_columns
 from .tables.encoding import encode_tables
+from .tables.plain_columns import plain_table
 from .tables.preparation import prepare_tables
 
 
@@ -168,8 +169,10 @@ class TableMetric(RecordMetric):
         self._categories: set[str] = set()  # columns of which JSON does not tell that they are
 
     def _encode(self, name: str, records: Any) -> list[str]:
-        if name == "references" and isinstance(records, pd.DataFrame):
-            self._categories.update(records.select_dtypes("category"))
+        if isinstance(records, pd.DataFrame):
+            records = plain_table(records, name)
+            if name == "references":
+                self._categories.update(records.select_dtypes("category"))
         return super()._encode(name, records)
 
     def _prepare(

@@ -13,6 +13,8 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from .plain_columns import plain_tables
+
 
 MAX_ONE_HOT = 100  # rarer categories of a column share one dimension
 
@@ -24,8 +26,8 @@ def encode_tables(
     Turns tables into float64: categories into codes that all tables share, datetimes into seconds, missing values into
     NaN. Encoded tables may be encoded again: equal values stay equal, and in order.
 
-    The first table, a real one, decides which columns are categorical (dtype object, string, bool or category),
-    datetimes, or numerical (all others). Columns of which it has no value are left out.
+    The first table, a real one, decides which columns are categorical (strings, bools and dtype category), datetimes,
+    or numerical (all others). Columns of which it has no value are left out.
 
     Args:
         tables (`dict[str, pandas.DataFrame]`): The tables by name.
@@ -38,13 +40,13 @@ def encode_tables(
         `ValueError`: when a table is empty, columns do not match, or a value is of another kind than its column. It
         names table, column and value.
     """
-    check_columns(tables, categorical)
+    tables = plain_tables(tables, categorical)
     real = next(iter(tables.values()))
     names = [name for name in real if real[name].notna().any()]
     categories = [name for name in names if name in (categorical or ()) or is_categorical(real[name])]
     encoded = {}
     for name in names:
-        columns = {key: _in_digits(table[name].reset_index(drop=True)) for key, table in tables.items()}
+        columns = {key: table[name].reset_index(drop=True) for key, table in tables.items()}
         if not all(pd_types.is_numeric_dtype(column) for column in columns.values()):
             columns = {key: column.astype(object) for key, column in columns.items()}
         values = pd.concat(columns)
@@ -69,14 +71,9 @@ def to_numbers(values: pd.Series, like: pd.Series) -> pd.Series:
     """Values as numbers, or as seconds where `like` holds datetimes; NaN for what is missing or neither."""
     if pd_types.is_datetime64_any_dtype(like):
         times = pd.to_datetime(values, utc=True, errors="coerce")
+        times = times.where(times.between(pd.Timestamp.min.tz_localize("UTC"), pd.Timestamp.max.tz_localize("UTC")))
         return (times - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
-    return pd.to_numeric(_in_digits(values), errors="coerce").astype(float)
-
-
-def _in_digits(values: pd.Series) -> pd.Series:
-    """Values whose numbers are those that they are written as: a float32 0.1 is the 0.1 of a text file."""
-    is_short = pd_types.is_float_dtype(values) and values.dtype.itemsize < 8
-    return pd.to_numeric(values.astype(str), errors="coerce") if is_short else values
+    return pd.to_numeric(values, errors="coerce").astype(float)
 
 
 def check_numbers(numbers: pd.Series, values: pd.Series) -> None:
@@ -106,22 +103,6 @@ def match_categories(values: pd.Series, known: pd.Series) -> pd.Series:
 def _written(value: Any) -> str:
     text = str(value)
     return text.removesuffix(".0") if text not in ("True", "False") else text.lower()
-
-
-def check_columns(tables: dict[str, pd.DataFrame], categorical: Sequence[str] | None = None) -> None:
-    """Raises a `ValueError` unless all tables have rows, and the columns of the first one."""
-    reference, real = next(iter(tables.items()))
-    for name, table in tables.items():
-        if table.empty:
-            raise ValueError(f"`{name}` is empty; pass at least one row and one column")
-        if missing := [column for column in real if column not in table]:
-            raise ValueError(f"`{name}` lacks {missing} of `{reference}`; add these columns, or drop them there")
-        if extra := [column for column in table if column not in real]:
-            raise ValueError(f"`{name}` has columns {extra} that `{reference}` lacks; drop them, or add them there")
-    if unknown := [column for column in categorical or () if column not in real]:
-        raise ValueError(f"`categorical` names {unknown}; choose from the columns {list(real)}")
-    if real.isna().all(axis=None):
-        raise ValueError(f"`{reference}` has no values; pass rows that have some")
 
 
 def standardizer(columns: Sequence[str], categorical: Sequence[str], sparse: bool = False) -> ColumnTransformer:

@@ -9,7 +9,8 @@ import pandas as pd
 from pandas.api import types as pd_types
 
 from ...records import RecordSchema
-from .encoding import check_columns, check_numbers, to_numbers
+from .encoding import check_numbers, to_numbers
+from .plain_columns import plain_tables
 
 
 LARGEST = float(np.finfo(np.float32).max)  # that XGBoost takes
@@ -29,7 +30,7 @@ def prepare_tables(
         `tuple[dict[str, pandas.DataFrame], list[str], list[str]]`: The tables, the columns of `categorical` that are
         left, and notes on what was changed.
     """
-    check_columns(tables, categorical)
+    tables = plain_tables(tables, categorical)
     train = next(iter(tables.values()))
     prepared = {name: table.reset_index(drop=True) for name, table in tables.items()}
     notes = []

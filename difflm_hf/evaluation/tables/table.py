@@ -45,11 +45,12 @@ def evaluate_table(
     """
     Compares a synthetic table with the one its generator was trained on, and with real rows it has not seen.
 
-    The training table decides which columns are categorical (dtype object, string, bool or category), datetimes, or
-    numerical (all others). Strings that are dates or times count as datetimes, free texts by their number of
-    characters. Any value may be missing; columns of which the training table has no value are left out. Categories
-    that it does not have are categories of their own, but "4" and 4 are the same one. Synthetic values that cannot be
-    read as their column's kind, or are infinite, count as missing. `notes` says where columns were treated so.
+    The training table decides which columns are categorical (strings, bools and dtype category), datetimes, or
+    numerical. Equal values have equal scores in all dtypes, be they of NumPy, pandas, Arrow or Python objects. Strings
+    that are dates or times count as datetimes, free texts by their number of characters. Any value may be missing;
+    columns of which the training table has no value are left out. Categories that it does not have are categories of
+    their own, but "4" and 4 are the same one. Synthetic values that cannot be read as their column's kind, or are
+    infinite, count as missing. `notes` says where columns were treated so.
 
     Args:
         synthetic (`pandas.DataFrame`):
@@ -83,8 +84,9 @@ def evaluate_table(
             - `rows`: the number of rows of each table; `notes`: how unusual columns were handled; `settings`.
 
     Raises:
-        `ValueError`: when a table has fewer than 30 rows, columns do not match in name or kind, or `target` cannot be
-        predicted. It names the column, and comes before any metric is computed.
+        `ValueError`: when a table has fewer than 30 rows, columns do not match in name or kind, a column holds
+        intervals, time differences or nested values, or `target` cannot be predicted. It names the column, and comes
+        before any metric is computed.
 
     Example:
 

@@ -13,7 +13,8 @@ import pandas as pd
 from sdmetrics.single_column import RangeCoverage
 
 from ...records import Field, RecordSchema
-from .encoding import check_columns, encode_tables, is_categorical, match_categories, to_numbers
+from .encoding import encode_tables, is_categorical, match_categories, to_numbers
+from .plain_columns import plain_tables
 
 
 MAX_PAIRS = 500  # of categorical columns whose coverage is counted
@@ -41,7 +42,7 @@ def row_validity(
 
             `columns` has the share of allowed values of each column that has others, `examples` some of these.
     """
-    check_columns({"train": train, "synthetic": synthetic}, categorical)
+    train, synthetic = plain_tables({"train": train, "synthetic": synthetic}, categorical).values()
     schema = RecordSchema.infer(train, categorical=categorical or ())
     parses, typed, allowed = (pd.DataFrame(index=synthetic.index) for _ in range(3))
     columns, examples = {}, {}
@@ -91,6 +92,7 @@ def diversity(
               over columns (SDMetrics' RangeCoverage);
             - `missed`: the most frequent categories of each column that no synthetic row has.
     """
+    train, synthetic = plain_tables({"train": train, "synthetic": synthetic}, categorical).values()
     names = {name: train[name] for name in train if name in (categorical or ()) or is_categorical(train[name])}
     (train, synthetic), categorical = encode_tables({"train": train, "synthetic": synthetic}, categorical)
     numbers = [name for name in train if name not in categorical]
