@@ -301,7 +301,7 @@ def test_missing_files_and_other_things_are_named(tmp_path):
 
 
 def test_write_names_an_unknown_ending(tmp_path):
-    with pytest.raises(ValueError, match=r"table\.xlsx: \.xlsx is not one of \.csv, \.parquet, \.jsonl"):
+    with pytest.raises(ValueError, match=r"table\.xlsx: \.xlsx is not one of \.csv, \.tsv, \.parquet, \.jsonl"):
         write_table(TABLE, tmp_path / "table.xlsx")
     assert not list(tmp_path.iterdir())
 

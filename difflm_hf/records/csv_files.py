@@ -102,7 +102,7 @@ def read_csv(path: Path, how: CSVFormat | None = None) -> pd.DataFrame:
         data = stream.read()
     how = _complete(how or CSVFormat(), data)
     texts = _read_texts(data, how)
-    columns = dict(zip(texts.column_names, (column.combine_chunks() for column in texts.columns)))
+    columns = dict(zip(texts.column_names, texts.columns))
     if how.decimal is None:
         how = replace(how, decimal=_decimal_of(columns.values()))
     typed = {name: _typed(column, how) for name, column in columns.items()}
@@ -233,7 +233,7 @@ def _read_texts(data: bytes, how: CSVFormat) -> pa.Table:
     return texts
 
 
-def _decimal_of(columns: Iterable[pa.Array]) -> str:
+def _decimal_of(columns: Iterable[pa.ChunkedArray]) -> str:
     """The decimal point of those numbers that leave no doubt."""
     points = set()
     for texts in columns:
@@ -243,9 +243,11 @@ def _decimal_of(columns: Iterable[pa.Array]) -> str:
     return "," if points == {","} else "."
 
 
-def _typed(texts: pa.Array, how: CSVFormat) -> tuple[pd.Series, ColumnFormat]:
+def _typed(texts: pa.ChunkedArray, how: CSVFormat) -> tuple[pd.Series, ColumnFormat]:
     """The values of a column, and how it writes them."""
     texts, null = _without_nulls(texts, ("", *(how.null_words or ())))
+    if (integers := _to_integers(texts)) is not None:
+        return _to_pandas(integers), ColumnFormat(None, null)
     point = re.escape(how.decimal)
     is_number = pc.match_substring_regex(texts, rf"^-?(0|[1-9]\d*)({point}\d+)?([eE][+-]?\d+)?$")
     others = pc.unique(texts.filter(pc.invert(is_number)))
@@ -253,9 +255,12 @@ def _typed(texts: pa.Array, how: CSVFormat) -> tuple[pd.Series, ColumnFormat]:
         texts, null = _without_word(texts, others, how.decimal)
         others = others.filter(pc.not_equal(others, null)) if null else others
     if len(others) == 0 and texts.null_count < len(texts):
-        values, format = _to_numbers(texts, how.decimal)
-        if values is not None:
-            return values, ColumnFormat(format, null)
+        if (integers := _to_integers(texts)) is not None:
+            return _to_pandas(integers), ColumnFormat(None, null)
+        if pc.any(pc.match_substring_regex(texts, "[.,eE]")).as_py():
+            values, format = _to_floats(texts, how.decimal)
+            if pc.all(pc.is_finite(values)).as_py():
+                return _to_pandas(values), ColumnFormat(format, null)
     words = set(pc.unique(texts).drop_null().to_pylist()) if len(others) <= 2 else set()
     for style in (str.title, str.lower, str.upper):
         if words and words <= {style("false"), style("true")}:
@@ -265,7 +270,7 @@ def _typed(texts: pa.Array, how: CSVFormat) -> tuple[pd.Series, ColumnFormat]:
     return texts.to_pandas(), ColumnFormat(None, null)
 
 
-def _without_nulls(texts: pa.Array, words: Sequence[str]) -> tuple[pa.Array, str]:
+def _without_nulls(texts: pa.ChunkedArray, words: Sequence[str]) -> tuple[pa.ChunkedArray, str]:
     """Null where one of these words stands, and the one that most often does."""
     is_null = pc.is_in(texts, pa.array(words))
     if not pc.any(is_null).as_py():
@@ -274,7 +279,7 @@ def _without_nulls(texts: pa.Array, words: Sequence[str]) -> tuple[pa.Array, str
     return pc.if_else(is_null, None, texts), max(counts, key=lambda of: of["counts"])["values"]
 
 
-def _without_word(texts: pa.Array, others: pa.Array, decimal: str) -> tuple[pa.Array, str]:
+def _without_word(texts: pa.ChunkedArray, others: pa.ChunkedArray, decimal: str) -> tuple[pa.ChunkedArray, str]:
     """Null where a usual word for it stands among numbers or dates, when no other such word does."""
     words = [word for word in NULL_WORDS if pc.index(others, word).as_py() >= 0]
     if len(words) != 1:
@@ -286,30 +291,32 @@ def _without_word(texts: pa.Array, others: pa.Array, decimal: str) -> tuple[pa.A
     return pc.if_else(is_null, None, texts), words[0]
 
 
-def _to_numbers(texts: pa.Array, point: str) -> tuple[pd.Series | None, str | None]:
-    """Numbers, and their format where pandas would write them otherwise; `None` for what 64 bits do not hold."""
-    if not pc.any(pc.match_substring_regex(texts, "[.,eE]")).as_py():
-        try:
-            integers = texts.cast(pa.int64())
-        except pa.ArrowInvalid:
-            return None, None
-        is_same = pc.equal(integers.cast(pa.string()), texts)
-        return (_to_pandas(integers), None) if pc.all(is_same).as_py() else (None, None)
+def _to_integers(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """Integers that are written back as they stand, or `None`."""
+    if texts.null_count == len(texts):
+        return None
+    try:
+        integers = texts.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return None
+    return integers if pc.all(pc.equal(integers.cast(pa.string()), texts)).as_py() else None
+
+
+def _to_floats(texts: pa.ChunkedArray, point: str) -> tuple[pa.ChunkedArray, str | None]:
+    """Numbers, and their format where Python would write them otherwise."""
     values = pc.replace_substring(texts, point, ".").cast(pa.float64())
-    if not pc.all(pc.is_finite(values)).as_py():
-        return None, None
     if pc.any(pc.match_substring(texts, "e", ignore_case=True)).as_py():
-        return _to_pandas(values), None
+        return values, None
     places = pc.find_substring(texts, point)
     decimals = pc.if_else(pc.less(places, 0), 0, pc.subtract(pc.subtract(pc.utf8_length(texts), places), 1))
     least, most = (end.as_py() for end in pc.min_max(decimals).values())
     sizes = pc.abs(values)
     is_short = pc.all(pc.or_(pc.equal(sizes, 0), pc.and_(pc.less(sizes, 1e16), pc.greater_equal(sizes, 1e-4))))
     if most > MAX_DECIMALS or (point == "." and least == 1 and is_short.as_py()):
-        return _to_pandas(values), None  # as Python writes floats
-    return _to_pandas(values), f"0{point}{'0' * least}{'#' * (most - least)}"
+        return values, None  # as Python writes floats
+    return values, f"0{point}{'0' * least}{'#' * (most - least)}"
 
 
-def _to_pandas(values: pa.Array) -> pd.Series:
+def _to_pandas(values: pa.ChunkedArray) -> pd.Series:
     """Of integers and booleans with nulls the dtypes that have these."""
     return values.to_pandas(types_mapper=NULLABLE.get if values.null_count else None)

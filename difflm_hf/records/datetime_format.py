@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 
 MONTHS, SHORT_MONTHS = list(calendar.month_name)[1:], list(calendar.month_abbr)[1:]
@@ -108,11 +110,19 @@ class DatetimeFormat:
     def __init__(self, pattern: str):
         self._parts = [part for part in CODE.split(pattern) if part]
         self._plain = "".join("%p" if part == "%P" else re.sub(r"^%[-^1-9]", "%", part) for part in self._parts)
+        codes = [part for part in self._parts if part.startswith("%")]
+        # What matches is written just so; but a day of the week may be another than that of the date.
+        self._is_strict = all(code in CODES and code not in ("%a", "%A") for code in codes)
+        self._regex = f"^{_regex_of(pattern).pattern}$"
 
     def read(self, texts: pd.Series) -> pd.Series:
         """Moments (`datetime64[ns]`) of texts; NaT for one that this format does not write."""
         moments = pd.to_datetime(texts, format=self._plain, errors="coerce")
-        return moments.where(self.write(moments) == texts).dt.as_unit("ns")
+        if self._is_strict:
+            is_same = pd.Series(pc.match_substring_regex(pa.array(texts, pa.string()), self._regex), texts.index)
+        else:
+            is_same = self.write(moments) == texts
+        return moments.where(is_same).dt.as_unit("ns")
 
     def write(self, moments: pd.Series) -> pd.Series:
         """Texts of moments; NaN for NaT."""

@@ -259,10 +259,8 @@ class Field:
 
     def _read_moments(self, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         if self.format is not None:
-            texts = values.astype(str)
-            distinct = pd.Series(texts.unique())
-            moments = texts.map(dict(zip(distinct, datetime_format(self.format).read(distinct))))
-            moments = moments.astype("datetime64[ns]")
+            places, distinct = pd.factorize(values.astype(str))
+            moments = datetime_format(self.format).read(pd.Series(distinct, dtype=object)).iloc[places]
             exact = moments.notna()
         else:
             moments = pd.to_datetime(values, format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)

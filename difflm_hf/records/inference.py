@@ -28,6 +28,7 @@ KINDS: dict[str, FieldType] = {
 }
 # Of strings inside nested values that are an enumeration: distinct ones at most, and each so often at least
 MAX_NESTED_CATEGORIES, MIN_NESTED_COUNT = 64, 10
+NUM_PROBED = 1000  # texts that are looked at before all are
 MAX_INTEGER = 2**63
 MAX_EXACT_INTEGER = 2**53  # above it, neighbouring integers share one float64
 
@@ -55,7 +56,7 @@ def infer_field(
         return replace(f, type="category", categories=categories.tolist(), ordered=column.cat.ordered or None)
     if len(values) == 0:
         return f
-    if not categorical and any(map(is_nested, values)):
+    if not categorical and pd_types.infer_dtype(values) not in KINDS and any(map(is_nested, values)):
         json_schema = infer_json_schema(values.map(to_plain).tolist(), _infer_scalar)
         return replace(f, type="json", json_schema=json_schema, rarest=0)
     kind = _kind_of(values, categorical)
@@ -101,16 +102,19 @@ def _kind_of(values: pd.Series, categorical: bool = False) -> FieldType:
         raise ValueError(f"mixed or unsupported types: {examples}; convert the column, e.g. by astype(str)")
     if kind == "number" and not np.isfinite(values.to_numpy(np.float64)).all():
         raise ValueError("an infinite number; replace it by a null or a finite number")
-    if kind == "text" and not values.map(is_text).all():
+    if kind == "text" and not all(map(is_text, values.unique())):
         raise ValueError("half a character (a lone surrogate), which UTF-8 cannot hold; replace or drop it")
     return kind
 
 
 def find_format(distinct: pd.Series, decimal: str | None = None) -> tuple[FieldType, str] | None:
     """The type and the format of distinct texts that are all dates or times, or all numbers; `None` for others."""
+    probed = distinct[:NUM_PROBED]
     for pattern in patterns_of(distinct.iloc[0]):
-        if datetime_format(pattern).read(distinct).notna().all():
+        if all(datetime_format(pattern).read(texts).notna().all() for texts in (probed, distinct)):
             return "datetime", pattern
+    if NumberFormat.infer(probed.tolist(), decimal) is None:
+        return None
     found = NumberFormat.infer(distinct.tolist(), decimal)
     numbers = [None] if found is None else [found.read(text) for text in distinct]
     if any(number is None or abs(number) >= MAX_INTEGER for number in numbers):
