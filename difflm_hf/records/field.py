@@ -18,6 +18,7 @@ from jsonschema.exceptions import best_match
 from pandas.api import types as pd_types
 
 from .datetime_format import datetime_format
+from .dtypes import arrow_type, dtype_of, plain, restore, time_zone
 from .nested import inferred_names, is_json, is_valid, make_validator, names_of, to_plain, validator_of
 from .number_format import number_format
 
@@ -57,7 +58,8 @@ class Field:
         nullable (`bool`, defaults to `False`): Whether it may be null.
         optional (`bool`, defaults to `False`):
             Whether JSON records may lack it. In tables it is then null, and a null is written by leaving it out.
-        dtype (`str`, defaults to `"object"`): The pandas dtype of the column, which generated tables have too.
+        dtype (`str`, defaults to `"object"`):
+            The pandas dtype of the column, which generated tables have too, as `records.dtypes.dtype_name` calls it.
         categories (`list`, *optional*): The values of a category, in order.
         ordered (`bool`, *optional*): Whether a column of dtype `category` is ordered.
         minimum, maximum (`int`, `float` or `str`, *optional*):
@@ -111,7 +113,9 @@ class Field:
     @property
     def is_spelled(self) -> bool:
         """Whether columns have texts in its `format`, and no numbers or datetimes."""
-        return self.format is not None and (self.type == "datetime" or not pd_types.is_numeric_dtype(self.dtype))
+        return self.format is not None and (
+            self.type == "datetime" or not pd_types.is_numeric_dtype(dtype_of(self.dtype))
+        )
 
     @property
     def has_texts(self) -> bool:
@@ -128,7 +132,7 @@ class Field:
     @property
     def time_zone(self) -> Any:
         """The time zone of datetimes, if they have one."""
-        return getattr(pd_types.pandas_dtype(self.dtype), "tz", None)
+        return time_zone(self.dtype)
 
     @property
     def bounds(self) -> tuple[Any, Any]:
@@ -242,6 +246,7 @@ class Field:
 
     def _read(self, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         """Values as [`Field.to_numpy`] gives them, and which of them are exact."""
+        values = plain(values)
         if self.type == "datetime":
             return self._read_moments(values)
         if self.is_spelled:
@@ -280,15 +285,20 @@ class Field:
             null (`np.ndarray` of shape `(num_records,)`, bool): Which records have none.
         """
         series = pd.Series(values)
-        if self.dtype == "category" and self.type == "category":
-            return pd.Series(pd.Categorical(series.mask(null), self.categories, ordered=bool(self.ordered)))
+        if self.type == "category" and self.dtype.startswith("category"):
+            categories = pd.Index(self.categories)
+            if self.dtype != "category":
+                categories = pd.Index(restore(categories.to_series(), self.dtype[len("category[") : -1]))
+            return pd.Series(pd.Categorical(series.mask(null), categories, ordered=bool(self.ordered)))
+        given = series[~null]
         if self.is_spelled:
-            series = self.write(series)
-        elif self.type == "datetime":
-            series = series.dt.tz_localize("UTC").dt.tz_convert(self.time_zone)
-        if null.any():
-            series = series.astype(object).mask(null, None)
-        return series.astype(self.dtype)
+            given = self.write(given)
+        if not (self.is_spelled and pd_types.is_object_dtype(dtype_of(self.dtype))):
+            given = restore(given, self.dtype, self.decimals)
+        if not null.any():
+            return given
+        column = given.reindex(series.index)
+        return column.where(~null, None) if pd_types.is_object_dtype(column.dtype) else column
 
     def read(self, texts: pd.Series) -> pd.Series:
         """The numbers (`Int64` or `float64`) or datetimes of texts in its format; null for any other text."""
@@ -306,19 +316,18 @@ class Field:
             texts = distinct.map(dict(zip((False, True), self.format.split("/"))))
         else:
             texts = distinct.map(number_format(self.format).write)
-        return values.map(dict(zip(distinct, texts)))
+        return values.map(dict(zip(distinct, texts))).astype(object)
 
     def to_arrow(self) -> pa.Field:
         """The field with the Arrow type of its columns."""
-        if self.dtype == "category" and self.type == "category":
-            arrow_type = pa.array(pd.Categorical([], self.categories, ordered=bool(self.ordered))).type
-        elif self.dtype != "object":
-            arrow_type = pa.array(pd.Series([], dtype=self.dtype)).type
-        elif self.type == "category":
-            arrow_type = pa.array(self.categories).type
-        else:
-            arrow_type = pa.string() if self.is_spelled else ARROW_TYPES[self.type]
-        return pa.field(self.name, arrow_type)
+        if self.type == "category" and self.dtype.startswith("category"):
+            values = np.array(self.categories, dtype=object)
+            return pa.field(self.name, pa.array(self.to_series(values, np.zeros(len(values), bool))).type)
+        if self.dtype != "object":
+            return pa.field(self.name, arrow_type(self.dtype, self.decimals))
+        if self.type == "category":
+            return pa.field(self.name, pa.array(self.categories).type)
+        return pa.field(self.name, pa.string() if self.is_spelled else ARROW_TYPES[self.type])
 
 
 def shortest_digits(values: pd.Series) -> pd.Series:

@@ -11,6 +11,7 @@ import pandas as pd
 from pandas.api import types as pd_types
 
 from .datetime_format import datetime_format, patterns_of
+from .dtypes import dtype_name, plain
 from .field import Field, FieldType, is_text, isoformat
 from .json_schema import field_to_json_schema
 from .nested import infer_json_schema, is_nested, to_plain
@@ -50,12 +51,13 @@ def infer_field(
         `ValueError`: for values of mixed or unknown types.
     """
     values = column.dropna()
-    f = Field(name, "null", nullable=len(values) < len(column), dtype=str(column.dtype))
+    f = Field(name, "null", nullable=len(values) < len(column), dtype=dtype_name(column))
     if isinstance(column.dtype, pd.CategoricalDtype) and len(categories := column.cat.categories):
-        _kind_of(categories.to_series(), categorical=True)
+        _kind_of(plain(categories.to_series()), categorical=True)
         return replace(f, type="category", categories=categories.tolist(), ordered=column.cat.ordered or None)
     if len(values) == 0:
         return f
+    values, categorical = plain(values), categorical or f.dtype.startswith("dictionary")
     if not categorical and pd_types.infer_dtype(values) not in KINDS and any(map(is_nested, values)):
         json_schema = infer_json_schema(values.map(to_plain).tolist(), _infer_scalar)
         return replace(f, type="json", json_schema=json_schema, rarest=0)

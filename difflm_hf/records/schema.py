@@ -14,6 +14,7 @@ import pyarrow as pa
 from datasets import Features
 
 from .csv_files import CSV, FORMATS, USUAL_CSV, ColumnFormat, CSVFormat, with_texts
+from .dtypes import for_arrow
 from .equations import Equation, solve_equations
 from .field import Field, naming_column
 from .identifiers import Identifier
@@ -366,8 +367,11 @@ class RecordSchema:
 
     def to_record_batch(self, table: pd.DataFrame) -> pa.RecordBatch:
         """A table of this schema as Arrow has it, nested values as JSON."""
-        nested = {f.name: table[f.name].map(to_json, na_action="ignore") for f in self if f.type == "json"}
-        return pa.RecordBatch.from_pandas(table.assign(**nested), self.to_arrow(), preserve_index=False)
+        columns = {
+            f.name: table[f.name].map(to_json, na_action="ignore") if f.type == "json" else for_arrow(table[f.name])
+            for f in self
+        }
+        return pa.RecordBatch.from_pandas(table.assign(**columns), self.to_arrow(), preserve_index=False)
 
     def to_arrow(self) -> pa.Schema:
         """The Arrow schema of generated tables, the same for all of them."""
