@@ -142,9 +142,10 @@ class CompactCodec(RecordCodec):
             units[f.name] = t.grid.to_units(points)
             if binned.any():
                 t.bins = (
-                    QuantileBins.fit(points[binned], num_bins, num_steps, min_records, min_value_count)
+                    QuantileBins.fit(points[binned], num_bins, num_steps, min_records, min_value_count, t.grid)
                     if binned.sum() >= min_value_count
-                    else QuantileBins([0], t.grid.size - 1, [0])  # a step that starts at one of them would name it
+                    # A step that starts at one of them would name it.
+                    else QuantileBins([0], t.grid.size - 1, [0], tilts=[0.0], grid=t.grid)
                 )
                 t.copies = find_copies(f, units, binned, schema, min_copies)
         for f in schema:
