@@ -66,7 +66,7 @@ def decodings(values: np.ndarray, seed: int) -> tuple[np.ndarray, int]:
     table, rng = pd.DataFrame({"x": values}), np.random.default_rng(seed)
     processor = DiffLMProcessor.from_records(table)
     batch, tokens = processor(table), processor.codec.tokens["x"]
-    ids, shape = np.array(batch["input_ids"]), batch["within_bin_offsets"].shape
+    ids, shape = batch["input_ids"].numpy(), batch["within_bin_offsets"].shape
     drawn = [processor.decode_records(ids, rng.random(shape))[0]["x"].to_numpy() for _ in range(NUM_DECODINGS)]
     return np.stack(drawn), len(tokens.values) + (len(tokens.bins.starts) if tokens.bins else 0)
 

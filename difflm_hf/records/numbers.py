@@ -179,7 +179,7 @@ class QuantileBins:
         bins = cls(starts, int(points[-1]), first_steps, ends.tolist(), [0.0] * len(starts), grid)
         steps = np.repeat(np.arange(len(starts)), counts)
         middles = np.mean(bins._cells(steps, points - bins._starts[steps]), axis=0)
-        bins._tilts = fit_tilts(np.add.reduceat(middles, edges) / counts, bins._lows, bins._highs)
+        bins._tilts = fit_tilts(np.add.reduceat(middles, edges) / counts, bins._lows, bins._widths)
         bins.tilts = bins._tilts.tolist()
         return bins
 
@@ -196,11 +196,11 @@ class QuantileBins:
         self._is_float = self.tilts is not None and self.grid is not None and self.grid.scale == "float"
         if self._is_float:
             self._lows = self.grid.to_numbers(self._starts)
-            self._highs = self._after(self._starts + self._last)
+            self._widths = self._cells(np.arange(len(self.starts)), self._last)[1]
         else:
             has_zero = self.grid is not None and self.grid.scale == "ratio"
             self._lows = self.grid.to_numbers(self._starts) - 0.5 if has_zero else np.zeros(len(self.starts))
-            self._highs = self._lows + (self._last + 1.0)
+            self._widths = self._last + 1.0
 
     @property
     def num_bins(self) -> int:
@@ -273,7 +273,7 @@ class QuantileBins:
     def _draw(self, steps: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
         """Offsets at quantiles of the laws of steps."""
         starts, last = self._starts[steps], self._last[steps]
-        above = draw(uniforms, self._lows[steps], self._highs[steps], self._tilts[steps])
+        above = draw(uniforms, self._lows[steps], self._widths[steps], self._tilts[steps])
         if self._is_float:
             points = self.grid.floor(_to_ordinal(self._lows[steps] + above))
             return points.clip(starts, starts + last) - starts
@@ -284,11 +284,9 @@ class QuantileBins:
         if not self._is_float:
             return offsets.astype(np.float64), offsets + 1.0
         points, lows = self._starts[steps] + offsets, self._lows[steps]
-        return self.grid.to_numbers(points) - lows, self._after(points) - lows
-
-    def _after(self, points: np.ndarray) -> np.ndarray:
-        """The floats at the points after these; after the last float there is none."""
-        return np.minimum(self.grid.to_numbers(points + np.uint64(1)), np.finfo(np.float64).max)
+        ends = self.grid.to_numbers(points), self.grid.to_numbers(points + np.uint64(1))
+        with np.errstate(over="ignore"):
+            return tuple(np.minimum(end - lows, np.finfo(np.float64).max) for end in ends)
 
     def _clipped(self, steps: np.ndarray, intervals: np.ndarray) -> list[tuple[np.ndarray, ...]]:
         """
@@ -296,7 +294,7 @@ class QuantileBins:
         them, and their own.
         """
         starts, ends, parts = self._starts[steps], self._starts[steps] + self._last[steps], []
-        laws = self._lows[steps], self._highs[steps], self._tilts[steps]
+        laws = self._lows[steps], self._widths[steps], self._tilts[steps]
         for low, high in intervals:
             first, last = np.clip(low, starts, ends) - starts, np.clip(high, starts, ends) - starts
             below = cumulative(self._cells(steps, first)[0], *laws)

@@ -45,58 +45,61 @@ def empty_gaps(values: np.ndarray) -> np.ndarray:
         surprise[is_new] = found[is_new]
 
 
+quiet = np.errstate(over="ignore", divide="ignore", invalid="ignore")  # where `np.where` takes the other branch
+
+
+@quiet
 def _place(shares: np.ndarray, rates: np.ndarray) -> np.ndarray:
     """Quantiles of densities ∝ exp(rate · t) for t in [0, 1]."""
     down = -np.abs(rates)
     falling = np.where(rates > 0, 1 - shares, shares)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(down < -1e-9, np.log1p(falling * np.expm1(down)) / down, falling)
+    t = np.where(down < -1e-9, np.log1p(falling * np.expm1(down)) / down, falling)
     t = np.minimum(t, 1)  # which is infinite where exp(down) vanishes beside 1
     return np.where(rates > 0, 1 - t, t)
 
 
+@quiet
 def _share(t: np.ndarray, rates: np.ndarray) -> np.ndarray:
     """The inverse of `_place`."""
     down = -np.abs(rates)
     falling = np.where(rates > 0, 1 - t, t)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shares = np.where(down < -1e-9, np.expm1(falling * down) / np.expm1(down), falling)
+    shares = np.where(down < -1e-9, np.expm1(falling * down) / np.expm1(down), falling)
     return np.where(rates > 0, 1 - shares, shares)
 
 
-def spans(lows: np.ndarray, highs: np.ndarray, tilts: np.ndarray) -> np.ndarray:
-    """Logarithms of high / low, by which a law is a power of the magnitude; 0 where it is one of the value."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = highs / lows
-        logs = np.log(ratios)
-    return np.where((tilts != 0) & (ratios > 0) & np.isfinite(logs), logs, 0)
+@quiet
+def _spans(lows: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """log(high / low), or 0 where these do not have the same sign."""
+    ratios = widths / lows
+    return np.where((ratios > -1) & np.isfinite(ratios), np.log1p(ratios), 0)
 
 
-def draw(uniforms: np.ndarray, lows: np.ndarray, highs: np.ndarray, tilts: np.ndarray) -> np.ndarray:
+@quiet
+def draw(uniforms: np.ndarray, lows: np.ndarray, widths: np.ndarray, tilts: np.ndarray) -> np.ndarray:
     """
-    Draws values between bounds.
+    Draws numbers between bounds.
 
-    The density at x is ∝ |x|ᵝ, with β = tilt / log(high / low): this is uniform in values for a tilt of 0, uniform in
-    logarithms for β = -1, and a Pareto tail below that. Where zero lies between the bounds or at one, and where these
-    are close beside their magnitude, it is exponential: ∝ exp(tilt · x / (high - low)).
+    The density at x is ∝ |x|ᵝ, with β = tilt / log(high / low): this is uniform in numbers for a tilt of 0, uniform in
+    logarithms for β = -1, and a Pareto tail below that. If zero lies between the bounds, or is one, the density is
+    exponential, ∝ exp(tilt · x / width), to which the other tends where bounds lie close together.
 
     Args:
         uniforms (`np.ndarray` of shape `(num_draws,)`): Random numbers in [0, 1).
-        lows, highs, tilts (`np.ndarray` of shape `(num_draws,)`): The laws.
+        lows, widths, tilts (`np.ndarray` of shape `(num_draws,)`): The laws.
 
     Returns:
         `np.ndarray` of shape `(num_draws,)`: how far above the low end.
     """
-    logs = spans(lows, highs, tilts)
+    logs = np.where(tilts == 0, 0, _spans(lows, widths))
     t = _place(uniforms, tilts + logs)
-    return np.where(logs == 0, t * (highs - lows), lows * np.expm1(logs * t))
+    return np.where(logs == 0, t * widths, lows * np.expm1(logs * t))
 
 
-def cumulative(above: np.ndarray, lows: np.ndarray, highs: np.ndarray, tilts: np.ndarray) -> np.ndarray:
+@quiet
+def cumulative(above: np.ndarray, lows: np.ndarray, widths: np.ndarray, tilts: np.ndarray) -> np.ndarray:
     """The probability of less than what `draw` returns: its inverse."""
-    logs = spans(lows, highs, tilts)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(logs == 0, above / (highs - lows), np.log1p(above / lows) / logs)
+    logs = np.where(tilts == 0, 0, _spans(lows, widths))
+    t = np.where(logs == 0, above / widths, np.log1p(above / lows) / logs)
     return _share(np.nan_to_num(t).clip(0, 1), tilts + logs)
 
 
@@ -106,24 +109,23 @@ def _log_mean_exp(rates: np.ndarray) -> np.ndarray:
     return np.maximum(rates, 0) + np.log(-np.expm1(-size) / size)
 
 
-def fit_tilts(means: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> np.ndarray:
+@quiet
+def fit_tilts(means: np.ndarray, lows: np.ndarray, widths: np.ndarray) -> np.ndarray:
     """
     The tilts of laws that have given means.
 
     Args:
         means (`np.ndarray` of shape `(num_steps,)`): How far above the low ends.
-        lows, highs (`np.ndarray` of shape `(num_steps,)`): As of `draw`.
+        lows, widths (`np.ndarray` of shape `(num_steps,)`): As of `draw`.
 
     Returns:
         `np.ndarray` of shape `(num_steps,)`: between -`MAX_TILT` and `MAX_TILT`, with two decimals.
     """
-    logs = spans(lows, highs, np.ones(len(means))).clip(-MAX_TILT, MAX_TILT)
+    logs = _spans(lows, widths).clip(-MAX_TILT, MAX_TILT)
     logs = np.where(np.abs(logs) < 1e-4, 1e-4, logs)  # as good as 0, and no division by it
-    with np.errstate(invalid="ignore", divide="ignore"):
-        wanted = np.nan_to_num(means / (highs - lows), nan=0.5)
     low, high = np.full(len(means), -MAX_TILT), np.full(len(means), MAX_TILT)
     for _ in range(60):
         tilts = (low + high) / 2
         got = np.expm1(_log_mean_exp(tilts + 2 * logs) - _log_mean_exp(tilts + logs)) / np.expm1(logs)
-        low, high = np.where(got < wanted, tilts, low), np.where(got < wanted, high, tilts)
-    return np.round((low + high) / 2, 2)
+        low, high = np.where(got < means / widths, tilts, low), np.where(got < means / widths, high, tilts)
+    return np.round(tilts, 2)
