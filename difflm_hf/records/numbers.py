@@ -13,6 +13,11 @@ from .field import Field
 from .step_laws import cumulative, draw, empty_gaps, fit_tilts
 
 
+FALSE_GAPS = 0.1  # expected among the numbers of a field that have none
+RARE_IN_LOGS = 0.01
+WIDE_GAP = 0.04  # of its distance from the median; drawn evenly in one in the tails, a number is known too badly
+
+
 @dataclass
 class Grid:
     """
@@ -155,27 +160,23 @@ class QuantileBins:
             grid (`Grid`, *optional*): The grid; without one, its scale is `"interval"`.
         """
         points = np.sort(points)
-        distinct = np.unique(points)
-        gaps = _empty_gaps(distinct, grid)
-        cuts, surprise = np.searchsorted(points, distinct[1:][gaps > 0]), gaps[gaps > 0]
+        gaps = _gaps(points, num_bins, grid)
         starts, first_steps = [], []
         edges = np.searchsorted(points, _quantiles(points, num_bins, min_records, min_count))
         for low, high in zip(edges, [*edges[1:], len(points)]):
             first_steps.append(len(starts))
-            inside = (low < cuts) & (cuts < high)
-            parts = _parts(low, high, cuts[inside][np.argsort(-surprise[inside])], num_steps, min_count)
+            parts = _parts(gaps[low + 1 : high], num_steps, num_steps - (high - low) // min_records, min_count)
             spare = num_steps - len(parts)
-            for first, last in parts:
+            for first, last in low + parts:
                 num = 1 + spare * (last - first) // (high - low)
                 starts += _quantiles(points[first:last], num, min_records, min_count).tolist()
         edges = np.searchsorted(points, np.array(starts, np.uint64))
         counts = np.diff(edges, append=len(points))
         last = points[edges + counts - 1]
         ends = np.append(points[edges[1:]] - np.uint64(1), points[-1])
-        is_before_gap = np.append(gaps, 0)[np.searchsorted(distinct, last)] > 0
         if min_count > 1:  # an end tells no number of a single record
             last = last + (last - points[edges]) // np.maximum(counts - 1, 1).astype(np.uint64)
-        ends = np.where(is_before_gap, np.minimum(last, ends), ends)
+        ends = np.where(np.append(gaps[edges[1:]], 0) > 0, np.minimum(last, ends), ends)
         bins = cls(starts, int(points[-1]), first_steps, ends.tolist(), [0.0] * len(starts), grid)
         steps = np.repeat(np.arange(len(starts)), counts)
         middles = np.mean(bins._cells(steps, points - bins._starts[steps]), axis=0)
@@ -303,25 +304,58 @@ class QuantileBins:
         return parts
 
 
-def _empty_gaps(distinct: np.ndarray, grid: Grid | None) -> np.ndarray:
-    """As [`~records.step_laws.empty_gaps`], of grid points; a gap between signs is empty whatever its width."""
-    if grid is None:
-        return empty_gaps(distinct.astype(np.float64))
-    numbers = grid.to_numbers(distinct)
-    gaps = empty_gaps(numbers)
-    if grid.scale != "interval":
-        gaps[(np.diff(np.sign(numbers)) != 0) & (np.diff(distinct) > 1)] = np.inf
+def _gaps(points: np.ndarray, num_bins: int, grid: Grid | None) -> np.ndarray:
+    """
+    The gaps that no number is drawn from.
+
+    Args:
+        points (`np.ndarray` of shape `(num_records,)`, `uint64`): Grid points in ascending order.
+        num_bins (`int`): Bins.
+        grid (`Grid`, *optional*): The grid.
+
+    Returns:
+        `np.ndarray` of shape `(num_records,)`: before each point, 0 where none is, and otherwise how surprising it is.
+        A gap between numbers has to be a surprise between their logarithms too, where there are any: heavy tails have
+        wide gaps. One between signs is always empty. One in a tail that is wide, but no surprise, has a value up to 1.
+    """
+    distinct, first = np.unique(points, return_index=True)
+    numbers = distinct.astype(np.float64) if grid is None else grid.to_numbers(distinct)
+    surprise = empty_gaps(numbers, FALSE_GAPS / len(numbers))
+    if grid is not None and grid.scale != "interval" and numbers.any():
+        sizes, smallest = np.abs(numbers), np.abs(numbers[numbers != 0]).min()
+        logs = np.sign(numbers) * (np.log(np.maximum(sizes, smallest)) - np.log(smallest))
+        surprise[empty_gaps(logs, RARE_IN_LOGS) == 0] = 0
+        surprise[(np.diff(np.sign(numbers)) != 0) & (np.diff(distinct) > 1)] = np.inf
+    with np.errstate(over="ignore"):
+        far = np.abs(numbers - np.interp(len(points) / 2, first, numbers))
+        width = np.diff(numbers) / np.maximum(far[1:], far[:-1])
+    rank = np.minimum(first, len(points) - first)[1:]
+    is_wide = (width > WIDE_GAP) & (rank <= len(points) // num_bins)
+    gaps = np.zeros(len(points))
+    gaps[first[1:]] = np.where(is_wide, np.maximum(surprise, np.minimum(width, 2) / 2), surprise)
     return gaps
 
 
-def _parts(start: int, end: int, cuts: np.ndarray, max_parts: int, min_count: int) -> list[tuple[int, int]]:
-    """Cuts a range at the first of these places that leave enough in each part."""
-    edges = [start, end]
-    for cut in cuts:
+def _parts(gaps: np.ndarray, max_parts: int, max_wide: int, min_count: int) -> np.ndarray:
+    """
+    Cuts a bin at its gaps, the most surprising ones first.
+
+    Args:
+        gaps (`np.ndarray` of shape `(num_records - 1,)`): As of `_gaps`.
+        max_parts (`int`): Parts, at most.
+        max_wide (`int`): Parts up to which the bin is cut at gaps that are no surprise.
+        min_count (`int`): Points in each part, at least.
+
+    Returns:
+        `np.ndarray` of shape `(num_parts, 2)`: where each part starts and ends.
+    """
+    edges = [0, len(gaps) + 1]
+    for cut in 1 + np.argsort(-gaps, kind="stable")[: np.count_nonzero(gaps)]:
         k = bisect(edges, cut)
-        if len(edges) <= max_parts and min(cut - edges[k - 1], edges[k] - cut) >= min_count:
+        room = max_parts if gaps[cut - 1] > 1 else max_wide
+        if len(edges) <= room and min(cut - edges[k - 1], edges[k] - cut) >= min_count:
             edges.insert(k, int(cut))
-    return list(zip(edges, edges[1:]))
+    return np.stack([edges[:-1], edges[1:]], axis=1)
 
 
 def _quantiles(ordered: np.ndarray, num: int, min_records: int, min_count: int) -> np.ndarray:

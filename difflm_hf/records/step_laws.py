@@ -5,21 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 
-WINDOW = 16  # gaps on either side, by which one is judged
-FALSE_GAPS = 0.1  # expected in a field without any
+WINDOW = 32  # gaps on either side, by which one is judged
 MAX_TILT = 500.0
 
 
-def empty_gaps(values: np.ndarray) -> np.ndarray:
+def empty_gaps(values: np.ndarray, probability: float) -> np.ndarray:
     """
     Which gaps between values are too wide to be the spacing that is usual there.
 
     Of n values with exponential tails, the gap of rank i from the nearer end, times i, is exponential with a mean that
     changes slowly (Rényi 1953, "On the theory of order statistics"). If so, a gap is r times the mean of m others with
-    probability (1 + r / m)⁻ᵐ. Those with less than `FALSE_GAPS` / n are empty. Each is judged by others that are not.
+    probability (1 + r / m)⁻ᵐ, and where that is too little, it is empty. Each is judged by others that are not.
 
     Args:
         values (`np.ndarray` of shape `(num_values,)`, `float64`): Distinct values in ascending order.
+        probability (`float`): How probable a gap has to be if it is not empty.
 
     Returns:
         `np.ndarray` of shape `(num_values - 1,)`: 0 for gaps that are not empty; for others, how little they are by
@@ -39,7 +39,7 @@ def empty_gaps(values: np.ndarray) -> np.ndarray:
         means = np.maximum(totals[last] - totals[first] - gaps * usual, 1e-15 * totals[-1]) / np.maximum(others, 1)
         with np.errstate(divide="ignore", invalid="ignore"):
             found = others * np.log1p(gaps / (means * others))
-        is_new = usual & (others > 0) & (found > np.log(num / FALSE_GAPS))
+        is_new = usual & (others > 0) & (found > -np.log(probability))
         if not is_new.any():
             return surprise
         surprise[is_new] = found[is_new]
