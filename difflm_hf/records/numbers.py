@@ -326,8 +326,8 @@ def _gaps(points: np.ndarray, num_bins: int, grid: Grid | None) -> np.ndarray:
         logs = np.sign(numbers) * (np.log(np.maximum(sizes, smallest)) - np.log(smallest))
         surprise[empty_gaps(logs, RARE_IN_LOGS) == 0] = 0
         surprise[(np.diff(np.sign(numbers)) != 0) & (np.diff(distinct) > 1)] = np.inf
-    with np.errstate(over="ignore"):
-        far = np.abs(numbers - np.interp(len(points) / 2, first, numbers))
+    with np.errstate(over="ignore", invalid="ignore"):
+        far = np.abs(numbers - numbers[np.searchsorted(first, len(points) // 2, side="right") - 1])
         width = np.diff(numbers) / np.maximum(far[1:], far[:-1])
     rank = np.minimum(first, len(points) - first)[1:]
     is_wide = (width > WIDE_GAP) & (rank <= len(points) // num_bins)

@@ -6,7 +6,7 @@ import numpy as np
 
 
 WINDOW = 32  # gaps on either side, by which one is judged
-MAX_TILT = 500.0
+MAX_SPAN = MAX_TILT = 500.0
 
 
 def empty_gaps(values: np.ndarray, probability: float) -> np.ndarray:
@@ -69,9 +69,9 @@ def _share(t: np.ndarray, rates: np.ndarray) -> np.ndarray:
 
 @quiet
 def _spans(lows: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """log(high / low), or 0 where these do not have the same sign."""
-    ratios = widths / lows
-    return np.where((ratios > -1) & np.isfinite(ratios), np.log1p(ratios), 0)
+    """log(high / low), or 0 where these do not have the same sign, or are of more different sizes than floats bear."""
+    logs = np.log1p(widths / lows)
+    return np.where(np.abs(logs) < MAX_SPAN, logs, 0)
 
 
 @quiet
@@ -119,11 +119,12 @@ def fit_tilts(means: np.ndarray, lows: np.ndarray, widths: np.ndarray) -> np.nda
         lows, widths (`np.ndarray` of shape `(num_steps,)`): As of `draw`.
 
     Returns:
-        `np.ndarray` of shape `(num_steps,)`: between -`MAX_TILT` and `MAX_TILT`, with two decimals.
+        `np.ndarray` of shape `(num_steps,)`: with two decimals.
     """
-    logs = _spans(lows, widths).clip(-MAX_TILT, MAX_TILT)
+    logs = _spans(lows, widths)
     logs = np.where(np.abs(logs) < 1e-4, 1e-4, logs)  # as good as 0, and no division by it
-    low, high = np.full(len(means), -MAX_TILT), np.full(len(means), MAX_TILT)
+    high = MAX_TILT * np.maximum(1, np.abs(logs))
+    low = -high
     for _ in range(60):
         tilts = (low + high) / 2
         got = np.expm1(_log_mean_exp(tilts + 2 * logs) - _log_mean_exp(tilts + logs)) / np.expm1(logs)
