@@ -106,7 +106,7 @@ def test_spacing_by_chance_is_no_gap(law, num_values):
         rng = np.random.default_rng(seed)
         values = rng.integers(0, num_values, num_values) if law == "integers" else getattr(rng, law)(size=num_values)
         found += (empty_gaps(np.unique(values).astype(np.float64), 0.1 / num_values) > 0).sum()
-    assert found <= 4  # of which 1 is expected
+    assert found <= 8  # of which 1 is expected
 
 
 BOUNDS = st.tuples(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))

@@ -175,12 +175,15 @@ class QuantileBins:
         last = points[edges + counts - 1]
         ends = np.append(points[edges[1:]] - np.uint64(1), points[-1])
         if min_count > 1:  # an end tells no number of a single record
-            last = last + (last - points[edges]) // np.maximum(counts - 1, 1).astype(np.uint64)
-        ends = np.where(np.append(gaps[edges[1:]], 0) > 0, np.minimum(last, ends), ends)
+            spacing = (last - points[edges]) // np.maximum(counts - 1, 1).astype(np.uint64)
+            last = last + np.minimum(spacing, ends - last)
+        ends = np.where(np.append(gaps[edges[1:]], 0) > 0, last, ends)
         bins = cls(starts, int(points[-1]), first_steps, ends.tolist(), [0.0] * len(starts), grid)
         steps = np.repeat(np.arange(len(starts)), counts)
-        middles = np.mean(bins._cells(steps, points - bins._starts[steps]), axis=0)
-        bins._tilts = fit_tilts(np.add.reduceat(middles, edges) / counts, bins._lows, bins._widths)
+        middles = sum(above / 2 for above in bins._cells(steps, points - bins._starts[steps]))
+        with np.errstate(over="ignore"):
+            means = np.add.reduceat(middles, edges) / counts
+        bins._tilts = fit_tilts(means, bins._lows, bins._widths)
         bins.tilts = bins._tilts.tolist()
         return bins
 

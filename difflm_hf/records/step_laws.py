@@ -37,7 +37,7 @@ def empty_gaps(values: np.ndarray, probability: float) -> np.ndarray:
         others = np.maximum(counts[last] - counts[first] - usual, 0)
         # Sums of numbers of all sizes round: less than a part in 10¹⁵ of all is none.
         means = np.maximum(totals[last] - totals[first] - gaps * usual, 1e-15 * totals[-1]) / np.maximum(others, 1)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             found = others * np.log1p(gaps / (means * others))
         is_new = usual & (others > 0) & (found > -np.log(probability))
         if not is_new.any():
