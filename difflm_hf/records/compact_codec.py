@@ -27,8 +27,8 @@ class CompactCodec(RecordCodec):
 
     A record is `⟨s⟩`, then one coarse token for each field, then one fine token for each number that has too many
     values for a token each, then the texts, each closed by `⟨/s⟩`. Since coarse tokens come first, the joint structure
-    of a record is decided before its detail. Below the fine step a number is uniform: how far above the start of its
-    step it lies, its *within-bin offset*, is encoded beside the ids and drawn at random in generation.
+    of a record is decided before its detail. How far above the start of its fine step a number lies, its *within-bin
+    offset*, is encoded beside the ids and drawn at random in generation, by a law with the mean of the step's data.
 
     Use [`CompactCodec.fit`] to make one.
 
@@ -87,7 +87,9 @@ class CompactCodec(RecordCodec):
                 Bins of any other number. Each value heavier than a bin of what is left has a token of its own besides:
                 a price list stays one, however many zeros there are.
             num_steps (`int`, defaults to 32): Steps in each bin, at most.
-            min_records (`int`, defaults to 8): Records that a step holds at least, or hardly fewer.
+            min_records (`int`, defaults to 8):
+                Records that a step holds at least, or hardly fewer. Those that lie apart from others have steps of
+                their own, however few they are.
             min_copies (`float`, defaults to 0.02):
                 Share of records in which a number must equal an earlier one for a token that says so.
             text_vocab_size (`int`, defaults to 2048): Ids of the byte-level BPE for texts.
@@ -142,9 +144,10 @@ class CompactCodec(RecordCodec):
             units[f.name] = t.grid.to_units(points)
             if binned.any():
                 t.bins = (
-                    QuantileBins.fit(points[binned], num_bins, num_steps, min_records, min_value_count)
+                    QuantileBins.fit(points[binned], num_bins, num_steps, min_records, min_value_count, t.grid)
                     if binned.sum() >= min_value_count
-                    else QuantileBins([0], t.grid.size - 1, [0])  # a step that starts at one of them would name it
+                    # A step that starts at one of them would name it.
+                    else QuantileBins([0], t.grid.size - 1, [0], tilts=[0.0], grid=t.grid)
                 )
                 t.copies = find_copies(f, units, binned, schema, min_copies)
         for f in schema:
@@ -326,7 +329,7 @@ class CompactCodec(RecordCodec):
             input_ids (`np.ndarray` of shape `(num_records, sequence_length)`): Token ids, `⟨s⟩` included.
             tokenizer (`PreTrainedTokenizerFast`): The codec's tokenizer.
             within_bin_offsets (`np.ndarray` of shape `(num_records, num_binned_fields)`):
-                As from `encode`, or floats in [0, 1): how far into its step each number lies.
+                As from `encode`, or floats in [0, 1): the quantile of its step's law at which each number lies.
 
         Returns:
             `pandas.DataFrame` with the columns and dtypes of the schema. Identifiers, which are numbered when all else

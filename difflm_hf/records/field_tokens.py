@@ -45,7 +45,7 @@ class FieldTokens:
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> FieldTokens:
         grid = Grid(**state["grid"]) if state["grid"] else None
-        bins = QuantileBins(**state["bins"]) if state["bins"] else None
+        bins = QuantileBins(**{**state["bins"], "grid": grid}) if state["bins"] else None
         return cls(**{**state, "grid": grid, "bins": bins})
 
 

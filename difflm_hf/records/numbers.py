@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from .field import Field
+from .step_laws import cumulative, draw, empty_gaps, fit_tilts
+
+
+FALSE_GAPS = 0.1  # expected among the numbers of a field that have none
+RARE_IN_LOGS = 0.01
+WIDE_GAP = 0.04  # of its distance from the median; drawn evenly in one in the tails, a number is known too badly
 
 
 @dataclass
@@ -22,11 +30,15 @@ class Grid:
         origin (`int`): The smallest value, in units of the data's precision.
         step (`int`): Units from one grid point to the next.
         size (`int`): Grid points up to and with the largest value.
+        scale (`str`, defaults to `"interval"`):
+            `"interval"` where zero means nothing (datetimes), `"ratio"` where it does, `"float"` where units count
+            representable floats.
     """
 
     origin: int
     step: int
     size: int
+    scale: Literal["interval", "ratio", "float"] = "interval"
 
     @classmethod
     def fit(cls, field: Field, values: pd.Series) -> Grid:
@@ -34,7 +46,9 @@ class Grid:
         units = cls.units(field, field.to_numpy(values))
         offsets = units.view(np.uint64) - units.min().view(np.uint64)
         step = int(np.gcd.reduce(np.unique(offsets))) or 1
-        return cls(int(units.min()), step, int(offsets.max()) // step + 1)
+        is_float = field.type == "number" and field.decimals is None
+        scale = "interval" if field.type == "datetime" else "float" if is_float else "ratio"
+        return cls(int(units.min()), step, int(offsets.max()) // step + 1, scale)
 
     def encode(self, field: Field, values: pd.Series) -> np.ndarray:
         """
@@ -76,6 +90,12 @@ class Grid:
         """Grid points as int64 units of the data's precision, which other fields have too."""
         return (points * np.uint64(self.step) + np.int64(self.origin).view(np.uint64)).view(np.int64)
 
+    def to_numbers(self, points: np.ndarray) -> np.ndarray:
+        """Where grid points lie on the scale, rounded to `float64`: from zero if it has one, else from the origin."""
+        if self.scale == "float":
+            return _from_ordinal(self.to_units(points))
+        return points.astype(np.float64) + (self.origin / self.step if self.scale == "ratio" else 0)
+
     def floor(self, units: np.ndarray) -> np.ndarray:
         """The grid points at units, or the last ones before them, or else the nearest."""
         units = units.clip(self.origin, self.origin + (self.size - 1) * self.step)
@@ -97,21 +117,35 @@ class QuantileBins:
     """
     Two levels of quantiles over grid points: coarse bins, and fine steps inside each of them.
 
-    Both levels hold about equally many records per bin, so that a token carries as much information as it can.
+    Both levels hold about equally many records per bin, so that a token carries as much information as it can. Beyond
+    that, steps do not extend over gaps that are empty, nor over zero. Within a step numbers follow a law that has the
+    mean of those of the data (see [`~records.step_laws.draw`]).
 
     Args:
-        starts (`list[int]`): First grid point of each step, ascending. A step ends where the next one starts.
+        starts (`list[int]`): First grid point of each step, ascending.
         end (`int`): The last grid point.
         first_steps (`list[int]`): The step at which each bin starts, ascending.
+        ends (`list[int]`, *optional*): Last grid point that is drawn of each step; by default, that before the next.
+        tilts (`list[float]`, *optional*): Of the law of each step; by default, grid points are equally probable.
+        grid (`Grid`, *optional*): The grid; without one, its scale is `"interval"`.
     """
 
     starts: list[int]
     end: int
     first_steps: list[int]
+    ends: list[int] | None = None
+    tilts: list[float] | None = None
+    grid: Grid | None = None
 
     @classmethod
     def fit(
-        cls, points: np.ndarray, num_bins: int, num_steps: int, min_records: int, min_count: int = 1
+        cls,
+        points: np.ndarray,
+        num_bins: int,
+        num_steps: int,
+        min_records: int,
+        min_count: int = 1,
+        grid: Grid | None = None,
     ) -> QuantileBins:
         """
         Bins of about as many of these points each.
@@ -120,23 +154,57 @@ class QuantileBins:
             points (`np.ndarray` of shape `(num_records,)`, `uint64`): Grid points.
             num_bins (`int`): Bins, at most.
             num_steps (`int`): Steps in a bin, at most.
-            min_records (`int`): Points that a step holds at least; where many of them are equal, it may hold fewer.
+            min_records (`int`):
+                Points that a step holds at least; where many of them are equal, or gaps are empty, it may hold fewer.
             min_count (`int`, defaults to 1): Points that a step holds at least, equal or not, if there are as many.
+            grid (`Grid`, *optional*): The grid; without one, its scale is `"interval"`.
         """
         points = np.sort(points)
+        gaps = _gaps(points, num_bins, grid)
         starts, first_steps = [], []
         edges = np.searchsorted(points, _quantiles(points, num_bins, min_records, min_count))
         for low, high in zip(edges, [*edges[1:], len(points)]):
             first_steps.append(len(starts))
-            starts += _quantiles(points[low:high], num_steps, min_records, min_count).tolist()
-        return cls(starts, int(points[-1]), first_steps)
+            parts = _parts(gaps[low + 1 : high], num_steps, num_steps - (high - low) // min_records, min_count)
+            spare = num_steps - len(parts)
+            for first, last in low + parts:
+                num = 1 + spare * (last - first) // (high - low)
+                starts += _quantiles(points[first:last], num, min_records, min_count).tolist()
+        edges = np.searchsorted(points, np.array(starts, np.uint64))
+        counts = np.diff(edges, append=len(points))
+        last = points[edges + counts - 1]
+        ends = np.append(points[edges[1:]] - np.uint64(1), points[-1])
+        if min_count > 1:  # an end tells no number of a single record
+            spacing = (last - points[edges]) // np.maximum(counts - 1, 1).astype(np.uint64)
+            last = last + np.minimum(spacing, ends - last)
+        ends = np.where(np.append(gaps[edges[1:]], 0) > 0, last, ends)
+        bins = cls(starts, int(points[-1]), first_steps, ends.tolist(), [0.0] * len(starts), grid)
+        steps = np.repeat(np.arange(len(starts)), counts)
+        middles = sum(above / 2 for above in bins._cells(steps, points - bins._starts[steps]))
+        with np.errstate(over="ignore"):
+            means = np.add.reduceat(middles, edges) / counts
+        bins._tilts = fit_tilts(means, bins._lows, bins._widths)
+        bins.tilts = bins._tilts.tolist()
+        return bins
 
     def __post_init__(self):
         self._starts = np.array(self.starts, dtype=np.uint64)
         # The last point of a step, counted from its start: a step may be as wide as all uint64s, whose number is none.
-        self._last = np.append(self._starts[1:] - np.uint64(1), np.uint64(self.end)) - self._starts
+        self._last = np.append(self._starts[1:] - np.uint64(1), np.uint64(self.end))
+        if self.ends is not None:
+            self._last = np.array(self.ends, dtype=np.uint64)
+        self._last = self._last - self._starts
         self._first_steps = np.array(self.first_steps)
         self._num_steps = np.diff(self._first_steps, append=len(self.starts))
+        self._tilts = np.zeros(len(self.starts)) if self.tilts is None else np.array(self.tilts)
+        self._is_float = self.tilts is not None and self.grid is not None and self.grid.scale == "float"
+        if self._is_float:
+            self._lows = self.grid.to_numbers(self._starts)
+            self._widths = self._cells(np.arange(len(self.starts)), self._last)[1]
+        else:
+            has_zero = self.grid is not None and self.grid.scale == "ratio"
+            self._lows = self.grid.to_numbers(self._starts) - 0.5 if has_zero else np.zeros(len(self.starts))
+            self._widths = self._last + 1.0
 
     @property
     def num_bins(self) -> int:
@@ -155,16 +223,15 @@ class QuantileBins:
         return bins, steps - self._first_steps[bins], points - self._starts[steps]
 
     def decode(self, bins: np.ndarray, steps: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        """The inverse of `encode`. Remainders that are floats in [0, 1) are shares of the step's width."""
-        steps = self._first_steps[bins] + np.minimum(steps, self._num_steps[bins] - 1)
+        """The inverse of `encode`. Offsets that are floats in [0, 1) are quantiles of the step's law."""
+        steps = self._steps(bins, steps)
         if offsets.dtype.kind == "f":
-            last = self._last[steps]
-            offsets = np.minimum((offsets * (last + 1.0)).astype(np.uint64), last)
+            offsets = self._draw(steps, offsets)
         return self._starts[steps] + offsets
 
     def shares(self, intervals: np.ndarray) -> np.ndarray:
         """
-        How much of each step lies in intervals.
+        How probable it is that a number of a step lies in intervals.
 
         Args:
             intervals (`np.ndarray` of shape `(num_intervals, 2)`, `uint64`):
@@ -173,12 +240,10 @@ class QuantileBins:
         Returns:
             `np.ndarray` of shape `(num_bins, num_steps)`: 0 to 1; 0 for steps that a bin does not have.
         """
-        inside = sum((num.astype(np.float64) for _, num in self._clipped(np.arange(len(self.starts)), intervals)), 0.0)
+        inside = sum((share for *_, share in self._clipped(np.arange(len(self.starts)), intervals)), 0.0)
         shares = np.zeros((self.num_bins, self.num_steps))
         bins = np.repeat(np.arange(self.num_bins), self._num_steps)
-        shares[bins, np.arange(len(self.starts)) - self._first_steps[bins]] = np.minimum(
-            inside / (self._last + 1.0), 1
-        )
+        shares[bins, np.arange(len(self.starts)) - self._first_steps[bins]] = np.minimum(inside, 1)
         return shares
 
     def place(self, bins: np.ndarray, steps: np.ndarray, uniforms: np.ndarray, intervals: np.ndarray) -> np.ndarray:
@@ -193,29 +258,107 @@ class QuantileBins:
         Returns:
             `np.ndarray` of shape `(num_records,)`, `uint64`: offsets, as from `encode`.
         """
-        steps = self._first_steps[bins] + np.minimum(steps, self._num_steps[bins] - 1)
+        steps = self._steps(bins, steps)
         clipped = self._clipped(steps, intervals)
-        totals = sum((num.astype(np.float64) for _, num in clipped), 0.0)
-        offsets = np.minimum((uniforms * (self._last[steps] + 1.0)).astype(np.uint64), self._last[steps])
-        rest, is_placed = uniforms * totals, np.zeros(len(steps), bool)
-        for start, num in clipped:
-            is_here = ~is_placed & (num > 0) & (rest < num)
-            # Products of large floats round: never past the last point.
-            above = np.minimum(rest[is_here].astype(np.uint64), num[is_here] - np.uint64(1))
-            offsets[is_here] = start[is_here] + above - self._starts[steps[is_here]]
+        rest, is_placed = uniforms * sum((share for *_, share in clipped), 0.0), np.zeros(len(steps), bool)
+        offsets = self._draw(steps, uniforms)
+        for first, last, below, share in clipped:
+            is_here = ~is_placed & (rest < share)
+            # Shares round: never past the ends.
+            drawn = self._draw(steps[is_here], np.minimum(below + rest, 1)[is_here])
+            offsets[is_here] = drawn.clip(first[is_here], last[is_here])
             is_placed |= is_here
-            rest = rest - np.where(is_placed, 0, num)
+            rest = rest - np.where(is_placed, 0, share)
         return offsets
 
-    def _clipped(self, steps: np.ndarray, intervals: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Of each interval, the first point inside each of the steps, and how many there are (2⁶⁴ − 1 at most)."""
+    def _steps(self, bins: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        return self._first_steps[bins] + np.minimum(steps, self._num_steps[bins] - 1)
+
+    def _draw(self, steps: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+        """Offsets at quantiles of the laws of steps."""
+        starts, last = self._starts[steps], self._last[steps]
+        above = draw(uniforms, self._lows[steps], self._widths[steps], self._tilts[steps])
+        if self._is_float:
+            points = self.grid.floor(_to_ordinal(self._lows[steps] + above))
+            return points.clip(starts, starts + last) - starts
+        return np.minimum(above.clip(0, np.nextafter(2.0**64, 0)).astype(np.uint64), last)
+
+    def _cells(self, steps: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """From where to where the numbers extend that are written as offsets, from the low end of the step's law."""
+        if not self._is_float:
+            return offsets.astype(np.float64), offsets + 1.0
+        points, lows = self._starts[steps] + offsets, self._lows[steps]
+        ends = self.grid.to_numbers(points), self.grid.to_numbers(points + np.uint64(1))
+        with np.errstate(over="ignore"):
+            return tuple(np.minimum(end - lows, np.finfo(np.float64).max) for end in ends)
+
+    def _clipped(self, steps: np.ndarray, intervals: np.ndarray) -> list[tuple[np.ndarray, ...]]:
+        """
+        Of each interval, the first and the last offset inside each of the steps, the probability of what lies below
+        them, and their own.
+        """
         starts, ends, parts = self._starts[steps], self._starts[steps] + self._last[steps], []
+        laws = self._lows[steps], self._widths[steps], self._tilts[steps]
         for low, high in intervals:
-            first, last = np.maximum(starts, low), np.minimum(ends, high)
-            with np.errstate(over="ignore"):
-                num = np.where(first <= last, np.maximum(last - first, last - first + np.uint64(1)), np.uint64(0))
-            parts.append((first, num))
+            first, last = np.clip(low, starts, ends) - starts, np.clip(high, starts, ends) - starts
+            below = cumulative(self._cells(steps, first)[0], *laws)
+            share = cumulative(self._cells(steps, last)[1], *laws) - below
+            parts.append((first, last, below, np.where((low <= ends) & (starts <= high), share, 0.0)))
         return parts
+
+
+def _gaps(points: np.ndarray, num_bins: int, grid: Grid | None) -> np.ndarray:
+    """
+    The gaps that no number is drawn from.
+
+    Args:
+        points (`np.ndarray` of shape `(num_records,)`, `uint64`): Grid points in ascending order.
+        num_bins (`int`): Bins.
+        grid (`Grid`, *optional*): The grid.
+
+    Returns:
+        `np.ndarray` of shape `(num_records,)`: before each point, 0 where none is, and otherwise how surprising it is.
+        A gap between numbers has to be a surprise between their logarithms too, where there are any: heavy tails have
+        wide gaps. One between signs is always empty. One in a tail that is wide, but no surprise, has a value up to 1.
+    """
+    distinct, first = np.unique(points, return_index=True)
+    numbers = distinct.astype(np.float64) if grid is None else grid.to_numbers(distinct)
+    surprise = empty_gaps(numbers, FALSE_GAPS / len(numbers))
+    if grid is not None and grid.scale != "interval" and numbers.any():
+        sizes, smallest = np.abs(numbers), np.abs(numbers[numbers != 0]).min()
+        logs = np.sign(numbers) * (np.log(np.maximum(sizes, smallest)) - np.log(smallest))
+        surprise[empty_gaps(logs, RARE_IN_LOGS) == 0] = 0
+        surprise[(np.diff(np.sign(numbers)) != 0) & (np.diff(distinct) > 1)] = np.inf
+    with np.errstate(over="ignore", invalid="ignore"):
+        far = np.abs(numbers - numbers[np.searchsorted(first, len(points) // 2, side="right") - 1])
+        width = np.diff(numbers) / np.maximum(far[1:], far[:-1])
+    rank = np.minimum(first, len(points) - first)[1:]
+    is_wide = (width > WIDE_GAP) & (rank <= len(points) // num_bins)
+    gaps = np.zeros(len(points))
+    gaps[first[1:]] = np.where(is_wide, np.maximum(surprise, np.minimum(width, 2) / 2), surprise)
+    return gaps
+
+
+def _parts(gaps: np.ndarray, max_parts: int, max_wide: int, min_count: int) -> np.ndarray:
+    """
+    Cuts a bin at its gaps, the most surprising ones first.
+
+    Args:
+        gaps (`np.ndarray` of shape `(num_records - 1,)`): As of `_gaps`.
+        max_parts (`int`): Parts, at most.
+        max_wide (`int`): Parts up to which the bin is cut at gaps that are no surprise.
+        min_count (`int`): Points in each part, at least.
+
+    Returns:
+        `np.ndarray` of shape `(num_parts, 2)`: where each part starts and ends.
+    """
+    edges = [0, len(gaps) + 1]
+    for cut in 1 + np.argsort(-gaps, kind="stable")[: np.count_nonzero(gaps)]:
+        k = bisect(edges, cut)
+        room = max_parts if gaps[cut - 1] > 1 else max_wide
+        if len(edges) <= room and min(cut - edges[k - 1], edges[k] - cut) >= min_count:
+            edges.insert(k, int(cut))
+    return np.stack([edges[:-1], edges[1:]], axis=1)
 
 
 def _quantiles(ordered: np.ndarray, num: int, min_records: int, min_count: int) -> np.ndarray:
