@@ -192,7 +192,7 @@ class ConditionalGenerationMixin:
                 ids = torch.cat([F.pad(ids, (0, length - ids.shape[1]), value=pad_id) for ids, *_ in batches])
                 return ids, *(torch.cat(parts).double() for parts in zip(*(weights for _, *weights in batches)))
 
-            ids, log_weights = choose_candidates(candidates, max_candidates, generator)
+            ids, log_weights = choose_candidates(candidates, max_candidates, generator, not is_for_all)
             with record_function("difflm::records"):
                 ids = ids.cpu().numpy()
                 placed = condition.place(ids, offsets[:size].numpy())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -115,6 +114,7 @@ def choose_candidates(
     candidates: Callable[[], tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
     max_candidates: int,
     generator: torch.Generator,
+    one_by_one: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Draws records of each latent, twice as many as long as their weights differ much, and chooses one of each in
@@ -126,25 +126,34 @@ def choose_candidates(
             weights among those of their latent, and of the weights of these latents among others.
         max_candidates (`int`): Records of a latent, at most; 1 leaves no choice.
         generator (`torch.Generator`): For the choice.
+        one_by_one (`bool`, defaults to `False`):
+            Whether each latent decides for itself how many records are drawn, so that those of other latents, which
+            may be more or fewer, change nothing of it; else all of them together.
 
     Returns:
         The chosen ids, and the logarithms of the latents' weights, each the mean over its records.
     """
+    if max_candidates == 1:
+        ids, _, of_latents = candidates()
+        return ids, of_latents
+    uniforms = torch.rand(GROUP_SIZE, 1, generator=generator, dtype=torch.float64)
     ids, log_weights, of_latents = ([part] for part in candidates())
-    num_candidates = 1
-    while num_candidates < max_candidates:
-        for _ in range(num_candidates):
+    numbers = torch.full((len(ids[0]), 1), max_candidates, device=log_weights[0].device)
+    is_open = torch.ones_like(numbers, dtype=torch.bool)
+    while is_open.any() and len(ids) < max_candidates:
+        for _ in range(len(ids)):
             for parts, part in zip((ids, log_weights, of_latents), candidates()):
                 parts.append(part)
-        num_candidates *= 2
-        weights = torch.stack(log_weights, 1).softmax(1)
-        if (1 / weights.square().sum(1)).mean() >= GOOD * num_candidates:
-            break
-    if num_candidates == 1:
-        return ids[0], of_latents[0]
-    uniforms = torch.rand(len(weights), 1, generator=generator, dtype=weights.dtype).to(weights.device)
-    chosen = torch.searchsorted(weights.cumsum(1), uniforms, right=True).clamp(max=num_candidates - 1).squeeze(1)
+        effective = 1 / torch.stack(log_weights, 1).softmax(1).square().sum(1, keepdim=True)
+        is_good = (effective if one_by_one else effective.mean().expand_as(effective)) >= GOOD * len(ids)
+        numbers[is_open & is_good] = len(ids)
+        is_open &= ~is_good
+    is_left = torch.arange(len(ids), device=numbers.device) < numbers
+    weights = torch.stack(log_weights, 1).masked_fill(~is_left, -torch.inf).softmax(1)
+    drawn = uniforms[: len(weights)].to(weights)
+    chosen = torch.searchsorted(weights.cumsum(1), drawn, right=True).clamp(max=numbers - 1).squeeze(1)
     length = max(part.shape[1] for part in ids)
     padded = torch.stack([torch.nn.functional.pad(part, (0, length - part.shape[1]), value=PAD_ID) for part in ids])
-    log_means = torch.stack(of_latents, 1).logsumexp(1) - math.log(num_candidates)
+    of_left = torch.stack(of_latents, 1).masked_fill(~is_left, -torch.inf)
+    log_means = of_left.logsumexp(1) - numbers.squeeze(1).log()
     return padded[chosen, torch.arange(len(chosen))], log_means
