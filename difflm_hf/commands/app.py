@@ -10,11 +10,12 @@ from .evaluate import evaluate
 from .generate import generate
 from .impute import impute
 from .push import push
+from .schema import schema
 from .train import train
 
 
 app = typer.Typer(help="Learn the distribution of records, and generate new ones.", no_args_is_help=True)
-for command in (train, generate, impute, push, evaluate):
+for command in (schema, train, generate, impute, push, evaluate):
     app.command()(command)
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Container
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 console = Console(stderr=True)
 RARE_HELP = "Publish categories and listed numbers of fewer than 10 records, and all of the vocabulary of texts."
@@ -18,6 +22,41 @@ RARE_HELP = "Publish categories and listed numbers of fewer than 10 records, and
 def say(message: str) -> None:
     """Prints a line as it is: names of files may look like markup."""
     console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+class _Saying(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+def say_messages(name: str) -> None:
+    """Prints what a logger informs of."""
+    logger = logging.getLogger(name)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers = [_Saying()]
+
+
+Separator = Annotated[str | None, typer.Option(help="Between the values of a CSV; found by default.")]
+Decimal = Annotated[str | None, typer.Option(help="Its decimal point, . or , (found by default).")]
+Encoding = Annotated[str | None, typer.Option(help="Its encoding, such as cp1252; found by default.")]
+NullWord = Annotated[list[str] | None, typer.Option(help="What stands for a missing value in it; repeatable.")]
+Header = Annotated[bool, typer.Option(help="Whether its first line has the names of columns.")]
+
+
+def read_csv_or_other(
+    path: Path,
+    separator: str | None,
+    decimal: str | None,
+    encoding: str | None,
+    null_word: list[str] | None,
+    header: bool,
+) -> pd.DataFrame:
+    """The table of a file, a CSV as options say."""
+    from ..records import CSVFormat, read_table
+
+    separator = "\t" if separator == "\\t" else separator
+    return read_table(path, CSVFormat(separator, decimal, encoding, null_word or None, header))
 
 
 def read_json(path: Path) -> Any:

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import RARE_HELP, check_options, read_json, say
+from .common import (
+    RARE_HELP,
+    Decimal,
+    Encoding,
+    Header,
+    NullWord,
+    Separator,
+    check_options,
+    read_csv_or_other,
+    read_json,
+    say,
+    say_messages,
+)
 
+
+if TYPE_CHECKING:
+    from ..records import RecordSchema
 
 MODELS = ("difflm", "diffusion-lm")
 OF_TEXTS = {  # what training of diffusion-lm can be told
@@ -17,9 +32,16 @@ OF_TEXTS = {  # what training of diffusion-lm can be told
 }
 
 
+def _to_schema(state: Any) -> RecordSchema:
+    from ..records import RecordSchema
+
+    is_own = isinstance(state, list) or "fields" in state
+    return RecordSchema.from_dict(state) if is_own else RecordSchema.from_json_schema(state)
+
+
 def train(
     context: typer.Context,
-    data: Annotated[Path, typer.Argument(help="Records: a .csv, .parquet, .json or .jsonl file.")],
+    data: Annotated[Path, typer.Argument(help="Records: a .csv, .tsv, .parquet, .json or .jsonl file.")],
     output_dir: Annotated[Path, typer.Option(help="A new or empty folder for the model.")],
     model: Annotated[str, typer.Option(help="difflm, or diffusion-lm of texts.")] = "difflm",
     validation: Annotated[Path | None, typer.Option(help="Records to select by; a tenth of DATA by default.")] = None,
@@ -47,7 +69,7 @@ def train(
     ] = "soft_prompt",
     categorical: Annotated[list[str] | None, typer.Option(help="A column to take as categories; repeatable.")] = None,
     schema: Annotated[
-        Path | None, typer.Option(help="A JSON Schema of the records; inferred from them by default.")
+        Path | None, typer.Option(help="Of the records: of `difflm schema`, or a JSON Schema; inferred by default.")
     ] = None,
     max_length: Annotated[int, typer.Option(help="Tokens that a document, or the texts of a row, may take.")] = 1024,
     overlong: Annotated[str, typer.Option(help="What becomes of longer records: raise an error, or drop.")] = "raise",
@@ -59,6 +81,15 @@ def train(
     find_rules: Annotated[
         bool, typer.Option("--find-rules", help="Look for rules between columns, which generated records then keep.")
     ] = False,
+    accept: Annotated[
+        list[str] | None, typer.Option(help="A column that is as inferred, whatever the doubt; repeatable.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Take all that inference doubts for errors.")] = False,
+    separator: Separator = None,
+    decimal: Decimal = None,
+    encoding: Encoding = None,
+    null_word: NullWord = None,
+    header: Header = True,
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on where a run into OUTPUT_DIR was cut off.")] = False,
     push_to_hub: Annotated[bool, typer.Option("--push-to-hub", help="Push the model to the Hub at the end.")] = False,
@@ -88,7 +119,6 @@ def train(
             pipe.push_to_hub(hub_model_id or output_dir.name, license=license, private=private, revision=hub_revision)
         say(f"saved in {output_dir}")
         return
-    from ..records import RecordSchema
     from ..training import DataArguments, HubArguments, ModelArguments, train
 
     hub_args = HubArguments(
@@ -99,14 +129,23 @@ def train(
         license=license,
         allow_rare_categories=allow_rare_categories,
     )
+    how = (separator, decimal, encoding, null_word, header)
+    say_messages("difflm_hf.training.prepare")
     train(
-        data,
+        read_csv_or_other(data, *how),
         output_dir,
-        validation=validation,
-        schema=None if schema is None else RecordSchema.from_json_schema(read_json(schema)),
+        validation=None if validation is None else read_csv_or_other(validation, *how),
+        schema=None if schema is None else _to_schema(read_json(schema)),
         recipe=recipe,
         data_args=DataArguments(
-            tuple(categorical or ()), max_length, overlong, key_order, min_category_count, find_rules
+            tuple(categorical or ()),
+            max_length,
+            overlong,
+            key_order,
+            min_category_count,
+            find_rules,
+            tuple(accept or ()),
+            strict,
         ),
         model_args=ModelArguments(base_model, base_encoder, tuning, quantization, activation_checkpointing, injection),
         hub_args=hub_args if push_to_hub else None,

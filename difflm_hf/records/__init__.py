@@ -1,5 +1,6 @@
 from .codec import RecordCodec
 from .compact_codec import CompactCodec
+from .csv_files import CSVFormat
 from .equations import ProductOf, SumOf
 from .field import Field
 from .identifiers import Identifier
@@ -16,6 +17,7 @@ CODECS: dict[str, type[RecordCodec]] = {codec.name: codec for codec in (CompactC
 __all__ = [
     "CODECS",
     "Ascending",
+    "CSVFormat",
     "Combinations",
     "CompactCodec",
     "Field",

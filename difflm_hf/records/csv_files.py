@@ -149,6 +149,12 @@ def with_texts(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     )
 
 
+def alike(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two tables of the same columns, of which a CSV file's have texts where the other's have."""
+    names = [name for name in first if first[name].dtype.kind == "O" or second[name].dtype.kind == "O"]
+    return with_texts(first, names), with_texts(second, names)
+
+
 def _written(column: pd.Series, how: ColumnFormat) -> pd.Series:
     texts = column.astype(object)
     if how.format is not None and pd.api.types.is_bool_dtype(column.dtype):

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from pandas.api import types as pd_types
 
-from .datetime_format import datetime_format, patterns_of
+from .datetime_format import CODE, datetime_format, patterns_of
 from .dtypes import dtype_name, plain
 from .field import Field, FieldType, is_text, isoformat
 from .json_schema import field_to_json_schema
 from .nested import infer_json_schema, is_nested, to_plain
-from .number_format import MAX_DECIMALS, NumberFormat
+from .number_format import MAX_DECIMALS, NumberFormat, number_format
 
 
 # What `pandas.api.types.infer_dtype` calls the types that a field may have.
@@ -29,6 +29,9 @@ KINDS: dict[str, FieldType] = {
 }
 # Of strings inside nested values that are an enumeration: distinct ones at most, and each so often at least
 MAX_NESTED_CATEGORIES, MIN_NESTED_COUNT = 64, 10
+MOST = 0.5  # share of the texts of a column that, when they are dates or numbers, say that the others are mistakes
+MIN_FITTING = 5  # of these at least
+NUM_GUESSED = 20  # texts whose possible formats are tried on all
 NUM_PROBED = 1000  # texts that are looked at before all are
 MAX_INTEGER = 2**63
 MAX_EXACT_INTEGER = 2**53  # above it, neighbouring integers share one float64
@@ -122,6 +125,49 @@ def find_format(distinct: pd.Series, decimal: str | None = None) -> tuple[FieldT
     if any(number is None or abs(number) >= MAX_INTEGER for number in numbers):
         return None
     return ("number" if found.point else "integer"), found.pattern
+
+
+def doubt_of(f: Field, column: pd.Series, decimal: str | None = None) -> str | None:
+    """
+    What else a column could be than its field says, in words, or `None`.
+
+    Args:
+        f ([`Field`]): As inferred.
+        column (`pd.Series`): The values it was inferred from.
+        decimal (`str`, *optional*): The decimal point of numbers in texts.
+    """
+    if f.type == "datetime" and f.format is not None:
+        distinct = pd.Series(column.dropna().astype(str).unique())
+        others = [p for p in patterns_of(distinct[0]) if p != f.format and _codes_in(p) != _codes_in(f.format)]
+        others = [p for p in others if datetime_format(p).read(distinct).notna().all()]
+        return f"taken as dates like {f.format}, and could be {others[0]}" if others else None
+    if f.is_spelled and f.type in ("integer", "number"):
+        is_ambiguous = decimal is None and number_format(f.format).is_ambiguous
+        return f"taken as numbers like {f.format}, whose decimal point is in doubt" if is_ambiguous else None
+    return None
+
+
+def mistaken_for_text(column: pd.Series, decimal: str | None = None) -> str | None:
+    """Why most of a column of texts are dates or numbers, but not all, in words; or `None`."""
+    distinct = pd.Series(column.dropna().unique(), dtype=object)
+    probed = distinct.sample(min(len(distinct), NUM_PROBED), random_state=0).reset_index(drop=True)
+    patterns = Counter(pattern for text in probed[:NUM_GUESSED] for pattern in patterns_of(text))
+    found = NumberFormat.infer(probed.tolist(), decimal)
+    ways: list[tuple[str, str, pd.Series]] = [
+        ("dates", pattern, datetime_format(pattern).read(probed).notna()) for pattern, _ in patterns.most_common(3)
+    ]
+    if found is not None:
+        ways.append(("numbers", found.pattern, probed.map(lambda text: found.read(text) is not None)))
+    kind, pattern, fits = max(ways, key=lambda way: way[2].sum(), default=("", "", pd.Series(dtype=bool)))
+    if fits.sum() < max(MOST * len(probed), MIN_FITTING):
+        return None
+    others = ", ".join(repr(text[:40]) for text in probed[~fits][:3])
+    return f"most values are {kind} like {pattern}, but not {others}"
+
+
+def _codes_in(pattern: str) -> list[str]:
+    """Of a pattern what its parts are, whatever zeros stand before them."""
+    return [code.replace("-", "") for code in CODE.findall(pattern)]
 
 
 def decimals_of(numbers: np.ndarray) -> int | None:

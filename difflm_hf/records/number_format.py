@@ -118,7 +118,8 @@ class NumberFormat:
         digits += point + "0" * least + "#" * (most - least) if most else ""
         negative = {"()": f";({prefix}{digits}{suffix})", "inside": f";{prefix}-{digits}{suffix}"}
         ways = [negative[sign] for sign in signs if sign in negative]
-        return cls(prefix + digits + suffix + (ways[0] if len(ways) == 1 else ""))
+        format = cls(prefix + digits + suffix + (ways[0] if len(ways) == 1 else ""))
+        return format if 2 * sum(format.read(text) is not None for text in texts) >= len(texts) else None
 
 
 @lru_cache(maxsize=1024)

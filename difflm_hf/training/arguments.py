@@ -41,6 +41,11 @@ class DataArguments:
             no token of their own.
         find_rules (`bool`, defaults to `False`):
             Whether inference is to look for rules between columns, which then hold for all generated records.
+        accept (`Sequence[str]`, defaults to none):
+            Columns that are what inference took them for, whatever else they could be.
+        strict (`bool`, defaults to `False`):
+            Whether all that inference doubts is an error. Columns of texts that are most likely numbers or dates are
+            one in any case.
 
     Raises:
         `ValueError`: for a value that is none of those.
@@ -52,11 +57,14 @@ class DataArguments:
     key_order: str = field(default="schema", metadata={"help": "Of JSON records in training: schema or shuffled."})
     min_category_count: int = field(default=1, metadata={"help": "Leave out records with rarer categories."})
     find_rules: bool = field(default=False, metadata={"help": "Look for rules between columns."})
+    accept: Sequence[str] = field(default=(), metadata={"help": "Columns that are as inferred, whatever the doubt."})
+    strict: bool = field(default=False, metadata={"help": "Take all that inference doubts for errors."})
 
     def __post_init__(self):
-        if isinstance(self.categorical, str):
-            raise ValueError(f"categorical={self.categorical!r} is one name; give a list of names of columns")
-        self.categorical = tuple(self.categorical)
+        for name in ("categorical", "accept"):
+            if isinstance(columns := getattr(self, name), str):
+                raise ValueError(f"{name}={columns!r} is one name; give a list of names of columns")
+            setattr(self, name, tuple(columns))
         check_choices(self, overlong=("raise", "drop"), key_order=KEY_ORDERS)
         check_positive(max_length=self.max_length, min_category_count=self.min_category_count)
 

@@ -15,7 +15,9 @@ from ..batches import TensorDataset
 from ..latents import to_dataset
 from ..processing_difflm import DiffLMProcessor
 from ..records import RecordSchema, read_table
+from ..records.csv_files import alike
 from ..records.readers import OPTIONAL
+from ..records.report import check_doubts, describe
 from .arguments import DataArguments
 
 
@@ -74,6 +76,8 @@ def prepare_records(
     is_inferred = schema is None
     if is_inferred:
         schema = RecordSchema.infer(table, args.categorical, find_rules=args.find_rules)
+        logger.info(describe(schema, table))
+        check_doubts(schema, table, (*args.accept, *args.categorical), args.strict)
     table = schema.conform(table)
     _check_rules(schema, table)
     drops_overlong = args.overlong == "drop"
@@ -143,7 +147,8 @@ def _split(table: pd.DataFrame, validation: Any, seed: int) -> tuple[pd.DataFram
         table.attrs[OPTIONAL] = [*table.attrs[OPTIONAL], *odd]
     elif odd:
         raise ValueError(f"column {odd[0]!r} is in only one of data and validation; both need the same columns")
-    both = pd.concat([table, validation], ignore_index=True)
+    both = pd.concat(alike(table, validation), ignore_index=True)
+    both.attrs |= {key: value for key, value in table.attrs.items() if key != OPTIONAL}
     both.attrs[OPTIONAL] = sorted({name for part in (table, validation) for name in part.attrs.get(OPTIONAL, ())})
     return both, np.arange(len(both)), len(table)
 

@@ -1,0 +1,35 @@
+"""`difflm schema`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import Decimal, Encoding, Header, NullWord, Separator, read_csv_or_other, say
+
+
+def schema(
+    data: Annotated[Path, typer.Argument(help="Records: a .csv, .tsv, .parquet, .json or .jsonl file.")],
+    output: Annotated[Path | None, typer.Option(help="A file for the schema, to be edited and loaded.")] = None,
+    categorical: Annotated[list[str] | None, typer.Option(help="A column to take as categories; repeatable.")] = None,
+    find_rules: Annotated[bool, typer.Option("--find-rules", help="Look for rules between columns.")] = False,
+    separator: Separator = None,
+    decimal: Decimal = None,
+    encoding: Encoding = None,
+    null_word: NullWord = None,
+    header: Header = True,
+) -> None:
+    """Show what the columns of a file are taken for, and what is in doubt."""
+    from ..records import RecordSchema
+    from ..records.report import describe
+
+    table = read_csv_or_other(data, separator, decimal, encoding, null_word, header)
+    found = RecordSchema.infer(table, categorical or (), find_rules=find_rules)
+    say(describe(found, table))
+    for rule in found.rules:
+        say(f"rule: {rule}")
+    if output is not None:
+        found.save(output)
+        say(f"saved in {output}")

@@ -1,0 +1,88 @@
+"""What inference made of a table, for people to look at before they train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from .csv_files import CSV, USUAL_CSV, CSVFormat
+from .field import Field
+from .inference import doubt_of, mistaken_for_text
+from .schema import RecordSchema
+
+
+NUM_EXAMPLES = 3
+
+
+def report(schema: RecordSchema, table: pd.DataFrame) -> pd.DataFrame:
+    """
+    What a schema says of the columns that it was inferred from.
+
+    Args:
+        schema ([`RecordSchema`]): The schema.
+        table (`pandas.DataFrame`): The table.
+
+    Returns:
+        `pandas.DataFrame` with a row for each column: `column`, `type`, `format`, `missing` (a share), `examples`,
+        `doubt` (what else it could be, in words) and `is_mistaken` (whether a column of texts is most likely of
+        numbers or dates).
+    """
+    decimal, rows = table.attrs.get(CSV, {}).get("decimal"), []
+    for f in schema:
+        column = table[f.name]
+        mistaken = mistaken_for_text(column, decimal) if _is_of_texts(f) else None
+        rows.append(
+            {
+                "column": f.name,
+                "type": f.type,
+                "format": f.format or "",
+                "missing": float(column.isna().mean()),
+                "examples": ", ".join(str(value)[:20] for value in column.dropna().unique()[:NUM_EXAMPLES]),
+                "doubt": mistaken or doubt_of(f, column, decimal) or "",
+                "is_mistaken": mistaken is not None and f.type == "text",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def describe(schema: RecordSchema, table: pd.DataFrame) -> str:
+    """The [`report`] as lines, after how the file was read if that is not as usual."""
+    found = report(schema, table)
+    lines = [f"{'column':24} {'type':9} {'missing':>7}  examples"]
+    for row in found.itertuples():
+        kind = row.format and f" [{row.format}]"
+        lines.append(f"{row.column[:24]:24} {row.type:9} {row.missing:7.1%}  {row.examples}{kind}")
+        if row.doubt:
+            lines.append(f"{'':24} ? {row.doubt}")
+    how = CSVFormat(**table.attrs.get(CSV, {}))
+    if how not in (CSVFormat(), USUAL_CSV):
+        given = {"separator": how.separator, "decimal point": how.decimal, "encoding": how.encoding}
+        lines.insert(0, "read with " + ", ".join(f"{name} {value!r}" for name, value in given.items()))
+    return "\n".join(lines)
+
+
+def check_doubts(
+    schema: RecordSchema, table: pd.DataFrame, accept: Sequence[str] = (), is_strict: bool = False
+) -> None:
+    """
+    Raises a `ValueError` for a column of texts that are most likely numbers or dates, and with `is_strict` for any
+    other doubt, too.
+
+    Args:
+        schema ([`RecordSchema`]): As inferred.
+        table (`pandas.DataFrame`): From this table.
+        accept (`Sequence[str]`, defaults to none): Columns that are as inferred, whatever the doubt.
+        is_strict (`bool`, defaults to `False`): Whether any doubt is an error.
+    """
+    for row in report(schema, table).itertuples():
+        if row.column not in accept and (row.is_mistaken or (is_strict and row.doubt)):
+            raise ValueError(
+                f"column {row.column!r} is taken as {row.type}: {row.doubt}; mend these values, or make them missing "
+                f"(null_words of a CSVFormat, --null-word), or take it as it is by accept=[{row.column!r}] "
+                f"(--accept {row.column!r})"
+            )
+
+
+def _is_of_texts(f: Field) -> bool:
+    return f.type in ("text", "category") and f.has_texts
