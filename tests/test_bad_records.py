@@ -274,8 +274,8 @@ NO_LIST = "not a list of objects, one for each record)"
         ("a.json", "[1, 2]", f"cannot be read as json ({NO_LIST}"),
         ("a.jsonl", '{"x": 1}\n\n{"x": 2\n', "cannot be read as jsonl (line 3: "),
         ("a.jsonl", "{}\n1\n", "cannot be read as jsonl (line 2: '1' is no object, which every record is)"),
-        ("a.xlsx", "", ".xlsx is not one of .csv, .tsv, .parquet, .json, .jsonl"),
-        ("a", "", "no ending is not one of .csv, .tsv, .parquet, .json, .jsonl"),
+        ("a.ods", "", ".ods is not one of .csv, .tsv, .parquet, .json, .jsonl, .arrow, .feather, .xlsx"),
+        ("a", "", "no ending is not one of .csv, .tsv, .parquet, .json, .jsonl, .arrow, .feather, .xlsx"),
     ],
     ids=str,
 )
@@ -297,8 +297,8 @@ def test_missing_files_and_other_things_are_named(tmp_path):
 
 
 def test_write_names_an_unknown_ending(tmp_path):
-    with pytest.raises(ValueError, match=r"table\.xlsx: \.xlsx is not one of \.csv, \.tsv, \.parquet, \.jsonl"):
-        write_table(TABLE, tmp_path / "table.xlsx")
+    with pytest.raises(ValueError, match=r"table\.ods: \.ods is not one of \.csv, \.tsv, \.parquet, \.jsonl"):
+        write_table(TABLE, tmp_path / "table.ods")
     assert not list(tmp_path.iterdir())
 
 

@@ -66,7 +66,7 @@ def test_profile(model, monkeypatch, capsys):
 @pytest.mark.parametrize("options", [[], ["--profile", "--output", "table.csv"]])
 def test_generate_either_writes_or_measures(options, error_of, model):
     line = error_of("generate", model, "--num-records", 10, *options)
-    assert line == "error: give either --output or --push-to-hub, for the records, or --profile, to measure"
+    assert line == "error: give --output, --database or --push-to-hub, for the records, or --profile, to measure"
 
 
 def test_endings_agree(model, monkeypatch, tmp_path):
@@ -164,7 +164,9 @@ def test_unreadable_data(error_of, name, tmp_path):
     (tmp_path / name).write_bytes(b"\xff\xfe\x00garbage\n\x80")
     line = error_of("train", tmp_path / name, "--output-dir", tmp_path / "model")
     assert f"{tmp_path / name}: " in line
-    assert ("cannot be read as" in line) or ("is not one of .csv, .tsv, .parquet, .json, .jsonl" in line)
+    assert ("cannot be read as" in line) or (
+        "is not one of .csv, .tsv, .parquet, .json, .jsonl, .arrow, .feather, .xlsx" in line
+    )
     assert not (tmp_path / "model").exists()
 
 
@@ -215,12 +217,12 @@ def test_bad_options_of_train(error_of, option, value, message, data, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.parametrize("name", ["table.xlsx", "table.json"])
+@pytest.mark.parametrize("name", ["table.ods", "table.json"])
 def test_wrong_ending_is_told_first(error_of, name, tmp_path):
     # There is no such model either, which would take longer to see.
     line = error_of("generate", tmp_path / "none", "--num-records", 3, "--output", tmp_path / name)
     assert line.startswith(f"error: {tmp_path / name}: ")
-    assert line.endswith("is not one of .csv, .tsv, .parquet, .jsonl; a folder has no ending")
+    assert line.endswith("is not one of .csv, .tsv, .parquet, .jsonl, .arrow, .feather, .xlsx; a folder has no ending")
 
 
 def test_generate_into_a_folder(model, monkeypatch, capsys, tmp_path):

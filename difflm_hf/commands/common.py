@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 console = Console(stderr=True)
+DATA_HELP = "Records: a .csv, .tsv, .parquet, .json, .jsonl, .arrow or .xlsx file, or the URL of a database."
 RARE_HELP = "Publish categories and listed numbers of fewer than 10 records, and all of the vocabulary of texts."
 
 
@@ -41,22 +42,24 @@ Separator = Annotated[str | None, typer.Option(help="Between the values of a CSV
 Decimal = Annotated[str | None, typer.Option(help="Its decimal point, . or , (found by default).")]
 Encoding = Annotated[str | None, typer.Option(help="Its encoding, such as cp1252; found by default.")]
 NullWord = Annotated[list[str] | None, typer.Option(help="What stands for a missing value in it; repeatable.")]
+Query = Annotated[str | None, typer.Option(help="A table of the database, or a SELECT.")]
 Header = Annotated[bool, typer.Option(help="Whether its first line has the names of columns.")]
 
 
-def read_csv_or_other(
-    path: Path,
+def read_records(
+    data: str | Path,
     separator: str | None,
     decimal: str | None,
     encoding: str | None,
     null_word: list[str] | None,
     header: bool,
-) -> pd.DataFrame:
-    """The table of a file, a CSV as options say."""
+    query: str | None = None,
+) -> pd.DataFrame | str | Path:
+    """The table of a CSV file as options say, or of a database; a file without options stays its path."""
     from ..records import CSVFormat, read_table
 
-    separator = "\t" if separator == "\\t" else separator
-    return read_table(path, CSVFormat(separator, decimal, encoding, null_word or None, header))
+    how = CSVFormat("\t" if separator == "\\t" else separator, decimal, encoding, null_word or None, header)
+    return data if how == CSVFormat() and query is None else read_table(data, how, query)
 
 
 def read_json(path: Path) -> Any:

@@ -88,10 +88,12 @@ def _evaluate_table(
     from ..evaluation import evaluate_table, table_figures
     from ..latents import encode_latents, to_dataset
     from ..pipeline_difflm import DiffLMPipeline
-    from ..records import read_table
+    from ..records import RecordSchema, read_table
     from ..utils import no_progress_bars
 
     tables = [read_table(path) for path in (synthetic, real, holdout)]
+    schema = RecordSchema.infer(tables[1], categorical or ()) if len(tables[1]) else RecordSchema()
+    tables = [schema.with_texts(table) for table in tables]
     latents = None
     if model is not None:
         with no_progress_bars():

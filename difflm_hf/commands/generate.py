@@ -28,8 +28,10 @@ def generate(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="A .csv, .parquet or .jsonl file, or a folder for many records, in Parquet files."),
+        typer.Option(help="A .csv, .parquet, .jsonl or .xlsx file, or a folder for many records, in Parquet files."),
     ] = None,
+    database: Annotated[str | None, typer.Option(help="The URL of a database, in place of --output.")] = None,
+    table: Annotated[str | None, typer.Option(help="A new table of that database.")] = None,
     profile: Annotated[bool, typer.Option(help="Measure where the time goes, and write no records.")] = False,
     num_inference_steps: Annotated[
         int | None, typer.Option(help="Steps of the scheduler; 12 by default, of a Diffusion-LM 20.")
@@ -73,8 +75,10 @@ def generate(
     from ..records import read_table, write_table
     from ..utils import default_device, no_progress_bars
 
-    if profile == (output is not None or push_to_hub is not None):
-        raise ValueError("give either --output or --push-to-hub, for the records, or --profile, to measure")
+    if (database is None) != (table is None) or (database is not None and output is not None):
+        raise ValueError("--database goes with --table, and without --output")
+    if profile == (output is not None or push_to_hub is not None or database is not None):
+        raise ValueError("give --output, --database or --push-to-hub, for the records, or --profile, to measure")
     if push_to_hub is not None and output is not None and output.suffix:
         raise ValueError(f"--push-to-hub goes with a folder of Parquet files; name one in place of --output {output}")
     if output is not None:
@@ -106,6 +110,8 @@ def generate(
         )
     if (device := default_device()).type != "cpu":
         pipe.to(device)
+    if conditions is not None:
+        given["conditions"] = pipe.processor.schema.with_texts(given["conditions"])
     pipe.set_progress_bar_config(unit=" records", smoothing=0.02)
     sampling = {
         "num_inference_steps": 12 if num_inference_steps is None else num_inference_steps,
@@ -129,14 +135,14 @@ def generate(
         )
         say(f"{num_records} records in {commit.repo_url}")
         return
-    if not output.suffix:
+    if database is None and not output.suffix:
         write_shards(pipe, output, num_records or len(given["conditions"]), seed, **sampling, **given)
     else:
         generator = torch.Generator().manual_seed(seed)
         records = pipe(num_records, **sampling, **given, generator=generator, output_type="pandas").records
-        write_table(records, output)
+        write_table(records, database or output, table)
         num_records = len(records)
-    say(f"{num_records} records in {output}")
+    say(f"{num_records} records in {output or table}")
 
 
 def check_output(path: Path) -> None:

@@ -13,8 +13,8 @@ from .generate import check_output
 
 def impute(
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a trained model.")],
-    table: Annotated[Path, typer.Argument(help="A .csv, .parquet or .jsonl file with gaps.")],
-    output: Annotated[Path, typer.Option(help="A .csv, .parquet or .jsonl file for the table without gaps.")],
+    table: Annotated[Path, typer.Argument(help="A .csv, .parquet, .jsonl or .xlsx file with gaps.")],
+    output: Annotated[Path, typer.Option(help="A .csv, .parquet, .jsonl or .xlsx file for the table without gaps.")],
     mean_of: Annotated[
         int | None, typer.Option(help="Take the means, or the most frequent values, of so many draws.")
     ] = None,
@@ -36,6 +36,7 @@ def impute(
     with no_progress_bars():
         pipe = DiffLMPipeline.from_pretrained(model, revision=revision)
     pipe.set_progress_bar_config(unit=" records", smoothing=0.02)
+    given = pipe.processor.schema.with_texts(given)
     draws = {} if mean_of is None else {"num_imputations": mean_of, "aggregate": "mean"}
     generator = torch.Generator().manual_seed(seed)
     filled = pipe.impute(given, **draws, num_inference_steps=num_inference_steps, generator=generator)

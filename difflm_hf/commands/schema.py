@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from .common import Decimal, Encoding, Header, NullWord, Separator, read_csv_or_other, say
+from .common import DATA_HELP, Decimal, Encoding, Header, NullWord, Query, Separator, read_records, say
 
 
 def schema(
-    data: Annotated[Path, typer.Argument(help="Records: a .csv, .tsv, .parquet, .json or .jsonl file.")],
+    data: Annotated[str, typer.Argument(help=DATA_HELP)],
     output: Annotated[Path | None, typer.Option(help="A file for the schema, to be edited and loaded.")] = None,
     categorical: Annotated[list[str] | None, typer.Option(help="A column to take as categories; repeatable.")] = None,
     find_rules: Annotated[bool, typer.Option("--find-rules", help="Look for rules between columns.")] = False,
@@ -20,12 +20,13 @@ def schema(
     encoding: Encoding = None,
     null_word: NullWord = None,
     header: Header = True,
+    query: Query = None,
 ) -> None:
     """Show what the columns of a file are taken for, and what is in doubt."""
-    from ..records import RecordSchema
+    from ..records import RecordSchema, read_table
     from ..records.report import describe
 
-    table = read_csv_or_other(data, separator, decimal, encoding, null_word, header)
+    table = read_table(read_records(data, separator, decimal, encoding, null_word, header, query))
     found = RecordSchema.infer(table, categorical or (), find_rules=find_rules)
     say(describe(found, table))
     for rule in found.rules:

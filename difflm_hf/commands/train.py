@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .common import (
+    DATA_HELP,
     RARE_HELP,
     Decimal,
     Encoding,
     Header,
     NullWord,
+    Query,
     Separator,
     check_options,
-    read_csv_or_other,
     read_json,
+    read_records,
     say,
     say_messages,
 )
@@ -41,7 +43,7 @@ def _to_schema(state: Any) -> RecordSchema:
 
 def train(
     context: typer.Context,
-    data: Annotated[Path, typer.Argument(help="Records: a .csv, .tsv, .parquet, .json or .jsonl file.")],
+    data: Annotated[str, typer.Argument(help=DATA_HELP)],
     output_dir: Annotated[Path, typer.Option(help="A new or empty folder for the model.")],
     model: Annotated[str, typer.Option(help="difflm, or diffusion-lm of texts.")] = "difflm",
     validation: Annotated[Path | None, typer.Option(help="Records to select by; a tenth of DATA by default.")] = None,
@@ -90,6 +92,7 @@ def train(
     encoding: Encoding = None,
     null_word: NullWord = None,
     header: Header = True,
+    query: Query = None,
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on where a run into OUTPUT_DIR was cut off.")] = False,
     push_to_hub: Annotated[bool, typer.Option("--push-to-hub", help="Push the model to the Hub at the end.")] = False,
@@ -132,9 +135,9 @@ def train(
     how = (separator, decimal, encoding, null_word, header)
     say_messages("difflm_hf.training.prepare")
     train(
-        read_csv_or_other(data, *how),
+        read_records(data, *how, query),
         output_dir,
-        validation=None if validation is None else read_csv_or_other(validation, *how),
+        validation=None if validation is None else read_records(validation, *how),
         schema=None if schema is None else _to_schema(read_json(schema)),
         recipe=recipe,
         data_args=DataArguments(

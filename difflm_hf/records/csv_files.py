@@ -36,6 +36,7 @@ NULLABLE = {
     pa.uint64(): pd.UInt64Dtype(),
 }
 NUM_SNIFFED = 1 << 18  # bytes that say how a file is written
+NUM_TELLING = 32  # bytes beyond ASCII that an encoding other than cp1252 is found from
 NUM_PROBED = 1000  # values that say which decimal point a column has
 
 
@@ -185,12 +186,13 @@ def _encoding_of(data: bytes) -> str:
         return "utf-8"
     except UnicodeDecodeError:
         pass
-    lines = b"\n".join(line for line in data[: 16 * NUM_SNIFFED].split(b"\n") if not line.isascii())
-    best = from_bytes(lines[:NUM_SNIFFED]).best()
+    lines = b"\n".join(line for line in data[: 16 * NUM_SNIFFED].split(b"\n") if not line.isascii())[:NUM_SNIFFED]
+    best = from_bytes(lines).best()
     if best is None:
         raise ValueError("no encoding was found in which it is text; give one, such as encoding='cp1252'")
-    # Of encodings that read it alike, that of Windows in the west is by far the most frequent.
-    return "cp1252" if "cp1252" in best.could_be_from_charset else best.encoding
+    # That of Windows in the west is by far the most frequent: it is taken for few signs, and where others read alike.
+    is_few = sum(byte > 127 for byte in lines) < NUM_TELLING
+    return "cp1252" if is_few or "cp1252" in best.could_be_from_charset else best.encoding
 
 
 def _separator_of(sample: str, is_cut: bool) -> str:

@@ -150,7 +150,8 @@ def doubt_of(f: Field, column: pd.Series, decimal: str | None = None) -> str | N
 def mistaken_for_text(column: pd.Series, decimal: str | None = None) -> str | None:
     """Why most of a column of texts are dates or numbers, but not all, in words; or `None`."""
     distinct = pd.Series(column.dropna().unique(), dtype=object)
-    probed = distinct.sample(min(len(distinct), NUM_PROBED), random_state=0).reset_index(drop=True)
+    probed = distinct if len(distinct) <= NUM_PROBED else distinct.sample(NUM_PROBED, random_state=0)
+    probed = probed.reset_index(drop=True)
     patterns = Counter(pattern for text in probed[:NUM_GUESSED] for pattern in patterns_of(text))
     found = NumberFormat.infer(probed.tolist(), decimal)
     ways: list[tuple[str, str, pd.Series]] = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -88,7 +89,7 @@ class NumberFormat:
         whole, _, rest = digits.partition(".")
         whole = whole.replace(",", self._group).zfill(self._width) if self._width or whole != "0" else ""
         rest = rest[: self._least] + rest[self._least :].rstrip("0")
-        before, after = self._negative if number < 0 else self._positive
+        before, after = self._negative if math.copysign(1, number) < 0 else self._positive
         return before + whole + (self.point + rest if rest else "") + after
 
     @classmethod

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.feather as feather
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Value
 from pandas.api.types import infer_dtype
@@ -17,8 +19,10 @@ from pandas.api.types import infer_dtype
 from ..utils import atomic_write
 from .csv_files import NULLABLE, CSVFormat, read_csv, write_csv
 from .nested import is_nested, merge_orders, to_json, to_plain
+from .sql import read_sql, write_sql
 
 
+URL = re.compile(r"[a-z][a-z0-9+_]*://")
 MIXED = ("mixed", "mixed-integer")  # to pandas, such as [True, "a"] and [1, "a"]
 OPTIONAL = "optional"  # of a table's `attrs`: the columns that some of its records lack
 
@@ -110,18 +114,47 @@ def _write_parquet(table: pd.DataFrame, path: Path) -> None:
     pq.write_table(data, path)
 
 
+def _read_excel(path: Path) -> pd.DataFrame:
+    try:
+        # NA may be a country: only empty cells are missing.
+        cells = pd.read_excel(path, dtype=object, keep_default_na=False, na_values=[""])
+    except ImportError as error:
+        raise ImportError("Excel files need openpyxl; pip install 'difflm_hf[excel]'") from error
+    return pd.DataFrame(
+        {str(name): _to_series(cells[name].where(cells[name].notna(), None).tolist()) for name in cells}
+    )
+
+
+def _write_excel(table: pd.DataFrame, path: Path) -> None:
+    with_json_texts(table)[0].to_excel(path, index=False, engine="openpyxl")
+
+
+def _read_arrow(path: Path) -> pd.DataFrame:
+    return _from_arrow(feather.read_table(path))
+
+
+def _write_arrow(table: pd.DataFrame, path: Path) -> None:
+    feather.write_feather(with_json_texts(table)[0], path)
+
+
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".csv": read_csv,
     ".tsv": read_csv,
     ".parquet": _read_parquet,
     ".json": _read_json,
     ".jsonl": _read_json_lines,
+    ".arrow": _read_arrow,
+    ".feather": _read_arrow,
+    ".xlsx": _read_excel,
 }
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     ".csv": _write_csv,
     ".tsv": _write_csv,
     ".parquet": _write_parquet,
     ".jsonl": _write_json_lines,
+    ".arrow": _write_arrow,
+    ".feather": _write_arrow,
+    ".xlsx": _write_excel,
 }
 
 
@@ -131,14 +164,16 @@ def _by_suffix(functions: Mapping[str, Callable], path: Path) -> Callable:
     return functions[path.suffix]
 
 
-def read_table(data: Any, csv: CSVFormat | None = None) -> pd.DataFrame:
+def read_table(data: Any, csv: CSVFormat | None = None, query: str | None = None) -> pd.DataFrame:
     """
     Brings records in any of the usual forms into a DataFrame.
 
     Args:
         data (`pandas.DataFrame`, `datasets.Dataset`, `list[dict]`, `str` or `Path`):
-            The records, or the path of a `.csv`, `.tsv`, `.parquet`, `.json` (a list of objects) or `.jsonl` file.
+            The records; the path of a `.csv`, `.tsv`, `.parquet`, `.json` (a list of objects), `.jsonl`, `.arrow`,
+            `.feather` or `.xlsx` file; or the URL of a database, such as `"sqlite:///shop.db"`.
         csv ([`CSVFormat`], *optional*): How a CSV file is written; what is not given is found from the data.
+        query (`str`, *optional*): The table of a database, or a `SELECT`.
 
     Returns:
         `pandas.DataFrame`. Of a CSV file its `attrs` say how it was written, and [`write_table`] writes it so.
@@ -161,6 +196,10 @@ def read_table(data: Any, csv: CSVFormat | None = None) -> pd.DataFrame:
         raise TypeError(
             f"cannot read records from a {type(data).__name__}; give a DataFrame, a Dataset, a list of dicts or a path"
         )
+    if is_url(data):
+        if not query:
+            raise ValueError(f"{data}: give query, the name of a table or a SELECT (--query)")
+        return read_sql(str(data), query)
     path = Path(data)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -171,12 +210,28 @@ def read_table(data: Any, csv: CSVFormat | None = None) -> pd.DataFrame:
         raise ValueError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from error
 
 
-def write_table(table: pd.DataFrame, path: str | os.PathLike) -> None:
-    """
-    Writes a table as the ending of `path` says: `.csv`, `.tsv`, `.parquet` or `.jsonl`.
+def is_url(data: Any) -> bool:
+    """Whether data are the URL of a database."""
+    return isinstance(data, str) and URL.match(data) is not None
 
-    The file appears only when it is complete: it is written beside its place and then renamed.
+
+def write_table(table: pd.DataFrame, path: str | os.PathLike, name: str | None = None) -> None:
     """
+    Writes a table as the ending of `path` says: `.csv`, `.tsv`, `.parquet`, `.jsonl`, `.arrow`, `.feather` or `.xlsx`.
+    A file appears only when it is complete: it is written beside its place and then renamed.
+
+    Args:
+        table (`pandas.DataFrame`): The records.
+        path (`str` or `Path`): The file, or the URL of a database.
+        name (`str`, *optional*): The new table of the database.
+
+    Raises:
+        `ValueError`: for another ending, and when the database refuses.
+    """
+    if is_url(path):
+        if not name:
+            raise ValueError(f"{path}: give name, that of the new table (--table)")
+        return write_sql(table, str(path), name)
     path = Path(path)
     write = _by_suffix(WRITERS, path)
     path.parent.mkdir(parents=True, exist_ok=True)

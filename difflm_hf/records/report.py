@@ -12,7 +12,7 @@ from .inference import doubt_of, mistaken_for_text
 from .schema import RecordSchema
 
 
-NUM_EXAMPLES = 3
+NUM_LOOKED_AT = 3  # values that examples are of
 
 
 def report(schema: RecordSchema, table: pd.DataFrame) -> pd.DataFrame:
@@ -38,7 +38,7 @@ def report(schema: RecordSchema, table: pd.DataFrame) -> pd.DataFrame:
                 "type": f.type,
                 "format": f.format or "",
                 "missing": float(column.isna().mean()),
-                "examples": ", ".join(str(value)[:20] for value in column.dropna().unique()[:NUM_EXAMPLES]),
+                "examples": ", ".join(dict.fromkeys(str(value)[:20] for value in column.dropna()[:NUM_LOOKED_AT])),
                 "doubt": mistaken or doubt_of(f, column, decimal) or "",
                 "is_mistaken": mistaken is not None and f.type == "text",
             }

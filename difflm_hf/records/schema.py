@@ -313,7 +313,7 @@ class RecordSchema:
                 message names column, row and value.
         """
         table = read_table(data)
-        table = with_texts(table, [f.name for f in self if f.has_texts])
+        table = self.with_texts(table)
         lacking = [f.name for f in self if f.optional and f.name not in table]
         if 0 < len(lacking) < len(self):
             table = table.assign(**dict.fromkeys(lacking))
@@ -324,6 +324,10 @@ class RecordSchema:
             with naming_column(f.name):
                 f.check(table[f.name])
         return table[self.names]
+
+    def with_texts(self, table: pd.DataFrame) -> pd.DataFrame:
+        """A table that was read from a CSV file, with texts in the columns that have these by this schema."""
+        return with_texts(table, [f.name for f in self if f.has_texts])
 
     @classmethod
     def from_json_schema(cls, schema: dict[str, Any]) -> RecordSchema:

@@ -76,7 +76,8 @@ def prepare_records(
     is_inferred = schema is None
     if is_inferred:
         schema = RecordSchema.infer(table, args.categorical, find_rules=args.find_rules)
-        logger.info(describe(schema, table))
+        if not schema.is_of_documents:
+            logger.info(describe(schema, table))
         check_doubts(schema, table, (*args.accept, *args.categorical), args.strict)
     table = schema.conform(table)
     _check_rules(schema, table)

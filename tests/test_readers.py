@@ -1,0 +1,207 @@
+"""Files and databases as people have them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import sqlalchemy
+
+from difflm_hf import DiffLMProcessor, RecordSchema
+from difflm_hf.records import CSVFormat, read_table, write_table
+from difflm_hf.records.report import check_doubts, describe
+
+
+ROWS = [("n1", "1,5", "x"), ("n2", "22,25", "é"), ("n3", "1000", "z")]
+TABLE = pd.DataFrame(
+    {
+        "count": pd.Series([1, 2, None], dtype="Int64"),
+        "price": [1.5, 22.25, 3.0],
+        "country": ["NA", "DE", "FR"],
+        "day": pd.to_datetime(["2024-01-02", "2024-02-03", "2024-03-04"]),
+    }
+)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_a_csv_comes_back_as_it_was_written(separator, encoding, tmp_path):
+    path = tmp_path / "in.csv"
+    lines = [separator.join(row) + "\n" for row in [("name", "price", "note"), *ROWS]]
+    path.write_bytes("".join(lines).encode(encoding))
+    table = read_table(path)
+    assert table["price"].tolist() == [1.5, 22.25, 1000] and table["note"].tolist() == ["x", "é", "z"]
+    schema = RecordSchema.from_dict(RecordSchema.infer(table).to_dict())
+    assert schema.csv == CSVFormat(separator, ",", encoding)
+    assert repr(separator) in describe(schema, table)
+    write_table(schema.to_table(dict(table)), tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_bytes() == path.read_bytes()
+
+
+def test_what_is_given_is_not_found(tmp_path):
+    path = tmp_path / "in.csv"
+    path.write_text("1;2,500;none\n3;4,000;.\n")
+    how = CSVFormat(decimal=",", null_words=["none", "."], header=False)
+    table = read_table(path, how)
+    assert table.columns.tolist() == ["column_1", "column_2", "column_3"]
+    assert table["column_2"].tolist() == [2.5, 4] and table["column_3"].isna().all()
+    with pytest.raises(ValueError, match="encoding 'utf-99' is not one that Python knows"):
+        read_table(path, CSVFormat(encoding="utf-99"))
+
+
+def test_one_column_of_texts_is_no_csv_of_many(tmp_path):
+    path = tmp_path / "in.csv"
+    path.write_text('text\n"one; two; three"\n"four; five; six"\n"seven"\n')
+    assert read_table(path)["text"].tolist() == ["one; two; three", "four; five; six", "seven"]
+
+
+def test_compressed_files_are_read(tmp_path):
+    pd.DataFrame({"x": [1, 2]}).to_csv(tmp_path / "in.csv.gz", index=False)
+    with pytest.raises(ValueError, match=".gz is not one of"):
+        read_table(tmp_path / "in.csv.gz")
+
+
+def test_other_rows_of_a_file_are_of_the_same_types(tmp_path):
+    # The second file has nothing by which its columns would be known for texts.
+    (tmp_path / "train.csv").write_text("zip,price,flag\n" + "02134,$1.50,yes\n10001,$2.25,no\n" * 30)
+    (tmp_path / "test.csv").write_text("zip,price,flag\n10001,$2.25,no\n")
+    (tmp_path / "numbers.csv").write_text("zip,price,flag\n10001,3,no\n")
+    schema = RecordSchema.infer(tmp_path / "train.csv")
+    assert schema.conform(tmp_path / "test.csv")["zip"].tolist() == ["10001"]
+    with pytest.raises(ValueError, match=r"column 'price': '3' in row 0 is not a number in the format '\$0.00'"):
+        schema.conform(tmp_path / "numbers.csv")
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["2024-01-05", "2024-02-06", "2024-03-07", "2024-04-08", "2024-05-09", "9999-12-31"], "dates like %Y-%m-%d"),
+        (["1.5", "2.5", "3.5", "4.5", "5.5", "?", "unknown"], "numbers like 0.0, but not '[?]', 'unknown'"),
+        (["$1", "$2", "$3", "$4", "$5", "five"], "numbers like \\$0, but not 'five'"),
+    ],
+)
+def test_mistaken_columns_are_errors(texts, message):
+    table = pd.DataFrame({"x": texts})
+    schema = RecordSchema.infer(table)
+    assert schema["x"].type == "text"
+    with pytest.raises(ValueError, match=f"column 'x' is taken as text: most values are {message}.*accept"):
+        check_doubts(schema, table)
+    check_doubts(schema, table, accept=["x"])
+    made_missing = table.replace(texts[5:], None)
+    assert RecordSchema.infer(made_missing)["x"].type in ("datetime", "number", "integer")
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["01/02/2020", "03/04/2021"], "taken as dates like %m/%d/%Y, and could be %d/%m/%Y"),
+        (["1,234", "5,678"], "taken as numbers like #,##0, whose decimal point is in doubt"),
+    ],
+)
+def test_doubts_are_errors_when_strict(texts, message):
+    table = pd.DataFrame({"x": texts})
+    schema = RecordSchema.infer(table)
+    check_doubts(schema, table)
+    assert message in describe(schema, table)
+    with pytest.raises(ValueError, match=message):
+        check_doubts(schema, table, is_strict=True)
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".arrow", ".feather", ".xlsx"])
+def test_files_with_types(ending, tmp_path):
+    write_table(TABLE, tmp_path / f"table{ending}")
+    table = read_table(tmp_path / f"table{ending}")
+    assert table["count"].dropna().tolist() == [1, 2] and table["country"].tolist() == ["NA", "DE", "FR"]
+    schema = RecordSchema.infer(table)
+    assert [f.type for f in schema] == ["integer", "number", "text", "datetime"]
+    if ending != ".xlsx":
+        pd.testing.assert_frame_equal(table, TABLE)
+
+
+DDL = (
+    "CREATE TABLE shop (id bigint, qty smallint, number integer, price numeric(7, 2), weight double precision, "
+    "ok boolean, name varchar(20), day date, bought timestamp, clock time)"
+)
+ROW = "({0}, {1}, {0}, {0}.25, {0} / 7.0, {2}, 'n{3}', '2024-01-{4:02}', '2024-01-{4:02} 10:00:00', '10:{4:02}:00')"
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory):
+    """The URL of a PostgreSQL server, where there is one to start."""
+    found = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
+    pytest.importorskip("psycopg")
+    if found is None:
+        pytest.skip("no PostgreSQL here")
+    folder = tmp_path_factory.mktemp("postgres")
+    user = {}
+    if os.getuid() == 0:  # as whom it does not run
+        user = {"user": "postgres"}
+        for part in (folder, *folder.parents[:2]):
+            part.chmod(0o755)
+        shutil.chown(folder, "postgres")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, **user}
+    subprocess.run([found, "-D", folder / "data", "-U", "postgres", "-A", "trust"], check=True, **quiet)
+    options = ["-D", folder / "data", "-p", str(port), "-k", folder, "-c", "listen_addresses=127.0.0.1"]
+    server = subprocess.Popen([Path(found).with_name("postgres"), *options], **quiet)
+    url = f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+    for _ in range(100):
+        try:
+            sqlalchemy.create_engine(url).connect().close()
+            break
+        except sqlalchemy.exc.OperationalError:
+            time.sleep(0.1)
+    yield url
+    server.send_signal(signal.SIGINT)  # without waiting for connections
+    server.wait()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request, tmp_path):
+    url = f"sqlite:///{tmp_path / 'shop.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres")
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection:
+        for name in ("shop", "made"):
+            connection.execute(sqlalchemy.text(f"DROP TABLE IF EXISTS {name}"))
+        connection.execute(sqlalchemy.text(DDL))
+        for k in range(60):
+            qty = "NULL" if k % 7 == 0 else k % 5
+            row = ROW.format(k, qty, "true" if k % 2 else "false", k % 4, k % 28 + 1)
+            connection.execute(sqlalchemy.text(f"INSERT INTO shop VALUES {row}"))
+    return url
+
+
+def test_a_table_of_a_database_comes_back_in_its_types(database):
+    table = read_table(database, query="shop")
+    assert table["qty"].dtype == "Int16" and str(table["price"].dtype) == "decimal128(7, 2)[pyarrow]"
+    processor = DiffLMProcessor.from_records(table)
+    batch = processor(table)
+    records, _ = processor.decode_records(batch["input_ids"].numpy(), batch["within_bin_offsets"].numpy())
+    write_table(records, database, "made")
+    again = read_table(database, query="made")
+    pd.testing.assert_frame_equal(again, table)
+    assert read_table(database, query="SELECT qty, ok FROM shop LIMIT 3").shape == (3, 2)
+
+
+def test_what_a_database_refuses(database):
+    table = read_table(database, query="shop")
+    write_table(table, database, "made")
+    for call, message in (
+        (lambda: write_table(table, database, "made"), "'made' already exists"),
+        (lambda: read_table(database, query="none"), "has no table 'none'; name one, or give a SELECT"),
+        (lambda: read_table(database, query="SELECT nothing FROM shop"), "nothing"),
+        (lambda: read_table(database), "give query, the name of a table or a SELECT"),
+        (lambda: write_table(table, database), "give name, that of the new table"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert len(read_table(database, query="made")) == 60
