@@ -17,7 +17,8 @@ import pandas as pd
 
 from difflm_hf import DiffLMProcessor
 
-from .results import save_result
+from .markdown import to_table
+from .results import load_result, save_result
 
 
 NUM_ROWS = (200, 1000, 100_000)
@@ -102,6 +103,32 @@ def measure(law: Callable, num_rows: int, has_placeholder: bool) -> dict[str, An
         "rows_below_smallest": round(int(small) / total, 3),
         "num_tokens": num_tokens,
     }
+
+
+def numbers_section() -> str:
+    """The page's passage on what was measured."""
+    results = load_result("numbers")
+    rows = [
+        [
+            of["law"],
+            f"{of['num_rows']:,}",
+            "yes" if of["placeholder"] else "",
+            f"{of['mean']['average']:.2%}",
+            f"{of['mean']['largest']:.2%}",
+            f"{of['quantile_0.999']['average']:.2%}",
+            f"{of['quantile_0.999']['largest']:.2%}",
+            f"{of['rows_in_gaps']:g}",
+            f"{of['rows_below_smallest']:g}",
+        ]
+        for of in results["rows"]
+    ]
+    head = ["numbers", "rows", "placeholder", "mean", "largest", "99.9 % quantile", "largest", "in gaps", "too small"]
+    return (
+        "What a perfect model gives of one column: its own tokens, with places within steps drawn at random. Errors "
+        f"of the mean and of the 99.9 % quantile over {results['tables']} tables and {results['decodings']} decodings "
+        "each, and of the table with the largest; numbers in empty gaps, and below the smallest magnitude:\n\n"
+        + to_table(head, rows)
+    )
 
 
 def main() -> None:

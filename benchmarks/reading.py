@@ -112,7 +112,8 @@ def reading_section() -> str:
     ]
     return (
         "Tables as spreadsheets export them, with semicolons, decimal commas, percentages, dates as dd.mm.yyyy and "
-        "n/a for what is missing. Where all tokens are those of the clean table, a model of it is the same to the bit:\n\n"
+        "n/a for what is missing. Where all tokens are those of the clean table, a model of it is the same to the "
+        "bit:\n\n"
         + to_table(["table", "columns", "with a format", "same types", "same tokens"], rows)
         + f"\n\nReading {NUM_ROWS:,} rows by {NUM_COLUMNS} columns of CSV with inference takes {ratio:.1f} times as "
         f"long as pandas alone, which takes {np.median(seconds['pandas']):.1f} s."

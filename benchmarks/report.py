@@ -18,7 +18,9 @@ from difflm_hf.evaluation import to_markdown
 from .commits import commits_section
 from .diffusion_lm.report import diffusion_lm_section, write_samples
 from .markdown import to_table
+from .numbers import numbers_section
 from .protocol import protocol_section
+from .reading import reading_section
 from .report_control import control_section
 from .report_documents import documents_section, pretrained_section
 from .results import load_result
@@ -99,6 +101,14 @@ Measured by `benchmarks/control.py` and `benchmarks/control_documents.py`.
 Measured by `benchmarks/diffusion_lm`.
 
 {diffusion_lm}
+
+## Data as people have it
+
+Measured by `benchmarks/reading.py` and `benchmarks/numbers.py`.
+
+{reading}
+
+{numbers}
 
 ## Privacy, validity, diversity
 
@@ -600,6 +610,8 @@ def main() -> None:
         speed=speed_section(),
         control=control_section(),
         diffusion_lm=diffusion_lm_section(),
+        reading=reading_section(),
+        numbers=numbers_section(),
         log_target=" and ".join(LOG_TARGET),
         privacy=privacy_table(tables),
         alarms=alarms_list(tables),
