@@ -631,3 +631,30 @@ def test_scores_that_are_none(pipe, score, message):
 def test_scores_that_nothing_satisfies(pipe):
     with pytest.raises(RuntimeError, match="too rare"):
         pipe(5, score=lambda rows: np.zeros(len(rows), bool))
+
+
+def test_conditions_on_categories_by_the_thousand(tmp_path):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"city": [f"city {k % 700}" for k in range(2100)], "size": rng.choice(["a", "b"], 2100)})
+    table.loc[::50, "city"] = None
+    pipe = train(table, tmp_path / "model", recipe="tiny")
+    pipe.set_progress_bar_config(disable=True)
+    assert set(table_of(pipe, 200)["city"].dropna()) <= set(table["city"].dropna())
+    assert (table_of(pipe, 20, conditions={"city": "city 612"})["city"] == "city 612").all()
+    several = table_of(pipe, 50, conditions={"city": ["city 3", "city 612", "city 44"]})["city"]
+    assert several.nunique() > 1 and several.isin(["city 3", "city 612", "city 44"]).all()
+    assert table_of(pipe, 50, conditions={"city": StartsWith("city 6")})["city"].str.startswith("city 6").all()
+    assert table_of(pipe, 50, conditions={"city": Not(["city 3", None])})["city"].notna().all()
+    assert (
+        table_of(pipe, 50, where="city == 'city 9' or city == 'city 10'")["city"].isin(["city 9", "city 10"])
+    ).all()
+    filled = pipe.impute(table.head(200).assign(size=None), generator=seeded(0))
+    assert filled["size"].notna().all() and filled["city"].equals(table.head(200)["city"].fillna(filled["city"]))
+    for conditions, message in (
+        ({"city": "Atlantis"}, "'Atlantis' is not one of its 686 categories"),
+        ({"city": Between("a", "b")}, "a range is for numbers and datetimes"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            table_of(pipe, 5, conditions=conditions)
+    with pytest.raises(ValueError, match="column 'city' is of too many categories"):
+        table_of(pipe, 5, balance="city")

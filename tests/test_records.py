@@ -733,3 +733,34 @@ def test_a_codec_of_ones_own(tmp_path, monkeypatch):
     assert not processor.too_long(table).any()
     assert (processor.num_offsets, processor.grammar, processor.model_config().max_record_length) == (0, None, 2)
     processor.check_publishable()
+
+
+def cities(num_records: int, num_cities: int) -> pd.DataFrame:
+    """A column of many categories, by Zipf's law, and one that depends on it."""
+    rng, ranks = np.random.default_rng(0), np.arange(1, num_cities + 1)
+    names = np.array([f"city {k}" for k in rng.permutation(num_cities)])
+    index = rng.choice(num_cities, num_records, p=1 / ranks / (1 / ranks).sum())
+    return pd.DataFrame({"city": names[index], "size": np.where(index < 20, "large", "small")})
+
+
+def total_variation(first: pd.Series, second: pd.Series) -> float:
+    shares = [column.value_counts(normalize=True) for column in (first, second)]
+    return shares[0].sub(shares[1], fill_value=0).abs().sum() / 2
+
+
+def test_categories_by_the_thousand_have_few_tokens_and_keep_their_frequencies():
+    table = cities(50_000, 5000)
+    schema = RecordSchema.infer(table)
+    assert schema["city"].type == "category" and len(schema["city"].categories) == table["city"].nunique() > 4000
+    codec, tokenizer = CompactCodec.fit(schema, table)
+    assert codec.vocab_size < 200
+    ids, within_bin_offsets = codec.encode(table, tokenizer)
+    assert_same(codec.decode(ids, tokenizer, within_bin_offsets), table)
+    rng = np.random.default_rng(0)
+    drawn = codec.decode(ids, tokenizer, rng.random(within_bin_offsets.shape))["city"]
+    resampled = table["city"].sample(frac=1, replace=True, random_state=0)
+    assert total_variation(drawn, table["city"]) < total_variation(resampled, table["city"]) + 0.02
+    restored = CompactCodec.from_dict(json.loads(json.dumps(codec.to_dict())))
+    assert_same(restored.decode(ids, tokenizer, within_bin_offsets), table)
+    with pytest.raises(ValueError, match="column 'city': 'Atlantis' in row 0 is not one of its"):
+        codec.encode(table.head(1).assign(city="Atlantis"), tokenizer)

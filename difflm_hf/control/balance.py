@@ -64,7 +64,8 @@ PRIMES = (2, 3, 5, 7, 11, 13)
 def _check_field(codec: CompactCodec, name: str) -> None:
     check_name(codec, name)
     if codec.tokens[name].grid is not None:
-        raise ValueError(f"column {name!r} is a number, whose values have no shares; balance a category")
+        kind = "a number" if codec.schema[name].is_numeric else "of too many categories"
+        raise ValueError(f"column {name!r} is {kind}, whose values have no shares; balance a category")
 
 
 def _to_share(share: Any) -> float:

@@ -102,9 +102,7 @@ class ImputationMixin(ConditionalGenerationMixin):
         if not isinstance(table, pd.DataFrame):
             raise ValueError(f"a pandas.DataFrame is to be predicted from, not {type(table).__name__}")
         if not isinstance(target, str) or target not in codec.tokens or codec.tokens[target].grid is not None:
-            raise ValueError(
-                f"target={target!r} is no category or boolean of the records, which have {codec.schema.names}"
-            )
+            raise ValueError(f"target={target!r} is no boolean, nor a category of few values, of {codec.schema.names}")
         condition = self._condition_of_gaps(table.assign(**{target: None}))
         position, (f, t) = list(codec.tokens).index(target), (codec.schema[target], codec.tokens[target])
         device = None if generator is None else generator.device

@@ -64,7 +64,9 @@ class LatentClassifier(nn.Module, PyTorchModelHubMixin):
         codec = pipe.processor.codec
         tokens = getattr(codec, "tokens", {}).get(target)
         if tokens is None or tokens.grid is not None:
-            raise ValueError(f"target={target!r} is no category or boolean field; the fields are {codec.schema.names}")
+            raise ValueError(
+                f"target={target!r} is no boolean, nor a category of few values; the fields are {codec.schema.names}"
+            )
         table = codec.schema.conform(table)
         table = table[table[target].notna()]
         posteriors = encode_latents(pipe.vae, to_dataset(pipe.processor, table)).tensors

@@ -109,7 +109,8 @@ class Domain:
         null (`bool`): Whether null is one of them.
         choices (`np.ndarray` of shape `(num_choices,)`, bool, *optional*): Of a category or a boolean.
         intervals (`list[tuple[int, int]]`, *optional*):
-            Of a number or a datetime: grid points, both ends inclusive, ascending, apart from each other.
+            Of a number, a datetime or categories by the thousand: grid points, both ends inclusive, ascending, apart
+            from each other.
     """
 
     null: bool
@@ -150,7 +151,7 @@ def domain_of(condition: Any, field: Field, grid: Grid | None) -> Domain:
     Args:
         condition: A value, a list of values, `None` for null, or a predicate.
         field (`Field`): The field.
-        grid (`Grid`, *optional*): Of a number.
+        grid (`Grid`, *optional*): Of a number, or of categories by the thousand.
 
     Raises:
         `ValueError`: for a value that the field cannot have, and a predicate that does not fit its type.
@@ -160,7 +161,7 @@ def domain_of(condition: Any, field: Field, grid: Grid | None) -> Domain:
     if isinstance(condition, AllOf):
         return functools.reduce(operator.and_, (domain_of(c, field, grid) for c in condition.conditions))
     if isinstance(condition, Between):
-        if grid is None:
+        if not field.is_numeric:
             raise ValueError(
                 f"a range is for numbers and datetimes, and this is a {field.type}; give a list of values"
             )
@@ -173,7 +174,7 @@ def domain_of(condition: Any, field: Field, grid: Grid | None) -> Domain:
         choices = np.array([str(c).startswith(text) if is_start else text in str(c) for c in field.categories])
         if not choices.any():
             raise ValueError(f"no category {'starts with' if is_start else 'contains'} {text!r}")
-        return Domain(False, choices)
+        return _of_choices(choices, grid)
     if isinstance(condition, Iterable) and not isinstance(condition, (str, bytes, dict)):
         values = list(condition)
         if not values:
@@ -183,7 +184,7 @@ def domain_of(condition: Any, field: Field, grid: Grid | None) -> Domain:
         if not field.nullable:
             raise ValueError("null is none of its values; ask for others")
         return Domain(True, intervals=[]) if grid is not None else Domain(True, np.zeros(_num_choices(field), bool))
-    if grid is not None:
+    if field.is_numeric:
         points = _interval(Between(condition, condition), field, grid)
         if not points:
             low, high = grid.decode(field, np.array([0, grid.size - 1], np.uint64))
@@ -195,7 +196,15 @@ def domain_of(condition: Any, field: Field, grid: Grid | None) -> Domain:
     index = field.index(pd.Series([condition], dtype=object))
     if index[0] < 0:
         raise ValueError(f"{condition!r} is not {field.description}{_nearest(condition, field)}")
-    return Domain(False, np.arange(_num_choices(field)) == index[0])
+    return _of_choices(np.arange(_num_choices(field)) == index[0], grid)
+
+
+def _of_choices(choices: np.ndarray, grid: Grid | None) -> Domain:
+    """Some categories; of those by the thousand, which have a grid, as points of it."""
+    if grid is None:
+        return Domain(False, choices)
+    edges = np.flatnonzero(np.diff(choices, prepend=False, append=False))
+    return Domain(False, intervals=[(int(start), int(end) - 1) for start, end in zip(edges[::2], edges[1::2])])
 
 
 def is_null(value: Any) -> bool:

@@ -21,6 +21,9 @@ from .numbers import Grid, QuantileBins
 from .schema import RecordSchema
 
 
+MAX_LISTED = 512  # categories of a field that have a token each; more are told by a bin and a step of it
+
+
 class CompactCodec(RecordCodec):
     """
     Turns tables into token ids and back, exactly.
@@ -128,7 +131,7 @@ class CompactCodec(RecordCodec):
             if f.type in ("text", "null") or f.name in schema.identifiers:
                 continue
             t = tokens[f.name] = FieldTokens()
-            if not f.is_numeric:
+            if not f.is_numeric and len(f.categories or ()) <= MAX_LISTED:
                 t.values = f.categories if f.type == "category" else [False, True]
                 continue
             values = table[f.name].dropna()
@@ -141,7 +144,7 @@ class CompactCodec(RecordCodec):
             t.values = distinct[own].tolist()
             t.rarest = int(counts[own].min()) if own.any() else None
             binned = ~np.isin(points, distinct[own])
-            units[f.name] = t.grid.to_units(points)
+            units |= {f.name: t.grid.to_units(points)} if f.is_numeric else {}
             if binned.any():
                 t.bins = (
                     QuantileBins.fit(points[binned], num_bins, num_steps, min_records, min_value_count, t.grid)
@@ -149,7 +152,7 @@ class CompactCodec(RecordCodec):
                     # A step that starts at one of them would name it.
                     else QuantileBins([0], t.grid.size - 1, [0], tilts=[0.0], grid=t.grid)
                 )
-                t.copies = find_copies(f, units, binned, schema, min_copies)
+                t.copies = find_copies(f, units, binned, schema, min_copies) if f.is_numeric else []
         for f in schema:
             if t := tokens.get(f.name):
                 t.start = len(vocab)
@@ -204,7 +207,7 @@ class CompactCodec(RecordCodec):
 
     @property
     def rarest(self) -> dict[str, int]:
-        numbers = {name: t.rarest or 0 for name, t in self.tokens.items() if t.grid is not None and t.values}
+        numbers = {name: t.rarest or 0 for name, t in self.tokens.items() if self.schema[name].is_numeric and t.values}
         return super().rarest | numbers
 
     @property
@@ -212,9 +215,10 @@ class CompactCodec(RecordCodec):
         """The ids `[start, end)` of numbers' tokens that stand in order of value."""
         ranges = []
         for name, t in self.tokens.items():
-            if t.grid is not None:
-                start = t.start + self.schema[name].nullable
-                ranges.append((start, start + len(t.values)))
+            if not self.schema[name].is_numeric:
+                continue
+            start = t.start + self.schema[name].nullable
+            ranges.append((start, start + len(t.values)))
             if t.bins is not None:
                 ranges.append((start + len(t.values), start + len(t.values) + t.bins.num_bins))
                 ranges.append((t.fine_start, t.fine_start + t.bins.num_steps))
@@ -303,9 +307,9 @@ class CompactCodec(RecordCodec):
         f, t, given = self.schema[name], self.tokens[name], column.notna().to_numpy()
         values = np.full(len(column), None, dtype=object)
         with naming_column(name):
-            if t.grid is None:
+            if not f.is_numeric:
                 index = f.index(column[given])
-                choices = np.array([*t.values, None], dtype=object)
+                choices = np.array([*(f.categories or (False, True)), None], dtype=object)
                 values[given] = choices[index]
             elif given.any():
                 numbers = column[given]

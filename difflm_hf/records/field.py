@@ -60,7 +60,8 @@ class Field:
             Whether JSON records may lack it. In tables it is then null, and a null is written by leaving it out.
         dtype (`str`, defaults to `"object"`):
             The pandas dtype of the column, which generated tables have too, as `records.dtypes.dtype_name` calls it.
-        categories (`list`, *optional*): The values of a category, in order.
+        categories (`list`, *optional*):
+            The values of a category, in order; of more than 512 that were inferred, the most frequent come first.
         ordered (`bool`, *optional*): Whether a column of dtype `category` is ordered.
         minimum, maximum (`int`, `float` or `str`, *optional*):
             Bounds of an integer, number or datetime (ISO 8601 for the last), both inclusive.
@@ -231,7 +232,8 @@ class Field:
 
     def to_numpy(self, values: pd.Series) -> np.ndarray:
         """
-        The non-null values of an integer, number or datetime as int64, float64 or datetime64[ns] (in UTC).
+        The non-null values of an integer, number or datetime as int64, float64 or datetime64[ns] (in UTC); of a
+        category their positions, int64.
 
         Raises:
             `ValueError`: for a value that is none of these, or not exactly.
@@ -246,6 +248,9 @@ class Field:
 
     def _read(self, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         """Values as [`Field.to_numpy`] gives them, and which of them are exact."""
+        if self.type == "category":
+            positions = self.index(values)
+            return positions, positions >= 0
         values = plain(values)
         if self.type == "datetime":
             return self._read_moments(values)

@@ -33,6 +33,7 @@ MOST = 0.5  # share of the texts of a column that, when they are dates or number
 MIN_FITTING = 5  # of these at least
 NUM_GUESSED = 20  # texts whose possible formats are tried on all
 NUM_PROBED = 1000  # texts that are looked at before all are
+MAX_SORTED = 512  # categories in the order of their names
 MAX_INTEGER = 2**63
 MAX_EXACT_INTEGER = 2**53  # above it, neighbouring integers share one float64
 
@@ -74,7 +75,11 @@ def infer_field(
     if kind == "text" or categorical:
         distinct = pd.Index([v.item() if isinstance(v, np.generic) else v for v in distinct])
         if categorical or is_few:
-            return replace(f, type="category", categories=sorted(distinct.tolist()))
+            names = sorted(distinct.tolist())
+            if len(names) > MAX_SORTED:  # the most frequent first: neighbours are about as frequent
+                counts = Counter(values.tolist())
+                names.sort(key=lambda name: -counts[name])
+            return replace(f, type="category", categories=names)
         return replace(f, type="text", max_length=int(values.str.len().max()))
     f = replace(f, type=kind)
     if not f.is_numeric:

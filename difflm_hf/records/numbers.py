@@ -24,7 +24,8 @@ class Grid:
     An exact, order-preserving map between the values of a numeric field and 0, 1, 2, ... (`uint64`).
 
     The grid starts at the smallest value and has the coarsest step that every value fits: 1 for most integers, a day
-    for dates, 0.01 for prices. Floats without a short decimal form count the representable floats between them.
+    for dates, 0.01 for prices. Floats without a short decimal form count the representable floats between them. Of
+    categories by the thousand the points are their positions in the schema.
 
     Args:
         origin (`int`): The smallest value, in units of the data's precision.
@@ -47,7 +48,7 @@ class Grid:
         offsets = units.view(np.uint64) - units.min().view(np.uint64)
         step = int(np.gcd.reduce(np.unique(offsets))) or 1
         is_float = field.type == "number" and field.decimals is None
-        scale = "interval" if field.type == "datetime" else "float" if is_float else "ratio"
+        scale = "interval" if field.type in ("category", "datetime") else "float" if is_float else "ratio"
         return cls(int(units.min()), step, int(offsets.max()) // step + 1, scale)
 
     def encode(self, field: Field, values: pd.Series) -> np.ndarray:
@@ -59,6 +60,8 @@ class Grid:
         """
         numbers = field.to_numpy(values)
         points = self.floor(self.units(field, numbers))
+        if field.type == "category":
+            return points
         if (wrong := self.decode(field, points) != numbers).any():
             value = values.tolist()[wrong.argmax()]
             minimum, maximum = self.decode(field, np.array([0, self.size - 1], np.uint64))
@@ -69,8 +72,10 @@ class Grid:
         return points
 
     def decode(self, field: Field, points: np.ndarray) -> np.ndarray:
-        """Values at grid points, in the field's own kind: int64, float64 or datetime64[ns]."""
+        """Values at grid points, in the field's own kind: int64, float64, datetime64[ns], or objects."""
         units = self.to_units(points)
+        if field.type == "category":
+            return np.array(field.categories, dtype=object)[units]
         if field.type == "datetime":
             return units.view("datetime64[ns]")
         if field.type == "integer":

@@ -113,7 +113,7 @@ class RecordSchema:
 
     @classmethod
     def infer(
-        cls, data: Any, categorical: Sequence[str] = (), max_categories: int = 512, find_rules: bool = False
+        cls, data: Any, categorical: Sequence[str] = (), max_categories: int = 100_000, find_rules: bool = False
     ) -> RecordSchema:
         """
         Reads the schema off data.
@@ -123,7 +123,7 @@ class RecordSchema:
                 A table, or the path of a CSV, Parquet, JSON or JSON-lines file.
             categorical (`Sequence[str]`, defaults to none):
                 Columns to take as categories whatever their values look like, such as codes and identifiers.
-            max_categories (`int`, defaults to 512):
+            max_categories (`int`, defaults to 100,000):
                 Strings with more distinct values than this, or with more than one for every two records, are text.
             find_rules (`bool`, defaults to `False`):
                 Whether to look for rules between columns that hold in all of the data, and hardly by chance.
