@@ -99,6 +99,8 @@ TEXTS: dict[str, tuple[list[str], str, str | None]] = {
     "names of months": (MOMENTS.dt.strftime("%d %b %Y").tolist(), "datetime", "%d %b %Y"),
     "long names of months": (MOMENTS.dt.strftime("%B %d, %Y").tolist(), "datetime", "%B %d, %Y"),
     "names of months in capitals": (MOMENTS.dt.strftime("%d-%b-%Y").str.upper().tolist(), "datetime", "%d-%^b-%Y"),
+    "days as whole numbers": (MOMENTS.dt.strftime("%Y%m%d").tolist(), "datetime", "%Y%m%d"),
+    "days as whole numbers with gaps": (_with(MOMENTS.dt.strftime("%Y%m%d")), "datetime", "%Y%m%d"),
     "months": (MOMENTS.dt.strftime("%Y-%m").tolist(), "datetime", "%Y-%m"),
     "moments in UTC": (MOMENTS.dt.strftime("%Y-%m-%dT%H:%M:%SZ").tolist(), "datetime", "%Y-%m-%dT%H:%M:%SZ"),
     "moments with an offset": (
@@ -162,6 +164,7 @@ COLUMNS: dict[str, pd.Series] = {
     "Python's times": MOMENTS.dt.time,
     "Decimals": pd.Series([Decimal(f"{a:.2f}") for a in AMOUNTS]),
     "periods": MOMENTS.dt.to_period("M"),
+    "days as integers": MOMENTS.dt.strftime("%Y%m%d").astype("int64"),
     "durations": MOMENTS - MOMENTS.min(),
     "texts of dollars": pd.Series(_texts(lambda a: _signed(a, "${:,.2f}"), AMOUNTS)),
     "texts of decimal commas": pd.Series(_texts(_german, AMOUNTS)),

@@ -113,10 +113,12 @@ class Field:
 
     @property
     def is_spelled(self) -> bool:
-        """Whether columns have texts in its `format`, and no numbers or datetimes."""
-        return self.format is not None and (
-            self.type == "datetime" or not pd_types.is_numeric_dtype(dtype_of(self.dtype))
-        )
+        """Whether columns have texts in its `format`, and no numbers or datetimes; or dates as whole numbers."""
+        return self.format is not None and (self.type == "datetime" or not self._has_numbers)
+
+    @property
+    def _has_numbers(self) -> bool:
+        return pd_types.is_numeric_dtype(dtype_of(self.dtype))
 
     @property
     def has_texts(self) -> bool:
@@ -299,6 +301,7 @@ class Field:
         if self.is_spelled:
             given = self.write(given)
         if not (self.is_spelled and pd_types.is_object_dtype(dtype_of(self.dtype))):
+            given = pd.to_numeric(given) if self.is_spelled and self._has_numbers else given
             given = restore(given, self.dtype, self.decimals)
         if not null.any():
             return given

@@ -29,6 +29,7 @@ KINDS: dict[str, FieldType] = {
 }
 # Of strings inside nested values that are an enumeration: distinct ones at most, and each so often at least
 MAX_NESTED_CATEGORIES, MIN_NESTED_COUNT = 64, 10
+DAYS_AS_NUMBERS, FIRST_DAY, LAST_DAY = "%Y%m%d", 19000101, 21001231
 MOST = 0.5  # share of the texts of a column that, when they are dates or numbers, say that the others are mistakes
 MIN_FITTING = 5  # of these at least
 NUM_GUESSED = 20  # texts whose possible formats are tried on all
@@ -72,6 +73,8 @@ def infer_field(
         # Strings of few numbers, such as 02134, are codes, and no quantities.
         if not (is_few and distinct.str.isdecimal().all()):
             kind, f.format = found
+    if kind == "integer" and f.format is None and not categorical and _are_days(values):
+        kind, f.format = "datetime", DAYS_AS_NUMBERS
     if kind == "text" or categorical:
         distinct = pd.Index([v.item() if isinstance(v, np.generic) else v for v in distinct])
         if categorical or is_few:
@@ -115,6 +118,14 @@ def _kind_of(values: pd.Series, categorical: bool = False) -> FieldType:
     if kind == "text" and not all(map(is_text, values.unique())):
         raise ValueError("half a character (a lone surrogate), which UTF-8 cannot hold; replace or drop it")
     return kind
+
+
+def _are_days(values: pd.Series) -> bool:
+    """Whether whole numbers are all days, as 20210314 is."""
+    low, high = values.min(), values.max()
+    if not FIRST_DAY <= low < high <= LAST_DAY:
+        return False
+    return datetime_format(DAYS_AS_NUMBERS).read(pd.Series(values.astype(str).unique(), dtype=object)).notna().all()
 
 
 def find_format(distinct: pd.Series, decimal: str | None = None) -> tuple[FieldType, str] | None:

@@ -364,7 +364,7 @@ class RecordSchema:
             table.attrs[OPTIONAL] = optional
         if self.csv is not None:
             table.attrs[CSV] = self.csv.to_dict()
-        formats = {f.name: ColumnFormat(f.format, f.null or "") for f in self}
+        formats = {f.name: ColumnFormat(None if f.is_spelled else f.format, f.null or "") for f in self}
         if written := {name: asdict(of) for name, of in formats.items() if of != ColumnFormat()}:
             table.attrs[FORMATS] = written
         return table

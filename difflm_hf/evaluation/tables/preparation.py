@@ -13,6 +13,7 @@ from .encoding import check_numbers, to_numbers
 from .plain_columns import plain_tables
 
 
+MAX_CATEGORIES = 512  # strings of more distinct values count as texts
 LARGEST = float(np.finfo(np.float32).max)  # that XGBoost takes
 
 
@@ -34,7 +35,7 @@ def prepare_tables(
     train = next(iter(tables.values()))
     prepared = {name: table.reset_index(drop=True) for name, table in tables.items()}
     notes = []
-    for field in RecordSchema.infer(train, categorical=categorical or ()):
+    for field in RecordSchema.infer(train, categorical or (), MAX_CATEGORIES):
         if field.type == "null":
             notes.append(f"column {field.name!r} has no value in the training table, and is left out")
             prepared = {name: table.drop(columns=field.name) for name, table in prepared.items()}
@@ -52,10 +53,15 @@ def prepare_tables(
             values = table[field.name]
             if field.type == "text":
                 values = values.astype("string").str.len()
-            elif field.type == "datetime" and field.format is not None:
-                values = pd.to_datetime(
-                    values, format=field.format, errors="coerce" if name == "synthetic" else "raise"
-                )
+            elif field.is_spelled:
+                values = field.read(values)
+                if name != "synthetic" and (lost := table[field.name].notna() & values.isna()).any():
+                    value = table[field.name][lost].iloc[0]
+                    raise ValueError(
+                        f"column {field.name!r}: {value!r} in `{name}` is no {field.type} in the format "
+                        f"{field.format!r} of the training table; mend it, or name the column in `categorical`"
+                    )
+                values = values if field.type == "datetime" else values.astype("float64")
             elif field.type in ("integer", "number", "datetime"):
                 numbers = to_numbers(values, train[field.name])
                 numbers = numbers.where(numbers.abs() <= LARGEST)

@@ -15,6 +15,7 @@ from sdmetrics.single_column import RangeCoverage
 from ...records import Field, RecordSchema
 from .encoding import encode_tables, is_categorical, match_categories, to_numbers
 from .plain_columns import plain_tables
+from .preparation import MAX_CATEGORIES
 
 
 MAX_PAIRS = 500  # of categorical columns whose coverage is counted
@@ -43,7 +44,7 @@ def row_validity(
             `columns` has the share of allowed values of each column that has others, `examples` some of these.
     """
     train, synthetic = plain_tables({"train": train, "synthetic": synthetic}, categorical).values()
-    schema = RecordSchema.infer(train, categorical=categorical or ())
+    schema = RecordSchema.infer(train, categorical or (), MAX_CATEGORIES)
     parses, typed, allowed = (pd.DataFrame(index=synthetic.index) for _ in range(3))
     columns, examples = {}, {}
     for field in schema:
