@@ -107,7 +107,13 @@ def reading_section() -> str:
     seconds = results["seconds"]
     ratio = np.median(np.divide(seconds["read and inferred"], seconds["pandas"]))
     rows = [
-        [name, of["columns"], of["written otherwise"], "yes" if of["same types"] else "no", f"{of['same tokens']:.2%}"]
+        [
+            name,
+            str(of["columns"]),
+            str(of["written otherwise"]),
+            "yes" if of["same types"] else "no",
+            f"{of['same tokens']:.2%}",
+        ]
         for name, of in results["spreadsheets"].items()
     ]
     return (

@@ -35,6 +35,8 @@ NULLABLE = {
     pa.uint32(): pd.UInt32Dtype(),
     pa.uint64(): pd.UInt64Dtype(),
 }
+NUMBER = r"^-?(0|[1-9]\d*)({point}\d+)?{exponent}$"
+EXPONENT = r"([eE][+-]?\d+)?"
 NUM_SNIFFED = 1 << 18  # bytes that say how a file is written
 NUM_TELLING = 32  # bytes beyond ASCII that an encoding other than cp1252 is found from
 NUM_PROBED = 1000  # values that say which decimal point a column has
@@ -107,7 +109,7 @@ def read_csv(path: Path, how: CSVFormat | None = None) -> pd.DataFrame:
     if how.decimal is None:
         how = replace(how, decimal=_decimal_of(columns.values()))
     typed = {name: _typed(column, how) for name, column in columns.items()}
-    table = pd.DataFrame({name: values for name, (values, _) in typed.items()})
+    table = pd.DataFrame({name: values for name, (values, _) in typed.items()}, copy=False)
     table.attrs[CSV] = how.to_dict()
     table.attrs[FORMATS] = {name: asdict(of) for name, (_, of) in typed.items() if of != ColumnFormat()}
     return table
@@ -253,76 +255,79 @@ def _decimal_of(columns: Iterable[pa.ChunkedArray]) -> str:
 
 def _typed(texts: pa.ChunkedArray, how: CSVFormat) -> tuple[pd.Series, ColumnFormat]:
     """The values of a column, and how it writes them."""
-    texts, null = _without_nulls(texts, ("", *(how.null_words or ())))
-    if (integers := _to_integers(texts)) is not None:
-        return _to_pandas(integers), ColumnFormat(None, null)
-    point = re.escape(how.decimal)
-    is_number = pc.match_substring_regex(texts, rf"^-?(0|[1-9]\d*)({point}\d+)?([eE][+-]?\d+)?$")
-    others = pc.unique(texts.filter(pc.invert(is_number)))
-    if how.null_words is None and null == "" and texts.null_count == 0:
-        texts, null = _without_word(texts, others, how.decimal)
-        others = others.filter(pc.not_equal(others, null)) if null else others
-    if len(others) == 0 and texts.null_count < len(texts):
-        if (integers := _to_integers(texts)) is not None:
-            return _to_pandas(integers), ColumnFormat(None, null)
-        if pc.any(pc.match_substring_regex(texts, "[.,eE]")).as_py():
-            values, format = _to_floats(texts, how.decimal)
-            if pc.all(pc.is_finite(values)).as_py():
-                return _to_pandas(values), ColumnFormat(format, null)
-    words = set(pc.unique(texts).drop_null().to_pylist()) if len(others) <= 2 else set()
-    for style in (str.title, str.lower, str.upper):
-        if words and words <= {style("false"), style("true")}:
-            booleans = pc.equal(texts, style("true"))
-            spelled = None if style is str.title else f"{style('false')}/{style('true')}"
-            return _to_pandas(booleans), ColumnFormat(spelled, null)
-    return texts.to_pandas(), ColumnFormat(None, null)
+    texts, null = _without_nulls(texts, how.null_words)
+    found = _to_numbers(texts, how.decimal)
+    if found is None:
+        distinct = pc.unique(texts).drop_null()
+        if how.null_words is None and texts.null_count == 0 and (word := _null_word(distinct, how.decimal)):
+            null, texts = word, pc.if_else(pc.equal(texts, word), None, texts)
+            found = _to_numbers(texts, how.decimal)
+        words = set(distinct.to_pylist()) - {null} if len(distinct) <= 3 else set()
+        for style in (str.title, str.lower, str.upper):
+            if words and words <= {style("false"), style("true")}:
+                spelled = None if style is str.title else f"{style('false')}/{style('true')}"
+                found = pc.equal(texts, style("true")), spelled
+    values, format = found or (texts, None)
+    return _to_pandas(values), ColumnFormat(format, null)
 
 
-def _without_nulls(texts: pa.ChunkedArray, words: Sequence[str]) -> tuple[pa.ChunkedArray, str]:
-    """Null where one of these words stands, and the one that most often does."""
-    is_null = pc.is_in(texts, pa.array(words))
+def _without_nulls(texts: pa.ChunkedArray, words: Sequence[str] | None) -> tuple[pa.ChunkedArray, str]:
+    """Null where nothing stands, or one of these words, and what most often does."""
+    is_empty = pc.equal(pc.binary_length(texts), 0)
+    is_null = pc.or_(is_empty, pc.is_in(texts, pa.array(words))) if words else is_empty
     if not pc.any(is_null).as_py():
         return texts, ""
-    counts = pc.value_counts(texts.filter(is_null)).to_pylist()
+    counts = pc.value_counts(texts.filter(is_null)).to_pylist() if words else [{"values": "", "counts": 1}]
     return pc.if_else(is_null, None, texts), max(counts, key=lambda of: of["counts"])["values"]
 
 
-def _without_word(texts: pa.ChunkedArray, others: pa.ChunkedArray, decimal: str) -> tuple[pa.ChunkedArray, str]:
-    """Null where a usual word for it stands among numbers or dates, when no other such word does."""
-    words = [word for word in NULL_WORDS if pc.index(others, word).as_py() >= 0]
+def _null_word(distinct: pa.Array, decimal: str) -> str | None:
+    """A usual word for a missing value, where it stands among numbers or dates and no other such word does."""
+    words = distinct.filter(pc.is_in(distinct, pa.array(NULL_WORDS)))
     if len(words) != 1:
-        return texts, ""
-    is_null = pc.equal(texts, words[0])
-    rest = pc.unique(texts.filter(pc.invert(is_null)))
-    if len(rest) == 0 or (len(others) > 1 and find_format(rest.to_pandas(), decimal) is None):
-        return texts, ""
-    return pc.if_else(is_null, None, texts), words[0]
+        return None
+    rest = distinct.filter(pc.not_equal(distinct, words[0]))
+    is_number = pc.match_substring_regex(rest, NUMBER.format(point=re.escape(decimal), exponent=EXPONENT))
+    is_one_kind = pc.all(is_number).as_py() or find_format(rest.to_pandas(), decimal) is not None
+    return words[0].as_py() if len(rest) and is_one_kind else None
 
 
-def _to_integers(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """Integers that are written back as they stand, or `None`."""
+def _to_numbers(texts: pa.ChunkedArray, point: str) -> tuple[pa.ChunkedArray, str | None] | None:
+    """Numbers, and their format where pandas would write them otherwise; `None` for what are no numbers."""
     if texts.null_count == len(texts):
         return None
     try:
         integers = texts.cast(pa.int64())
     except pa.ArrowInvalid:
+        pass
+    else:
+        # Not what has leading zeros, or a sign too many
+        return (integers, None) if pc.all(pc.equal(integers.cast(pa.string()), texts)).as_py() else None
+    try:
+        values = (texts if point == "." else pc.replace_substring(texts, point, ".")).cast(pa.float64())
+    except pa.ArrowInvalid:
         return None
-    return integers if pc.all(pc.equal(integers.cast(pa.string()), texts)).as_py() else None
+
+    def matches(exponent: str) -> bool:
+        pattern = NUMBER.format(point=re.escape(point), exponent=exponent)
+        return pc.all(pc.match_substring_regex(texts, pattern)).as_py()
+
+    if matches(""):
+        # Whole numbers beyond 64 bits are no floats.
+        return (values, _decimals(texts, values, point)) if pc.any(pc.match_substring(texts, point)).as_py() else None
+    return (values, None) if matches(EXPONENT) and pc.all(pc.is_finite(values)).as_py() else None
 
 
-def _to_floats(texts: pa.ChunkedArray, point: str) -> tuple[pa.ChunkedArray, str | None]:
-    """Numbers, and their format where Python would write them otherwise."""
-    values = pc.replace_substring(texts, point, ".").cast(pa.float64())
-    if pc.any(pc.match_substring(texts, "e", ignore_case=True)).as_py():
-        return values, None
+def _decimals(texts: pa.ChunkedArray, values: pa.ChunkedArray, point: str) -> str | None:
+    """The format of numbers without exponents, where Python would write them otherwise."""
     places = pc.find_substring(texts, point)
     decimals = pc.if_else(pc.less(places, 0), 0, pc.subtract(pc.subtract(pc.utf8_length(texts), places), 1))
     least, most = (end.as_py() for end in pc.min_max(decimals).values())
     sizes = pc.abs(values)
     is_short = pc.all(pc.or_(pc.equal(sizes, 0), pc.and_(pc.less(sizes, 1e16), pc.greater_equal(sizes, 1e-4))))
     if most > MAX_DECIMALS or (point == "." and least == 1 and is_short.as_py()):
-        return values, None  # as Python writes floats
-    return values, f"0{point}{'0' * least}{'#' * (most - least)}"
+        return None  # as Python writes floats
+    return f"0{point}{'0' * least}{'#' * (most - least)}"
 
 
 def _to_pandas(values: pa.ChunkedArray) -> pd.Series:

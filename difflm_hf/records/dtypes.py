@@ -44,13 +44,14 @@ def dtype_name(column: pd.Series) -> str:
     if isinstance(dtype, pd.CategoricalDtype):
         inner = dtype_name(dtype.categories.to_series())
         return "category" if isinstance(dtype.categories.dtype, np.dtype) else f"category[{inner}]"
-    values = column.dropna()
-    kind = pd_types.infer_dtype(values)
+    if isinstance(dtype, np.dtype) and dtype.kind in "biufmM":
+        return str(dtype)
+    kind = pd_types.infer_dtype(column)
     if kind in REFUSED:
         raise ValueError(f"{kind} values, which no field can hold; convert the column, e.g. by {REFUSED[kind]}")
     if not pd_types.is_object_dtype(dtype) or kind not in OBJECTS:
         return str(dtype)
-    zones = {value.tzinfo for value in values} if kind == "datetime" else {None}
+    zones = {value.tzinfo for value in column.dropna()} if kind == "datetime" else {None}
     if zones == {None}:
         return kind
     if len(zones) > 1 or kind == "time":

@@ -209,6 +209,8 @@ class Field:
         """Positions of values among the categories, or among `[False, True]`; -1 for any other."""
         categories, values = [False, True] if self.type == "boolean" else self.categories, values.astype(object)
         positions = pd.Index(categories, dtype=object).get_indexer(values)
+        if all(isinstance(category, str) for category in categories):
+            return positions
         # To Python, true equals 1. JSON tells them apart.
         is_boolean = np.array([isinstance(category, bool) for category in categories])
         alike = is_boolean[positions] == [isinstance(value, (bool, np.bool_)) for value in values]

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from pandas.api import types as pd_types
 
 from .datetime_format import CODE, datetime_format, patterns_of
 from .dtypes import dtype_name, plain
-from .field import Field, FieldType, is_text, isoformat
+from .field import Field, FieldType, isoformat
 from .json_schema import field_to_json_schema
 from .nested import infer_json_schema, is_nested, to_plain
 from .number_format import MAX_DECIMALS, NumberFormat, number_format
@@ -83,7 +84,7 @@ def infer_field(
                 counts = Counter(values.tolist())
                 names.sort(key=lambda name: -counts[name])
             return replace(f, type="category", categories=names)
-        return replace(f, type="text", max_length=int(values.str.len().max()))
+        return replace(f, type="text", max_length=max(map(len, values)))
     f = replace(f, type=kind)
     if not f.is_numeric:
         return f
@@ -115,9 +116,17 @@ def _kind_of(values: pd.Series, categorical: bool = False) -> FieldType:
         raise ValueError(f"mixed or unsupported types: {examples}; convert the column, e.g. by astype(str)")
     if kind == "number" and not np.isfinite(values.to_numpy(np.float64)).all():
         raise ValueError("an infinite number; replace it by a null or a finite number")
-    if kind == "text" and not all(map(is_text, values.unique())):
+    if kind == "text" and not _are_texts(values):
         raise ValueError("half a character (a lone surrogate), which UTF-8 cannot hold; replace or drop it")
     return kind
+
+
+def _are_texts(values: pd.Series) -> bool:
+    try:
+        pa.array(values.astype(object), pa.string())
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _are_days(values: pd.Series) -> bool:

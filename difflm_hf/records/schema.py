@@ -165,12 +165,11 @@ class RecordSchema:
         """
         fields = list(self.fields)
         for i, f in enumerate(fields):
-            values = table[f.name].dropna()
             if f.discloses_values:
                 _, positions, names = f.names_in(table[f.name])
                 rarest = np.bincount(positions, minlength=len(names)).min(initial=len(table))
                 fields[i] = replace(f, rarest=int(rarest))
-            elif f.type == "number" and f.decimals is None and len(values):
+            elif f.type == "number" and f.decimals is None and len(values := table[f.name].dropna()):
                 fields[i] = replace(f, decimals=decimals_of(f.to_numpy(values)))
         return RecordSchema(fields, [rule.fit(table) for rule in self.rules], self.csv)
 
