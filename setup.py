@@ -66,6 +66,7 @@ setup(
             "filelock>=3.12",
             "hypothesis>=6.100",
             "playwright>=1.50",
+            "psycopg[binary]>=3.2",
             "pydantic>=2.10",
             "ruff>=0.12",
             *EXCEL,
