@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import time
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +18,7 @@ import sqlalchemy
 
 from difflm_hf import DiffLMProcessor, RecordSchema
 from difflm_hf.records import CSVFormat, read_table, write_table
+from difflm_hf.records.csv_files import alike
 from difflm_hf.records.report import check_doubts, describe
 
 
@@ -125,6 +128,98 @@ def test_files_with_types(ending, tmp_path):
         pd.testing.assert_frame_equal(table, TABLE)
 
 
+def read_text(tmp_path, text: str | bytes, how: CSVFormat | None = None) -> pd.DataFrame:
+    path = tmp_path / "in.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_table(path, how)
+
+
+@pytest.mark.parametrize(
+    ("texts", "odd"),
+    [
+        (["1.1", "1.9", "1.10", "2.0"], "1.10"),
+        (["1", "2", "1e5"], "1"),
+        (["1.5E+5", "2.5"], "1.5E+5"),
+        (["0.1234567890123456789", "2.5"], "0.1234567890123456789"),
+    ],
+)
+def test_numbers_that_come_back_otherwise_are_doubted(texts, odd, tmp_path):
+    table = read_text(tmp_path, "k,x\n" + "".join(f"{k},{text}\n" for k, text in enumerate(texts)))
+    schema = RecordSchema.infer(table)
+    assert schema["x"].type == "number"
+    assert f"{odd!r} will be written otherwise" in describe(schema, table)
+    with pytest.raises(ValueError, match="written otherwise"):
+        check_doubts(schema, table, is_strict=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "is_doubted"),
+    [
+        ("a;b\n12,345;1\n67,891;2\n", [12.345, 67.891], True),
+        ("a;b\n0,123;1\n0,124;2\n", [0.123, 0.124], False),
+        ("a;b\n12,345;5,5\n67,891;6,25\n", [12.345, 67.891], False),
+        ('a,b\n"12,345",1\n"67,891",2\n', ["12,345", "67,891"], True),
+        ('a,b\n"12,345",1.5\n"67,891",2.25\n', ["12,345", "67,891"], False),
+        ("a;b\n" + "1;1\n" * 3000 + "1,5;2\n", [1] * 3000 + [1.5], False),
+    ],
+)
+def test_the_decimal_point_is_that_of_the_file_or_in_doubt(text, values, is_doubted, tmp_path):
+    table = read_text(tmp_path, text)
+    schema = RecordSchema.infer(table)
+    assert table["a"].tolist() == values and schema["a"].type in ("integer", "number")
+    assert ("decimal point is in doubt" in describe(schema, table)) == is_doubted
+
+
+def test_rows_and_lines_are_not_lost(tmp_path):
+    assert read_text(tmp_path, "x\n1\n\n3\n")["x"].tolist() == [1, pd.NA, 3]
+    assert read_text(tmp_path, "sep=;\na;b\n1;2\n").columns.tolist() == ["a", "b"]
+    with pytest.raises(ValueError, match="a quote is opened and not closed"):
+        read_text(tmp_path, 'a,b\n1,"abc\n2,x\n3,y\n')
+    with pytest.raises(ValueError, match="the header has a NUL character"):
+        read_text(tmp_path, b"a\0,b\n1,x\n")
+    long = "y" * 3_000_000
+    assert read_text(tmp_path, f"a,b\n1,{long}\n")["b"].tolist() == [long]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"decimal": "x"}, {"decimal": ",", "separator": ","}, {"separator": "tab"}, {"null_words": "NA"}]
+)
+def test_bad_formats_of_a_csv(fields):
+    with pytest.raises(ValueError, match=f"{next(iter(fields))}="):
+        CSVFormat(**fields)
+
+
+def test_a_validation_file_without_values_changes_no_types(tmp_path):
+    (tmp_path / "valid.csv").write_text("x,flag,price\n" + ",,1.5\n" * 5)
+    table = read_text(
+        tmp_path, "x,flag,price\n" + "".join(f"{k},{'true' if k % 2 else 'false'},$1.50\n" for k in range(50))
+    )
+    first, second = alike(table.assign(price=1.5), read_table(tmp_path / "valid.csv"))
+    both = pd.concat([first, second])
+    assert both["x"].dtype == "Int64" and both["flag"].dtype == "boolean"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([Decimal("12345678901234567890.12"), Decimal("1.5")], "has more digits than numbers keep"),
+        ([Decimal("Infinity"), Decimal("1.5")], "is no finite number"),
+        ([date(2020, 1, 1), datetime(2020, 1, 2, 10)], "dates and datetimes in one column"),
+    ],
+)
+def test_what_no_number_or_date_can_hold(values, message):
+    with pytest.raises(ValueError, match=f"column 'x': .*{message}"):
+        RecordSchema.infer(pd.DataFrame({"x": pd.Series(values * 5, dtype=object)}))
+
+
+def test_decimals_as_categories():
+    table = pd.DataFrame({"x": pd.Series([Decimal("1.50"), Decimal("2.5")] * 20, dtype=object), "k": range(40)})
+    processor = DiffLMProcessor.from_records(table, RecordSchema.infer(table, categorical=["x"]))
+    batch = processor(table)
+    records, _ = processor.decode_records(batch["input_ids"].numpy(), batch["within_bin_offsets"].numpy())
+    assert records["x"].tolist() == table["x"].tolist()
+
+
 DDL = (
     "CREATE TABLE shop (id bigint, qty smallint, number integer, price numeric(7, 2), weight double precision, "
     "ok boolean, name varchar(20), day date, bought timestamp, clock time)"
@@ -199,9 +294,26 @@ def test_what_a_database_refuses(database):
         (lambda: write_table(table, database, "made"), "'made' already exists"),
         (lambda: read_table(database, query="none"), "has no table 'none'; name one, or give a SELECT"),
         (lambda: read_table(database, query="SELECT nothing FROM shop"), "nothing"),
+        (lambda: read_table(database, query="DROP TABLE shop"), "neither the name of a table nor a SELECT"),
         (lambda: read_table(database), "give query, the name of a table or a SELECT"),
         (lambda: write_table(table, database), "give name, that of the new table"),
     ):
         with pytest.raises(ValueError, match=message):
             call()
-    assert len(read_table(database, query="made")) == 60
+    assert len(read_table(database, query="made")) == len(read_table(database, query="shop")) == 60
+
+
+def test_values_of_sqlite_that_are_not_of_their_types(tmp_path):
+    url = f"sqlite:///{tmp_path / 'odd.db'}"
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_table(url, query="odd")
+    with sqlalchemy.create_engine(url).begin() as connection:
+        for values in ("CREATE TABLE odd (flag boolean)", "INSERT INTO odd VALUES ('t')"):
+            connection.execute(sqlalchemy.text(values))
+        connection.execute(sqlalchemy.text("CREATE TABLE large (n integer)"))
+        connection.execute(sqlalchemy.text(f"INSERT INTO large VALUES ({2**40})"))
+    with pytest.raises(ValueError, match="odd has values of other types .*'t' is no boolean.*SELECT them"):
+        read_table(url, query="odd")
+    assert read_table(url, query="large")["n"].tolist() == [2**40]
+    with pytest.raises(ValueError, match="'https' is no kind of database"):
+        read_table("https://host/table.csv", query="x")

@@ -20,7 +20,9 @@ from .inference import find_format
 from .number_format import MAX_DECIMALS, NumberFormat, number_format
 
 
-CSV, FORMATS = "csv", "formats"  # of a table's `attrs`: its [`CSVFormat`], and by columns a [`ColumnFormat`]
+# Of a table's `attrs`: its [`CSVFormat`], by columns a [`ColumnFormat`], and whether the decimal point is sure
+CSV, FORMATS, SURE = "csv", "formats", "is_decimal_sure"
+SEPARATOR_LINE = re.compile(rb"(?:\xef\xbb\xbf)?sep=(.)\r?\n")
 SEPARATORS = (",", ";", "\t", "|")
 NULL_WORDS = ("NA", "N/A", "n/a", "na", "#N/A", "NULL", "Null", "null", "None", "none", "NaN", "nan", "-", "?", ".")
 # Of columns of integers or booleans with nulls, which would be of floats or objects
@@ -64,6 +66,12 @@ class CSVFormat:
     header: bool = True
 
     def __post_init__(self):
+        if self.decimal not in (None, ".", ",") or (self.decimal and self.decimal == self.separator):
+            raise ValueError(f"decimal={self.decimal!r} is not '.' or ',', and other than the separator")
+        if self.separator is not None and len(self.separator) != 1:
+            raise ValueError(f"separator={self.separator!r} is not one character")
+        if isinstance(self.null_words, str):
+            raise ValueError(f"null_words={self.null_words!r} is one word; give a list of words")
         if self.null_words is not None:
             object.__setattr__(self, "null_words", tuple(self.null_words))  # JSON has lists
 
@@ -83,10 +91,12 @@ class ColumnFormat:
     Args:
         format (`str`, *optional*): As of a [`Field`].
         null (`str`, defaults to `""`): What stands for a missing value.
+        odd (`str`, *optional*): A value that will be written otherwise than it stands there.
     """
 
     format: str | None = None
     null: str = ""
+    odd: str | None = None
 
 
 def read_csv(path: Path, how: CSVFormat | None = None) -> pd.DataFrame:
@@ -103,14 +113,21 @@ def read_csv(path: Path, how: CSVFormat | None = None) -> pd.DataFrame:
     """
     with pa.input_stream(str(path), compression="detect") as stream:
         data = stream.read()
-    how = _complete(how or CSVFormat(), data)
+    how = how or CSVFormat()
+    if match := SEPARATOR_LINE.match(data):  # of Excel
+        how, data = replace(how, separator=how.separator or match[1].decode()), data[match.end() :]
+    how = _complete(how, data)
     texts = _read_texts(data, how)
     columns = dict(zip(texts.column_names, texts.columns))
-    if how.decimal is None:
-        how = replace(how, decimal=_decimal_of(columns.values()))
+    is_sure = how.decimal is not None
+    if not is_sure:
+        points = _points_of(columns.values())
+        is_sure = len(points) == 1
+        usual = "," if how.separator == ";" else "."
+        how = replace(how, decimal=points.pop() if is_sure else usual)
     typed = {name: _typed(column, how) for name, column in columns.items()}
     table = pd.DataFrame({name: values for name, (values, _) in typed.items()}, copy=False)
-    table.attrs[CSV] = how.to_dict()
+    table.attrs[CSV], table.attrs[SURE] = how.to_dict(), is_sure
     table.attrs[FORMATS] = {name: asdict(of) for name, (_, of) in typed.items() if of != ColumnFormat()}
     return table
 
@@ -154,6 +171,13 @@ def with_texts(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 def alike(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Two tables of the same columns, of which a CSV file's have texts where the other's have."""
+    for one, other in ((first, second), (second, first)):
+        empty = [name for name in one if one[name].isna().all() and not other[name].isna().all()]
+        nulls = {name: pd.Series(pd.NA, one.index, other[name].convert_dtypes().dtype) for name in empty}
+        if one is first:
+            first = one.assign(**nulls)
+        else:
+            second = one.assign(**nulls)
     names = [name for name in first if first[name].dtype.kind == "O" or second[name].dtype.kind == "O"]
     return with_texts(first, names), with_texts(second, names)
 
@@ -219,6 +243,8 @@ def _read_texts(data: bytes, how: CSVFormat) -> pa.Table:
     names = [name or f"Unnamed: {k}" for k, name in enumerate(first)]
     if not how.header:
         names = [f"column_{k}" for k in range(1, len(first) + 1)]
+    if any("\0" in name for name in names):
+        raise ValueError("the header has a NUL character; give its encoding, such as encoding='utf-16'")
     if len(set(names)) < len(names):
         double = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"column name {double!r} stands more than once; rename or drop one of them")
@@ -230,8 +256,18 @@ def _read_texts(data: bytes, how: CSVFormat) -> pa.Table:
 
     texts = pa_csv.read_csv(
         pa.BufferReader(data.removeprefix(b"\xef\xbb\xbf")),
-        pa_csv.ReadOptions(column_names=names, skip_rows_after_names=int(how.header), encoding=encoding),
-        pa_csv.ParseOptions(delimiter=how.separator, newlines_in_values=True, invalid_row_handler=set_aside),
+        pa_csv.ReadOptions(
+            column_names=names,
+            skip_rows_after_names=int(how.header),
+            encoding=encoding,
+            block_size=max(1 << 20, min(len(data) + 1, 1 << 26)),
+        ),
+        pa_csv.ParseOptions(
+            delimiter=how.separator,
+            newlines_in_values=True,
+            ignore_empty_lines=len(names) > 1,  # in a single column they are missing values
+            invalid_row_handler=set_aside,
+        ),
         pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
     )
     if ragged:
@@ -240,17 +276,23 @@ def _read_texts(data: bytes, how: CSVFormat) -> pa.Table:
             f"the row {row.text[:60]!r} has {row.actual_columns} values, and the header {row.expected_columns} names; "
             f"quote values that hold the separator {how.separator!r}, or give another one"
         )
+    if data.count(b'"') % 2 and texts.num_rows < data.count(b"\n") - 1:
+        raise ValueError("a quote is opened and not closed, and takes several rows for one value; close or drop it")
     return texts
 
 
-def _decimal_of(columns: Iterable[pa.ChunkedArray]) -> str:
-    """The decimal point of those numbers that leave no doubt."""
+def _points_of(columns: Iterable[pa.ChunkedArray]) -> set[str]:
+    """The decimal points of those columns that leave no doubt."""
     points = set()
     for texts in columns:
-        found = NumberFormat.infer(pc.unique(texts[:NUM_PROBED]).to_pylist())
-        if found is not None and found.point and not found.is_ambiguous:
+        ends = pa.concat_arrays([*texts[:NUM_PROBED].chunks, *texts[-NUM_PROBED:].chunks])
+        probed = pc.unique(ends).to_pylist()
+        found = NumberFormat.infer(probed)
+        if found is None or not found.point:
+            continue
+        if not found.is_ambiguous or any(re.match(r"\D*0[.,]\d", text) for text in probed):
             points.add(found.point)
-    return "," if points == {","} else "."
+    return points
 
 
 def _typed(texts: pa.ChunkedArray, how: CSVFormat) -> tuple[pd.Series, ColumnFormat]:
@@ -268,7 +310,8 @@ def _typed(texts: pa.ChunkedArray, how: CSVFormat) -> tuple[pd.Series, ColumnFor
                 spelled = None if style is str.title else f"{style('false')}/{style('true')}"
                 found = pc.equal(texts, style("true")), spelled
     values, format = found or (texts, None)
-    return _to_pandas(values), ColumnFormat(format, null)
+    odd = _odd_one(texts, values, format, how.decimal) if pa.types.is_floating(values.type) else None
+    return _to_pandas(values), ColumnFormat(format, null, odd)
 
 
 def _without_nulls(texts: pa.ChunkedArray, words: Sequence[str] | None) -> tuple[pa.ChunkedArray, str]:
@@ -328,6 +371,18 @@ def _decimals(texts: pa.ChunkedArray, values: pa.ChunkedArray, point: str) -> st
     if most > MAX_DECIMALS or (point == "." and least == 1 and is_short.as_py()):
         return None  # as Python writes floats
     return f"0{point}{'0' * least}{'#' * (most - least)}"
+
+
+def _odd_one(texts: pa.ChunkedArray, values: pa.ChunkedArray, format: str | None, point: str) -> str | None:
+    """A number that is not written back as it stands, if there is one among the first ones or those that end in 0."""
+    write = repr if format is None else number_format(format).write
+    rows = texts.slice(0, NUM_PROBED), values.slice(0, NUM_PROBED)
+    ends_in_zero = pc.match_substring_regex(texts, re.escape(point) + r"\d+0$|[eE]")
+    for given, numbers in (rows, (texts.filter(ends_in_zero)[:NUM_PROBED], values.filter(ends_in_zero)[:NUM_PROBED])):
+        for text, number in zip(given.to_pylist(), numbers.to_pylist()):
+            if text is not None and write(number) != text:
+                return text
+    return None
 
 
 def _to_pandas(values: pa.ChunkedArray) -> pd.Series:

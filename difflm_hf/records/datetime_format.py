@@ -87,9 +87,12 @@ DATES = (
     "%d-%^b-%y",
     "%b %Y",
     "%B %Y",
+    "%y-%m-%d",
+    "%y.%m.%d",
     "%a, %d %b %Y",
     "%A, %B %d, %Y",
 )
+MAX_LENGTH = 64  # of a text that may be a date
 TIME = re.compile(
     r"(?P<between>T| |, )?(?P<hour>\d\d?):\d\d(?P<seconds>:\d\d)?(?:(?P<point>[.,])(?P<fraction>\d{1,9}))?"
     r"(?P<half>\s?[AaPp][Mm])?(?P<offset>\s?(?:Z|[+-]\d\d:?\d\d))?"
@@ -155,7 +158,7 @@ def _regex_of(pattern: str) -> re.Pattern:
 
 def patterns_of(text: str) -> Iterator[str]:
     """All patterns that may have written a text, the likelier ones first."""
-    if not any(sign.isdigit() for sign in text):
+    if len(text) > MAX_LENGTH or not any(sign.isdigit() for sign in text):
         return
     for date in DATES:
         if match := _regex_of(date).match(text):

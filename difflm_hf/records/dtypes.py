@@ -51,6 +51,8 @@ def dtype_name(column: pd.Series) -> str:
         raise ValueError(f"{kind} values, which no field can hold; convert the column, e.g. by {REFUSED[kind]}")
     if not pd_types.is_object_dtype(dtype) or kind not in OBJECTS:
         return str(dtype)
+    if kind in ("date", "datetime") and len({isinstance(value, datetime) for value in column.dropna()}) > 1:
+        raise ValueError("dates and datetimes in one column; convert it, e.g. by pd.to_datetime(column)")
     zones = {value.tzinfo for value in column.dropna()} if kind == "datetime" else {None}
     if zones == {None}:
         return kind
@@ -107,7 +109,11 @@ def plain(values: pd.Series) -> pd.Series:
     if kind == "time":
         return values.map(lambda time: datetime.combine(EPOCH, time)).astype("datetime64[ns]")
     if kind == "decimal":
+        if odd := [value for value in values if not value.is_finite()]:
+            raise ValueError(f"{odd[0]!r} is no finite number; replace it by a null or one")
         has_decimals = any(value.as_tuple().exponent < 0 for value in values)
+        if has_decimals and (odd := [value for value in values if Decimal(repr(float(value))) != value]):
+            raise ValueError(f"{odd[0]!r} has more digits than numbers keep; round it, or convert it by astype(str)")
         return values.map(float if has_decimals else int)
     return values
 
@@ -125,7 +131,9 @@ def restore(values: pd.Series, name: str, decimals: int | None = None) -> pd.Ser
         values = values.dt.tz_localize("UTC").dt.tz_convert(zone)
     if name in OBJECTS or name.startswith("datetime["):
         if name == "decimal":
-            objects = [Decimal(f"{value:.{decimals or 0}f}") for value in values]
+            objects = [
+                Decimal(repr(value) if decimals is None else f"{value:.{decimals}f}") for value in values.tolist()
+            ]
         else:
             objects = [moment.to_pydatetime(warn=False) for moment in values]
             if name in ("date", "time"):
@@ -138,6 +146,8 @@ def restore(values: pd.Series, name: str, decimals: int | None = None) -> pd.Ser
             values = values.map(lambda value: Decimal(f"{value:.{kind.scale}f}"))
         elif pa.types.is_time(kind):
             values = values.dt.time
+        elif pa.types.is_duration(kind):
+            values = values.astype("timedelta64[ns]")
         elif pa.types.is_dictionary(kind):
             array = pa.array(values.tolist(), kind.value_type).dictionary_encode().cast(kind)
             return pd.Series(pd.arrays.ArrowExtensionArray(array), index=values.index)

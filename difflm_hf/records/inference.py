@@ -164,9 +164,11 @@ def doubt_of(f: Field, column: pd.Series, decimal: str | None = None) -> str | N
     if f.type == "datetime" and f.format is not None:
         distinct = pd.Series(column.dropna().astype(str).unique())
         others = [p for p in patterns_of(distinct[0]) if p != f.format and _codes_in(p) != _codes_in(f.format)]
-        others = [p for p in others if datetime_format(p).read(distinct).notna().all()]
+        own = datetime_format(f.format).read(distinct)
+        read = {pattern: datetime_format(pattern).read(distinct) for pattern in others}
+        others = [pattern for pattern, found in read.items() if found.notna().all() and not found.equals(own)]
         return f"taken as dates like {f.format}, and could be {others[0]}" if others else None
-    if f.is_spelled and f.type in ("integer", "number"):
+    if f.format is not None and f.type in ("integer", "number"):
         is_ambiguous = decimal is None and number_format(f.format).is_ambiguous
         return f"taken as numbers like {f.format}, whose decimal point is in doubt" if is_ambiguous else None
     return None

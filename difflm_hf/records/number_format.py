@@ -15,6 +15,7 @@ PATTERN = re.compile(r"(?:#([^0#])##(?=0))?(0+|#(?=[.,]))(?:([.,])(0*)(#*))?")
 NUMBER = re.compile(r"[.,]?\d(?:[\d.,'’_\u00a0\u202f ]*\d)?")
 CODE = re.compile(r"[A-Z]{3}")  # of a currency
 UNIT = re.compile(r"\s?[^\W\d_a-z]?[^\W\d_]{0,5}[²³]?(/[^\W\d_]{1,3})?|\s?[%‰°][CF]?")
+MAX_LENGTH = 64  # of a text that may be a number
 MAX_INTEGER_DIGITS = 20
 MAX_DECIMALS = 15  # of a float64 that decimal notation can rely on
 
@@ -131,7 +132,7 @@ def number_format(pattern: str) -> NumberFormat:
 
 def _split(text: str) -> tuple[str, str, str, str] | None:
     """What stands before and after the number in a text, how it says that it is negative, and its digits."""
-    match = NUMBER.search(text)
+    match = NUMBER.search(text) if len(text) <= MAX_LENGTH else None
     if match is None:
         return None
     before, after, sign = text[: match.start()], text[match.end() :], ""

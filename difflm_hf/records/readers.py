@@ -159,9 +159,9 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 
 
 def _by_suffix(functions: Mapping[str, Callable], path: Path) -> Callable:
-    if path.suffix not in functions:
+    if (ending := path.suffix.lower()) not in functions:
         raise ValueError(f"{path}: {path.suffix or 'no ending'} is not one of {', '.join(functions)}")
-    return functions[path.suffix]
+    return functions[ending]
 
 
 def read_table(data: Any, csv: CSVFormat | None = None, query: str | None = None) -> pd.DataFrame:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from .csv_files import CSV, USUAL_CSV, CSVFormat
+from .csv_files import CSV, FORMATS, SURE, USUAL_CSV, CSVFormat
 from .field import Field
 from .inference import doubt_of, mistaken_for_text
 from .schema import RecordSchema
 
 
+MAX_LISTED = 100  # categories that may look like numbers and be none
 NUM_LOOKED_AT = 3  # values that examples are of
 
 
@@ -28,9 +29,12 @@ def report(schema: RecordSchema, table: pd.DataFrame) -> pd.DataFrame:
         `doubt` (what else it could be, in words) and `is_mistaken` (whether a column of texts is most likely of
         numbers or dates).
     """
-    decimal, rows = table.attrs.get(CSV, {}).get("decimal"), []
+    decimal = table.attrs.get(CSV, {}).get("decimal") if table.attrs.get(SURE, True) else None
+    formats, rows = table.attrs.get(FORMATS, {}), []
     for f in schema:
         column = table[f.name]
+        odd = formats.get(f.name, {}).get("odd")
+        said = odd and f"taken as numbers, by which {odd!r} will be written otherwise"
         mistaken = mistaken_for_text(column, decimal) if _is_of_texts(f) else None
         rows.append(
             {
@@ -39,8 +43,8 @@ def report(schema: RecordSchema, table: pd.DataFrame) -> pd.DataFrame:
                 "format": f.format or "",
                 "missing": float(column.isna().mean()),
                 "examples": ", ".join(dict.fromkeys(str(value)[:20] for value in column.dropna()[:NUM_LOOKED_AT])),
-                "doubt": mistaken or doubt_of(f, column, decimal) or "",
-                "is_mistaken": mistaken is not None and f.type == "text",
+                "doubt": mistaken or said or doubt_of(f, column, decimal) or "",
+                "is_mistaken": mistaken is not None and (f.type == "text" or len(f.categories) > MAX_LISTED),
             }
         )
     return pd.DataFrame(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -23,24 +24,38 @@ def read_sql(url: str, query: str) -> pd.DataFrame:
         `ValueError`: when the table is not there, or the database refuses. The message says why, without a password.
     """
     sqlalchemy = _sqlalchemy()
-    engine = sqlalchemy.create_engine(url)
+    engine = _engine(url)
+    if engine.dialect.name == "sqlite" and engine.url.database and not Path(engine.url.database).is_file():
+        raise FileNotFoundError(f"{engine.url.database}: no such file")
     try:
         with engine.connect() as connection:
             if any(sign.isspace() for sign in query.strip()):
+                if not query.lower().lstrip(" (\n\t").startswith(("select", "with")):
+                    raise ValueError(f"query={query!r} is neither the name of a table nor a SELECT")
                 return pd.read_sql_query(sqlalchemy.text(query), connection, dtype_backend="numpy_nullable")
             schema, _, name = query.strip().rpartition(".")
             columns = sqlalchemy.Table(name, sqlalchemy.MetaData(), schema=schema or None, autoload_with=connection).c
-            rows = connection.execute(sqlalchemy.select(*columns)).all()
+            raw = [
+                sqlalchemy.type_coerce(c, sqlalchemy.types.NullType())
+                if isinstance(c.type, sqlalchemy.types.Boolean)
+                else c
+                for c in columns
+            ]
+            rows = connection.execute(sqlalchemy.select(*raw)).all()
+            values = zip(*rows) if rows else [()] * len(columns)
+            return pd.DataFrame(
+                {c.name: _to_series(list(of), c.type, engine.dialect.name) for c, of in zip(columns, values)}
+            )
     except sqlalchemy.exc.NoSuchTableError as error:
         raise ValueError(f"{engine.url!r} has no table {query!r}; name one, or give a SELECT") from error
-    except (TypeError, ValueError) as error:  # SQLite holds any value in any column
+    except (OverflowError, TypeError, ValueError) as error:  # SQLite holds any value in any column
+        if query in str(error):
+            raise
         raise ValueError(f"{engine.url!r}: {query} has values of other types ({error}); SELECT them") from error
     except sqlalchemy.exc.SQLAlchemyError as error:
         raise ValueError(f"{engine.url!r}: {str(error).splitlines()[0]}") from error
     finally:
         engine.dispose()
-    values = zip(*rows) if rows else [()] * len(columns)
-    return pd.DataFrame({c.name: _to_series(list(of), c.type) for c, of in zip(columns, values)})
 
 
 def write_sql(table: pd.DataFrame, url: str, name: str) -> None:
@@ -57,7 +72,7 @@ def write_sql(table: pd.DataFrame, url: str, name: str) -> None:
         `ValueError`: when there is such a table, or the database refuses. The message says why, without a password.
     """
     sqlalchemy = _sqlalchemy()
-    engine = sqlalchemy.create_engine(url)
+    engine = _engine(url)
     schema, _, name = name.rpartition(".")
     types = {column: kind for column in table if (kind := _sql_type(table[column])) is not None}
     objects = table.astype({column: object for column in types})
@@ -70,6 +85,16 @@ def write_sql(table: pd.DataFrame, url: str, name: str) -> None:
         engine.dispose()
 
 
+def _engine(url: str) -> Any:
+    sqlalchemy = _sqlalchemy()
+    try:
+        return sqlalchemy.create_engine(url)
+    except sqlalchemy.exc.ArgumentError as error:
+        raise ValueError(
+            f"{url.partition(':')[0]!r} is no kind of database that SQLAlchemy knows ({error})"
+        ) from error
+
+
 def _sqlalchemy() -> Any:
     try:
         import sqlalchemy
@@ -80,14 +105,16 @@ def _sqlalchemy() -> Any:
     return sqlalchemy
 
 
-def _to_series(values: list, kind: Any) -> pd.Series:
+def _to_series(values: list, kind: Any, dialect: str) -> pd.Series:
     """Values in the dtype of an SQL type."""
     types = _sqlalchemy().types
+    if isinstance(kind, types.Boolean) and (odd := [value for value in values if value not in (None, 0, 1)]):
+        raise ValueError(f"{odd[0]!r} is no boolean")
     dtypes = (
         (types.Boolean, "boolean"),
         (types.SmallInteger, "Int16"),
         (types.BigInteger, "Int64"),
-        (types.Integer, "Int64" if type(kind).__module__.endswith("sqlite") else "Int32"),
+        (types.Integer, "Int64" if dialect == "sqlite" else "Int32"),
         (types.Float, "Float64"),
         (types.String, "string"),
     )
