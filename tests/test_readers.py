@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from datetime import date, datetime
 from decimal import Decimal
@@ -170,6 +171,31 @@ def test_the_decimal_point_is_that_of_the_file_or_in_doubt(text, values, is_doub
     assert ("decimal point is in doubt" in describe(schema, table)) == is_doubted
 
 
+def test_usual_words_for_missing_values_count_together(tmp_path):
+    table = read_text(tmp_path, "k,x\n1,1.5\n2,\n3,NA\n4,\n5,n/a\n6,2.25\n")
+    assert table["x"].isna().tolist() == [False, True, True, True, True, False]
+    assert "will be written otherwise" in describe(RecordSchema.infer(table), table)
+
+
+def test_what_a_schema_says_is_missing_is_so_in_other_files(tmp_path):
+    table = read_text(tmp_path, "k,x\n1,1.5\n2,none\n3,2.5\n", CSVFormat(null_words=["none"]))
+    schema = RecordSchema.from_dict(RecordSchema.infer(table).to_dict())
+    (tmp_path / "other.csv").write_text("k,x\n3,none\n1,2.5\n")
+    assert schema.conform(tmp_path / "other.csv")["x"].isna().tolist() == [True, False]
+
+
+def test_unknown_columns_are_not_accepted():
+    table = pd.DataFrame({"x": ["a", "b"]})
+    with pytest.raises(ValueError, match="no column 'y' to accept"):
+        check_doubts(RecordSchema.infer(table), table, accept=["y"])
+
+
+def test_codes_are_not_in_doubt():
+    table = pd.DataFrame({"zip": [f"{k % 9:05d}" for k in range(50)]})
+    schema = RecordSchema.infer(table)
+    assert schema["zip"].type == "category" and "?" not in describe(schema, table)
+
+
 def test_rows_and_lines_are_not_lost(tmp_path):
     assert read_text(tmp_path, "x\n1\n\n3\n")["x"].tolist() == [1, pd.NA, 3]
     assert read_text(tmp_path, "sep=;\na;b\n1;2\n").columns.tolist() == ["a", "b"]
@@ -228,18 +254,16 @@ ROW = "({0}, {1}, {0}, {0}.25, {0} / 7.0, {2}, 'n{3}', '2024-01-{4:02}', '2024-0
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory):
+def postgres():
     """The URL of a PostgreSQL server, where there is one to start."""
     found = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
     pytest.importorskip("psycopg")
     if found is None:
         pytest.skip("no PostgreSQL here")
-    folder = tmp_path_factory.mktemp("postgres")
+    folder = Path(tempfile.mkdtemp())  # all of whose parents others may enter
     user = {}
     if os.getuid() == 0:  # as whom it does not run
         user = {"user": "postgres"}
-        for part in (folder, *folder.parents[:2]):
-            part.chmod(0o755)
         shutil.chown(folder, "postgres")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -258,6 +282,7 @@ def postgres(tmp_path_factory):
     yield url
     server.send_signal(signal.SIGINT)  # without waiting for connections
     server.wait()
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

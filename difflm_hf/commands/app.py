@@ -23,7 +23,7 @@ def main() -> None:
     """Runs the command; what the user can mend is told in one line."""
     try:
         app()
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ImportError, ValueError, OSError, RuntimeError) as error:
         message = escape(" ".join(str(error).split()))
         console.print(f"[red]error:[/red] {message}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None

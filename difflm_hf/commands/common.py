@@ -38,7 +38,7 @@ def say_messages(name: str) -> None:
     logger.handlers = [_Saying()]
 
 
-Separator = Annotated[str | None, typer.Option(help="Between the values of a CSV; found by default.")]
+Separator = Annotated[str | None, typer.Option(help="Between the values of a CSV: ; or tab, say; found by default.")]
 Decimal = Annotated[str | None, typer.Option(help="Its decimal point, . or , (found by default).")]
 Encoding = Annotated[str | None, typer.Option(help="Its encoding, such as cp1252; found by default.")]
 NullWord = Annotated[list[str] | None, typer.Option(help="What stands for a missing value in it; repeatable.")]
@@ -58,7 +58,7 @@ def read_records(
     """The table of a CSV file as options say, or of a database; a file without options stays its path."""
     from ..records import CSVFormat, read_table
 
-    how = CSVFormat("\t" if separator == "\\t" else separator, decimal, encoding, null_word or None, header)
+    how = CSVFormat("\t" if separator in ("\\t", "tab") else separator, decimal, encoding, null_word or None, header)
     return data if how == CSVFormat() and query is None else read_table(data, how, query)
 
 

@@ -111,7 +111,8 @@ def generate(
     if (device := default_device()).type != "cpu":
         pipe.to(device)
     if conditions is not None:
-        given["conditions"] = pipe.processor.schema.with_texts(given["conditions"])
+        schema = pipe.processor.schema
+        given["conditions"] = schema.with_texts(read_table(conditions, schema.reading))
     pipe.set_progress_bar_config(unit=" records", smoothing=0.02)
     sampling = {
         "num_inference_steps": 12 if num_inference_steps is None else num_inference_steps,

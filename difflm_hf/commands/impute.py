@@ -32,11 +32,12 @@ def impute(
     check_output(output)
     if not output.suffix:
         raise ValueError(f"{output} has no ending; name a file")
-    given = read_table(table)
+    read_table(table)  # what cannot be read is told first
     with no_progress_bars():
         pipe = DiffLMPipeline.from_pretrained(model, revision=revision)
     pipe.set_progress_bar_config(unit=" records", smoothing=0.02)
-    given = pipe.processor.schema.with_texts(given)
+    schema = pipe.processor.schema
+    given = schema.with_texts(read_table(table, schema.reading))
     draws = {} if mean_of is None else {"num_imputations": mean_of, "aggregate": "mean"}
     generator = torch.Generator().manual_seed(seed)
     filled = pipe.impute(given, **draws, num_inference_steps=num_inference_steps, generator=generator)

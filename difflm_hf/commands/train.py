@@ -37,8 +37,12 @@ OF_TEXTS = {  # what training of diffusion-lm can be told
 def _to_schema(state: Any) -> RecordSchema:
     from ..records import RecordSchema
 
-    is_own = isinstance(state, list) or "fields" in state
-    return RecordSchema.from_dict(state) if is_own else RecordSchema.from_json_schema(state)
+    if not isinstance(state, list) and "fields" not in state:
+        return RecordSchema.from_json_schema(state)
+    try:
+        return RecordSchema.from_dict(state)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"--schema is no schema of records: {error}") from error
 
 
 def train(
@@ -132,13 +136,15 @@ def train(
         license=license,
         allow_rare_categories=allow_rare_categories,
     )
+    fields = None if schema is None else _to_schema(read_json(schema))
+    null_word = null_word or (None if fields is None else fields.reading.null_words)
     how = (separator, decimal, encoding, null_word, header)
     say_messages("difflm_hf.training.prepare")
     train(
         read_records(data, *how, query),
         output_dir,
         validation=None if validation is None else read_records(validation, *how),
-        schema=None if schema is None else _to_schema(read_json(schema)),
+        schema=fields,
         recipe=recipe,
         data_args=DataArguments(
             tuple(categorical or ()),

@@ -193,6 +193,9 @@ def domain_of(condition: Any, field: Field, grid: Grid | None) -> Domain:
                 "Between(...), or for another value"
             )
         return Domain(False, intervals=points)
+    if field.type == "boolean" and isinstance(condition, str):  # as a CSV writes it
+        words = (field.format or "False/True").split("/")
+        condition = words.index(condition) == 1 if condition in words else condition
     index = field.index(pd.Series([condition], dtype=object))
     if index[0] < 0:
         raise ValueError(f"{condition!r} is not {field.description}{_nearest(condition, field)}")

@@ -54,8 +54,8 @@ class CSVFormat:
         decimal (`str`, *optional*): The decimal point, `.` or `,`.
         encoding (`str`, *optional*): Such as `utf-8`, `cp1252` or `utf-16`.
         null_words (`tuple[str]`, *optional*):
-            What stands for a missing value. If not given, an empty value; and among numbers or dates one of the usual
-            words, such as `NA`, when no other does.
+            What stands for a missing value in all columns, beside an empty one. If not given, the usual words, such as
+            `NA`, where all else are numbers or dates.
         header (`bool`, defaults to `True`): Whether the first line has the names of columns.
     """
 
@@ -297,12 +297,12 @@ def _points_of(columns: Iterable[pa.ChunkedArray]) -> set[str]:
 
 def _typed(texts: pa.ChunkedArray, how: CSVFormat) -> tuple[pd.Series, ColumnFormat]:
     """The values of a column, and how it writes them."""
-    texts, null = _without_nulls(texts, how.null_words)
+    texts, null, other = _without_nulls(texts, how.null_words)
     found = _to_numbers(texts, how.decimal)
     if found is None:
         distinct = pc.unique(texts).drop_null()
-        if how.null_words is None and texts.null_count == 0 and (word := _null_word(distinct, how.decimal)):
-            null, texts = word, pc.if_else(pc.equal(texts, word), None, texts)
+        if how.null_words is None and (usual := _null_words(distinct, how.decimal)):
+            texts, null, other = _without_nulls(pc.fill_null(texts, ""), usual)
             found = _to_numbers(texts, how.decimal)
         words = set(distinct.to_pylist()) - {null} if len(distinct) <= 3 else set()
         for style in (str.title, str.lower, str.upper):
@@ -311,28 +311,30 @@ def _typed(texts: pa.ChunkedArray, how: CSVFormat) -> tuple[pd.Series, ColumnFor
                 found = pc.equal(texts, style("true")), spelled
     values, format = found or (texts, None)
     odd = _odd_one(texts, values, format, how.decimal) if pa.types.is_floating(values.type) else None
+    odd = odd or other
     return _to_pandas(values), ColumnFormat(format, null, odd)
 
 
-def _without_nulls(texts: pa.ChunkedArray, words: Sequence[str] | None) -> tuple[pa.ChunkedArray, str]:
-    """Null where nothing stands, or one of these words, and what most often does."""
+def _without_nulls(texts: pa.ChunkedArray, words: Sequence[str] | None) -> tuple[pa.ChunkedArray, str, str | None]:
+    """Null where nothing stands, or one of these words; what most often does; and another one, if there is any."""
     is_empty = pc.equal(pc.binary_length(texts), 0)
     is_null = pc.or_(is_empty, pc.is_in(texts, pa.array(words))) if words else is_empty
     if not pc.any(is_null).as_py():
-        return texts, ""
+        return texts, "", None
     counts = pc.value_counts(texts.filter(is_null)).to_pylist() if words else [{"values": "", "counts": 1}]
-    return pc.if_else(is_null, None, texts), max(counts, key=lambda of: of["counts"])["values"]
+    found = [of["values"] for of in sorted(counts, key=lambda of: -of["counts"])]
+    return pc.if_else(is_null, None, texts), found[0], found[1] if len(found) > 1 else None
 
 
-def _null_word(distinct: pa.Array, decimal: str) -> str | None:
-    """A usual word for a missing value, where it stands among numbers or dates and no other such word does."""
-    words = distinct.filter(pc.is_in(distinct, pa.array(NULL_WORDS)))
-    if len(words) != 1:
-        return None
-    rest = distinct.filter(pc.not_equal(distinct, words[0]))
-    is_number = pc.match_substring_regex(rest, NUMBER.format(point=re.escape(decimal), exponent=EXPONENT))
-    is_one_kind = pc.all(is_number).as_py() or find_format(rest.to_pandas(), decimal) is not None
-    return words[0].as_py() if len(rest) and is_one_kind else None
+def _null_words(distinct: pa.Array, decimal: str) -> list[str]:
+    """The usual words for a missing value among numbers or dates."""
+    is_word = pc.is_in(distinct, pa.array(NULL_WORDS))
+    words, rest = distinct.filter(is_word), distinct.filter(pc.invert(is_word))
+    if not len(words) or not len(rest):
+        return []
+    pattern = NUMBER.format(point=re.escape(decimal), exponent=EXPONENT)
+    is_one_kind = pc.all(pc.match_substring_regex(rest, pattern)).as_py() or find_format(rest.to_pandas(), decimal)
+    return words.to_pylist() if is_one_kind else []
 
 
 def _to_numbers(texts: pa.ChunkedArray, point: str) -> tuple[pa.ChunkedArray, str | None] | None:

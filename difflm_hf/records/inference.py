@@ -187,7 +187,7 @@ def mistaken_for_text(column: pd.Series, decimal: str | None = None) -> str | No
     if found is not None:
         ways.append(("numbers", found.pattern, probed.map(lambda text: found.read(text) is not None)))
     kind, pattern, fits = max(ways, key=lambda way: way[2].sum(), default=("", "", pd.Series(dtype=bool)))
-    if fits.sum() < max(MOST * len(probed), MIN_FITTING):
+    if fits.all() or fits.sum() < max(MOST * len(probed), MIN_FITTING):
         return None
     others = ", ".join(repr(text[:40]) for text in probed[~fits][:3])
     return f"most values are {kind} like {pattern}, but not {others}"

@@ -34,7 +34,7 @@ def report(schema: RecordSchema, table: pd.DataFrame) -> pd.DataFrame:
     for f in schema:
         column = table[f.name]
         odd = formats.get(f.name, {}).get("odd")
-        said = odd and f"taken as numbers, by which {odd!r} will be written otherwise"
+        said = odd and f"{odd!r} will be written otherwise, as other values of its kind are"
         mistaken = mistaken_for_text(column, decimal) if _is_of_texts(f) else None
         rows.append(
             {
@@ -79,12 +79,18 @@ def check_doubts(
         accept (`Sequence[str]`, defaults to none): Columns that are as inferred, whatever the doubt.
         is_strict (`bool`, defaults to `False`): Whether any doubt is an error.
     """
+    if unknown := [name for name in accept if name not in schema.names]:
+        raise ValueError(f"no column {unknown[0]!r} to accept; columns: {schema.names}")
     for row in report(schema, table).itertuples():
         if row.column not in accept and (row.is_mistaken or (is_strict and row.doubt)):
+            ways = (
+                "mend these values, or make them missing (null_words of a CSVFormat, --null-word)"
+                if row.is_mistaken
+                else "give another format in the schema (difflm schema --output, edited, and --schema)"
+            )
             raise ValueError(
-                f"column {row.column!r} is taken as {row.type}: {row.doubt}; mend these values, or make them missing "
-                f"(null_words of a CSVFormat, --null-word), or take it as it is by accept=[{row.column!r}] "
-                f"(--accept {row.column!r})"
+                f"column {row.column!r} is taken as {row.type}: {row.doubt}; {ways}, or take it as it is by "
+                f"accept=[{row.column!r}] (--accept {row.column!r})"
             )
 
 

@@ -311,8 +311,7 @@ class RecordSchema:
             `ValueError`: when a column is missing or stands twice, or has a value that its field does not allow. The
                 message names column, row and value.
         """
-        table = read_table(data)
-        table = self.with_texts(table)
+        table = self.with_texts(read_table(data, self.reading))
         lacking = [f.name for f in self if f.optional and f.name not in table]
         if 0 < len(lacking) < len(self):
             table = table.assign(**dict.fromkeys(lacking))
@@ -323,6 +322,11 @@ class RecordSchema:
             with naming_column(f.name):
                 f.check(table[f.name])
         return table[self.names]
+
+    @property
+    def reading(self) -> CSVFormat:
+        """What other CSV files of such records are read by: the words for missing values."""
+        return CSVFormat(null_words=None if self.csv is None else self.csv.null_words)
 
     def with_texts(self, table: pd.DataFrame) -> pd.DataFrame:
         """A table that was read from a CSV file, with texts in the columns that have these by this schema."""
