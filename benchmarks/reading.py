@@ -11,8 +11,9 @@ to benchmarks/results/reading.json.
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -87,17 +88,29 @@ def large_file(path: Path) -> None:
     pd.DataFrame(columns).to_csv(path, index=False)
 
 
+READ = {
+    "pandas": "pd.read_csv(path)",
+    "read and inferred": "RecordSchema.infer(read_table(path))",
+}
+PROCESS = """
+import sys, time
+import pandas as pd
+from difflm_hf import RecordSchema
+from difflm_hf.records import read_table
+path, start = sys.argv[1], time.perf_counter()
+{statement}
+print(time.perf_counter() - start)
+"""
+
+
 def measure_time(folder: Path) -> dict[str, list[float]]:
-    """Seconds of pandas, and of reading and inference, in turn."""
-    path, seconds = folder / "large.csv", {"pandas": [], "read and inferred": []}
+    """Seconds of pandas, and of reading and inference, in turn, each in a process of its own."""
+    path, seconds = folder / "large.csv", {name: [] for name in READ}
     large_file(path)
     for _ in range(NUM_TIMES):
-        start = time.perf_counter()
-        pd.read_csv(path)
-        middle = time.perf_counter()
-        RecordSchema.infer(read_table(path))
-        seconds["pandas"].append(middle - start)
-        seconds["read and inferred"].append(time.perf_counter() - middle)
+        for name, statement in READ.items():
+            command = [sys.executable, "-c", PROCESS.format(statement=statement), str(path)]
+            seconds[name].append(float(subprocess.run(command, check=True, capture_output=True).stdout))
     return seconds
 
 

@@ -39,6 +39,7 @@ NULLABLE = {
 }
 NUMBER = r"^-?(0|[1-9]\d*)({point}\d+)?{exponent}$"
 EXPONENT = r"([eE][+-]?\d+)?"
+BLOCK_SIZE = 1 << 20  # bytes that are parsed at once
 NUM_SNIFFED = 1 << 18  # bytes that say how a file is written
 NUM_TELLING = 32  # bytes beyond ASCII that an encoding other than cp1252 is found from
 NUM_PROBED = 1000  # values that say which decimal point a column has
@@ -254,22 +255,30 @@ def _read_texts(data: bytes, how: CSVFormat) -> pa.Table:
         ragged.append(row)
         return "skip"
 
-    texts = pa_csv.read_csv(
-        pa.BufferReader(data.removeprefix(b"\xef\xbb\xbf")),
-        pa_csv.ReadOptions(
-            column_names=names,
-            skip_rows_after_names=int(how.header),
-            encoding=encoding,
-            block_size=max(1 << 20, min(len(data) + 1, 1 << 26)),
-        ),
-        pa_csv.ParseOptions(
-            delimiter=how.separator,
-            newlines_in_values=True,
-            ignore_empty_lines=len(names) > 1,  # in a single column they are missing values
-            invalid_row_handler=set_aside,
-        ),
-        pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
-    )
+    def read(block_size: int) -> pa.Table:
+        return pa_csv.read_csv(
+            pa.BufferReader(data.removeprefix(b"\xef\xbb\xbf")),
+            pa_csv.ReadOptions(
+                column_names=names,
+                skip_rows_after_names=int(how.header),
+                encoding=encoding,
+                block_size=block_size,
+            ),
+            pa_csv.ParseOptions(
+                delimiter=how.separator,
+                newlines_in_values=True,
+                ignore_empty_lines=len(names) > 1,  # in a single column they are missing values
+                invalid_row_handler=set_aside,
+            ),
+            pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
+        )
+
+    try:
+        texts = read(BLOCK_SIZE)
+    except pa.ArrowInvalid as error:
+        if "straddling" not in str(error):
+            raise
+        texts = read(len(data) + 1)  # a value is longer than a block
     if ragged:
         row = ragged[0]
         raise ValueError(
@@ -376,10 +385,10 @@ def _decimals(texts: pa.ChunkedArray, values: pa.ChunkedArray, point: str) -> st
 
 
 def _odd_one(texts: pa.ChunkedArray, values: pa.ChunkedArray, format: str | None, point: str) -> str | None:
-    """A number that is not written back as it stands, if there is one among the first ones or those that end in 0."""
+    """A number that is not written back as it stands, if there is one among the first ones, also that end in 0."""
     write = repr if format is None else number_format(format).write
     rows = texts.slice(0, NUM_PROBED), values.slice(0, NUM_PROBED)
-    ends_in_zero = pc.match_substring_regex(texts, re.escape(point) + r"\d+0$|[eE]")
+    ends_in_zero = pc.ends_with(texts, "0")
     for given, numbers in (rows, (texts.filter(ends_in_zero)[:NUM_PROBED], values.filter(ends_in_zero)[:NUM_PROBED])):
         for text, number in zip(given.to_pylist(), numbers.to_pylist()):
             if text is not None and write(number) != text:
