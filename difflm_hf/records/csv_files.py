@@ -106,15 +106,13 @@ def read_csv(path: Path, how: CSVFormat | None = None) -> pd.DataFrame:
     others stay texts, for the schema to decide.
 
     Args:
-        path (`Path`): The file, which may be compressed (`.gz`, `.bz2`, `.zst`).
+        path (`Path`): The file.
         how ([`CSVFormat`], *optional*): How it is written.
 
     Raises:
         `ValueError`: for what is no CSV file. The message says where and what to do.
     """
-    with pa.input_stream(str(path), compression="detect") as stream:
-        data = stream.read()
-    how = how or CSVFormat()
+    data, how = path.read_bytes(), how or CSVFormat()
     if match := SEPARATOR_LINE.match(data):  # of Excel
         how, data = replace(how, separator=how.separator or match[1].decode()), data[match.end() :]
     how = _complete(how, data)
@@ -172,15 +170,15 @@ def with_texts(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 def alike(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Two tables of the same columns, of which a CSV file's have texts where the other's have."""
-    for one, other in ((first, second), (second, first)):
-        empty = [name for name in one if one[name].isna().all() and not other[name].isna().all()]
-        nulls = {name: pd.Series(pd.NA, one.index, other[name].convert_dtypes().dtype) for name in empty}
-        if one is first:
-            first = one.assign(**nulls)
-        else:
-            second = one.assign(**nulls)
+    first, second = _with_dtypes(first, second), _with_dtypes(second, first)
     names = [name for name in first if first[name].dtype.kind == "O" or second[name].dtype.kind == "O"]
     return with_texts(first, names), with_texts(second, names)
+
+
+def _with_dtypes(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """A table whose columns without any value have the dtypes of another, whose columns have some."""
+    empty = [name for name in table if table[name].isna().all() and not other[name].isna().all()]
+    return table.assign(**{name: pd.Series(pd.NA, table.index, other[name].convert_dtypes().dtype) for name in empty})
 
 
 def _written(column: pd.Series, how: ColumnFormat) -> pd.Series:
@@ -319,7 +317,7 @@ def _typed(texts: pa.ChunkedArray, how: CSVFormat) -> tuple[pd.Series, ColumnFor
                 spelled = None if style is str.title else f"{style('false')}/{style('true')}"
                 found = pc.equal(texts, style("true")), spelled
     values, format = found or (texts, None)
-    odd = _odd_one(texts, values, format, how.decimal) if pa.types.is_floating(values.type) else None
+    odd = _odd_one(texts, values, format) if pa.types.is_floating(values.type) else None
     odd = odd or other
     return _to_pandas(values), ColumnFormat(format, null, odd)
 
@@ -384,7 +382,7 @@ def _decimals(texts: pa.ChunkedArray, values: pa.ChunkedArray, point: str) -> st
     return f"0{point}{'0' * least}{'#' * (most - least)}"
 
 
-def _odd_one(texts: pa.ChunkedArray, values: pa.ChunkedArray, format: str | None, point: str) -> str | None:
+def _odd_one(texts: pa.ChunkedArray, values: pa.ChunkedArray, format: str | None) -> str | None:
     """A number that is not written back as it stands, if there is one among the first ones, also that end in 0."""
     write = repr if format is None else number_format(format).write
     rows = texts.slice(0, NUM_PROBED), values.slice(0, NUM_PROBED)

@@ -34,7 +34,6 @@ class NumberFormat:
     Attributes:
         decimals (`int`): Digits after the decimal point, at most.
         is_ambiguous (`bool`): Whether digits are grouped by what may be the decimal point, too: `1,234`.
-        is_plain (`bool`): Whether pandas reads such texts as numbers, given their decimal point.
         point (`str`): The decimal point; `""` of integers.
 
     Raises:
@@ -56,7 +55,6 @@ class NumberFormat:
             if not is_same:
                 raise ValueError(f"{pattern!r} writes negative numbers with other digits than positive ones")
             self._negative = (before, after)
-        self.is_plain = around == ("", "") and self._negative == ("-", "") and not self._group and self._width <= 1
         is_thousands = (self._least, self.decimals) == (3, 3) and not self._group
         self.is_ambiguous = is_thousands or (self._group in (".", ",") and not self.point)
         self._compiled = re.compile(self.to_regex())

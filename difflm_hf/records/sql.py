@@ -24,14 +24,15 @@ def read_sql(url: str, query: str) -> pd.DataFrame:
         `ValueError`: when the table is not there, or the database refuses. The message says why, without a password.
     """
     sqlalchemy = _sqlalchemy()
+    is_select = any(sign.isspace() for sign in query.strip())
+    if is_select and not query.lower().lstrip(" (\n\t").startswith(("select", "with")):
+        raise ValueError(f"query={query!r} is neither the name of a table nor a SELECT")
     engine = _engine(url)
     if engine.dialect.name == "sqlite" and engine.url.database and not Path(engine.url.database).is_file():
         raise FileNotFoundError(f"{engine.url.database}: no such file")
     try:
         with engine.connect() as connection:
-            if any(sign.isspace() for sign in query.strip()):
-                if not query.lower().lstrip(" (\n\t").startswith(("select", "with")):
-                    raise ValueError(f"query={query!r} is neither the name of a table nor a SELECT")
+            if is_select:
                 return pd.read_sql_query(sqlalchemy.text(query), connection, dtype_backend="numpy_nullable")
             schema, _, name = query.strip().rpartition(".")
             columns = sqlalchemy.Table(name, sqlalchemy.MetaData(), schema=schema or None, autoload_with=connection).c
@@ -49,8 +50,6 @@ def read_sql(url: str, query: str) -> pd.DataFrame:
     except sqlalchemy.exc.NoSuchTableError as error:
         raise ValueError(f"{engine.url!r} has no table {query!r}; name one, or give a SELECT") from error
     except (OverflowError, TypeError, ValueError) as error:  # SQLite holds any value in any column
-        if query in str(error):
-            raise
         raise ValueError(f"{engine.url!r}: {query} has values of other types ({error}); SELECT them") from error
     except sqlalchemy.exc.SQLAlchemyError as error:
         raise ValueError(f"{engine.url!r}: {str(error).splitlines()[0]}") from error
