@@ -586,6 +586,10 @@ def test_a_text_in_a_training_column_of_numbers_is_noted(train, test, fresh):
     broken = train.astype({"age": str})
     broken.loc[3, "age"] = "old"
     scores = evaluate_table(fresh, broken, test, categorical=CODES)
+    assert any("column 'age': 'old' among integers count as missing" in note for note in scores["notes"])
+    assert scores["fidelity"]["columns"]["age"] > 0.9
+    broken.loc[3:12, "age"] = [f"about {k}" for k in range(10)]
+    scores = evaluate_table(fresh, broken, test, categorical=CODES)
     assert any(
         "column 'age' holds numbers in `holdout`, but texts in the training" in note for note in scores["notes"]
     )

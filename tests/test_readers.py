@@ -84,21 +84,25 @@ def test_other_rows_of_a_file_are_of_the_same_types(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("texts", "message"),
+    ("texts", "others", "message"),
     [
-        (["2024-01-05", "2024-02-06", "2024-03-07", "2024-04-08", "2024-05-09", "9999-12-31"], "dates like %Y-%m-%d"),
-        (["1.5", "2.5", "3.5", "4.5", "5.5", "?", "unknown"], "numbers like 0.0, but not '[?]', 'unknown'"),
-        (["$1", "$2", "$3", "$4", "$5", "five"], "numbers like \\$0, but not 'five'"),
+        (
+            [f"2024-01-{day}" for day in range(10, 30)],
+            [f"2024-02-{day}" for day in range(30, 40)],
+            "dates like %Y-%m-%d",
+        ),
+        ([f"{k}.5" for k in range(9)], [*"abcdefghi"], "numbers like 0.0, but not 'a', 'b', 'c'"),
+        ([f"${k}" for k in range(5)], ["five, " * 6], "numbers like \\$0, but not 'five, five"),
     ],
 )
-def test_mistaken_columns_are_errors(texts, message):
-    table = pd.DataFrame({"x": texts})
+def test_mistaken_columns_are_errors(texts, others, message):
+    table = pd.DataFrame({"x": [*texts, *others]})
     schema = RecordSchema.infer(table)
     assert schema["x"].type == "text"
     with pytest.raises(ValueError, match=f"column 'x' is taken as text: most values are {message}.*accept"):
         check_doubts(schema, table)
     check_doubts(schema, table, accept=["x"])
-    made_missing = table.replace(texts[5:], None)
+    made_missing = table.replace(others, None)
     assert RecordSchema.infer(made_missing)["x"].type in ("datetime", "number", "integer")
 
 

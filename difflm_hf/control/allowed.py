@@ -232,12 +232,12 @@ class Condition:
         """Allows shares of the ids of a field of which several values are left."""
         codec, domain = self.codec, self.domains[name]
         f, t, position = codec.schema[name], codec.tokens[name], list(codec.tokens).index(name)
-        null = [domain.null] * f.nullable
+        apart = [domain.has(mark) for mark in f.apart]
         if domain.choices is not None:
-            coarse = [*null, *domain.choices]
+            coarse = [*apart, *domain.choices]
         else:
             intervals, own = _to_array(domain.intervals), np.array(t.values, np.uint64)[:, None]
-            coarse = [*null, *((intervals[:, 0] <= own) & (own <= intervals[:, 1])).any(1)]
+            coarse = [*apart, *((intervals[:, 0] <= own) & (own <= intervals[:, 1])).any(1)]
             if t.bins is not None:
                 fine, num_others = t.bins.shares(intervals), len(coarse)
                 coarse = [*coarse, *(fine > 0).any(1), *(self._is_inside(source, name) for source in t.copies)]
@@ -253,7 +253,7 @@ class Condition:
     def _is_inside(self, source: str, name: str) -> bool:
         """Whether all values that are left of a field satisfy the condition on one that may repeat them."""
         left = self.domains.get(source)
-        if left is None or left.null:
+        if left is None or left.null or left.words:
             return False
         own, other = self.codec.tokens[name].grid, self.codec.tokens[source].grid
         ends = other.to_units(_to_array(left.intervals))
@@ -323,7 +323,7 @@ class Condition:
         codec, placed = self.codec, np.empty(offsets.shape, np.uint64)
         for j, name in enumerate(codec.binned):
             t, position = codec.tokens[name], list(codec.tokens).index(name)
-            first_bin = t.start + codec.schema[name].nullable + len(t.values)
+            first_bin = t.start + len(codec.schema[name].apart) + len(t.values)
             bins = np.clip(input_ids[:, 1 + position] - first_bin, 0, t.bins.num_bins - 1)
             steps = input_ids[:, 1 + len(codec.tokens) + j] - t.fine_start
             intervals = self.domains[name].intervals if name in self.domains else [(0, t.grid.size - 1)]
@@ -343,8 +343,9 @@ def _satisfies(codec: CompactCodec, name: str, domain: Domain) -> RowPredicate:
     f, grid = codec.schema[name], codec.tokens[name].grid
 
     def holds(table: pd.DataFrame) -> np.ndarray:
-        given = table[name].notna().to_numpy()
-        satisfied = np.full(len(table), domain.null)
+        apart = f.index_apart(table[name])
+        given = apart < 0
+        satisfied = np.array([*map(domain.has, f.apart), domain.null])[apart]
         values = table[name][given]
         if domain.choices is not None:
             satisfied[given] = domain.choices[f.index(values)]
@@ -398,7 +399,8 @@ def _filler(codec: CompactCodec, name: str) -> Any:
 
 def _only_value(codec: CompactCodec, name: str, domain: Domain) -> dict[str, Any]:
     """The value that a condition leaves of a field, by its name; nothing if there are several."""
-    f, t, values = codec.schema[name], codec.tokens[name], [None] * domain.null
+    f, t = codec.schema[name], codec.tokens[name]
+    values = [mark for mark in f.apart if domain.has(mark)]
     if domain.choices is not None:
         values += [t.values[k] for k in domain.choices.nonzero()[0]]
     else:

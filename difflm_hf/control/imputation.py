@@ -193,11 +193,12 @@ def _fill(table: pd.DataFrame, draw: pd.DataFrame) -> pd.DataFrame:
 
 
 def _aggregate(draws: list[pd.DataFrame], schema: RecordSchema) -> pd.DataFrame:
-    """Means of numbers and datetimes, and else the most frequent values; nulls where the first draw has one."""
+    """Means of numbers and datetimes, and else the most frequent values; the first draw's where one has none."""
     table = draws[0].copy()
     for f in schema:
         columns = pd.concat([draw[f.name].reset_index(drop=True) for draw in draws], axis=1)
-        given = columns.notna().all(axis=1).to_numpy()  # else the values of the first draw stay
+        # Else what the first draw has stays.
+        given = np.logical_and.reduce([f.index_apart(columns.iloc[:, k]) < 0 for k in range(len(draws))])
         if f.name in schema.identifiers or not given.any():
             continue
         columns = columns[given]

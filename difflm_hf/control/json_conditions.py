@@ -285,22 +285,23 @@ def _grid(f: Field) -> Grid:
 
 def _moments_schema(f: Field, domain: Domain) -> dict[str, Any]:
     """The JSON Schema of the moments that are left of a field, or more."""
-    null = [{"type": "null"}] if domain.null else []
+    apart = [{"const": mark} for mark in f.apart if domain.has(mark)]
     if not domain.intervals:
-        return {"anyOf": null}
+        return {"anyOf": apart}
     ends = np.array([domain.intervals[0][0], domain.intervals[-1][1]], np.uint64)
     first, last = f.to_series(_grid(f).decode(f, ends), np.zeros(2, bool))
     written = [moment if isinstance(moment, str) else isoformat(moment) for moment in (first, last)]
     if first == last:
-        return {"anyOf": [{"const": written[0]}, *null]}
+        return {"anyOf": [{"const": written[0]}, *apart]}
     pattern = datetime_pattern(replace(f, minimum=written[0], maximum=written[1]))
-    return {"anyOf": [{"type": "string", "pattern": pattern}, *null]}
+    return {"anyOf": [{"type": "string", "pattern": f"^{pattern}$"}, *apart]}
 
 
 def _hold_moments(f: Field, domain: Domain, records: Records) -> np.ndarray:
     """Which records have one of the moments that are left of a field."""
     column = pd.Series([record.get(f.name) for record in records], dtype=object)
-    given, holds = column.notna().to_numpy(), np.full(len(column), domain.null)
+    apart = f.index_apart(column)
+    given, holds = apart < 0, np.array([*map(domain.has, f.apart), domain.null])[apart]
     points = _grid(f).encode(f, column[given])[:, None]
     intervals = np.array(domain.intervals, np.uint64).reshape(-1, 2)
     holds[given] = ((intervals[:, 0] <= points) & (points <= intervals[:, 1])).any(1)

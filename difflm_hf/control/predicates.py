@@ -107,6 +107,7 @@ class Domain:
 
     Args:
         null (`bool`): Whether null is one of them.
+        words (`frozenset[str]`): Which words among numbers are.
         choices (`np.ndarray` of shape `(num_choices,)`, bool, *optional*): Of a category or a boolean.
         intervals (`list[tuple[int, int]]`, *optional*):
             Of a number, a datetime or categories by the thousand: grid points, both ends inclusive, ascending, apart
@@ -116,23 +117,29 @@ class Domain:
     null: bool
     choices: np.ndarray | None = None
     intervals: list[tuple[int, int]] | None = None
+    words: frozenset[str] = frozenset()
+
+    def has(self, mark: str | None) -> bool:
+        """Whether null, or a word, is one of them."""
+        return self.null if mark is None else mark in self.words
 
     @property
     def is_empty(self) -> bool:
         """Whether no value is left."""
         left = self.intervals if self.choices is None else self.choices.any()
-        return not (self.null or left)
+        return not (self.null or self.words or left)
 
     def __and__(self, other: Domain) -> Domain:
         if self.choices is not None:
             return Domain(self.null and other.null, self.choices & other.choices)
         pairs = ((max(a, c), min(b, d)) for a, b in self.intervals for c, d in other.intervals)
-        return Domain(self.null and other.null, intervals=_merge(pairs))
+        return Domain(self.null and other.null, None, _merge(pairs), self.words & other.words)
 
     def __or__(self, other: Domain) -> Domain:
         if self.choices is not None:
             return Domain(self.null or other.null, self.choices | other.choices)
-        return Domain(self.null or other.null, intervals=_merge([*self.intervals, *other.intervals]))
+        intervals = _merge([*self.intervals, *other.intervals])
+        return Domain(self.null or other.null, None, intervals, self.words | other.words)
 
     def complement(self, field: Field, grid: Grid | None) -> Domain:
         """All other values of the field."""
@@ -141,7 +148,7 @@ class Domain:
             return Domain(null, ~self.choices)
         starts = [0, *(end + 1 for _, end in self.intervals)]
         ends = [*(start - 1 for start, _ in self.intervals), grid.size - 1]
-        return Domain(null, intervals=_merge(zip(starts, ends)))
+        return Domain(null, None, _merge(zip(starts, ends)), frozenset(field.words or []) - self.words)
 
 
 def domain_of(condition: Any, field: Field, grid: Grid | None) -> Domain:
@@ -184,6 +191,8 @@ def domain_of(condition: Any, field: Field, grid: Grid | None) -> Domain:
         if not field.nullable:
             raise ValueError("null is none of its values; ask for others")
         return Domain(True, intervals=[]) if grid is not None else Domain(True, np.zeros(_num_choices(field), bool))
+    if condition in (field.words or []):
+        return Domain(False, intervals=[], words=frozenset([condition]))
     if field.is_numeric:
         points = _interval(Between(condition, condition), field, grid)
         if not points:

@@ -325,8 +325,9 @@ def _modality(schema: RecordSchema) -> str:
 
 
 def _rare_columns(columns: Sequence[Mapping[str, Any]]) -> list[str] | None:
-    """Columns with a category in few records; `None` where that is not known of each."""
-    rarest = {column.get("name"): column.get("rarest") for column in columns if column.get("type") == "category"}
+    """Columns with a category, or a word among numbers, in few records; `None` where that is not known of each."""
+    naming = [column for column in columns if column.get("type") == "category" or column.get("num_words")]
+    rarest = {column.get("name"): column.get("rarest") for column in naming}
     if not columns or None in rarest.values():
         return None
     return [name for name, count in rarest.items() if count < MIN_CATEGORY_COUNT]

@@ -134,7 +134,7 @@ class CompactCodec(RecordCodec):
             if not f.is_numeric and len(f.categories or ()) <= MAX_LISTED:
                 t.values = f.categories if f.type == "category" else [False, True]
                 continue
-            values = table[f.name].dropna()
+            values = table[f.name][f.index_apart(table[f.name]) < 0]
             if len(values) == 0:
                 raise ValueError(f"column {f.name!r} has no values to fit on; drop it, or make its type 'null'")
             t.grid = Grid.fit(f, values)
@@ -207,8 +207,9 @@ class CompactCodec(RecordCodec):
 
     @property
     def rarest(self) -> dict[str, int]:
+        rarest = super().rarest
         numbers = {name: t.rarest or 0 for name, t in self.tokens.items() if self.schema[name].is_numeric and t.values}
-        return super().rarest | numbers
+        return rarest | {name: min(count, rarest.get(name, count)) for name, count in numbers.items()}
 
     @property
     def ordered_ranges(self) -> list[tuple[int, int]]:
@@ -217,7 +218,7 @@ class CompactCodec(RecordCodec):
         for name, t in self.tokens.items():
             if not self.schema[name].is_numeric:
                 continue
-            start = t.start + self.schema[name].nullable
+            start = t.start + len(self.schema[name].apart)
             ranges.append((start, start + len(t.values)))
             if t.bins is not None:
                 ranges.append((start + len(t.values), start + len(t.values) + t.bins.num_bins))
@@ -261,17 +262,18 @@ class CompactCodec(RecordCodec):
         coarse, fine, within_bin_offsets, units = [], [], [], {}
         for name, t in self.tokens.items():
             f, column = self.schema[name], table[name]
-            null = column.isna().to_numpy()
+            apart = f.index_apart(column)
+            given = apart < 0
             ids = np.zeros(len(table), np.int64)
             if t.grid is None:
-                ids[~null] = f.index(column[~null])
+                ids[given] = f.index(column[given])
             else:
                 points = np.zeros(len(table), np.uint64)
-                points[~null] = t.grid.encode(f, column[~null])
+                points[given] = t.grid.encode(f, column[given])
                 units[name] = t.grid.to_units(points)
                 own = np.array(t.values, np.uint64)
                 ids = np.searchsorted(own, points)
-                rest = ~(np.isin(points, own) | null)
+                rest = given & ~np.isin(points, own)
                 if t.bins is None and rest.any():
                     value = column.tolist()[rest.argmax()]
                     raise ValueError(
@@ -289,7 +291,7 @@ class CompactCodec(RecordCodec):
                     ids[rest] = len(own) + bins[rest]
                     fine.append((t.fine_start + np.where(rest, steps, 0))[:, None])
                     within_bin_offsets.append(np.where(rest, above, 0)[:, None])
-            coarse.append((t.start + np.where(null, 0, ids + f.nullable))[:, None])
+            coarse.append((t.start + np.where(given, ids + len(f.apart), apart))[:, None])
         no_ids, no_offsets = np.zeros((len(table), 0), np.int64), np.zeros((len(table), 0), np.uint64)
         return (
             np.concatenate([no_ids, *coarse, *fine], axis=1),
@@ -299,13 +301,15 @@ class CompactCodec(RecordCodec):
     def nearest(self, name: str, column: pd.Series) -> pd.Series:
         """
         The values of a field that the codec has ids for and that lie nearest to given ones: of numbers the last not
-        above them, or else the first. Null where there are none, as for a category that was not seen.
+        above them, or else the first. Words stay. Null where there are none, as for a category that was not seen.
 
         Raises:
             `ValueError`: for values of another type, naming column and value.
         """
-        f, t, given = self.schema[name], self.tokens[name], column.notna().to_numpy()
-        values = np.full(len(column), None, dtype=object)
+        f, t = self.schema[name], self.tokens[name]
+        apart = f.index_apart(column)
+        given = apart < 0
+        values = np.where(given, None, np.array([*f.apart, None], dtype=object)[apart])
         with naming_column(name):
             if not f.is_numeric:
                 index = f.index(column[given])
@@ -342,9 +346,8 @@ class CompactCodec(RecordCodec):
         columns, units = {}, {}
         for i, (name, t) in enumerate(self.tokens.items()):
             f = self.schema[name]
-            ids = input_ids[:, 1 + i] - t.start - f.nullable
-            null = ids < 0
-            ids = np.maximum(ids, 0)
+            apart = input_ids[:, 1 + i] - t.start
+            ids = np.maximum(apart - len(f.apart), 0)
             if t.grid is None:
                 values = np.array(t.values, dtype=object)[ids]
             else:
@@ -361,7 +364,7 @@ class CompactCodec(RecordCodec):
                         points = np.where(copied, t.grid.floor(units[source]), points)
                 units[name] = t.grid.to_units(points)
                 values = t.grid.decode(f, points)
-            columns[name] = f.to_series(values, null)
+            columns[name] = f.with_words(f.to_series(values, apart < len(f.apart)), apart)
         texts = self._decode_texts(input_ids[:, 1 + self.num_fixed :], tokenizer)
         for f in self.schema:
             if f.name in texts:

@@ -41,6 +41,8 @@ class Equation(Rule):
 
     def check(self, fields: Mapping[str, Field]) -> None:
         super().check(fields)
+        if wordy := [name for name in self.columns if fields[name].words]:
+            raise ValueError(f"{self}: column {wordy[0]!r} has words among its numbers, which no others make")
         if any(fields[name].nullable for name in self.parts) and not fields[self.total].nullable:
             raise ValueError(f"{self}: column {self.total!r} cannot be null, and its parts can")
 

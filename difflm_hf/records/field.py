@@ -71,11 +71,14 @@ class Field:
         format (`str`, *optional*):
             How texts have the values: a [`DatetimeFormat`], a [`NumberFormat`], or `false/true` for the words of a
             boolean. A column that is no text, such as one of `int64`, is written so in a CSV.
+        words (`list[str]`, *optional*):
+            Texts that stand among numbers or datetimes with a `format`, such as `unknown`, and are values by
+            themselves.
         null (`str`, *optional*): What a CSV has where a value is missing; nothing when not given.
         max_length (`int`, *optional*): Characters in the longest text.
         rarest (`int`, *optional*):
-            Records of the rarest category in the training data; 0 if it does not occur there. Of nested values, those
-            of the rarest key or string that the JSON Schema names; `None` where it was not inferred.
+            Records of the rarest category or word in the training data; 0 if it does not occur there. Of nested
+            values, those of the rarest key or string that the JSON Schema names; `None` where it was not inferred.
         json_schema (`dict`, *optional*): JSON Schema (draft 2020-12) of nested values, with all that it refers to.
     """
 
@@ -90,6 +93,7 @@ class Field:
     maximum: int | float | str | None = None
     decimals: int | None = None
     format: str | None = None
+    words: list[str] | None = None
     null: str | None = None
     max_length: int | None = None
     rarest: int | None = None
@@ -101,6 +105,8 @@ class Field:
             raise ValueError(f"field {self.name!r}: type {self.type!r} is not one of {', '.join(get_args(FieldType))}")
         if self.type == "category" and not self.categories:
             raise ValueError(f"field {self.name!r} is a category; give its categories")
+        if self.words and not (self.is_numeric and self.is_spelled and not self._has_numbers):
+            raise ValueError(f"field {self.name!r} has words among texts of numbers or dates alone; give its format")
         if self.type == "json":
             if self.json_schema is None:
                 raise ValueError(f"field {self.name!r} is of nested values; give its json_schema")
@@ -121,6 +127,11 @@ class Field:
         return pd_types.is_numeric_dtype(dtype_of(self.dtype))
 
     @property
+    def apart(self) -> list[str | None]:
+        """What stands among its values and has no place in their order: null, if it may be, and words."""
+        return [*[None] * self.nullable, *(self.words or [])]
+
+    @property
     def has_texts(self) -> bool:
         """Whether columns have texts, whatever these stand for."""
         return (
@@ -130,7 +141,7 @@ class Field:
     @property
     def discloses_values(self) -> bool:
         """Whether it names what stands in the data, and not just what its author wrote."""
-        return self.type == "category" or (self.type == "json" and self.rarest is not None)
+        return self.type == "category" or bool(self.words) or (self.type == "json" and self.rarest is not None)
 
     @property
     def time_zone(self) -> Any:
@@ -166,7 +177,8 @@ class Field:
         elif self.type == "datetime":
             kind += " with a time zone" if self.time_zone else " without a time zone"
         minimum, maximum = map(pd.Timestamp, self.bounds) if self.type == "datetime" else self.bounds
-        return f"{kind} between {minimum} and {maximum}"
+        words = "".join(f", or {word!r}" for word in self.words or [])
+        return f"{kind} between {minimum} and {maximum}{words}"
 
     def check(self, column: pd.Series) -> None:
         """Raises a `ValueError` for the first value that this field does not allow, naming value, row and way out."""
@@ -186,9 +198,10 @@ class Field:
 
     def allows(self, column: pd.Series) -> np.ndarray:
         """Which values this field may have."""
-        given = column.notna().to_numpy()
+        apart = self.index_apart(column)
+        given = apart < 0
         values = column[given]
-        allowed = np.full(len(column), self.nullable)
+        allowed = self.nullable | column.notna().to_numpy()
         if self.type == "null":
             allowed[given] = False
         elif self.type == "json":
@@ -205,6 +218,14 @@ class Field:
             allowed[given] = self.index(values) >= 0
         return allowed
 
+    def index_apart(self, column: pd.Series) -> np.ndarray:
+        """Positions among what stands apart; -1 for values, and the position after the last for a null too many."""
+        null, of_null = column.isna().to_numpy(), 0 if self.nullable else len(self.apart)
+        if not self.words:
+            return np.where(null, of_null, -1)
+        words = pd.Index(self.words, dtype=object).get_indexer(column.astype(object))
+        return np.where(null, of_null, np.where(words < 0, -1, words + self.nullable))
+
     def index(self, values: pd.Series) -> np.ndarray:
         """Positions of values among the categories, or among `[False, True]`; -1 for any other."""
         categories, values = [False, True] if self.type == "boolean" else self.categories, values.astype(object)
@@ -218,7 +239,7 @@ class Field:
 
     def names_in(self, column: pd.Series) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """
-        What the schema names of values: categories, and the keys and strings of inferred nested values.
+        What the schema names of values: categories, words, and the keys and strings of inferred nested values.
 
         Args:
             column (`pd.Series` of length `num_records`): Values that this field allows.
@@ -229,6 +250,9 @@ class Field:
         given = column.notna().to_numpy()
         if self.type == "category":
             return given.nonzero()[0], self.index(column[given]), self.categories
+        if self.words:
+            words = given & (self.index_apart(column) >= 0)
+            return words.nonzero()[0], self.index_apart(column[words]) - self.nullable, self.words
         names = list(dict.fromkeys(inferred_names(self.json_schema)))
         found = [set(names_of(to_plain(v), self.json_schema)) if g else () for v, g in zip(column, given)]
         positions = pd.Index(names, dtype=object).get_indexer([name for row in found for name in sorted(row)])
@@ -310,8 +334,23 @@ class Field:
         column = given.reindex(series.index)
         return column.where(~null, None) if pd_types.is_object_dtype(column.dtype) else column
 
+    def with_words(self, column: pd.Series, apart: np.ndarray) -> pd.Series:
+        """
+        A column with words in it.
+
+        Args:
+            column (`pd.Series` of length `num_records`): As of [`Field.to_series`].
+            apart (`np.ndarray` of shape `(num_records,)`): Positions among what stands apart; any others for values.
+        """
+        words = (apart >= int(self.nullable)) & (apart < len(self.apart))
+        if not words.any():
+            return column
+        texts = column.astype(object).to_numpy(copy=True)
+        texts[words] = np.array(self.apart, dtype=object)[apart[words]]
+        return pd.Series(texts, index=column.index).astype(column.dtype)
+
     def read(self, texts: pd.Series) -> pd.Series:
-        """The numbers (`Int64` or `float64`) or datetimes of texts in its format; null for any other text."""
+        """The numbers (`Int64` or `float64`) or datetimes of texts in its format; null for words and other texts."""
         given = texts.notna().to_numpy()
         numbers, exact = self._read(texts[given])
         found = pd.Series(numbers, index=texts.index[given])

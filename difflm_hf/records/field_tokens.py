@@ -16,8 +16,8 @@ from .schema import RecordSchema
 class FieldTokens:
     """
     The tokens of one field that is not text. Those of the coarse position stand in this order: null (if the field is
-    nullable), one for each of `values`, one for each bin, one for each field in `copies`. A binned field has a second
-    position, for the step inside the bin.
+    nullable), one for each word among numbers, one for each of `values`, one for each bin, one for each field in
+    `copies`. A binned field has a second position, for the step inside the bin.
 
     Args:
         start (`int`): Id of the first coarse token.
@@ -40,7 +40,7 @@ class FieldTokens:
 
     def num_coarse(self, f: Field) -> int:
         """Coarse ids of the field."""
-        return f.nullable + len(self.values) + (self.bins.num_bins if self.bins else 0) + len(self.copies)
+        return len(f.apart) + len(self.values) + (self.bins.num_bins if self.bins else 0) + len(self.copies)
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> FieldTokens:
@@ -65,6 +65,6 @@ def find_copies(
     rates = {}
     for name in units:
         g = schema[name]
-        if name != f.name and not (f.nullable or g.nullable) and (g.type, g.decimals) == (f.type, f.decimals):
+        if name != f.name and not (f.apart or g.apart) and (g.type, g.decimals) == (f.type, f.decimals):
             rates[name] = (binned & (units[name] == units[f.name])).mean()
     return sorted((name for name, rate in rates.items() if rate >= min_copies), key=lambda name: -rates[name])

@@ -48,8 +48,8 @@ class Identifier(Rule):
     def check(self, fields: Mapping[str, Field]) -> None:
         super().check(fields)
         f = fields[self.name]
-        if f.nullable:
-            raise ValueError(f"{self}: column {self.name!r} may be null, and a record needs its identifier")
+        if f.apart:
+            raise ValueError(f"{self}: column {self.name!r} may be {f.apart[0]}, and a record needs its identifier")
         if self.pattern is not None and not isinstance(self.pattern, str):
             raise ValueError(f"{self}: the pattern {self.pattern!r} is no string")
         if (f.type == "text") != (self.pattern is not None):

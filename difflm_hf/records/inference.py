@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ MAX_NESTED_CATEGORIES, MIN_NESTED_COUNT = 64, 10
 DAYS_AS_NUMBERS, FIRST_DAY, LAST_DAY = "%Y%m%d", 19000101, 21001231
 MOST = 0.5  # share of the texts of a column that, when they are dates or numbers, say that the others are mistakes
 MIN_FITTING = 5  # of these at least
+MAX_WORDS, MAX_WORD_LENGTH = 8, 32  # distinct texts that may stand among numbers or dates, and their characters
 NUM_GUESSED = 20  # texts whose possible formats are tried on all
 NUM_PROBED = 1000  # texts that are looked at before all are
 MAX_SORTED = 512  # categories in the order of their names
@@ -70,10 +72,14 @@ def infer_field(
     kind = _kind_of(values, categorical)
     distinct = pd.Series(values.unique(), dtype=object) if kind == "text" or categorical else None
     is_few = distinct is not None and len(distinct) <= max_categories and 2 * len(distinct) <= len(values)
-    if kind == "text" and not categorical and (found := find_format(distinct, decimal)) is not None:
+    if kind == "text" and not categorical:
+        found, words = find_format(distinct, decimal), []
+        if found is None and (likely := _find_words(distinct, decimal)) is not None:
+            found, words = likely
         # Strings of few numbers, such as 02134, are codes, and no quantities.
-        if not (is_few and distinct.str.isdecimal().all()):
+        if found is not None and not (is_few and _are_codes(distinct[~distinct.isin(words)], bool(words))):
             kind, f.format = found
+            f.words, values = words or None, values[~values.isin(words)]
     if kind == "integer" and f.format is None and not categorical and _are_days(values):
         kind, f.format = "datetime", DAYS_AS_NUMBERS
     if kind == "text" or categorical:
@@ -102,7 +108,7 @@ def _infer_scalar(values: list) -> dict[str, Any]:
     """The JSON Schema of scalars inside nested values. Strings are an enumeration when none of them is rare."""
     f = infer_field("", pd.Series(values, dtype=object), False, MAX_NESTED_CATEGORIES)
     is_rare = f.type == "category" and min(Counter(values).values()) < MIN_NESTED_COUNT
-    if is_rare or (f.is_spelled and f.type != "datetime"):
+    if is_rare or f.words or (f.is_spelled and f.type != "datetime"):
         f = Field("", "text", max_length=max(map(len, values)))
     return field_to_json_schema(f)
 
@@ -152,6 +158,53 @@ def find_format(distinct: pd.Series, decimal: str | None = None) -> tuple[FieldT
     return ("number" if found.point else "integer"), found.pattern
 
 
+def _are_codes(texts: pd.Series, has_words: bool) -> bool:
+    """Whether texts of whole numbers are no quantities: with words among them, that takes leading zeros."""
+    return texts.str.isdecimal().all() and not (has_words and texts.str.match("0$|[1-9]").all())
+
+
+def _find_words(distinct: pd.Series, decimal: str | None) -> tuple[tuple[FieldType, str], list[str]] | None:
+    """The type and the format of most of the distinct texts of a column, and the few words among them."""
+    likely = _most_likely(distinct, decimal)
+    if likely is None or (~likely.fits).sum() > MAX_WORDS:
+        return None
+    words = distinct[~likely.reads(distinct).to_numpy()]
+    if not 0 < len(words) <= MAX_WORDS or words.str.len().max() > MAX_WORD_LENGTH:
+        return None
+    found = find_format(distinct.drop(words.index).reset_index(drop=True), decimal)
+    return None if found is None else (found, sorted(words))
+
+
+@dataclass
+class _Likely:
+    """What most texts of a column are, how they are written, and which of some of them are so."""
+
+    kind: str
+    pattern: str
+    probed: pd.Series
+
+    def reads(self, texts: pd.Series) -> pd.Series:
+        if self.kind == "dates":
+            return datetime_format(self.pattern).read(texts).notna()
+        return texts.map(lambda text: number_format(self.pattern).read(text) is not None)
+
+    @cached_property
+    def fits(self) -> pd.Series:
+        return self.reads(self.probed)
+
+
+def _most_likely(distinct: pd.Series, decimal: str | None) -> _Likely | None:
+    probed = distinct if len(distinct) <= NUM_PROBED else distinct.sample(NUM_PROBED, random_state=0)
+    probed = probed.reset_index(drop=True)
+    patterns = Counter(pattern for text in probed[:NUM_GUESSED] for pattern in patterns_of(text))
+    ways = [_Likely("dates", pattern, probed) for pattern, _ in patterns.most_common(3)]
+    if (found := NumberFormat.infer(probed.tolist(), decimal)) is not None:
+        ways.append(_Likely("numbers", found.pattern, probed))
+    best = max(ways, key=lambda way: way.fits.sum(), default=None)
+    is_most = best is not None and best.fits.sum() >= max(MOST * len(probed), MIN_FITTING)
+    return best if is_most else None
+
+
 def doubt_of(f: Field, column: pd.Series, decimal: str | None = None) -> str | None:
     """
     What else a column could be than its field says, in words, or `None`.
@@ -161,6 +214,9 @@ def doubt_of(f: Field, column: pd.Series, decimal: str | None = None) -> str | N
         column (`pd.Series`): The values it was inferred from.
         decimal (`str`, *optional*): The decimal point of numbers in texts.
     """
+    if f.words:
+        words = ", ".join(map(repr, f.words))
+        return f"taken as {f.type}s like {f.format}, with words among them that stay as they are: {words}"
     if f.type == "datetime" and f.format is not None:
         distinct = pd.Series(column.dropna().astype(str).unique())
         others = [p for p in patterns_of(distinct[0]) if p != f.format and _codes_in(p) != _codes_in(f.format)]
@@ -176,21 +232,11 @@ def doubt_of(f: Field, column: pd.Series, decimal: str | None = None) -> str | N
 
 def mistaken_for_text(column: pd.Series, decimal: str | None = None) -> str | None:
     """Why most of a column of texts are dates or numbers, but not all, in words; or `None`."""
-    distinct = pd.Series(column.dropna().unique(), dtype=object)
-    probed = distinct if len(distinct) <= NUM_PROBED else distinct.sample(NUM_PROBED, random_state=0)
-    probed = probed.reset_index(drop=True)
-    patterns = Counter(pattern for text in probed[:NUM_GUESSED] for pattern in patterns_of(text))
-    found = NumberFormat.infer(probed.tolist(), decimal)
-    ways: list[tuple[str, str, pd.Series]] = [
-        ("dates", pattern, datetime_format(pattern).read(probed).notna()) for pattern, _ in patterns.most_common(3)
-    ]
-    if found is not None:
-        ways.append(("numbers", found.pattern, probed.map(lambda text: found.read(text) is not None)))
-    kind, pattern, fits = max(ways, key=lambda way: way[2].sum(), default=("", "", pd.Series(dtype=bool)))
-    if fits.all() or fits.sum() < max(MOST * len(probed), MIN_FITTING):
+    likely = _most_likely(pd.Series(column.dropna().unique(), dtype=object), decimal)
+    if likely is None or likely.fits.all():
         return None
-    others = ", ".join(repr(text[:40]) for text in probed[~fits][:3])
-    return f"most values are {kind} like {pattern}, but not {others}"
+    others = ", ".join(repr(text[:40]) for text in likely.probed[~likely.fits][:3])
+    return f"most values are {likely.kind} like {likely.pattern}, but not {others}"
 
 
 def _codes_in(pattern: str) -> list[str]:

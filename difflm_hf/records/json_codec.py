@@ -237,10 +237,11 @@ def _to_json_values(f: Field, column: pd.Series) -> list:
 
 
 def _from_json_values(f: Field, column: pd.Series) -> pd.Series:
-    null = column.isna().to_numpy()
     if f.type == "json":
         return column.reset_index(drop=True)
-    values = f.to_numpy(column[~null]) if f.is_numeric else column[~null].to_numpy()
+    apart = f.index_apart(column)
+    given = apart < 0
+    values = f.to_numpy(column[given]) if f.is_numeric else column[given].to_numpy()
     filled = np.zeros(len(column), values.dtype)
-    filled[~null] = values
-    return f.to_series(filled, null)
+    filled[given] = values
+    return f.with_words(f.to_series(filled, ~given), apart)

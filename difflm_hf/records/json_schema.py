@@ -93,14 +93,19 @@ def field_to_json_schema(f: Field) -> dict[str, Any]:
     # No "multipleOf": validators divide floats, and find that 0.3 is not a multiple of 0.1.
     if f.type in ("integer", "number") and f.is_spelled:
         num_digits = max(len(str(abs(int(bound)))) for bound in f.bounds)
-        schema["pattern"] = f"^({number_format(f.format).to_regex(num_digits)})$"
+        schema["pattern"] = _with_words(number_format(f.format).to_regex(num_digits), f)
     elif f.type in ("integer", "number"):
         schema |= {"minimum": f.minimum, "maximum": f.maximum}
     elif f.type == "datetime":
-        schema["pattern"] = datetime_pattern(f)
+        schema["pattern"] = _with_words(datetime_pattern(f), f)
     elif f.type == "text":
         schema["maxLength"] = f.max_length
     return {key: value for key, value in schema.items() if value is not None}
+
+
+def _with_words(pattern: str, f: Field) -> str:
+    """A regular expression of whole texts, which the field's words match, too."""
+    return f"^({'|'.join([pattern, *map(re.escape, f.words or [])])})$"
 
 
 def datetime_pattern(f: Field) -> str:
@@ -116,7 +121,7 @@ def datetime_pattern(f: Field) -> str:
     )
     if f.format is None:
         pattern += r"(\.\d{1,9})?" + (OFFSET_PATTERN if f.time_zone else "")
-    return f"^{pattern}$"
+    return pattern
 
 
 def _field_of(name: str, schema: dict[str, Any], definitions: dict[str, Any]) -> Field:

@@ -272,7 +272,7 @@ def read_values(values: Any, rule: str) -> tuple[Hashable, ...]:
 
 def read_numbers(f: Field, column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """The numbers of a column, any where there are none, and where there are, both of shape `(num_records,)`."""
-    given = column.notna().to_numpy()
+    given = f.index_apart(column) < 0
     with naming_column(f.name):
         found = f.to_numpy(column[given])
     numbers = np.zeros(len(column), found.dtype)

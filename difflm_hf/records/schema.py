@@ -281,6 +281,9 @@ class RecordSchema:
                 schema[name] = replace(f, categories=common)
             elif f.type == "category":
                 schema[name] = replace(f, type="null", categories=None, ordered=None, rarest=None)
+            elif f.words:
+                common = [word for word, is_named in zip(f.words, is_common) if is_named]
+                schema[name] = replace(f, words=common or None, rarest=None)
             elif not is_common.all():
                 inferred = RecordSchema.infer(table.loc[kept, [name]])[name]
                 schema[name] = replace(inferred, nullable=f.nullable, optional=f.optional)

@@ -133,13 +133,15 @@ def _summarize_column(field: Field, column: pd.Series) -> dict[str, Any]:
         counts = values.value_counts()
         common = counts.index[counts >= MIN_CATEGORY_COUNT][:NUM_COMMON].tolist()
         summary |= {"num_categories": len(field.categories), "common": common, "rarest": field.rarest}
-    elif field.is_numeric and len(values) >= MIN_RANGE_COUNT:
+    elif field.is_numeric and len(values := values[field.index_apart(values) < 0]) >= MIN_RANGE_COUNT:
         numbers = pd.Series(field.to_numpy(values)).quantile([0.05, 0.95], interpolation="nearest")
         summary["range"] = [_round(field, number) for number in numbers]
     elif field.type == "text":
         summary["max_length"] = field.max_length
     elif field.type == "json":
         summary["rarest"] = field.rarest
+    if field.words:
+        summary |= {"num_words": len(field.words), "rarest": field.rarest}
     return summary
 
 

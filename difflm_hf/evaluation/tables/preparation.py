@@ -49,13 +49,17 @@ def prepare_tables(
                     f"column {field.name!r} holds numbers in `{numeric[0]}`, but texts in the training table, and is "
                     "no number therefore; mend these texts, or name it in `categorical`"
                 )
+        if field.words:
+            notes.append(
+                f"column {field.name!r}: {', '.join(map(repr, field.words))} among {field.type}s count as missing"
+            )
         for name, table in prepared.items():
             values = table[field.name]
             if field.type == "text":
                 values = values.astype("string").str.len()
-            elif field.is_spelled:
+            elif field.is_spelled and not pd_types.is_numeric_dtype(values):
                 values = field.read(values)
-                if name != "synthetic" and (lost := table[field.name].notna() & values.isna()).any():
+                if name != "synthetic" and (lost := values.isna() & (field.index_apart(table[field.name]) < 0)).any():
                     value = table[field.name][lost].iloc[0]
                     raise ValueError(
                         f"column {field.name!r}: {value!r} in `{name}` is no {field.type} in the format "
@@ -69,11 +73,11 @@ def prepare_tables(
                     values = values.where(numbers.notna())
                 check_numbers(pd.concat({name: numbers}), pd.concat({name: values}))
                 values = values if field.type == "datetime" else numbers
-            if lost := int((table[field.name].notna() & values.isna()).sum()):
-                example = table[field.name][values.isna()].dropna().tolist()[0]
+            if (lost := values.isna() & (field.index_apart(table[field.name]) < 0)).any():
+                example = table[field.name][lost].tolist()[0]
                 notes.append(
-                    f"column {field.name!r}: {lost} synthetic values, such as {example!r}, are no {field.type}s, and "
-                    "count as missing"
+                    f"column {field.name!r}: {lost.sum()} synthetic values, such as {example!r}, are no "
+                    f"{field.type}s, and count as missing"
                 )
             if values.isna().all():
                 notes.append(f"column {field.name!r} has no {name} value; column shapes and pair trends leave it out")
