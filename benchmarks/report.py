@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from difflm_hf.evaluation import to_markdown
 
+from .categories import categories_section
 from .commits import commits_section
 from .diffusion_lm.report import diffusion_lm_section, write_samples
 from .markdown import to_table
@@ -104,11 +105,13 @@ Measured by `benchmarks/diffusion_lm`.
 
 ## Data as people have it
 
-Measured by `benchmarks/reading.py` and `benchmarks/numbers.py`.
+Measured by `benchmarks/reading.py`, `benchmarks/numbers.py` and `benchmarks/categories.py`.
 
 {reading}
 
 {numbers}
+
+{categories}
 
 ## Privacy, validity, diversity
 
@@ -612,6 +615,7 @@ def main() -> None:
         diffusion_lm=diffusion_lm_section(),
         reading=reading_section(),
         numbers=numbers_section(),
+        categories=categories_section(),
         log_target=" and ".join(LOG_TARGET),
         privacy=privacy_table(tables),
         alarms=alarms_list(tables),
