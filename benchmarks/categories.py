@@ -110,9 +110,10 @@ def categories_section() -> str:
         )
     head = ["categories", "rows", "total variation", "bootstrap's", "right region", "never seen", "rows/s, of without"]
     return (
-        "Cities of Zipf's law, each in a region, beside two numbers. The total variation of as many generated rows from "
-        "the training rows, beside that of a bootstrap; the share of cities in their region; cities that were never "
-        "seen; and rows a second, of those of a model of the other three columns, in turn:\n\n" + to_table(head, rows)
+        "Cities of Zipf's law, each in a region, beside two numbers. The total variation of as many generated rows "
+        "from the training rows, beside that of a bootstrap; the share of cities in their region; cities that were "
+        "never seen; and rows a second, of those of a model of the other three columns, in turn:\n\n"
+        + to_table(head, rows)
     )
 
 
