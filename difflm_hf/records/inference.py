@@ -61,7 +61,8 @@ def infer_field(
     values = column.dropna()
     f = Field(name, "null", nullable=len(values) < len(column), dtype=dtype_name(column))
     if isinstance(column.dtype, pd.CategoricalDtype) and len(categories := column.cat.categories):
-        _kind_of(plain(categories.to_series()), categorical=True)
+        if _kind_of(plain(categories.to_series()), categorical=True) == "text":
+            _check_texts(categories)
         return replace(f, type="category", categories=categories.tolist(), ordered=column.cat.ordered or None)
     if len(values) == 0:
         return f
@@ -72,6 +73,8 @@ def infer_field(
     kind = _kind_of(values, categorical)
     distinct = pd.Series(values.unique(), dtype=object) if kind == "text" or categorical else None
     is_few = distinct is not None and len(distinct) <= max_categories and 2 * len(distinct) <= len(values)
+    if kind == "text":
+        _check_texts(distinct)
     if kind == "text" and not categorical:
         found, words = find_format(distinct, decimal), []
         if found is None and (likely := _find_words(distinct, decimal)) is not None:
@@ -79,18 +82,17 @@ def infer_field(
         # Strings of few numbers, such as 02134, are codes, and no quantities.
         if found is not None and not (is_few and _are_codes(distinct[~distinct.isin(words)], bool(words))):
             kind, f.format = found
-            f.words, values = words or None, values[~values.isin(words)]
+            f.words, values = words or None, distinct[~distinct.isin(words)]
     if kind == "integer" and f.format is None and not categorical and _are_days(values):
         kind, f.format = "datetime", DAYS_AS_NUMBERS
-    if kind == "text" or categorical:
-        distinct = pd.Index([v.item() if isinstance(v, np.generic) else v for v in distinct])
-        if categorical or is_few:
-            names = sorted(distinct.tolist())
-            if len(names) > MAX_SORTED:  # the most frequent first: neighbours are about as frequent
-                counts = Counter(values.tolist())
-                names.sort(key=lambda name: -counts[name])
-            return replace(f, type="category", categories=names)
-        return replace(f, type="text", max_length=max(map(len, values)))
+    if categorical or (kind == "text" and is_few):
+        names = sorted(v.item() if isinstance(v, np.generic) else v for v in distinct)
+        if len(names) > MAX_SORTED:  # the most frequent first: neighbours are about as frequent
+            counts = Counter(values.tolist())
+            names.sort(key=lambda name: -counts[name])
+        return replace(f, type="category", categories=names)
+    if kind == "text":
+        return replace(f, type="text", max_length=max(map(len, distinct)))
     f = replace(f, type=kind)
     if not f.is_numeric:
         return f
@@ -122,17 +124,15 @@ def _kind_of(values: pd.Series, categorical: bool = False) -> FieldType:
         raise ValueError(f"mixed or unsupported types: {examples}; convert the column, e.g. by astype(str)")
     if kind == "number" and not np.isfinite(values.to_numpy(np.float64)).all():
         raise ValueError("an infinite number; replace it by a null or a finite number")
-    if kind == "text" and not _are_texts(values):
-        raise ValueError("half a character (a lone surrogate), which UTF-8 cannot hold; replace or drop it")
     return kind
 
 
-def _are_texts(values: pd.Series) -> bool:
+def _check_texts(values: pd.Series | pd.Index) -> None:
     try:
         pa.array(values.astype(object), pa.string())
-    except UnicodeEncodeError:
-        return False
-    return True
+    except UnicodeEncodeError as error:
+        reason = "half a character (a lone surrogate), which UTF-8 cannot hold; replace or drop it"
+        raise ValueError(reason) from error
 
 
 def _are_days(values: pd.Series) -> bool:
