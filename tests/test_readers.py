@@ -346,3 +346,40 @@ def test_values_of_sqlite_that_are_not_of_their_types(tmp_path):
     assert read_table(url, query="large")["n"].tolist() == [2**40]
     with pytest.raises(ValueError, match="'https' is no kind of database"):
         read_table("https://host/table.csv", query="x")
+
+
+@pytest.mark.parametrize("ending", [".csv.gz", ".tsv.gz"])
+def test_compressed_files(ending, tmp_path):
+    table = pd.DataFrame({"a": ["x", "y"], "b": [1, 2]})
+    for name in ("one", "two"):
+        write_table(table, tmp_path / f"{name}{ending}")
+    written = (tmp_path / f"one{ending}").read_bytes()
+    assert written.startswith(b"\x1f\x8b") and written == (tmp_path / f"two{ending}").read_bytes()
+    pd.testing.assert_frame_equal(read_table(tmp_path / f"one{ending}"), table)
+    with pytest.raises(ValueError, match=r"\.parquet\.gz is not one of"):
+        write_table(table, tmp_path / "x.parquet.gz")
+
+
+def test_sheets_of_excel_files(tmp_path):
+    path = tmp_path / "book.xlsx"
+    with pd.ExcelWriter(path) as writer:
+        for name, value in (("first", 1), ("second", 2)):
+            pd.DataFrame({"a": [value]}).to_excel(writer, sheet_name=name, index=False)
+    assert read_table(path)["a"].tolist() == [1]
+    assert read_table(path, query="second")["a"].tolist() == [2]
+    with pytest.raises(ValueError, match="book.xlsx.*'third'"):
+        read_table(path, query="third")
+
+
+def test_texts_like_formulas_stay_texts_in_excel(tmp_path):
+    table = pd.DataFrame({"a": ['=HYPERLINK("x")', "=1+1", "b"]})
+    write_table(table, tmp_path / "x.xlsx")
+    pd.testing.assert_frame_equal(read_table(tmp_path / "x.xlsx"), table)
+
+
+def test_what_does_not_apply_to_a_file_is_an_error(tmp_path):
+    write_table(TABLE, tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match="query='orders' is for databases and Excel files"):
+        read_table(tmp_path / "x.parquet", query="orders")
+    with pytest.raises(ValueError, match="x.parquet: separator, decimal, encoding and header are of CSV files"):
+        read_table(tmp_path / "x.parquet", CSVFormat(separator=";"))

@@ -42,7 +42,7 @@ Separator = Annotated[str | None, typer.Option(help="Between the values of a CSV
 Decimal = Annotated[str | None, typer.Option(help="Its decimal point, . or , (found by default).")]
 Encoding = Annotated[str | None, typer.Option(help="Its encoding, such as cp1252; found by default.")]
 NullWord = Annotated[list[str] | None, typer.Option(help="What stands for a missing value in it; repeatable.")]
-Query = Annotated[str | None, typer.Option(help="A table of the database, or a SELECT.")]
+Query = Annotated[str | None, typer.Option(help="A table of the database, a SELECT, or a sheet of the Excel file.")]
 Header = Annotated[bool, typer.Option(help="Whether its first line has the names of columns.")]
 
 

@@ -148,10 +148,10 @@ def generate(
 
 def check_output(path: Path) -> None:
     """Raises a `ValueError` for a file that records cannot be written to, before the work rather than after it."""
-    from ..records.readers import WRITERS
+    from ..records.readers import WRITERS, ending_of
 
-    if path.suffix and path.suffix not in WRITERS:
-        raise ValueError(f"{path}: {path.suffix} is not one of {', '.join(WRITERS)}; a folder has no ending")
+    if path.suffix and (ending := ending_of(path)) not in WRITERS:
+        raise ValueError(f"{path}: {ending} is not one of {', '.join(WRITERS)}; a folder has no ending")
     if not path.suffix and path.is_file():
         raise ValueError(f"{path} is a file; name a folder, or a file that ends in {', '.join(WRITERS)}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import re
 from collections.abc import Iterable, Sequence
@@ -23,6 +24,7 @@ from .number_format import MAX_DECIMALS, NumberFormat, number_format
 # Of a table's `attrs`: its [`CSVFormat`], by columns a [`ColumnFormat`], and whether the decimal point is sure
 CSV, FORMATS, SURE = "csv", "formats", "is_decimal_sure"
 SEPARATOR_LINE = re.compile(rb"(?:\xef\xbb\xbf)?sep=(.)\r?\n")
+GZIP = b"\x1f\x8b"  # how compressed files begin
 SEPARATORS = (",", ";", "\t", "|")
 NULL_WORDS = ("NA", "N/A", "n/a", "na", "#N/A", "NULL", "Null", "null", "None", "none", "NaN", "nan", "-", "?", ".")
 # Of columns of integers or booleans with nulls, which would be of floats or objects
@@ -113,6 +115,8 @@ def read_csv(path: Path, how: CSVFormat | None = None) -> pd.DataFrame:
         `ValueError`: for what is no CSV file. The message says where and what to do.
     """
     data, how = path.read_bytes(), how or CSVFormat()
+    if data.startswith(GZIP):
+        data = gzip.decompress(data)
     if match := SEPARATOR_LINE.match(data):  # of Excel
         how, data = replace(how, separator=how.separator or match[1].decode()), data[match.end() :]
     how = _complete(how, data)
@@ -151,6 +155,8 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
         header=how.header,
         index=False,
         lineterminator="\r\n" if has_returns else "\n",
+        # The same bytes whenever it is written
+        compression={"method": "gzip", "mtime": 0} if path.suffix.lower() == ".gz" else None,
     )
 
 

@@ -114,10 +114,10 @@ def _write_parquet(table: pd.DataFrame, path: Path) -> None:
     pq.write_table(data, path)
 
 
-def _read_excel(path: Path) -> pd.DataFrame:
+def _read_excel(path: Path, sheet: str | None = None) -> pd.DataFrame:
     try:
         # NA may be a country: only empty cells are missing.
-        cells = pd.read_excel(path, dtype=object, keep_default_na=False, na_values=[""])
+        cells = pd.read_excel(path, sheet or 0, dtype=object, keep_default_na=False, na_values=[""])
     except ImportError as error:
         raise ImportError("Excel files need openpyxl; pip install 'difflm_hf[excel]'") from error
     return pd.DataFrame(
@@ -126,7 +126,12 @@ def _read_excel(path: Path) -> pd.DataFrame:
 
 
 def _write_excel(table: pd.DataFrame, path: Path) -> None:
-    with_json_texts(table)[0].to_excel(path, index=False, engine="openpyxl")
+    with pd.ExcelWriter(path, engine="openpyxl") as writer:
+        with_json_texts(table)[0].to_excel(writer, index=False)
+        for row in writer.book.active.iter_rows():
+            for cell in row:
+                if cell.data_type == "f":  # a text that looks like a formula, which would be run
+                    cell.data_type = "s"
 
 
 def _read_arrow(path: Path) -> pd.DataFrame:
@@ -140,6 +145,8 @@ def _write_arrow(table: pd.DataFrame, path: Path) -> None:
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".csv": read_csv,
     ".tsv": read_csv,
+    ".csv.gz": read_csv,
+    ".tsv.gz": read_csv,
     ".parquet": _read_parquet,
     ".json": _read_json,
     ".jsonl": _read_json_lines,
@@ -150,6 +157,8 @@ READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     ".csv": _write_csv,
     ".tsv": _write_csv,
+    ".csv.gz": _write_csv,
+    ".tsv.gz": _write_csv,
     ".parquet": _write_parquet,
     ".jsonl": _write_json_lines,
     ".arrow": _write_arrow,
@@ -158,9 +167,15 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 }
 
 
-def _by_suffix(functions: Mapping[str, Callable], path: Path) -> Callable:
-    if (ending := path.suffix.lower()) not in functions:
-        raise ValueError(f"{path}: {path.suffix or 'no ending'} is not one of {', '.join(functions)}")
+def ending_of(path: Path) -> str:
+    """The part of a file's name that says what is in it, such as `.csv` or `.csv.gz`."""
+    parts = path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:]
+    return "".join(parts).lower()
+
+
+def _by_ending(functions: Mapping[str, Callable], path: Path) -> Callable:
+    if (ending := ending_of(path)) not in functions:
+        raise ValueError(f"{path}: {ending or 'no ending'} is not one of {', '.join(functions)}")
     return functions[ending]
 
 
@@ -170,10 +185,12 @@ def read_table(data: Any, csv: CSVFormat | None = None, query: str | None = None
 
     Args:
         data (`pandas.DataFrame`, `datasets.Dataset`, `list[dict]`, `str` or `Path`):
-            The records; the path of a `.csv`, `.tsv`, `.parquet`, `.json` (a list of objects), `.jsonl`, `.arrow`,
-            `.feather` or `.xlsx` file; or the URL of a database, such as `"sqlite:///shop.db"`.
+            The records; the path of a `.csv` or `.tsv` (or, compressed, `.csv.gz`), `.parquet`, `.json` (a list of
+            objects), `.jsonl`, `.arrow`, `.feather` or `.xlsx` file; or the URL of a database, such as
+            `"sqlite:///shop.db"`.
         csv ([`CSVFormat`], *optional*): How a CSV file is written; what is not given is found from the data.
-        query (`str`, *optional*): The table of a database, or a `SELECT`.
+        query (`str`, *optional*):
+            The table of a database, or a `SELECT`; of an Excel file the sheet, which is the first one if not given.
 
     Returns:
         `pandas.DataFrame`. Of a CSV file its `attrs` say how it was written, and [`write_table`] writes it so.
@@ -203,11 +220,17 @@ def read_table(data: Any, csv: CSVFormat | None = None, query: str | None = None
     path = Path(data)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    read = _by_suffix(READERS, path)
+    read = _by_ending(READERS, path)
+    if query is not None and read is not _read_excel:
+        raise ValueError(f"{path}: query={query!r} is for databases and Excel files; leave it out (--query)")
+    if csv is not None and csv != CSVFormat(null_words=csv.null_words) and read is not read_csv:
+        raise ValueError(f"{path}: separator, decimal, encoding and header are of CSV files; leave them out")
     try:
+        if read is _read_excel:
+            return _read_excel(path, query)
         return read(path, csv) if read is read_csv else read(path)
     except Exception as error:  # every reader has exceptions of its own
-        raise ValueError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from error
+        raise ValueError(f"{path}: cannot be read as {ending_of(path)[1:]} ({error})") from error
 
 
 def is_url(data: Any) -> bool:
@@ -217,8 +240,8 @@ def is_url(data: Any) -> bool:
 
 def write_table(table: pd.DataFrame, path: str | os.PathLike, name: str | None = None) -> None:
     """
-    Writes a table as the ending of `path` says: `.csv`, `.tsv`, `.parquet`, `.jsonl`, `.arrow`, `.feather` or `.xlsx`.
-    A file appears only when it is complete: it is written beside its place and then renamed.
+    Writes a table as the ending of `path` says: `.csv`, `.tsv`, `.csv.gz`, `.tsv.gz`, `.parquet`, `.jsonl`, `.arrow`,
+    `.feather` or `.xlsx`. A file appears only when it is complete: it is written beside its place and then renamed.
 
     Args:
         table (`pandas.DataFrame`): The records.
@@ -233,7 +256,7 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike, name: str | None =
             raise ValueError(f"{path}: give name, that of the new table (--table)")
         return write_sql(table, str(path), name)
     path = Path(path)
-    write = _by_suffix(WRITERS, path)
+    write = _by_ending(WRITERS, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
         write(table, temporary)
