@@ -13,6 +13,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import jsonschema
 import pandas as pd
 import pytest
 import sqlalchemy
@@ -20,6 +21,7 @@ import sqlalchemy
 from difflm_hf import DiffLMProcessor, RecordSchema
 from difflm_hf.records import CSVFormat, read_table, write_table
 from difflm_hf.records.csv_files import alike
+from difflm_hf.records.json_schema import field_to_json_schema
 from difflm_hf.records.report import check_doubts, describe
 
 
@@ -377,3 +379,35 @@ def test_what_does_not_apply_to_a_file_is_an_error(tmp_path):
         read_table(tmp_path / "x.parquet", query="orders")
     with pytest.raises(ValueError, match="x.parquet: separator, decimal, encoding and header are of CSV files"):
         read_table(tmp_path / "x.parquet", CSVFormat(separator=";"))
+
+
+class TestOffsets:
+    """Of moments around the nights when clocks are set."""
+
+    MOMENTS = pd.Series(pd.date_range("2021-03-01", "2021-11-30", freq="37min", tz="UTC"))
+
+    @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Tehran"])
+    def test_of_a_time_zone_come_back(self, zone):
+        texts = self.MOMENTS.dt.tz_convert(zone).map(lambda moment: moment.isoformat())
+        f = RecordSchema.infer(pd.DataFrame({"x": texts}))["x"]
+        assert f.type == "datetime" and f.format.startswith("%Y-%m-%dT%H:%M:%S%:z{")
+        assert (f.read(texts) == self.MOMENTS.dt.tz_localize(None)).all()
+        assert f.write(f.read(texts)).tolist() == texts.tolist()
+        validator = jsonschema.Draft202012Validator(field_to_json_schema(f))
+        assert all(map(validator.is_valid, texts[:100])) and not validator.is_valid(texts[0][:-6])
+
+    def test_that_no_zone_has_are_no_dates_of_it(self):
+        f = RecordSchema.infer(
+            pd.DataFrame({"x": [t.isoformat() for t in self.MOMENTS.dt.tz_convert("Europe/Berlin")]})
+        )["x"]
+        assert f.read(pd.Series(["2021-06-01T10:00:00+01:00", "2021-06-01T10:00:00+02:00"])).notna().tolist() == [
+            False,
+            True,
+        ]
+
+    def test_of_several_time_zones_are_an_error(self):
+        zones = ["Asia/Tokyo", "UTC", "America/Lima"]
+        texts = [moment.tz_convert(zones[k % 3]).isoformat() for k, moment in enumerate(self.MOMENTS)]
+        table = pd.DataFrame({"x": texts})
+        with pytest.raises(ValueError, match="dates like %Y-%m-%dT%H:%M:%S with offsets of several time zones"):
+            check_doubts(RecordSchema.infer(table), table)

@@ -115,6 +115,16 @@ TEXTS: dict[str, tuple[list[str], str, str | None]] = {
         "datetime",
         "%Y-%m-%d %H:%M:%S+01:00",
     ),
+    "moments with the offsets of a time zone": (
+        [t.isoformat() for t in MOMENTS.dt.tz_localize("UTC").dt.tz_convert("Europe/Berlin")],
+        "datetime",
+        "%Y-%m-%dT%H:%M:%S%:z{Europe/Berlin}",
+    ),
+    "fractions left out where they are zero": (
+        [(t + pd.Timedelta(k % 4 * 250, "ms")).isoformat() for k, t in enumerate(MOMENTS)],
+        "datetime",
+        "%Y-%m-%dT%H:%M:%S%.6f",
+    ),
     "milliseconds": (
         [f"{t:%Y-%m-%d %H:%M:%S}.{k % 1000:03}" for k, t in enumerate(MOMENTS)],
         "datetime",

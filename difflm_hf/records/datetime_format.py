@@ -6,6 +6,7 @@ import calendar
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from zoneinfo import ZoneInfo, available_timezones
 
 import pandas as pd
 import pyarrow as pa
@@ -43,8 +44,12 @@ CODES = {
     "%A": _any_of(DAYS),
     "%a": _any_of(SHORT_DAYS),
     **{f"%{digits}f": rf"\d{{{digits}}}" for digits in range(1, 10)},
+    **{f"%.{digits}f": rf"(\.\d{{{digits}}})?" for digits in range(1, 10)},
 }
-CODE = re.compile("(%[-^1-9]?[a-zA-Z])")
+OFFSET = r"[+-]\d\d:?[0-5]\d"  # from UTC
+ZONE = r"%:?z\{[^}]+\}"
+CODE = re.compile(rf"({ZONE}|%(?:\.[1-9]|[-^1-9])?[a-zA-Z])")
+FRACTION = re.compile(r"%(\.?)([1-9])f")
 # What `strftime` does not write, or not on every platform
 WRITERS: dict[str, Callable[[pd.Series], pd.Series]] = {
     "%-m": lambda moments: moments.dt.month.astype(str),
@@ -92,6 +97,17 @@ DATES = (
     "%a, %d %b %Y",
     "%A, %B %d, %Y",
 )
+USUAL_ZONES = (
+    "Europe/London",
+    "Europe/Berlin",
+    "Europe/Athens",
+    "America/New_York",
+    "America/Chicago",
+    "America/Denver",
+    "America/Los_Angeles",
+    "Australia/Sydney",
+)  # of many that have the same offsets
+NUM_PROBED = 100  # moments of each offset that say which zone it is
 MAX_LENGTH = 64  # of a text that may be a date
 TIME = re.compile(
     r"(?P<between>T| |, )?(?P<hour>\d\d?):\d\d(?P<seconds>:\d\d)?(?:(?P<point>[.,])(?P<fraction>\d{1,9}))?"
@@ -106,13 +122,18 @@ class DatetimeFormat:
     Args:
         pattern (`str`):
             As `strftime` has it. Besides, on every platform, `%-d`, `%-m`, `%-H` and `%-I` have no leading zero, `%P`
-            is am or pm, `%^b` is JAN to DEC, and `%1f` to `%9f` are so many digits of a second. An offset from UTC
-            stands as it is, such as `Z` or `+01:00`: the moments are those of clocks there.
+            is am or pm, `%^b` is JAN to DEC, `%1f` to `%9f` are so many digits of a second, and `%.1f` to `%.9f` the
+            same after a point, left out where all are zero. An offset from UTC stands as it is, such as `Z` or
+            `+01:00`: the moments are those of clocks there. At the end, `%:z{Europe/Berlin}` and `%z{Europe/Berlin}`
+            are the offset of a time zone at the moment, with and without a colon: these moments are in UTC.
     """
 
     def __init__(self, pattern: str):
         self._parts = [part for part in CODE.split(pattern) if part]
-        self._plain = "".join("%p" if part == "%P" else re.sub(r"^%[-^1-9]", "%", part) for part in self._parts)
+        self._zone = self._parts.pop() if re.fullmatch(ZONE, self._parts[-1]) else None
+        plain = "".join("%p" if part == "%P" else re.sub(r"^%[-^1-9]", "%", part) for part in self._parts)
+        self._plain = re.sub(r"%\.\df", ".%f", plain)
+        self._may_lack_fraction = self._plain != plain
         codes = [part for part in self._parts if part.startswith("%")]
         # What matches is written just so; but a day of the week may be another than that of the date.
         self._is_strict = all(code in CODES and code not in ("%a", "%A") for code in codes)
@@ -120,8 +141,17 @@ class DatetimeFormat:
 
     def read(self, texts: pd.Series) -> pd.Series:
         """Moments (`datetime64[ns]`) of texts; NaT for one that this format does not write."""
-        moments = pd.to_datetime(texts, format=self._plain, errors="coerce")
-        if self._is_strict:
+        whole = texts.astype(object)
+        if self._zone is not None:
+            found = whole.str.extract(f"^(.*?)({OFFSET})$")
+            whole, offsets = found[0], found[1].str.replace(":", "")
+        if self._may_lack_fraction:
+            whole = whole.str.replace(r"(:\d\d:\d\d)(?!\.)", r"\1.0", regex=True)
+        moments = pd.to_datetime(whole, format=self._plain, errors="coerce")
+        if self._zone is not None:
+            moments = moments - pd.to_timedelta(offsets.str[:3] + ":" + offsets.str[3:] + ":00")
+            is_same = self.write(moments) == texts
+        elif self._is_strict:
             is_same = pd.Series(pc.match_substring_regex(pa.array(texts, pa.string()), self._regex), texts.index)
         else:
             is_same = self.write(moments) == texts
@@ -129,20 +159,28 @@ class DatetimeFormat:
 
     def write(self, moments: pd.Series) -> pd.Series:
         """Texts of moments; NaN for NaT."""
-        if not any(part in WRITERS or re.fullmatch(r"%\df", part) for part in self._parts):
-            return moments.dt.strftime(self._plain)
+        offsets: pd.Series | str = ""
+        if self._zone is not None:
+            code, _, name = self._zone[:-1].partition("{")
+            moments = moments.dt.tz_localize("UTC").dt.tz_convert(ZoneInfo(name))
+            offsets = moments.dt.strftime("%z")
+            offsets = offsets.str[:3] + ":" + offsets.str[3:] if code == "%:z" else offsets
+        if not any(part in WRITERS or FRACTION.fullmatch(part) for part in self._parts):
+            return moments.dt.strftime(self._plain) + offsets
         whole = pd.Series("", index=moments.index)
         for part in self._parts:
             if part in WRITERS:
                 piece: pd.Series | str = WRITERS[part](moments)
-            elif match := re.fullmatch(r"%(\d)f", part):
-                digits = int(match[1])
+            elif match := FRACTION.fullmatch(part):
+                digits = int(match[2])
                 nanoseconds = moments.dt.microsecond * 1000 + moments.dt.nanosecond
-                piece = (nanoseconds.fillna(0).astype("int64") // 10 ** (9 - digits)).astype(str).str.zfill(digits)
+                units = nanoseconds.fillna(0).astype("int64") // 10 ** (9 - digits)
+                piece = match[1] + units.astype(str).str.zfill(digits)
+                piece = piece.where((units > 0) | (not match[1]), "")
             else:
                 piece = moments.dt.strftime(part) if part.startswith("%") else part
             whole = whole + piece
-        return whole.mask(moments.isna())
+        return (whole + offsets).mask(moments.isna())
 
 
 @lru_cache(maxsize=1024)
@@ -156,8 +194,33 @@ def _regex_of(pattern: str) -> re.Pattern:
     return re.compile("".join(CODES.get(part, re.escape(part)) for part in CODE.split(pattern)))
 
 
-def patterns_of(text: str) -> Iterator[str]:
-    """All patterns that may have written a text, the likelier ones first."""
+def find_zone(texts: pd.Series) -> str | None:
+    """The time zone that has all the offsets of moments, as a code of a pattern; `None` where none has."""
+    if not re.search(f"{OFFSET}$", texts.iloc[0]):
+        return None
+    found = texts.str.extract(f"({OFFSET})$")[0]
+    if found.isna().any() or found.nunique() < 2:
+        return None
+    code = "%:z" if found.str.contains(":").all() else "%z"
+    some = pd.concat([texts[found == offset][:NUM_PROBED] for offset in found.unique()])
+    moments = pd.to_datetime(some, format="ISO8601", utc=True, errors="coerce")
+    offsets = found[some.index].str.replace(":", "")
+    if moments.isna().any():
+        return None
+    names = dict.fromkeys([*USUAL_ZONES, *(name for name in sorted(available_timezones()) if "/" in name)])
+    fits = (name for name in names if (moments.dt.tz_convert(ZoneInfo(name)).dt.strftime("%z") == offsets).all())
+    name = next(fits, None)
+    return None if name is None else f"{code}{{{name}}}"
+
+
+def patterns_of(text: str, zone: str | None = None) -> Iterator[str]:
+    """
+    All patterns that may have written a text, the likelier ones first.
+
+    Args:
+        text (`str`): The text.
+        zone (`str`, *optional*): What [`find_zone`] says of its column.
+    """
     if len(text) > MAX_LENGTH or not any(sign.isdigit() for sign in text):
         return
     for date in DATES:
@@ -165,11 +228,11 @@ def patterns_of(text: str) -> Iterator[str]:
             if match.end() == len(text):
                 yield date
             else:
-                yield from (date + time for time in _times_of(text[match.end() :]) if not time.startswith("%"))
+                yield from (date + time for time in _times_of(text[match.end() :], zone) if not time.startswith("%"))
     yield from (time for time in _times_of(text) if time.startswith("%"))
 
 
-def _times_of(text: str) -> Iterator[str]:
+def _times_of(text: str, zone: str | None = None) -> Iterator[str]:
     match = TIME.fullmatch(text)
     if match is None:
         return
@@ -177,7 +240,11 @@ def _times_of(text: str) -> Iterator[str]:
     codes = ["%I", "%-I"] if half else ["%H", "%-H"]
     clock = half[:-2] + ("%p" if half[-2:].isupper() else "%P") if half else ""
     rest = ":%M" + (":%S" if match["seconds"] else "")
+    rests = [rest]
     if match["fraction"]:
-        rest += f"{match['point']}%{len(match['fraction'])}f"
-    for code in codes if len(hour) == 2 else codes[1:]:
-        yield between + code + rest + clock + (match["offset"] or "")
+        rests = [f"{rest}{match['point']}%{len(match['fraction'])}f"]
+    if match["seconds"] and match["point"] != ",":  # which other texts of a column may have, or not
+        rests += [f"{rest}%.{digits}f" for digits in ([len(match["fraction"])] if match["fraction"] else (6, 3, 9))]
+    for rest in rests:
+        for code in codes if len(hour) == 2 else codes[1:]:
+            yield between + code + rest + clock + (zone or match["offset"] or "")

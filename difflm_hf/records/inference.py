@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from pandas.api import types as pd_types
 
-from .datetime_format import CODE, datetime_format, patterns_of
+from .datetime_format import CODE, OFFSET, datetime_format, find_zone, patterns_of
 from .dtypes import dtype_name, plain
 from .field import Field, FieldType, isoformat
 from .json_schema import field_to_json_schema
@@ -146,7 +146,7 @@ def _are_days(values: pd.Series) -> bool:
 def find_format(distinct: pd.Series, decimal: str | None = None) -> tuple[FieldType, str] | None:
     """The type and the format of distinct texts that are all dates or times, or all numbers; `None` for others."""
     probed = distinct[:NUM_PROBED]
-    for pattern in patterns_of(distinct.iloc[0]):
+    for pattern in patterns_of(distinct.iloc[0], find_zone(distinct)):
         if all(datetime_format(pattern).read(texts).notna().all() for texts in (probed, distinct)):
             return "datetime", pattern
     if NumberFormat.infer(probed.tolist(), decimal) is None:
@@ -196,7 +196,8 @@ class _Likely:
 def _most_likely(distinct: pd.Series, decimal: str | None) -> _Likely | None:
     probed = distinct if len(distinct) <= NUM_PROBED else distinct.sample(NUM_PROBED, random_state=0)
     probed = probed.reset_index(drop=True)
-    patterns = Counter(pattern for text in probed[:NUM_GUESSED] for pattern in patterns_of(text))
+    zone = find_zone(probed)
+    patterns = Counter(pattern for text in probed[:NUM_GUESSED] for pattern in patterns_of(text, zone))
     ways = [_Likely("dates", pattern, probed) for pattern, _ in patterns.most_common(3)]
     if (found := NumberFormat.infer(probed.tolist(), decimal)) is not None:
         ways.append(_Likely("numbers", found.pattern, probed))
@@ -232,7 +233,12 @@ def doubt_of(f: Field, column: pd.Series, decimal: str | None = None) -> str | N
 
 def mistaken_for_text(column: pd.Series, decimal: str | None = None) -> str | None:
     """Why most of a column of texts are dates or numbers, but not all, in words; or `None`."""
-    likely = _most_likely(pd.Series(column.dropna().unique(), dtype=object), decimal)
+    distinct = pd.Series(column.dropna().unique(), dtype=object)
+    likely = _most_likely(distinct, decimal)
+    if likely is None:
+        without = _most_likely(distinct[:NUM_PROBED].str.replace(f"({OFFSET}|Z)$", "", regex=True), decimal)
+        if without is not None and without.kind == "dates" and without.fits.all():
+            return f"dates like {without.pattern} with offsets of several time zones; bring them to one of these"
     if likely is None or likely.fits.all():
         return None
     others = ", ".join(repr(text[:40]) for text in likely.probed[~likely.fits][:3])

@@ -34,6 +34,7 @@ OF_OBJECTS = (
     "propertyNames",
 )
 MAX_YEARS = 200  # that a pattern names
+OFFSET_OF_ZONE = r"[+-](0\d|1[0-5]):?[0-5]\d"
 OFFSET_PATTERN = r"(Z|[+-](0\d|1[0-5]):[0-5]\d)"
 
 
@@ -116,7 +117,7 @@ def datetime_pattern(f: Field) -> str:
     any_year = f"({'|'.join(f'{year:04}' for year in range(years[0], years[1] + 1))})" if is_short else r"\d{4}"
     parts = CODES | {"%Y": any_year}
     pattern = "".join(
-        parts.get(part, ".+") if part.startswith("%") else re.escape(part)
+        parts.get(part, OFFSET_OF_ZONE if "z{" in part else ".+") if part.startswith("%") else re.escape(part)
         for part in CODE.split(f.format or ISO_FORMAT)
     )
     if f.format is None:
