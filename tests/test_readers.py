@@ -411,3 +411,18 @@ class TestOffsets:
         table = pd.DataFrame({"x": texts})
         with pytest.raises(ValueError, match="dates like %Y-%m-%dT%H:%M:%S with offsets of several time zones"):
             check_doubts(RecordSchema.infer(table), table)
+
+
+def test_a_column_that_was_changed_after_reading_is_written_as_it_is_now(tmp_path):
+    table = read_text(tmp_path, "a,b,c\n" + "1.50,true,0.10\n2.25,false,0.20\n" * 30)
+    schema = RecordSchema.infer(table)
+    assert [f.format for f in schema] == ["0.00", "false/true", "0.00"]
+    table["a"] /= 7
+    table["b"] = table["b"].map({True: "on", False: "off"})
+    schema = RecordSchema.infer(table)
+    assert [(f.type, f.format) for f in schema] == [("number", None), ("category", None), ("number", "0.00")]
+    write_table(table, tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text().splitlines()[1] == f"{1.5 / 7},on,0.10"
+    table["b"] = range(60)
+    write_table(table, tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text().splitlines()[2] == f"{2.25 / 7},1,0.20"

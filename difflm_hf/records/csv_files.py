@@ -40,6 +40,7 @@ NULLABLE = {
     pa.uint64(): pd.UInt64Dtype(),
 }
 NUMBER = r"^-?(0|[1-9]\d*)({point}\d+)?{exponent}$"
+OF_BOOLEANS = re.compile("[A-Za-z]+/[A-Za-z]+")
 EXPONENT = r"([eE][+-]?\d+)?"
 BLOCK_SIZE = 1 << 20  # bytes that are parsed at once
 NUM_SNIFFED = 1 << 18  # bytes that say how a file is written
@@ -129,7 +130,7 @@ def read_csv(path: Path, how: CSVFormat | None = None) -> pd.DataFrame:
         usual = "," if how.separator == ";" else "."
         how = replace(how, decimal=points.pop() if is_sure else usual)
     typed = {name: _typed(column, how) for name, column in columns.items()}
-    table = pd.DataFrame({name: values for name, (values, _) in typed.items()}, copy=False)
+    table = pd.DataFrame({name: values for name, (values, _) in typed.items()})
     table.attrs[CSV], table.attrs[SURE] = how.to_dict(), is_sure
     table.attrs[FORMATS] = {name: asdict(of) for name, (_, of) in typed.items() if of != ColumnFormat()}
     return table
@@ -139,9 +140,9 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Writes a table as its `attrs` say, or else as pandas does."""
     how = CSVFormat(**table.attrs.get(CSV, {}))
     texts = table.copy()
-    for name, given in table.attrs.get(FORMATS, {}).items():
+    for name in table.attrs.get(FORMATS, {}):
         if name in texts:
-            texts[name] = _written(table[name], ColumnFormat(**given))
+            texts[name] = _written(table[name], column_format(table, name))
     # Values are quoted when they hold a character that ends lines, as a carriage return does for readers.
     columns = texts.select_dtypes(["object", "string", "category"])
     has_returns = any("\r" in str(name) for name in texts) or any(
@@ -167,11 +168,27 @@ def with_texts(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """
     if CSV not in table.attrs:
         return table
-    formats = table.attrs.get(FORMATS, {})
     columns = {name: table[name] for name in names if name in table and pd.api.types.is_numeric_dtype(table[name])}
     return table.assign(
-        **{name: _written(of, ColumnFormat(**formats.get(name, {}))).where(of.notna()) for name, of in columns.items()}
+        **{name: _written(of, column_format(table, name)).where(of.notna()) for name, of in columns.items()}
     )
+
+
+def column_format(table: pd.DataFrame, name: str) -> ColumnFormat:
+    """How a column of a table that was read from a CSV file is written, if its values still are such."""
+    how = ColumnFormat(**table.attrs.get(FORMATS, {}).get(name, {}))
+    return how if how.format is None or _is_in_format(table[name], how.format) else ColumnFormat(null=how.null)
+
+
+def _is_in_format(column: pd.Series, format: str) -> bool:
+    is_of_booleans = OF_BOOLEANS.fullmatch(format) is not None
+    if pd.api.types.is_bool_dtype(column.dtype) or is_of_booleans:
+        return pd.api.types.is_bool_dtype(column.dtype) and is_of_booleans
+    if not pd.api.types.is_numeric_dtype(column.dtype):
+        return False
+    numbers, of = column.dropna(), number_format(format)
+    doubted = numbers[numbers.round(of.decimals) != numbers].unique()  # where rounding has the same limits as floats
+    return all(of.read(of.write(number)) == number for number in doubted)
 
 
 def alike(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -191,7 +208,7 @@ def _written(column: pd.Series, how: ColumnFormat) -> pd.Series:
     texts = column.astype(object)
     if how.format is not None and pd.api.types.is_bool_dtype(column.dtype):
         texts = column.map(dict(zip((False, True), how.format.split("/"))), na_action="ignore")
-    elif how.format is not None and pd.api.types.is_numeric_dtype(column.dtype):
+    elif how.format is not None:
         texts = column.map(number_format(how.format).write, na_action="ignore")
     elif pd.api.types.is_float_dtype(column.dtype):
         texts = column.map(repr, na_action="ignore")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from .csv_files import CSV, FORMATS, SURE, USUAL_CSV, CSVFormat
+from .csv_files import CSV, SURE, USUAL_CSV, CSVFormat, column_format
 from .field import Field
 from .inference import doubt_of, mistaken_for_text
 from .schema import RecordSchema
@@ -30,10 +30,10 @@ def report(schema: RecordSchema, table: pd.DataFrame) -> pd.DataFrame:
         numbers or dates).
     """
     decimal = table.attrs.get(CSV, {}).get("decimal") if table.attrs.get(SURE, True) else None
-    formats, rows = table.attrs.get(FORMATS, {}), []
+    rows = []
     for f in schema:
         column = table[f.name]
-        odd = formats.get(f.name, {}).get("odd")
+        odd = column_format(table, f.name).odd
         said = odd and f"{odd!r} will be written otherwise, as other values of its kind are"
         mistaken = mistaken_for_text(column, decimal) if _is_of_texts(f) else None
         rows.append(

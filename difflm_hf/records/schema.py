@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from datasets import Features
 
-from .csv_files import CSV, FORMATS, USUAL_CSV, ColumnFormat, CSVFormat, with_texts
+from .csv_files import CSV, FORMATS, USUAL_CSV, ColumnFormat, CSVFormat, column_format, with_texts
 from .dtypes import for_arrow
 from .equations import Equation, solve_equations
 from .field import Field, naming_column
@@ -137,11 +137,11 @@ class RecordSchema:
         if unknown := set(categorical) - set(table.columns):
             raise ValueError(f"no column {sorted(unknown)[0]!r} to take as a category; columns: {list(table.columns)}")
         schema = cls()
-        decimal, formats = table.attrs.get(CSV, {}).get("decimal"), table.attrs.get(FORMATS, {})
+        decimal = table.attrs.get(CSV, {}).get("decimal")
         for name in table.columns:
             with naming_column(name):
                 f = infer_field(name, table[name], name in categorical, max_categories, decimal)
-                written = ColumnFormat(**formats.get(name, {}))
+                written = column_format(table, name)
                 f.format, f.null = f.format or written.format, written.null or None
                 schema.fields.append(replace(f, optional=name in table.attrs.get(OPTIONAL, ())))
         if find_rules:
