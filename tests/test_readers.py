@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jsonschema
 import pandas as pd
+import pyarrow as pa
 import pytest
 import sqlalchemy
 
@@ -426,3 +427,33 @@ def test_a_column_that_was_changed_after_reading_is_written_as_it_is_now(tmp_pat
     table["b"] = range(60)
     write_table(table, tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text().splitlines()[2] == f"{2.25 / 7},1,0.20"
+
+
+def test_a_few_wrong_bytes_in_utf_8_are_an_error(tmp_path):
+    text = "name,k\n" + "Müller 東京,1\n" * 20
+    with pytest.raises(ValueError, match=r"line 22 has bytes that are no UTF-8, such as b'\\xfc', and all else is"):
+        read_text(tmp_path, text.encode() + b"M\xfcller,2\n")
+    table = read_text(tmp_path, "name,k\nMüller,1\n".encode("cp1252"))
+    assert table["name"].tolist() == ["Müller"]
+
+
+def test_numbers_in_place_of_texts_say_how_to_read_them(tmp_path):
+    (tmp_path / "in.csv").write_text("zip\n" + "02134\n10001\n" * 20)
+    schema = RecordSchema.infer(tmp_path / "in.csv")
+    with pytest.raises(ValueError, match="2134 in row 0 .*read the file by difflm_hf.records.read_table"):
+        schema.conform(pd.read_csv(tmp_path / "in.csv"))
+
+
+@pytest.mark.parametrize("dtype", ["object", pd.ArrowDtype(pa.date32())], ids=str)
+def test_days_beyond_the_years_of_datetimes_are_an_error(dtype):
+    days = pd.Series([date(2020, 1, 1), date(9999, 12, 31)] * 10, dtype=dtype)
+    with pytest.raises(ValueError, match="column 'x': 9999-12-31 lies outside of the years 1677 to 2262"):
+        RecordSchema.infer(pd.DataFrame({"x": days}))
+
+
+def test_periods_without_any_value():
+    table = pd.DataFrame({"k": range(5), "x": pd.Series([pd.NaT] * 5, dtype="period[M]")})
+    processor = DiffLMProcessor.from_records(table)
+    batch = processor(table)
+    records, _ = processor.decode_records(batch["input_ids"].numpy())
+    pd.testing.assert_frame_equal(records, table)

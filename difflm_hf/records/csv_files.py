@@ -45,6 +45,7 @@ EXPONENT = r"([eE][+-]?\d+)?"
 BLOCK_SIZE = 1 << 20  # bytes that are parsed at once
 NUM_SNIFFED = 1 << 18  # bytes that say how a file is written
 NUM_TELLING = 32  # bytes beyond ASCII that an encoding other than cp1252 is found from
+MANY = 10  # times as many signs of UTF-8 as bytes that are none say that these are mistakes
 NUM_PROBED = 1000  # values that say which decimal point a column has
 
 
@@ -232,8 +233,15 @@ def _encoding_of(data: bytes) -> str:
     try:
         data.decode()
         return "utf-8"
-    except UnicodeDecodeError:
-        pass
+    except UnicodeDecodeError as error:
+        text = data.decode(errors="replace")
+        num_wrong = text.count("\ufffd")
+        if len(text) - len(text.encode("ascii", "ignore")) > MANY * num_wrong:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise ValueError(
+                f"line {line} has bytes that are no UTF-8, such as {data[error.start : error.start + 1]!r}, and all "
+                "else is; mend it, or give another encoding, such as encoding='cp1252'"
+            ) from error
     lines = b"\n".join(line for line in data[: 16 * NUM_SNIFFED].split(b"\n") if not line.isascii())[:NUM_SNIFFED]
     best = from_bytes(lines).best()
     if best is None:

@@ -127,6 +127,8 @@ def restore(values: pd.Series, name: str, decimals: int | None = None) -> pd.Ser
         name (`str`): Of the dtype.
         decimals (`int`, *optional*): Digits after the point of Decimals.
     """
+    if len(values) == 0:
+        return pd.Series(index=values.index, dtype=dtype_of(name))
     if values.dtype.kind == "M" and (zone := time_zone(name)) is not None:
         values = values.dt.tz_localize("UTC").dt.tz_convert(zone)
     if name in OBJECTS or name.startswith("datetime["):

@@ -192,9 +192,10 @@ class Field:
         written, reason = repr(value) if self.type != "json" else reprlib.repr(value), ""
         if self.type == "json":
             reason = _what_is_wrong(self.json_schema, value)
-        raise ValueError(
-            f"{written} in row {row} is not {self.description}{reason}; drop the record, or change the schema"
-        )
+        ways = "drop the record, or change the schema"
+        if self.has_texts and pd_types.is_numeric_dtype(column.dtype):
+            ways = "its texts were read as numbers: read the file by difflm_hf.records.read_table, which keeps them"
+        raise ValueError(f"{written} in row {row} is not {self.description}{reason}; {ways}")
 
     def allows(self, column: pd.Series) -> np.ndarray:
         """Which values this field may have."""

@@ -66,7 +66,12 @@ def infer_field(
         return replace(f, type="category", categories=categories.tolist(), ordered=column.cat.ordered or None)
     if len(values) == 0:
         return f
-    values, categorical = plain(values), categorical or f.dtype.startswith("dictionary")
+    given, values, categorical = values, plain(values), categorical or f.dtype.startswith("dictionary")
+    if (lost := values.isna().to_numpy()).any():
+        raise ValueError(
+            f"{given[lost].tolist()[0]} lies outside of the years 1677 to 2262, which datetimes are kept in; make it "
+            "missing, or convert the column by astype(str)"
+        )
     if not categorical and pd_types.infer_dtype(values) not in KINDS and any(map(is_nested, values)):
         json_schema = infer_json_schema(values.map(to_plain).tolist(), _infer_scalar)
         return replace(f, type="json", json_schema=json_schema, rarest=0)
