@@ -17,7 +17,7 @@ KINDS = ("at random", "not at random", "whole columns")
 IMPUTERS = {
     PEER: MODELS[PEER],
     "missforest": Model("MissForest", ("MissForest==4.2.3", "lightgbm", "pandas", "scikit-learn", "tqdm")),
-    "miceforest": Model("miceforest", ("miceforest==6.0.5", "pandas")),
+    "miceforest": Model("miceforest", ("miceforest==6.0.5", "lightgbm<4.7", "pandas")),
 }
 
 
