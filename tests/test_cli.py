@@ -165,7 +165,7 @@ def test_unreadable_data(error_of, name, tmp_path):
     line = error_of("train", tmp_path / name, "--output-dir", tmp_path / "model")
     assert f"{tmp_path / name}: " in line
     assert ("cannot be read as" in line) or (
-        "is not one of .csv, .tsv, .parquet, .json, .jsonl, .arrow, .feather, .xlsx" in line
+        "is not one of .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .json, .jsonl, .arrow, .feather, .xlsx" in line
     )
     assert not (tmp_path / "model").exists()
 
@@ -222,7 +222,9 @@ def test_wrong_ending_is_told_first(error_of, name, tmp_path):
     # There is no such model either, which would take longer to see.
     line = error_of("generate", tmp_path / "none", "--num-records", 3, "--output", tmp_path / name)
     assert line.startswith(f"error: {tmp_path / name}: ")
-    assert line.endswith("is not one of .csv, .tsv, .parquet, .jsonl, .arrow, .feather, .xlsx; a folder has no ending")
+    assert line.endswith(
+        "is not one of .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .jsonl, .arrow, .feather, .xlsx; a folder has no ending"
+    )
 
 
 def test_generate_into_a_folder(model, monkeypatch, capsys, tmp_path):

@@ -1,6 +1,6 @@
 from .codec import RecordCodec
 from .compact_codec import CompactCodec
-from .csv_files import CSVFormat
+from .csv_format import CSVFormat
 from .equations import ProductOf, SumOf
 from .field import Field
 from .identifiers import Identifier

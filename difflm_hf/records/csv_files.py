@@ -9,14 +9,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
-from charset_normalizer import from_bytes
 
+from .csv_format import NUM_SNIFFED, CSVFormat, complete_format
 from .inference import find_format
 from .number_format import MAX_DECIMALS, NumberFormat, number_format
 
@@ -25,7 +24,6 @@ from .number_format import MAX_DECIMALS, NumberFormat, number_format
 CSV, FORMATS, SURE = "csv", "formats", "is_decimal_sure"
 SEPARATOR_LINE = re.compile(rb"(?:\xef\xbb\xbf)?sep=(.)\r?\n")
 GZIP = b"\x1f\x8b"  # how compressed files begin
-SEPARATORS = (",", ";", "\t", "|")
 NULL_WORDS = ("NA", "N/A", "n/a", "na", "#N/A", "NULL", "Null", "null", "None", "none", "NaN", "nan", "-", "?", ".")
 # Of columns of integers or booleans with nulls, which would be of floats or objects
 NULLABLE = {
@@ -43,49 +41,7 @@ NUMBER = r"^-?(0|[1-9]\d*)({point}\d+)?{exponent}$"
 OF_BOOLEANS = re.compile("[A-Za-z]+/[A-Za-z]+")
 EXPONENT = r"([eE][+-]?\d+)?"
 BLOCK_SIZE = 1 << 20  # bytes that are parsed at once
-NUM_SNIFFED = 1 << 18  # bytes that say how a file is written
-NUM_TELLING = 32  # bytes beyond ASCII that an encoding other than cp1252 is found from
-MANY = 10  # times as many signs of UTF-8 as bytes that are none say that these are mistakes
 NUM_PROBED = 1000  # values that say which decimal point a column has
-
-
-@dataclass(frozen=True)
-class CSVFormat:
-    """
-    How a CSV file is written. What is not given is found from the data.
-
-    Args:
-        separator (`str`, *optional*): Between values: `,`, `;`, `|` or a tab.
-        decimal (`str`, *optional*): The decimal point, `.` or `,`.
-        encoding (`str`, *optional*): Such as `utf-8`, `cp1252` or `utf-16`.
-        null_words (`tuple[str]`, *optional*):
-            What stands for a missing value in all columns, beside an empty one. If not given, the usual words, such as
-            `NA`, where all else are numbers or dates.
-        header (`bool`, defaults to `True`): Whether the first line has the names of columns.
-    """
-
-    separator: str | None = None
-    decimal: str | None = None
-    encoding: str | None = None
-    null_words: tuple[str, ...] | None = None
-    header: bool = True
-
-    def __post_init__(self):
-        if self.decimal not in (None, ".", ",") or (self.decimal and self.decimal == self.separator):
-            raise ValueError(f"decimal={self.decimal!r} is not '.' or ',', and other than the separator")
-        if self.separator is not None and len(self.separator) != 1:
-            raise ValueError(f"separator={self.separator!r} is not one character")
-        if isinstance(self.null_words, str):
-            raise ValueError(f"null_words={self.null_words!r} is one word; give a list of words")
-        if self.null_words is not None:
-            object.__setattr__(self, "null_words", tuple(self.null_words))  # JSON has lists
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
-
-
-USUAL_CSV = CSVFormat(",", ".", "utf-8")
 
 
 @dataclass(frozen=True)
@@ -121,7 +77,7 @@ def read_csv(path: Path, how: CSVFormat | None = None) -> pd.DataFrame:
         data = gzip.decompress(data)
     if match := SEPARATOR_LINE.match(data):  # of Excel
         how, data = replace(how, separator=how.separator or match[1].decode()), data[match.end() :]
-    how = _complete(how, data)
+    how = complete_format(how, data)
     texts = _read_texts(data, how)
     columns = dict(zip(texts.column_names, texts.columns))
     is_sure = how.decimal is not None
@@ -214,55 +170,6 @@ def _written(column: pd.Series, how: ColumnFormat) -> pd.Series:
     elif pd.api.types.is_float_dtype(column.dtype):
         texts = column.map(repr, na_action="ignore")
     return texts.astype(object).map(str, na_action="ignore").where(column.notna(), how.null)
-
-
-def _complete(how: CSVFormat, data: bytes) -> CSVFormat:
-    """The format with encoding and separator found."""
-    encoding = how.encoding or _encoding_of(data)
-    try:
-        sample = data[:NUM_SNIFFED].decode(encoding, errors="ignore")
-    except LookupError as error:
-        raise ValueError(f"encoding {encoding!r} is not one that Python knows; try 'utf-8', or 'cp1252'") from error
-    return replace(how, encoding=encoding, separator=how.separator or _separator_of(sample, len(data) > NUM_SNIFFED))
-
-
-def _encoding_of(data: bytes) -> str:
-    for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
-        if data.startswith(mark):
-            return encoding
-    try:
-        data.decode()
-        return "utf-8"
-    except UnicodeDecodeError as error:
-        text = data.decode(errors="replace")
-        num_wrong = text.count("\ufffd")
-        if len(text) - len(text.encode("ascii", "ignore")) > MANY * num_wrong:
-            line = data.count(b"\n", 0, error.start) + 1
-            raise ValueError(
-                f"line {line} has bytes that are no UTF-8, such as {data[error.start : error.start + 1]!r}, and all "
-                "else is; mend it, or give another encoding, such as encoding='cp1252'"
-            ) from error
-    lines = b"\n".join(line for line in data[: 16 * NUM_SNIFFED].split(b"\n") if not line.isascii())[:NUM_SNIFFED]
-    best = from_bytes(lines).best()
-    if best is None:
-        raise ValueError("no encoding was found in which it is text; give one, such as encoding='cp1252'")
-    # That of Windows in the west is by far the most frequent: it is taken for few signs, and where others read alike.
-    is_few = sum(byte > 127 for byte in lines) < NUM_TELLING
-    return "cp1252" if is_few or "cp1252" in best.could_be_from_charset else best.encoding
-
-
-def _separator_of(sample: str, is_cut: bool) -> str:
-    """The separator by which all lines have as many values, and most of them; a comma when there is no such."""
-    best, most = ",", 1
-    for separator in SEPARATORS:
-        try:
-            rows = [row for row in csv.reader(io.StringIO(sample, newline=""), delimiter=separator) if row]
-        except csv.Error:
-            continue
-        widths = [len(row) for row in (rows[:-1] if is_cut else rows)]
-        if widths and most < widths[0] and widths.count(widths[0]) >= 0.9 * len(widths):
-            best, most = separator, widths[0]
-    return best
 
 
 def _read_texts(data: bytes, how: CSVFormat) -> pa.Table:

@@ -17,7 +17,8 @@ from datasets import ClassLabel, Dataset, Value
 from pandas.api.types import infer_dtype
 
 from ..utils import atomic_write
-from .csv_files import NULLABLE, CSVFormat, read_csv, write_csv
+from .csv_files import NULLABLE, read_csv, write_csv
+from .csv_format import CSVFormat
 from .nested import is_nested, merge_orders, to_json, to_plain
 from .sql import read_sql, write_sql
 

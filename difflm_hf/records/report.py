@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from .csv_files import CSV, SURE, USUAL_CSV, CSVFormat, column_format
+from .csv_files import CSV, SURE, column_format
+from .csv_format import USUAL_CSV, CSVFormat
 from .field import Field
 from .inference import doubt_of, mistaken_for_text
 from .schema import RecordSchema

@@ -13,7 +13,8 @@ import pandas as pd
 import pyarrow as pa
 from datasets import Features
 
-from .csv_files import CSV, FORMATS, USUAL_CSV, ColumnFormat, CSVFormat, column_format, with_texts
+from .csv_files import CSV, FORMATS, ColumnFormat, column_format, with_texts
+from .csv_format import USUAL_CSV, CSVFormat
 from .dtypes import for_arrow
 from .equations import Equation, solve_equations
 from .field import Field, naming_column
