@@ -274,8 +274,8 @@ NO_LIST = "not a list of objects, one for each record)"
         ("a.json", "[1, 2]", f"cannot be read as json ({NO_LIST}"),
         ("a.jsonl", '{"x": 1}\n\n{"x": 2\n', "cannot be read as jsonl (line 3: "),
         ("a.jsonl", "{}\n1\n", "cannot be read as jsonl (line 2: '1' is no object, which every record is)"),
-        ("a.ods", "", ".ods is not one of .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .json, .jsonl, .arrow, .feather, .xlsx"),
-        ("a", "", "no ending is not one of .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .json, .jsonl, .arrow, .feather, .xlsx"),
+        ("a.ods", "", ".ods is not one of .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .json, .jsonl, .arrow, .feather"),
+        ("a", "", "no ending is not one of .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .json, .jsonl, .arrow, .feather"),
     ],
     ids=str,
 )

@@ -222,9 +222,7 @@ def test_wrong_ending_is_told_first(error_of, name, tmp_path):
     # There is no such model either, which would take longer to see.
     line = error_of("generate", tmp_path / "none", "--num-records", 3, "--output", tmp_path / name)
     assert line.startswith(f"error: {tmp_path / name}: ")
-    assert line.endswith(
-        "is not one of .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .jsonl, .arrow, .feather, .xlsx; a folder has no ending"
-    )
+    assert "is not one of .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .jsonl, .arrow, .feather, .xlsx; a folder" in line
 
 
 def test_generate_into_a_folder(model, monkeypatch, capsys, tmp_path):

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -22,6 +23,7 @@ import sqlalchemy
 from difflm_hf import DiffLMProcessor, RecordSchema
 from difflm_hf.records import CSVFormat, read_table, write_table
 from difflm_hf.records.csv_files import alike
+from difflm_hf.records.csv_format import USUAL_CSV
 from difflm_hf.records.json_schema import field_to_json_schema
 from difflm_hf.records.report import check_doubts, describe
 
@@ -46,7 +48,7 @@ def test_a_csv_comes_back_as_it_was_written(separator, encoding, tmp_path):
     table = read_table(path)
     assert table["price"].tolist() == [1.5, 22.25, 1000] and table["note"].tolist() == ["x", "é", "z"]
     schema = RecordSchema.from_dict(RecordSchema.infer(table).to_dict())
-    assert schema.csv == CSVFormat(separator, ",", encoding)
+    assert schema.csv == replace(USUAL_CSV, separator=separator, decimal=",", encoding=encoding)
     assert repr(separator) in describe(schema, table)
     write_table(schema.to_table(dict(table)), tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_bytes() == path.read_bytes()

@@ -41,6 +41,7 @@ def say_messages(name: str) -> None:
 Separator = Annotated[str | None, typer.Option(help="Between the values of a CSV: ; or tab, say; found by default.")]
 Decimal = Annotated[str | None, typer.Option(help="Its decimal point, . or , (found by default).")]
 Encoding = Annotated[str | None, typer.Option(help="Its encoding, such as cp1252; found by default.")]
+Quote = Annotated[str | None, typer.Option(help="What stands around values that hold a separator; found by default.")]
 NullWord = Annotated[list[str] | None, typer.Option(help="What stands for a missing value in it; repeatable.")]
 Query = Annotated[str | None, typer.Option(help="A table of the database, a SELECT, or a sheet of the Excel file.")]
 Header = Annotated[bool, typer.Option(help="Whether its first line has the names of columns.")]
@@ -51,6 +52,7 @@ def read_records(
     separator: str | None,
     decimal: str | None,
     encoding: str | None,
+    quote: str | None,
     null_word: list[str] | None,
     header: bool,
     query: str | None = None,
@@ -58,7 +60,8 @@ def read_records(
     """The table of a CSV file as options say, or of a database; a file without options stays its path."""
     from ..records import CSVFormat, read_table
 
-    how = CSVFormat("\t" if separator in ("\\t", "tab") else separator, decimal, encoding, null_word or None, header)
+    separator = "\t" if separator in ("\\t", "tab") else separator
+    how = CSVFormat(separator, decimal, encoding, null_word or None, header, quote)
     return data if how == CSVFormat() and query is None else read_table(data, how, query)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import DATA_HELP, Decimal, Encoding, Header, NullWord, Query, Separator, read_records, say
+from .common import DATA_HELP, Decimal, Encoding, Header, NullWord, Query, Quote, Separator, read_records, say
 
 
 def schema(
@@ -18,6 +18,7 @@ def schema(
     separator: Separator = None,
     decimal: Decimal = None,
     encoding: Encoding = None,
+    quote: Quote = None,
     null_word: NullWord = None,
     header: Header = True,
     query: Query = None,
@@ -26,7 +27,7 @@ def schema(
     from ..records import RecordSchema, read_table
     from ..records.report import describe
 
-    table = read_table(read_records(data, separator, decimal, encoding, null_word, header, query))
+    table = read_table(read_records(data, separator, decimal, encoding, quote, null_word, header, query))
     found = RecordSchema.infer(table, categorical or (), find_rules=find_rules)
     say(describe(found, table))
     for rule in found.rules:

@@ -15,6 +15,7 @@ from .common import (
     Header,
     NullWord,
     Query,
+    Quote,
     Separator,
     check_options,
     read_json,
@@ -94,6 +95,7 @@ def train(
     separator: Separator = None,
     decimal: Decimal = None,
     encoding: Encoding = None,
+    quote: Quote = None,
     null_word: NullWord = None,
     header: Header = True,
     query: Query = None,
@@ -138,7 +140,7 @@ def train(
     )
     fields = None if schema is None else _to_schema(read_json(schema))
     null_word = null_word or (None if fields is None else fields.reading.null_words)
-    how = (separator, decimal, encoding, null_word, header)
+    how = (separator, decimal, encoding, quote, null_word, header)
     say_messages("difflm_hf.training.prepare")
     train(
         read_records(data, *how, query),

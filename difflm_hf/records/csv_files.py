@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from .csv_format import NUM_SNIFFED, CSVFormat, complete_format
+from .csv_format import NUM_SNIFFED, CSVFormat, complete_format, reader
 from .inference import find_format
 from .number_format import MAX_DECIMALS, NumberFormat, number_format
 
@@ -38,6 +37,7 @@ NULLABLE = {
     pa.uint64(): pd.UInt64Dtype(),
 }
 NUMBER = r"^-?(0|[1-9]\d*)({point}\d+)?{exponent}$"
+QUOTING = {"minimal": csv.QUOTE_MINIMAL, "texts": csv.QUOTE_NONNUMERIC, "all": csv.QUOTE_ALL}
 OF_BOOLEANS = re.compile("[A-Za-z]+/[A-Za-z]+")
 EXPONENT = r"([eE][+-]?\d+)?"
 BLOCK_SIZE = 1 << 20  # bytes that are parsed at once
@@ -105,6 +105,9 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     has_returns = any("\r" in str(name) for name in texts) or any(
         columns[name].astype(str).str.contains("\r").any() for name in columns
     )
+    if how.quoting == "texts":
+        numbers = [name for name in texts if pd.api.types.is_numeric_dtype(table[name].dtype)]
+        texts = texts.assign(**{name: texts[name].map(_Unquoted, na_action="ignore") for name in numbers})
     texts.to_csv(
         path,
         sep=how.separator or ",",
@@ -112,10 +115,19 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
         encoding=how.encoding or "utf-8",
         header=how.header,
         index=False,
-        lineterminator="\r\n" if has_returns else "\n",
+        quoting=QUOTING[how.quoting or "minimal"],
+        quotechar=how.quote or '"',
+        lineterminator="\r\n" if has_returns or how.newline == "\r\n" else "\n",
         # The same bytes whenever it is written
         compression={"method": "gzip", "mtime": 0} if path.suffix.lower() == ".gz" else None,
     )
+
+
+class _Unquoted(str):
+    """The text of a number, which `csv.QUOTE_NONNUMERIC` takes for one by this method."""
+
+    def __float__(self) -> float:
+        return float(str(self))
 
 
 def with_texts(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -176,7 +188,7 @@ def _read_texts(data: bytes, how: CSVFormat) -> pa.Table:
     """All values as strings, by columns."""
     encoding = "utf-8" if how.encoding == "utf-8-sig" else how.encoding
     start = data[: 4 * NUM_SNIFFED].decode(how.encoding, errors="ignore")
-    first = next(csv.reader(io.StringIO(start, newline=""), delimiter=how.separator), [])
+    first = next(reader(start, how.separator, how.quote), [])
     names = [name or f"Unnamed: {k}" for k, name in enumerate(first)]
     if not how.header:
         names = [f"column_{k}" for k in range(1, len(first) + 1)]
@@ -202,6 +214,7 @@ def _read_texts(data: bytes, how: CSVFormat) -> pa.Table:
             ),
             pa_csv.ParseOptions(
                 delimiter=how.separator,
+                quote_char=how.quote or False,
                 newlines_in_values=True,
                 ignore_empty_lines=len(names) > 1,  # in a single column they are missing values
                 invalid_row_handler=set_aside,
@@ -221,7 +234,7 @@ def _read_texts(data: bytes, how: CSVFormat) -> pa.Table:
             f"the row {row.text[:60]!r} has {row.actual_columns} values, and the header {row.expected_columns} names; "
             f"quote values that hold the separator {how.separator!r}, or give another one"
         )
-    if data.count(b'"') % 2 and texts.num_rows < data.count(b"\n") - 1:
+    if how.quote and data.count(how.quote.encode()) % 2 and texts.num_rows < data.count(b"\n") - 1:
         raise ValueError("a quote is opened and not closed, and takes several rows for one value; close or drop it")
     return texts
 

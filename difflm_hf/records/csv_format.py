@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from charset_normalizer import from_bytes
 
 
 SEPARATORS = (",", ";", "\t", "|")
+SINGLE_QUOTED = re.compile("'[^'\\r\\n]*'[,;\\t|]'[^'\\r\\n]*'")  # of a first line
+CHOICES = {"quote": ('"', "'", ""), "quoting": ("minimal", "texts", "all"), "newline": ("\n", "\r\n")}
+NUM_QUOTED = 200  # rows that say which values have quotes
 NUM_SNIFFED = 1 << 18  # bytes that say how a file is written
 NUM_TELLING = 32  # bytes beyond ASCII that an encoding other than cp1252 is found from
 MANY = 10  # times as many signs of UTF-8 as bytes that are none say that these are mistakes
@@ -29,6 +34,10 @@ class CSVFormat:
             What stands for a missing value in all columns, beside an empty one. If not given, the usual words, such as
             `NA`, where all else are numbers or dates.
         header (`bool`, defaults to `True`): Whether the first line has the names of columns.
+        quote (`str`, *optional*): What stands around values that hold a separator, `"` or `'`; `""` for nothing.
+        quoting (`str`, *optional*):
+            Which values are written with quotes: those that must be, `"minimal"`, all texts, or `"all"`.
+        newline (`str`, *optional*): What ends a line, `"\\n"` or `"\\r\\n"`.
     """
 
     separator: str | None = None
@@ -36,8 +45,14 @@ class CSVFormat:
     encoding: str | None = None
     null_words: tuple[str, ...] | None = None
     header: bool = True
+    quote: str | None = None
+    quoting: Literal["minimal", "texts", "all"] | None = None
+    newline: str | None = None
 
     def __post_init__(self):
+        for name, choices in CHOICES.items():
+            if (value := getattr(self, name)) not in (None, *choices):
+                raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}")
         if self.decimal not in (None, ".", ",") or (self.decimal and self.decimal == self.separator):
             raise ValueError(f"decimal={self.decimal!r} is not '.' or ',', and other than the separator")
         if self.separator is not None and len(self.separator) != 1:
@@ -52,17 +67,28 @@ class CSVFormat:
         return asdict(self)
 
 
-USUAL_CSV = CSVFormat(",", ".", "utf-8")
+USUAL_CSV = CSVFormat(",", ".", "utf-8", quote='"', quoting="minimal", newline="\n")
 
 
 def complete_format(how: CSVFormat, data: bytes) -> CSVFormat:
-    """The format with encoding and separator found."""
+    """The format with all found but the decimal point and the words for missing values."""
     encoding = how.encoding or _encoding_of(data)
     try:
         sample = data[:NUM_SNIFFED].decode(encoding, errors="ignore")
     except LookupError as error:
         raise ValueError(f"encoding {encoding!r} is not one that Python knows; try 'utf-8', or 'cp1252'") from error
-    return replace(how, encoding=encoding, separator=how.separator or _separator_of(sample, len(data) > NUM_SNIFFED))
+    quote = how.quote
+    if quote is None:
+        quote = "'" if SINGLE_QUOTED.match(sample) else '"'
+    separator = how.separator or _separator_of(sample, quote, len(data) > NUM_SNIFFED)
+    return replace(
+        how,
+        encoding=encoding,
+        separator=separator,
+        quote=quote,
+        quoting=how.quoting or _quoting_of(sample, separator, quote),
+        newline=how.newline or ("\r\n" if sample.partition("\n")[0].endswith("\r") else "\n"),
+    )
 
 
 def _encoding_of(data: bytes) -> str:
@@ -90,12 +116,39 @@ def _encoding_of(data: bytes) -> str:
     return "cp1252" if is_few or "cp1252" in best.could_be_from_charset else best.encoding
 
 
-def _separator_of(sample: str, is_cut: bool) -> str:
+def reader(sample: str, separator: str, quote: str) -> Iterator[list[str]]:
+    """The rows of a part of a file."""
+    quoting = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
+    return csv.reader(io.StringIO(sample, newline=""), delimiter=separator, quotechar=quote or None, quoting=quoting)
+
+
+def _quoting_of(sample: str, separator: str, quote: str) -> str:
+    """Which values have quotes. All texts have where all names have, and in each column either all values or none."""
+    if not quote:
+        return "minimal"
+    q, s = re.escape(quote), re.escape(separator)
+    pattern = re.compile(rf"({q}(?:[^{q}]|{q}{q})*{q}|[^{s}\r\n]*)({s}|\r?\n|$)")
+    rows: list[list[bool | None]] = [[]]
+    for match in pattern.finditer(sample):
+        rows[-1].append(match[1].startswith(quote) if match[1] else None)
+        if match[2] != separator:
+            if len(rows) > NUM_QUOTED:
+                break
+            rows.append([])
+    whole = [row for row in rows[1:] if len(row) == len(rows[0])]
+    columns = [{has for has in column if has is not None} for column in zip(*whole)]
+    if not all(rows[0]) or any(len(kinds) > 1 for kinds in columns):
+        return "minimal"
+    kinds = set().union(*columns)
+    return "all" if kinds == {True} else "texts" if True in kinds else "minimal"
+
+
+def _separator_of(sample: str, quote: str, is_cut: bool) -> str:
     """The separator by which all lines have as many values, and most of them; a comma when there is no such."""
     best, most = ",", 1
     for separator in SEPARATORS:
         try:
-            rows = [row for row in csv.reader(io.StringIO(sample, newline=""), delimiter=separator) if row]
+            rows = [row for row in reader(sample, separator, quote) if row]
         except csv.Error:
             continue
         widths = [len(row) for row in (rows[:-1] if is_cut else rows)]

@@ -63,6 +63,7 @@ def describe(schema: RecordSchema, table: pd.DataFrame) -> str:
     how = CSVFormat(**table.attrs.get(CSV, {}))
     if how not in (CSVFormat(), USUAL_CSV):
         given = {"separator": how.separator, "decimal point": how.decimal, "encoding": how.encoding}
+        given |= {"quote": how.quote} if how.quote not in (None, '"') else {}
         lines.insert(0, "read with " + ", ".join(f"{name} {value!r}" for name, value in given.items()))
     return "\n".join(lines)
 
