@@ -61,10 +61,10 @@ def describe(schema: RecordSchema, table: pd.DataFrame) -> str:
         if row.doubt:
             lines.append(f"{'':24} ? {row.doubt}")
     how = CSVFormat(**table.attrs.get(CSV, {}))
-    if how not in (CSVFormat(), USUAL_CSV):
-        given = {"separator": how.separator, "decimal point": how.decimal, "encoding": how.encoding}
-        given |= {"quote": how.quote} if how.quote not in (None, '"') else {}
-        lines.insert(0, "read with " + ", ".join(f"{name} {value!r}" for name, value in given.items()))
+    said, usual = ([of.separator, of.decimal, of.encoding, of.quote] for of in (how, USUAL_CSV))
+    if how != CSVFormat() and said != usual:
+        names = ("separator", "decimal point", "encoding", "quote")
+        lines.insert(0, "read with " + ", ".join(f"{name} {value!r}" for name, value in zip(names, said)))
     return "\n".join(lines)
 
 
