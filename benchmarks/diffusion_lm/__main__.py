@@ -19,7 +19,7 @@ from .ablations import measure_ablations
 from .controls import measure_controls
 from .infilling import measure_infilling
 from .quality import measure_quality, measure_steps
-from .setting import MINUTES, prepare
+from .setting import MINUTES, Setting, read
 from .systems import measure_systems
 
 
@@ -44,7 +44,8 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, default=Path("benchmark-models"))
     args = parser.parse_args()
     for name in args.datasets:
-        setting = prepare(name, args.data_dir, args.work_dir / "diffusion-lm", args.minutes)
+        folder = args.work_dir / "diffusion-lm" / name
+        setting = Setting(name, folder, args.minutes, read(name, args.data_dir / name))
         for part in args.parts:
             measure, datasets = PARTS[part]
             if name in datasets:

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -13,8 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from difflm_hf import DiffusionLMPipeline, train_diffusion_lm
 from difflm_hf.diffusion_lm.pipeline_diffusion_lm import NUM_INFERENCE_STEPS
-from difflm_hf.diffusion_lm.word_tokenizer import words_of
+from difflm_hf.diffusion_lm.word_tokenizer import train_word_tokenizer, words_of
 from difflm_hf.evaluation.language_models import perplexity, train_language_model
+from difflm_hf.training.diffusion_lm import DIFFUSION_LM_RECIPES
 
 
 SPLITS = ("train", "valid", "test")
@@ -51,17 +53,53 @@ class Sentences:
         return [subtrees(*of_text) for of_text in zip(self.heads, self.relations)]
 
 
+LanguageModel = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+
+
 @dataclass
 class Setting:
-    """A dataset, a Diffusion-LM of it, an autoregressive LM of the same size, and one that judges both."""
+    """A dataset, and models of it, each trained when it is first asked for and its folder has none."""
 
     name: str
     folder: Path
     minutes: float
     data: dict[str, Sentences]
-    pipe: DiffusionLMPipeline
-    peer: tuple[PreTrainedModel, PreTrainedTokenizerBase]
-    judge: tuple[PreTrainedModel, PreTrainedTokenizerBase]
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        recipe = DIFFUSION_LM_RECIPES["small"]
+        texts, length = self.data["train"].texts, recipe.config["max_sequence_length"]
+        return train_word_tokenizer(texts, recipe.min_frequency, length)
+
+    @cached_property
+    def pipe(self) -> DiffusionLMPipeline:
+        """The Diffusion-LM."""
+        folder = self.folder / "model"
+        if not (folder / "model_index.json").exists():
+            train, valid = self.data["train"].texts, self.data["valid"].texts
+            train_diffusion_lm(train, folder, valid, tokenizer=self.tokenizer, max_minutes=self.minutes)
+        pipe = DiffusionLMPipeline.from_pretrained(folder)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    @cached_property
+    def peer(self) -> LanguageModel:
+        """An autoregressive LM of the same words and size."""
+        return self._language_model("peer", tokenizer=self.tokenizer, config=AUTOREGRESSIVE)
+
+    @cached_property
+    def judge(self) -> LanguageModel:
+        """The LM of real sentences by which texts are judged."""
+        return self._language_model("judge")
+
+    def _language_model(self, role: str, **fields) -> LanguageModel:
+        folder = self.folder / role
+        if not (folder / "config.json").exists():
+            train, valid = self.data["train"].texts, self.data["valid"].texts
+            fields |= {"length": 128, "batch_size": 32, "num_steps": 1500}
+            for part in train_language_model(train, valid, **fields):
+                part.save_pretrained(folder)
+        return AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
 
     def perplexity(self, texts: Sequence[str]) -> float:
         return perplexity(*self.judge, [text for text in texts if text.strip()])["perplexity"]
@@ -76,7 +114,7 @@ class Setting:
         return self.pipe(num_texts, steps, generator=generator, **arguments).texts
 
     def words(self, text: str) -> list[str]:
-        return words_of(self.pipe.tokenizer, text)
+        return words_of(self.tokenizer, text)
 
     def normal(self, text: str) -> str:
         """As the tokenizer writes it, for comparisons: unknown words stand for themselves."""
@@ -125,23 +163,3 @@ def subtrees(heads: list[int], relations: list[str]) -> list[tuple[int, int, str
         if last - first == len(words) > 1:
             spans.setdefault((first, last), relation)
     return [(*span, relation) for span, relation in sorted(spans.items())]
-
-
-def prepare(name: str, data_dir: Path, work_dir: Path, minutes: float) -> Setting:
-    data, folder = read(name, data_dir / name), work_dir / name
-    train, valid = data["train"].texts, data["valid"].texts
-    if not (folder / "model" / "model_index.json").exists():
-        train_diffusion_lm(train, folder / "model", valid, max_minutes=minutes)
-    pipe = DiffusionLMPipeline.from_pretrained(folder / "model")
-    pipe.set_progress_bar_config(disable=True)
-    lms = {}
-    for role, fields in (("peer", {"tokenizer": pipe.tokenizer, "config": AUTOREGRESSIVE}), ("judge", {})):
-        if not (folder / role / "config.json").exists():
-            fields |= {"length": 128, "batch_size": 32, "num_steps": 1500}
-            for part in train_language_model(train, valid, **fields):
-                part.save_pretrained(folder / role)
-        lms[role] = (
-            AutoModelForCausalLM.from_pretrained(folder / role).eval(),
-            AutoTokenizer.from_pretrained(folder / role),
-        )
-    return Setting(name, folder, minutes, data, pipe, lms["peer"], lms["judge"])
