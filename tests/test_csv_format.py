@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 
+import pandas as pd
 import pytest
 
 from difflm_hf import DiffLMProcessor, RecordSchema
 from difflm_hf.records import CSVFormat, read_table, write_table
-from difflm_hf.records.report import describe
+from difflm_hf.records.report import check_doubts, describe
 
 
 NAMES = ["name", "k", "amount", "code"]
@@ -33,7 +34,7 @@ def as_r_writes() -> str:
 FILES = {
     "minimal": (written(csv.QUOTE_MINIMAL), {"quoting": "minimal"}),
     "all": (written(csv.QUOTE_ALL), {"quoting": "all"}),
-    "texts, as R writes them": (as_r_writes(), {"quoting": "texts"}),
+    "texts, as R writes them": (as_r_writes(), {"quoting": ("name", "code")}),
     "single quotes": (written(csv.QUOTE_ALL, quotechar="'", delimiter=";"), {"quoting": "all", "quote": "'"}),
     "carriage returns": (written(csv.QUOTE_MINIMAL).replace("\n", "\r\n"), {"newline": "\r\n"}),
 }
@@ -74,3 +75,129 @@ def test_inches_are_no_quotes_where_there_are_none(tmp_path):
 def test_wrong_styles(given):
     with pytest.raises(ValueError, match=f"{next(iter(given))}=.* is not one of"):
         CSVFormat(**given)
+
+
+def read_bytes(folder, data: bytes | str, how: CSVFormat | None = None) -> pd.DataFrame:
+    path = folder / "in.csv"
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return read_table(path, how)
+
+
+def written_again(folder, table: pd.DataFrame) -> str:
+    write_table(table, folder / "out.csv")
+    return (folder / "out.csv").read_bytes().decode(table.attrs["csv"]["encoding"])
+
+
+class TestDecimals:
+    def test_a_column_may_have_another_point_than_the_file(self, tmp_path):
+        text = "a,size\n" + "".join(f'{k},"{k % 9 + 1},5"\n' for k in range(30))
+        table = read_bytes(tmp_path, text)
+        assert RecordSchema.infer(table)["size"].format == "0,0"
+        assert written_again(tmp_path, table) == text
+
+    def test_thousands_with_one_ungrouped(self, tmp_path):
+        text = "n,price\n" + "".join(f'n{k},"{1000 + k:,}"\n' for k in range(30)) + "k,12345\n"
+        f = RecordSchema.infer(read_bytes(tmp_path, text))["price"]
+        assert (f.type, f.format, f.words) == ("integer", "#,##0", ["12345"])
+
+    def test_floats_of_full_precision_with_decimal_commas(self, tmp_path):
+        text = "a;b\n" + "".join(f"{k / 7!r};x\n".replace(".", ",") for k in range(1, 50))
+        table = read_bytes(tmp_path, text)
+        assert table["a"].dtype == "float64" and written_again(tmp_path, table) == text
+
+    def test_a_late_number_with_too_many_digits_is_doubted(self, tmp_path):
+        text = "a,b\n" + "".join(f"{k}.25,x\n" for k in range(1500)) + "123456789012345678901.25,x\n"
+        table = read_bytes(tmp_path, text)
+        with pytest.raises(ValueError, match="'123456789012345678901.25' will be written otherwise"):
+            check_doubts(RecordSchema.infer(table), table, is_strict=True)
+
+
+class TestQuotes:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '"id","t"\n9007199254740993,"x"\n,"y"\n',
+            '"d","t"\n2024-01-01,"x"\n2024-02-01,"y"\n',
+            '"","t"\n1.5,"x"\n,"y"\n',
+            '"a","b"\n"1","2"\n"","3"\n',
+        ],
+    )
+    def test_come_back_around_the_same_values(self, text, tmp_path):
+        assert written_again(tmp_path, read_bytes(tmp_path, text)) == text
+
+    @pytest.mark.parametrize(
+        ("text", "line"),
+        [
+            ("id,note\n" + "".join(f"{k},{chr(34) * (k in (20, 70))}note{k}\n" for k in range(100)), 22),
+            ('id,note\n1,"x" y\n', 2),
+            ('id,note\n1,"x\\"1"\n', 2),
+        ],
+    )
+    def test_that_end_inside_of_a_value_are_errors(self, text, line, tmp_path):
+        with pytest.raises(ValueError, match=f"line {line} opens a quote"):
+            read_bytes(tmp_path, text)
+
+    def test_inside_of_values_without_any_are_signs(self, tmp_path):
+        table = read_bytes(tmp_path, 'id,note\n1,5" pipe\n2,"a\nb"\n3,"say ""c"", d"\n4,x\n')
+        assert table["note"].tolist() == ['5" pipe', "a\nb", 'say "c", d', "x"]
+
+    def test_none_are_written_where_there_are_none(self, tmp_path):
+        table = read_bytes(tmp_path, 'id,note\n1,5" pipe\n', CSVFormat(quote=""))
+        assert written_again(tmp_path, table) == 'id,note\n1,5" pipe\n'
+        table["note"] = "a,b"
+        with pytest.raises(ValueError, match="a value has the separator ',' in it"):
+            written_again(tmp_path, table)
+
+
+@pytest.mark.parametrize("sign", ["£0.50", "0.5 °C", "Coruña, Málaga", "1,5 €", "Ä é"])
+def test_signs_that_often_repeat_are_of_western_windows(sign, tmp_path):
+    text = "x;town\n" + "".join(f"{sign};Leeds{k}\n" for k in range(100))
+    table = read_bytes(tmp_path, text.encode("cp1252"))
+    assert table.attrs["csv"]["encoding"] == "cp1252" and written_again(tmp_path, table) == text
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ([*(repr(k / 7) for k in range(1, 300)), "unknown"], "numbers like 1.5e\\+300, but not 'unknown'"),
+        ([*map(str, range(1, 200)), "9" * 20], "numbers, with more digits than are kept"),
+        ([f"{k / 7:+.2f}" for k in range(-50, 50)], "numbers, with more digits than are kept"),
+        ([f"2024-01-{k % 28 + 1:02} 10:00:00.{k}" for k in range(5, 105)], "dates, with more ways to write them"),
+    ],
+)
+def test_numbers_and_dates_without_a_format_are_errors(texts, message, tmp_path):
+    table = read_bytes(tmp_path, "x,k\n" + "".join(f"{text},{k}\n" for k, text in enumerate(texts)))
+    with pytest.raises(ValueError, match=f"column 'x'.*{message}"):
+        check_doubts(RecordSchema.infer(table), table)
+
+
+def test_long_codes_are_texts(tmp_path):
+    table = read_bytes(tmp_path, "x,k\n" + "".join(f"{10**20 + k},{k}\n" for k in range(100)))
+    schema = RecordSchema.infer(table)
+    check_doubts(schema, table)
+    assert schema["x"].type == "text"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(b"\n", "the file is empty"), (b"\xef\xbb\xbf", "the file is empty")],
+)
+def test_files_without_anything(data, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        read_bytes(tmp_path, data)
+
+
+def test_empty_lines_before_the_header(tmp_path):
+    assert read_bytes(tmp_path, "\n\na,b\n1,2\n").to_dict("list") == {"a": [1], "b": [2]}
+
+
+def test_an_empty_value_that_is_rarer_than_a_word_is_doubted(tmp_path):
+    table = read_bytes(tmp_path, "x,k\n" + "1,1\nNA,2\nNA,3\n,4\n" * 20)
+    with pytest.raises(ValueError, match="'' will be written otherwise"):
+        check_doubts(RecordSchema.infer(table), table, is_strict=True)
+
+
+@pytest.mark.parametrize("null_words", [[5], "NA"])
+def test_words_for_missing_values_are_strings(null_words):
+    with pytest.raises(ValueError, match="null_words="):
+        CSVFormat(null_words=null_words)

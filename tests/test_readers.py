@@ -202,7 +202,7 @@ def test_codes_are_not_in_doubt():
 def test_rows_and_lines_are_not_lost(tmp_path):
     assert read_text(tmp_path, "x\n1\n\n3\n")["x"].tolist() == [1, pd.NA, 3]
     assert read_text(tmp_path, "sep=;\na;b\n1;2\n").columns.tolist() == ["a", "b"]
-    with pytest.raises(ValueError, match="a quote is opened and not closed"):
+    with pytest.raises(ValueError, match="line 2 opens a quote"):
         read_text(tmp_path, 'a,b\n1,"abc\n2,x\n3,y\n')
     with pytest.raises(ValueError, match="the header has a NUL character"):
         read_text(tmp_path, b"a\0,b\n1,x\n")
@@ -412,7 +412,7 @@ class TestOffsets:
         zones = ["Asia/Tokyo", "UTC", "America/Lima"]
         texts = [moment.tz_convert(zones[k % 3]).isoformat() for k, moment in enumerate(self.MOMENTS)]
         table = pd.DataFrame({"x": texts})
-        with pytest.raises(ValueError, match="dates like %Y-%m-%dT%H:%M:%S with offsets of several time zones"):
+        with pytest.raises(ValueError, match="dates, with more ways to write them than one"):
             check_doubts(RecordSchema.infer(table), table)
 
 

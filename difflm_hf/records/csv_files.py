@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from .csv_format import NUM_SNIFFED, CSVFormat, complete_format, reader
+from .csv_format import NUM_SNIFFED, CSVFormat, complete_format, names_of, reader
 from .inference import find_format
 from .number_format import MAX_DECIMALS, NumberFormat, number_format
 
@@ -22,6 +22,7 @@ from .number_format import MAX_DECIMALS, NumberFormat, number_format
 # Of a table's `attrs`: its [`CSVFormat`], by columns a [`ColumnFormat`], and whether the decimal point is sure
 CSV, FORMATS, SURE = "csv", "formats", "is_decimal_sure"
 SEPARATOR_LINE = re.compile(rb"(?:\xef\xbb\xbf)?sep=(.)\r?\n")
+BOM = b"\xef\xbb\xbf"
 GZIP = b"\x1f\x8b"  # how compressed files begin
 NULL_WORDS = ("NA", "N/A", "n/a", "na", "#N/A", "NULL", "Null", "null", "None", "none", "NaN", "nan", "-", "?", ".")
 # Of columns of integers or booleans with nulls, which would be of floats or objects
@@ -37,7 +38,7 @@ NULLABLE = {
     pa.uint64(): pd.UInt64Dtype(),
 }
 NUMBER = r"^-?(0|[1-9]\d*)({point}\d+)?{exponent}$"
-QUOTING = {"minimal": csv.QUOTE_MINIMAL, "texts": csv.QUOTE_NONNUMERIC, "all": csv.QUOTE_ALL}
+LEADING_LINES = re.compile(rb"\A(\xef\xbb\xbf)?(?:[ \t]*\r?\n)+")
 OF_BOOLEANS = re.compile("[A-Za-z]+/[A-Za-z]+")
 EXPONENT = r"([eE][+-]?\d+)?"
 BLOCK_SIZE = 1 << 20  # bytes that are parsed at once
@@ -77,12 +78,15 @@ def read_csv(path: Path, how: CSVFormat | None = None) -> pd.DataFrame:
         data = gzip.decompress(data)
     if match := SEPARATOR_LINE.match(data):  # of Excel
         how, data = replace(how, separator=how.separator or match[1].decode()), data[match.end() :]
+    if not data.strip(b"\r\n \0\xef\xbb\xbf\xff\xfe"):
+        raise ValueError("the file is empty")
+    data = LEADING_LINES.sub(rb"\1", data)
     how = complete_format(how, data)
     texts = _read_texts(data, how)
     columns = dict(zip(texts.column_names, texts.columns))
     is_sure = how.decimal is not None
     if not is_sure:
-        points = _points_of(columns.values())
+        points = _points_of(columns.values()) - {how.separator}
         is_sure = len(points) == 1
         usual = "," if how.separator == ";" else "."
         how = replace(how, decimal=points.pop() if is_sure else usual)
@@ -99,23 +103,32 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     texts = table.copy()
     for name in table.attrs.get(FORMATS, {}):
         if name in texts:
-            texts[name] = _written(table[name], column_format(table, name))
+            texts[name] = _written(table[name], column_format(table, name), how.decimal)
     # Values are quoted when they hold a character that ends lines, as a carriage return does for readers.
     columns = texts.select_dtypes(["object", "string", "category"])
     has_returns = any("\r" in str(name) for name in texts) or any(
         columns[name].astype(str).str.contains("\r").any() for name in columns
     )
-    if how.quoting == "texts":
-        numbers = [name for name in texts if pd.api.types.is_numeric_dtype(table[name].dtype)]
-        texts = texts.assign(**{name: texts[name].map(_Unquoted, na_action="ignore") for name in numbers})
+    quoting = csv.QUOTE_ALL if how.quoting == "all" else csv.QUOTE_MINIMAL
+    if isinstance(how.quoting, tuple):
+        quoting = csv.QUOTE_NONNUMERIC
+        texts = pd.DataFrame({name: _quoted(texts[name], name in how.quoting, how) for name in texts})
+    if how.quote == "":
+        quoting = csv.QUOTE_NONE
+        if any(columns[name].astype(str).str.contains(f"[{re.escape(how.separator)}\n]").any() for name in columns):
+            raise ValueError(
+                f"a value has the separator {how.separator!r} in it, and there are no quotes; give another"
+            )
+    # An empty name has none of its own.
+    header = ["" if name == f"Unnamed: {k}" and CSV in table.attrs else name for k, name in enumerate(texts)]
     texts.to_csv(
         path,
         sep=how.separator or ",",
         decimal=how.decimal or ".",
         encoding=how.encoding or "utf-8",
-        header=how.header,
+        header=header if how.header else False,
         index=False,
-        quoting=QUOTING[how.quoting or "minimal"],
+        quoting=quoting,
         quotechar=how.quote or '"',
         lineterminator="\r\n" if has_returns or how.newline == "\r\n" else "\n",
         # The same bytes whenever it is written
@@ -124,10 +137,19 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 class _Unquoted(str):
-    """The text of a number, which `csv.QUOTE_NONNUMERIC` takes for one by this method."""
+    """A text that `csv.QUOTE_NONNUMERIC` takes for a number, by the method that numbers have."""
 
     def __float__(self) -> float:
         return float(str(self))
+
+
+def _quoted(column: pd.Series, has_quotes: bool, how: CSVFormat) -> pd.Series:
+    """A column whose values are written with quotes or without; missing ones have none."""
+    if pd.api.types.is_float_dtype(column.dtype):
+        column = _written(column, ColumnFormat(), how.decimal).where(column.notna(), None)
+    kind, is_given = str if has_quotes else _Unquoted, column.notna()
+    texts = [kind(value) if given else _Unquoted() for value, given in zip(column.astype(object), is_given)]
+    return pd.Series(texts, index=column.index, dtype=object)
 
 
 def with_texts(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -139,7 +161,10 @@ def with_texts(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
         return table
     columns = {name: table[name] for name in names if name in table and pd.api.types.is_numeric_dtype(table[name])}
     return table.assign(
-        **{name: _written(of, column_format(table, name)).where(of.notna()) for name, of in columns.items()}
+        **{
+            name: _written(of, column_format(table, name), table.attrs[CSV]["decimal"]).where(of.notna())
+            for name, of in columns.items()
+        }
     )
 
 
@@ -173,14 +198,14 @@ def _with_dtypes(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: pd.Series(pd.NA, table.index, other[name].convert_dtypes().dtype) for name in empty})
 
 
-def _written(column: pd.Series, how: ColumnFormat) -> pd.Series:
+def _written(column: pd.Series, how: ColumnFormat, decimal: str | None) -> pd.Series:
     texts = column.astype(object)
     if how.format is not None and pd.api.types.is_bool_dtype(column.dtype):
         texts = column.map(dict(zip((False, True), how.format.split("/"))), na_action="ignore")
     elif how.format is not None:
         texts = column.map(number_format(how.format).write, na_action="ignore")
     elif pd.api.types.is_float_dtype(column.dtype):
-        texts = column.map(repr, na_action="ignore")
+        texts = column.map(lambda number: repr(number).replace(".", decimal or "."), na_action="ignore")
     return texts.astype(object).map(str, na_action="ignore").where(column.notna(), how.null)
 
 
@@ -189,7 +214,7 @@ def _read_texts(data: bytes, how: CSVFormat) -> pa.Table:
     encoding = "utf-8" if how.encoding == "utf-8-sig" else how.encoding
     start = data[: 4 * NUM_SNIFFED].decode(how.encoding, errors="ignore")
     first = next(reader(start, how.separator, how.quote), [])
-    names = [name or f"Unnamed: {k}" for k, name in enumerate(first)]
+    names = names_of(first)
     if not how.header:
         names = [f"column_{k}" for k in range(1, len(first) + 1)]
     if any("\0" in name for name in names):
@@ -197,6 +222,7 @@ def _read_texts(data: bytes, how: CSVFormat) -> pa.Table:
     if len(set(names)) < len(names):
         double = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"column name {double!r} stands more than once; rename or drop one of them")
+    _check_quotes(data, how)
     ragged: list[pa_csv.InvalidRow] = []
 
     def set_aside(row: pa_csv.InvalidRow) -> str:
@@ -205,7 +231,7 @@ def _read_texts(data: bytes, how: CSVFormat) -> pa.Table:
 
     def read(block_size: int) -> pa.Table:
         return pa_csv.read_csv(
-            pa.BufferReader(data.removeprefix(b"\xef\xbb\xbf")),
+            pa.BufferReader(data.removeprefix(BOM)),
             pa_csv.ReadOptions(
                 column_names=names,
                 skip_rows_after_names=int(how.header),
@@ -234,9 +260,24 @@ def _read_texts(data: bytes, how: CSVFormat) -> pa.Table:
             f"the row {row.text[:60]!r} has {row.actual_columns} values, and the header {row.expected_columns} names; "
             f"quote values that hold the separator {how.separator!r}, or give another one"
         )
-    if how.quote and data.count(how.quote.encode()) % 2 and texts.num_rows < data.count(b"\n") - 1:
-        raise ValueError("a quote is opened and not closed, and takes several rows for one value; close or drop it")
     return texts
+
+
+def _check_quotes(data: bytes, how: CSVFormat) -> None:
+    """Raises a `ValueError` for quotes that do not stand around a whole value, or are never closed."""
+    q = (how.quote or "").encode()
+    if not q or q not in data or how.encoding.startswith("utf-16"):
+        return
+    s = re.escape(how.separator.encode(how.encoding))
+    # Of what is no quote, quotes around a value, or quotes inside one that has none around it, a file consists.
+    quoted = rb"(?<![^%b\n\r])%b[^%b]*+(?:%b%b[^%b]*+)*+%b(?=[%b\r\n]|\Z)" % (s, q, q, q, q, q, q, s)
+    end = re.match(rb"(?:[^%b]++|%b|(?<=[^%b\r\n])%b)*+" % (q, quoted, s, q), data.removeprefix(BOM)).end()
+    if end < len(data.removeprefix(BOM)):
+        line = data.count(b"\n", 0, end + len(data) - len(data.removeprefix(BOM))) + 1
+        raise ValueError(
+            f"line {line} opens a quote {how.quote} that does not end where its value does; double quotes inside of "
+            "values, or give quote='' (--quote '') where they are no more than signs"
+        )
 
 
 def _points_of(columns: Iterable[pa.ChunkedArray]) -> set[str]:
@@ -269,7 +310,7 @@ def _typed(texts: pa.ChunkedArray, how: CSVFormat) -> tuple[pd.Series, ColumnFor
                 found = pc.equal(texts, style("true")), spelled
     values, format = found or (texts, None)
     odd = _odd_one(texts, values, format) if pa.types.is_floating(values.type) else None
-    odd = odd or other
+    odd = other if odd is None else odd
     return _to_pandas(values), ColumnFormat(format, null, odd)
 
 
@@ -334,12 +375,13 @@ def _decimals(texts: pa.ChunkedArray, values: pa.ChunkedArray, point: str) -> st
 
 
 def _odd_one(texts: pa.ChunkedArray, values: pa.ChunkedArray, format: str | None) -> str | None:
-    """A number that is not written back as it stands, if there is one among the first ones, also that end in 0."""
+    """A number that is not written back as it stands, if there is one among the first, longest, or that end in 0."""
     write = repr if format is None else number_format(format).write
-    rows = texts.slice(0, NUM_PROBED), values.slice(0, NUM_PROBED)
-    ends_in_zero = pc.ends_with(texts, "0")
-    for given, numbers in (rows, (texts.filter(ends_in_zero)[:NUM_PROBED], values.filter(ends_in_zero)[:NUM_PROBED])):
-        for text, number in zip(given.to_pylist(), numbers.to_pylist()):
+    of_all = pa.table({"text": texts, "number": values, "length": pc.utf8_length(texts)})
+    longest = pc.select_k_unstable(of_all, NUM_PROBED, [("length", "descending")])
+    for some in (of_all, of_all.filter(pc.ends_with(texts, "0")), of_all.take(longest)):
+        some = some.slice(0, NUM_PROBED)
+        for text, number in zip(some["text"].to_pylist(), some["number"].to_pylist()):
             if text is not None and write(number) != text:
                 return text
     return None

@@ -7,17 +7,17 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from charset_normalizer import from_bytes
 
 
 SEPARATORS = (",", ";", "\t", "|")
 SINGLE_QUOTED = re.compile("'[^'\\r\\n]*'[,;\\t|]'[^'\\r\\n]*'")  # of a first line
-CHOICES = {"quote": ('"', "'", ""), "quoting": ("minimal", "texts", "all"), "newline": ("\n", "\r\n")}
+CHOICES = {"quote": ('"', "'", ""), "quoting": ("minimal", "all"), "newline": ("\n", "\r\n")}
 NUM_QUOTED = 200  # rows that say which values have quotes
 NUM_SNIFFED = 1 << 18  # bytes that say how a file is written
-NUM_TELLING = 32  # bytes beyond ASCII that an encoding other than cp1252 is found from
+NUM_TELLING, NUM_KINDS = 32, 8  # bytes beyond ASCII, and different ones, that say of another encoding than cp1252
 MANY = 10  # times as many signs of UTF-8 as bytes that are none say that these are mistakes
 
 
@@ -35,8 +35,9 @@ class CSVFormat:
             `NA`, where all else are numbers or dates.
         header (`bool`, defaults to `True`): Whether the first line has the names of columns.
         quote (`str`, *optional*): What stands around values that hold a separator, `"` or `'`; `""` for nothing.
-        quoting (`str`, *optional*):
-            Which values are written with quotes: those that must be, `"minimal"`, all texts, or `"all"`.
+        quoting (`str` or `list[str]`, *optional*):
+            Which values are written with quotes: those that must be, `"minimal"`, `"all"`, or names and the values of
+            these columns.
         newline (`str`, *optional*): What ends a line, `"\\n"` or `"\\r\\n"`.
     """
 
@@ -46,21 +47,24 @@ class CSVFormat:
     null_words: tuple[str, ...] | None = None
     header: bool = True
     quote: str | None = None
-    quoting: Literal["minimal", "texts", "all"] | None = None
+    quoting: str | tuple[str, ...] | None = None
     newline: str | None = None
 
     def __post_init__(self):
         for name, choices in CHOICES.items():
-            if (value := getattr(self, name)) not in (None, *choices):
+            if (value := getattr(self, name)) not in (None, *choices) and not isinstance(value, (list, tuple)):
                 raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}")
         if self.decimal not in (None, ".", ",") or (self.decimal and self.decimal == self.separator):
             raise ValueError(f"decimal={self.decimal!r} is not '.' or ',', and other than the separator")
-        if self.separator is not None and len(self.separator) != 1:
+        if self.separator is not None and not (isinstance(self.separator, str) and len(self.separator) == 1):
             raise ValueError(f"separator={self.separator!r} is not one character")
         if isinstance(self.null_words, str):
             raise ValueError(f"null_words={self.null_words!r} is one word; give a list of words")
-        if self.null_words is not None:
-            object.__setattr__(self, "null_words", tuple(self.null_words))  # JSON has lists
+        if self.null_words is not None and not all(isinstance(word, str) for word in self.null_words):
+            raise ValueError(f"null_words={list(self.null_words)!r} are not all strings")
+        for name in ("null_words", "quoting"):
+            if isinstance(value := getattr(self, name), list):  # as JSON has them
+                object.__setattr__(self, name, tuple(value))
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -87,7 +91,7 @@ def complete_format(how: CSVFormat, data: bytes) -> CSVFormat:
         separator=separator,
         quote=quote,
         quoting=how.quoting or _quoting_of(sample, separator, quote),
-        newline=how.newline or ("\r\n" if sample.partition("\n")[0].endswith("\r") else "\n"),
+        newline=how.newline or ("\r\n" if 2 * sample.count("\r\n") > sample.count("\n") else "\n"),
     )
 
 
@@ -112,7 +116,8 @@ def _encoding_of(data: bytes) -> str:
     if best is None:
         raise ValueError("no encoding was found in which it is text; give one, such as encoding='cp1252'")
     # That of Windows in the west is by far the most frequent: it is taken for few signs, and where others read alike.
-    is_few = sum(byte > 127 for byte in lines) < NUM_TELLING
+    signs = [byte for byte in lines if byte > 127]
+    is_few = len(signs) < NUM_TELLING or len(set(signs)) < NUM_KINDS
     return "cp1252" if is_few or "cp1252" in best.could_be_from_charset else best.encoding
 
 
@@ -122,8 +127,13 @@ def reader(sample: str, separator: str, quote: str) -> Iterator[list[str]]:
     return csv.reader(io.StringIO(sample, newline=""), delimiter=separator, quotechar=quote or None, quoting=quoting)
 
 
-def _quoting_of(sample: str, separator: str, quote: str) -> str:
-    """Which values have quotes. All texts have where all names have, and in each column either all values or none."""
+def names_of(first: list[str]) -> list[str]:
+    """The names of columns, also of those without one, as pandas calls them."""
+    return [name or f"Unnamed: {k}" for k, name in enumerate(first)]
+
+
+def _quoting_of(sample: str, separator: str, quote: str) -> str | tuple[str, ...]:
+    """Which values have quotes: some columns', where all names have, and in each column either all values or none."""
     if not quote:
         return "minimal"
     q, s = re.escape(quote), re.escape(separator)
@@ -139,8 +149,9 @@ def _quoting_of(sample: str, separator: str, quote: str) -> str:
     columns = [{has for has in column if has is not None} for column in zip(*whole)]
     if not all(rows[0]) or any(len(kinds) > 1 for kinds in columns):
         return "minimal"
-    kinds = set().union(*columns)
-    return "all" if kinds == {True} else "texts" if True in kinds else "minimal"
+    names = names_of(next(reader(sample, separator, quote)))
+    quoted = tuple(name for name, kinds in zip(names, columns) if True in kinds)
+    return "all" if len(quoted) == len(names) else quoted or "minimal"
 
 
 def _separator_of(sample: str, quote: str, is_cut: bool) -> str:

@@ -107,6 +107,7 @@ USUAL_ZONES = (
     "America/Los_Angeles",
     "Australia/Sydney",
 )  # of many that have the same offsets
+NUM_LOOKED_AT = 20  # texts of which one has an offset if there are any
 NUM_PROBED = 100  # moments of each offset that say which zone it is
 MAX_LENGTH = 64  # of a text that may be a date
 TIME = re.compile(
@@ -134,6 +135,7 @@ class DatetimeFormat:
         plain = "".join("%p" if part == "%P" else re.sub(r"^%[-^1-9]", "%", part) for part in self._parts)
         self._plain = re.sub(r"%\.\df", ".%f", plain)
         self._may_lack_fraction = self._plain != plain
+        self.time_zone = None if self._zone is None else ZoneInfo(self._zone[:-1].partition("{")[2])
         codes = [part for part in self._parts if part.startswith("%")]
         # What matches is written just so; but a day of the week may be another than that of the date.
         self._is_strict = all(code in CODES and code not in ("%a", "%A") for code in codes)
@@ -150,8 +152,7 @@ class DatetimeFormat:
         moments = pd.to_datetime(whole, format=self._plain, errors="coerce")
         if self._zone is not None:
             moments = moments - pd.to_timedelta(offsets.str[:3] + ":" + offsets.str[3:] + ":00")
-            is_same = self.write(moments) == texts
-        elif self._is_strict:
+        if self._is_strict and self._zone is None and not self._may_lack_fraction:
             is_same = pd.Series(pc.match_substring_regex(pa.array(texts, pa.string()), self._regex), texts.index)
         else:
             is_same = self.write(moments) == texts
@@ -161,10 +162,9 @@ class DatetimeFormat:
         """Texts of moments; NaN for NaT."""
         offsets: pd.Series | str = ""
         if self._zone is not None:
-            code, _, name = self._zone[:-1].partition("{")
-            moments = moments.dt.tz_localize("UTC").dt.tz_convert(ZoneInfo(name))
+            moments = moments.dt.tz_localize("UTC").dt.tz_convert(self.time_zone)
             offsets = moments.dt.strftime("%z")
-            offsets = offsets.str[:3] + ":" + offsets.str[3:] if code == "%:z" else offsets
+            offsets = offsets.str[:3] + ":" + offsets.str[3:] if self._zone.startswith("%:z") else offsets
         if not any(part in WRITERS or FRACTION.fullmatch(part) for part in self._parts):
             return moments.dt.strftime(self._plain) + offsets
         whole = pd.Series("", index=moments.index)
@@ -195,22 +195,31 @@ def _regex_of(pattern: str) -> re.Pattern:
 
 
 def find_zone(texts: pd.Series) -> str | None:
-    """The time zone that has all the offsets of moments, as a code of a pattern; `None` where none has."""
-    if not re.search(f"{OFFSET}$", texts.iloc[0]):
+    """
+    The time zone that has the offsets of all moments, of which the texts are mostly, as a code of a pattern; `None`
+    where none has.
+    """
+    if not texts[:NUM_LOOKED_AT].str.contains(f"{OFFSET}$").any():
         return None
-    found = texts.str.extract(f"({OFFSET})$")[0]
-    if found.isna().any() or found.nunique() < 2:
+    found = texts.str.extract(f"({OFFSET})$")[0].dropna()
+    if 2 * len(found) < len(texts) or found.nunique() < 2:
         return None
+    texts = texts[found.index]
     code = "%:z" if found.str.contains(":").all() else "%z"
     some = pd.concat([texts[found == offset][:NUM_PROBED] for offset in found.unique()])
-    moments = pd.to_datetime(some, format="ISO8601", utc=True, errors="coerce")
+    moments = pd.to_datetime(
+        some.str.replace(" (?=[+-])", "", regex=True), format="ISO8601", utc=True, errors="coerce"
+    )
     offsets = found[some.index].str.replace(":", "")
     if moments.isna().any():
         return None
     names = dict.fromkeys([*USUAL_ZONES, *(name for name in sorted(available_timezones()) if "/" in name)])
-    fits = (name for name in names if (moments.dt.tz_convert(ZoneInfo(name)).dt.strftime("%z") == offsets).all())
-    name = next(fits, None)
-    return None if name is None else f"{code}{{{name}}}"
+    pairs = list(zip(moments, offsets))
+    for name in names:
+        zone = ZoneInfo(name)
+        if all(moment.astimezone(zone).strftime("%z") == offset for moment, offset in pairs):
+            return f"{code}{{{name}}}"
+    return None
 
 
 def patterns_of(text: str, zone: str | None = None) -> Iterator[str]:
@@ -237,6 +246,9 @@ def _times_of(text: str, zone: str | None = None) -> Iterator[str]:
     if match is None:
         return
     between, hour, half = match["between"] or "", match["hour"], match["half"] or ""
+    offset = match["offset"] or ""
+    if zone is not None and offset:
+        offset = " " * offset.startswith(" ") + zone
     codes = ["%I", "%-I"] if half else ["%H", "%-H"]
     clock = half[:-2] + ("%p" if half[-2:].isupper() else "%P") if half else ""
     rest = ":%M" + (":%S" if match["seconds"] else "")
@@ -247,4 +259,4 @@ def _times_of(text: str, zone: str | None = None) -> Iterator[str]:
         rests += [f"{rest}%.{digits}f" for digits in ([len(match["fraction"])] if match["fraction"] else (6, 3, 9))]
     for rest in rests:
         for code in codes if len(hour) == 2 else codes[1:]:
-            yield between + code + rest + clock + (zone or match["offset"] or "")
+            yield between + code + rest + clock + offset

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from pandas.api import types as pd_types
 
-from .datetime_format import CODE, OFFSET, datetime_format, find_zone, patterns_of
+from .datetime_format import CODE, datetime_format, find_zone, patterns_of
 from .dtypes import dtype_name, plain
 from .field import Field, FieldType, isoformat
 from .json_schema import field_to_json_schema
@@ -34,6 +34,7 @@ MAX_NESTED_CATEGORIES, MIN_NESTED_COUNT = 64, 10
 DAYS_AS_NUMBERS, FIRST_DAY, LAST_DAY = "%Y%m%d", 19000101, 21001231
 MOST = 0.5  # share of the texts of a column that, when they are dates or numbers, say that the others are mistakes
 MIN_FITTING = 5  # of these at least
+ANY_NUMBER, ANY_DATE = "1.5e+300", "ISO 8601"  # of whatever many ways to write them
 MAX_WORDS, MAX_WORD_LENGTH = 8, 32  # distinct texts that may stand among numbers or dates, and their characters
 NUM_GUESSED = 20  # texts whose possible formats are tried on all
 NUM_PROBED = 1000  # texts that are looked at before all are
@@ -81,7 +82,8 @@ def infer_field(
     if kind == "text":
         _check_texts(distinct)
     if kind == "text" and not categorical:
-        found, words = find_format(distinct, decimal), []
+        # A column may have another decimal point than the file.
+        found, words = find_format(distinct, decimal) or find_format(distinct), []
         if found is None and (likely := _find_words(distinct, decimal)) is not None:
             found, words = likely
         # Strings of few numbers, such as 02134, are codes, and no quantities.
@@ -171,7 +173,7 @@ def _are_codes(texts: pd.Series, has_words: bool) -> bool:
 def _find_words(distinct: pd.Series, decimal: str | None) -> tuple[tuple[FieldType, str], list[str]] | None:
     """The type and the format of most of the distinct texts of a column, and the few words among them."""
     likely = _most_likely(distinct, decimal)
-    if likely is None or (~likely.fits).sum() > MAX_WORDS:
+    if likely is None or not likely.has_format or (~likely.fits).sum() > MAX_WORDS:
         return None
     words = distinct[~likely.reads(distinct).to_numpy()]
     if not 0 < len(words) <= MAX_WORDS or words.str.len().max() > MAX_WORD_LENGTH:
@@ -188,7 +190,16 @@ class _Likely:
     pattern: str
     probed: pd.Series
 
+    @property
+    def has_format(self) -> bool:
+        return self.pattern not in (ANY_NUMBER, ANY_DATE)
+
     def reads(self, texts: pd.Series) -> pd.Series:
+        if self.pattern == ANY_NUMBER:
+            return pd.to_numeric(texts, errors="coerce").notna()
+        if self.pattern == ANY_DATE:
+            moments = pd.to_datetime(texts, format="ISO8601", errors="coerce", utc=True)
+            return moments.notna() & texts.str.match(r"\d{4}-\d\d-\d\d[T ]")
         if self.kind == "dates":
             return datetime_format(self.pattern).read(texts).notna()
         return texts.map(lambda text: number_format(self.pattern).read(text) is not None)
@@ -206,8 +217,10 @@ def _most_likely(distinct: pd.Series, decimal: str | None) -> _Likely | None:
     ways = [_Likely("dates", pattern, probed) for pattern, _ in patterns.most_common(3)]
     if (found := NumberFormat.infer(probed.tolist(), decimal)) is not None:
         ways.append(_Likely("numbers", found.pattern, probed))
-    best = max(ways, key=lambda way: way.fits.sum(), default=None)
-    is_most = best is not None and best.fits.sum() >= max(MOST * len(probed), MIN_FITTING)
+    # What has no format of its own
+    ways += [_Likely("dates", ANY_DATE, probed), _Likely("numbers", ANY_NUMBER, probed)]
+    best = max(ways, key=lambda way: way.fits.sum())
+    is_most = best.fits.sum() >= max(MOST * len(probed), MIN_FITTING)
     return best if is_most else None
 
 
@@ -241,11 +254,14 @@ def mistaken_for_text(column: pd.Series, decimal: str | None = None) -> str | No
     distinct = pd.Series(column.dropna().unique(), dtype=object)
     likely = _most_likely(distinct, decimal)
     if likely is None:
-        without = _most_likely(distinct[:NUM_PROBED].str.replace(f"({OFFSET}|Z)$", "", regex=True), decimal)
-        if without is not None and without.kind == "dates" and without.fits.all():
-            return f"dates like {without.pattern} with offsets of several time zones; bring them to one of these"
-    if likely is None or likely.fits.all():
         return None
+    if likely.fits.all():
+        lengths = set(distinct.str.len())
+        are_codes = distinct.str.isdecimal().all() and (len(lengths) == 1 or distinct.str.startswith("0").any())
+        if are_codes or (likely.has_format and max(lengths) < len(str(MAX_INTEGER))):
+            return None
+        ways = "digits than are kept" if likely.kind == "numbers" else "ways to write them than one"
+        return f"{likely.kind}, with more {ways}; bring them into one format"
     others = ", ".join(repr(text[:40]) for text in likely.probed[~likely.fits][:3])
     return f"most values are {likely.kind} like {likely.pattern}, but not {others}"
 

@@ -228,7 +228,10 @@ def _to_json_values(f: Field, column: pd.Series) -> list:
     elif f.type == "json":
         values = values.map(lambda value: order_keys(to_plain(value), f.json_schema))
     elif f.type == "datetime":
-        values = f.to_series(f.to_numpy(values), np.zeros(len(values), bool)).map(isoformat)
+        moments = pd.Series(f.to_numpy(values))
+        if (zone := f.time_zone) is not None:
+            moments = moments.dt.tz_localize("UTC").dt.tz_convert(zone)
+        values = moments.map(isoformat)
     filled = np.full(len(column), None)
     # Element by element, since NumPy would take lists for dimensions.
     for position, value in zip(np.flatnonzero(~null), values.tolist()):

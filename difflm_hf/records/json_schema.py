@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from .datetime_format import CODE, CODES
+from .datetime_format import CODE, CODES, datetime_format
 from .field import Field, naming_column
 from .nested import REFERENCE, is_nested, is_valid, make_validator, validator_of
 from .number_format import number_format
@@ -112,6 +112,8 @@ def _with_words(pattern: str, f: Field) -> str:
 def datetime_pattern(f: Field) -> str:
     """A regular expression of the field's datetimes as JSON has them."""
     moments = [pd.Timestamp(bound) for bound in (f.minimum, f.maximum) if bound]
+    if (zone := datetime_format(f.format).time_zone if f.format else None) is not None:
+        moments = [(m if m.tz else m.tz_localize("UTC")).tz_convert(zone) for m in moments]
     years = [(m.tz_convert(f.time_zone) if m.tz and f.time_zone else m).year for m in moments]
     is_short = len(years) == 2 and years[1] - years[0] < MAX_YEARS
     any_year = f"({'|'.join(f'{year:04}' for year in range(years[0], years[1] + 1))})" if is_short else r"\d{4}"

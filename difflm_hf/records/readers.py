@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.feather as feather
@@ -25,6 +26,8 @@ from .sql import read_sql, write_sql
 
 URL = re.compile(r"[a-z][a-z0-9+_]*://")
 MIXED = ("mixed", "mixed-integer")  # to pandas, such as [True, "a"] and [1, "a"]
+CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f]")  # which Excel does not take, as it does not longer texts
+MAX_CELL, MAX_EXCEL_INTEGER = 32_767, 2**53
 OPTIONAL = "optional"  # of a table's `attrs`: the columns that some of its records lack
 
 
@@ -118,20 +121,33 @@ def _write_parquet(table: pd.DataFrame, path: Path) -> None:
 def _read_excel(path: Path, sheet: str | None = None) -> pd.DataFrame:
     try:
         # NA may be a country: only empty cells are missing.
-        cells = pd.read_excel(path, sheet or 0, dtype=object, keep_default_na=False, na_values=[""])
+        cells = pd.read_excel(path, sheet or 0, header=None, dtype=object, keep_default_na=False, na_values=[""])
     except ImportError as error:
         raise ImportError("Excel files need openpyxl; pip install 'difflm_hf[excel]'") from error
-    return pd.DataFrame(
-        {str(name): _to_series(cells[name].where(cells[name].notna(), None).tolist()) for name in cells}
-    )
+    if cells.empty:
+        raise ValueError("the sheet is empty")
+    names = [f"Unnamed: {k}" if pd.isna(name) else str(name) for k, name in enumerate(cells.iloc[0])]
+    if double := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"column name {double[0]!r} stands more than once; rename or drop one of them")
+    rows = cells.iloc[1:].where(cells.iloc[1:].notna(), None)
+    return pd.DataFrame({name: _to_series(rows[k].tolist()) for k, name in enumerate(names)})
 
 
 def _write_excel(table: pd.DataFrame, path: Path) -> None:
+    texts = with_json_texts(table)[0]
+    for name in texts:
+        for value in texts[name].dropna().unique():
+            if isinstance(value, str) and (len(value) > MAX_CELL or CONTROL.search(value)):
+                raise ValueError(
+                    f"column {name!r}: {value[:40]!r} … is too long for a cell, or has control characters"
+                )
+            if isinstance(value, (int, np.integer)) and abs(value) > MAX_EXCEL_INTEGER:
+                raise ValueError(f"column {name!r}: {value} has more digits than Excel keeps; write .csv or .parquet")
     with pd.ExcelWriter(path, engine="openpyxl") as writer:
-        with_json_texts(table)[0].to_excel(writer, index=False)
+        texts.to_excel(writer, index=False)
         for row in writer.book.active.iter_rows():
             for cell in row:
-                if cell.data_type == "f":  # a text that looks like a formula, which would be run
+                if cell.data_type in ("f", "e"):  # a text that looks like a formula, which would be run, or an error
                     cell.data_type = "s"
 
 
@@ -224,14 +240,23 @@ def read_table(data: Any, csv: CSVFormat | None = None, query: str | None = None
     read = _by_ending(READERS, path)
     if query is not None and read is not _read_excel:
         raise ValueError(f"{path}: query={query!r} is for databases and Excel files; leave it out (--query)")
-    if csv is not None and csv != CSVFormat(null_words=csv.null_words) and read is not read_csv:
+    if read is not read_csv and csv not in (None, CSVFormat(null_words=csv and csv.null_words)):
         raise ValueError(f"{path}: separator, decimal, encoding and header are of CSV files; leave them out")
     try:
-        if read is _read_excel:
-            return _read_excel(path, query)
-        return read(path, csv) if read is read_csv else read(path)
+        if read is read_csv:
+            return read_csv(path, csv)
+        table = _read_excel(path, query) if read is _read_excel else read(path)
+        return _without(table, csv.null_words) if csv is not None and csv.null_words else table
     except Exception as error:  # every reader has exceptions of its own
         raise ValueError(f"{path}: cannot be read as {ending_of(path)[1:]} ({error})") from error
+
+
+def _without(table: pd.DataFrame, words: Sequence[str]) -> pd.DataFrame:
+    """A table in which words stand for missing values."""
+    found = {name: table[name].isin(words) for name in table if table[name].dtype.kind == "O"}
+    return table.assign(
+        **{name: _to_series(table[name].mask(has, None).tolist()) for name, has in found.items() if has.any()}
+    )
 
 
 def is_url(data: Any) -> bool:

@@ -35,7 +35,7 @@ def report(schema: RecordSchema, table: pd.DataFrame) -> pd.DataFrame:
     for f in schema:
         column = table[f.name]
         odd = column_format(table, f.name).odd
-        said = odd and f"{odd!r} will be written otherwise, as other values of its kind are"
+        said = odd is not None and f"{odd!r} will be written otherwise, as other values of its kind are"
         mistaken = mistaken_for_text(column, decimal) if _is_of_texts(f) else None
         rows.append(
             {
