@@ -359,23 +359,6 @@ def test_compressed_files(ending, tmp_path):
         write_table(table, tmp_path / "x.parquet.gz")
 
 
-def test_sheets_of_excel_files(tmp_path):
-    path = tmp_path / "book.xlsx"
-    with pd.ExcelWriter(path) as writer:
-        for name, value in (("first", 1), ("second", 2)):
-            pd.DataFrame({"a": [value]}).to_excel(writer, sheet_name=name, index=False)
-    assert read_table(path)["a"].tolist() == [1]
-    assert read_table(path, query="second")["a"].tolist() == [2]
-    with pytest.raises(ValueError, match="book.xlsx.*'third'"):
-        read_table(path, query="third")
-
-
-def test_texts_like_formulas_stay_texts_in_excel(tmp_path):
-    table = pd.DataFrame({"a": ['=HYPERLINK("x")', "=1+1", "b"]})
-    write_table(table, tmp_path / "x.xlsx")
-    pd.testing.assert_frame_equal(read_table(tmp_path / "x.xlsx"), table)
-
-
 def test_what_does_not_apply_to_a_file_is_an_error(tmp_path):
     write_table(TABLE, tmp_path / "x.parquet")
     with pytest.raises(ValueError, match="query='orders' is for databases and Excel files"):
@@ -398,6 +381,28 @@ class TestOffsets:
         assert f.write(f.read(texts)).tolist() == texts.tolist()
         validator = jsonschema.Draft202012Validator(field_to_json_schema(f))
         assert all(map(validator.is_valid, texts[:100])) and not validator.is_valid(texts[0][:-6])
+
+    def test_at_the_turn_of_the_year_are_in_the_json_schema(self):
+        moments = pd.date_range("2024-03-01", "2024-12-31 23:30", periods=200, tz="UTC").floor("s")
+        for zone in ("Europe/Berlin", "America/New_York"):
+            table = pd.DataFrame({"x": [moment.isoformat() for moment in moments.tz_convert(zone)], "k": range(200)})
+            schema = RecordSchema.infer(table)
+            validator = jsonschema.Draft202012Validator(schema.to_json_schema())
+            assert all(validator.is_valid(record) for record in table.to_dict("records"))
+
+    def test_beside_words(self):
+        texts = [moment.isoformat() for moment in self.MOMENTS[::10][:900].dt.tz_convert("Europe/Berlin")]
+        for number, separator in ((400, "T"), (900, " ")):
+            column = [text.replace("T", separator) for text in texts[:: 900 // number]] + ["unknown"] * 5
+            f = RecordSchema.infer(pd.DataFrame({"x": column}))["x"]
+            assert (f.type, f.words) == ("datetime", ["unknown"]) and f.format.endswith("{Europe/Berlin}")
+
+    def test_after_a_space(self):
+        texts = [moment.isoformat(sep=" ") for moment in self.MOMENTS.dt.tz_convert("Europe/Berlin")]
+        table = pd.DataFrame({"x": [f"{text[:-6]} {text[-6:]}" for text in texts]})
+        f = RecordSchema.infer(table)["x"]
+        assert f.format == "%Y-%m-%d %H:%M:%S %:z{Europe/Berlin}"
+        assert f.write(f.read(table["x"])).tolist() == table["x"].tolist()
 
     def test_that_no_zone_has_are_no_dates_of_it(self):
         f = RecordSchema.infer(
@@ -459,3 +464,10 @@ def test_periods_without_any_value():
     batch = processor(table)
     records, _ = processor.decode_records(batch["input_ids"].numpy())
     pd.testing.assert_frame_equal(records, table)
+
+
+def test_a_fraction_of_zeros_is_no_left_out_one():
+    fractions = [".000000" if k % 20 == 0 else "" if k % 3 == 0 else f".{k:06}" for k in range(1, 200)]
+    table = pd.DataFrame({"x": [f"2024-01-{k % 28 + 1:02}T10:00:00{of}" for k, of in enumerate(fractions)]})
+    with pytest.raises(ValueError, match="column 'x'"):
+        check_doubts(RecordSchema.infer(table), table)
