@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from .csv_format import NUM_SNIFFED, CSVFormat, complete_format, names_of, reader
+from .csv_format import NUM_SNIFFED, USUAL_CSV, CSVFormat, complete_format, names_of, reader
 from .inference import find_format
 from .number_format import MAX_DECIMALS, NumberFormat, number_format
 
@@ -99,8 +99,8 @@ def read_csv(path: Path, how: CSVFormat | None = None) -> pd.DataFrame:
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Writes a table as its `attrs` say, or else as pandas does."""
-    how = CSVFormat(**table.attrs.get(CSV, {}))
-    texts = table.copy()
+    given = {name: value for name, value in table.attrs.get(CSV, {}).items() if value is not None}
+    how, texts = replace(USUAL_CSV, **given), table.copy()
     for name in table.attrs.get(FORMATS, {}):
         if name in texts:
             texts[name] = _written(table[name], column_format(table, name), how.decimal)
@@ -116,16 +116,14 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     if how.quote == "":
         quoting = csv.QUOTE_NONE
         if any(columns[name].astype(str).str.contains(f"[{re.escape(how.separator)}\n]").any() for name in columns):
-            raise ValueError(
-                f"a value has the separator {how.separator!r} in it, and there are no quotes; give another"
-            )
+            raise ValueError(f"a value has the separator {how.separator!r} in it, and quote='' leaves it no quotes")
     # An empty name has none of its own.
     header = ["" if name == f"Unnamed: {k}" and CSV in table.attrs else name for k, name in enumerate(texts)]
     texts.to_csv(
         path,
-        sep=how.separator or ",",
-        decimal=how.decimal or ".",
-        encoding=how.encoding or "utf-8",
+        sep=how.separator,
+        decimal=how.decimal,
+        encoding=how.encoding,
         header=header if how.header else False,
         index=False,
         quoting=quoting,
@@ -198,14 +196,14 @@ def _with_dtypes(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: pd.Series(pd.NA, table.index, other[name].convert_dtypes().dtype) for name in empty})
 
 
-def _written(column: pd.Series, how: ColumnFormat, decimal: str | None) -> pd.Series:
+def _written(column: pd.Series, how: ColumnFormat, decimal: str) -> pd.Series:
     texts = column.astype(object)
     if how.format is not None and pd.api.types.is_bool_dtype(column.dtype):
         texts = column.map(dict(zip((False, True), how.format.split("/"))), na_action="ignore")
     elif how.format is not None:
         texts = column.map(number_format(how.format).write, na_action="ignore")
     elif pd.api.types.is_float_dtype(column.dtype):
-        texts = column.map(lambda number: repr(number).replace(".", decimal or "."), na_action="ignore")
+        texts = column.map(lambda number: repr(number).replace(".", decimal), na_action="ignore")
     return texts.astype(object).map(str, na_action="ignore").where(column.notna(), how.null)
 
 
