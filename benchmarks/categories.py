@@ -97,7 +97,8 @@ def measure(num_categories: int, num_rows: int, seed: int, minutes: float) -> di
 def categories_section() -> str:
     """The page's passage on what was measured."""
     rows = []
-    for size, runs in load_result("categories")["sizes"].items():
+    results = load_result("categories")
+    for size, runs in results["sizes"].items():
         of = {name: [run[name] for run in runs.values()] for name in ("variation", "bootstrap", "right_region")}
         ratio = [run["rows_per_second"]["with"] / run["rows_per_second"]["without"] for run in runs.values()]
         rows.append(
@@ -111,7 +112,8 @@ def categories_section() -> str:
         )
     head = ["categories", "rows", "total variation", "bootstrap's", "right region", "never seen", "rows/s, of without"]
     return (
-        "Cities of Zipf's law, each in a region, beside two numbers. The total variation of as many generated rows "
+        f"Cities of Zipf's law, each in a region, beside two numbers, learnt in {results['minutes']:g} minutes on one "
+        "thread, beside another such training. The total variation of as many generated rows "
         "from the training rows, beside that of a bootstrap; the share of cities in their region; cities that were "
         "never seen; and rows a second, of those of a model of the other three columns, in turn:\n\n"
         + to_table(head, rows)
