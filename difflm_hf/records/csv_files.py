@@ -13,11 +13,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
+from transformers.utils import logging
 
 from .csv_format import NUM_SNIFFED, USUAL_CSV, CSVFormat, complete_format, names_of, reader
 from .inference import find_format
 from .number_format import MAX_DECIMALS, NumberFormat, number_format
 
+
+logger = logging.get_logger(__name__)
 
 # Of a table's `attrs`: its [`CSVFormat`], by columns a [`ColumnFormat`], and whether the decimal point is sure
 CSV, FORMATS, SURE = "csv", "formats", "is_decimal_sure"
@@ -40,6 +43,7 @@ NULLABLE = {
 NUMBER = r"^-?(0|[1-9]\d*)({point}\d+)?{exponent}$"
 LEADING_LINES = re.compile(rb"\A(\xef\xbb\xbf)?(?:[ \t]*\r?\n)+")
 OF_BOOLEANS = re.compile("[A-Za-z]+/[A-Za-z]+")
+STYLES = (str.title, str.lower, str.upper)  # of writing true and false
 EXPONENT = r"([eE][+-]?\d+)?"
 BLOCK_SIZE = 1 << 20  # bytes that are parsed at once
 NUM_PROBED = 1000  # values that say which decimal point a column has
@@ -117,13 +121,17 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
         quoting = csv.QUOTE_NONE
         if any(columns[name].astype(str).str.contains(f"[{re.escape(how.separator)}\n]").any() for name in columns):
             raise ValueError(f"a value has the separator {how.separator!r} in it, and quote='' leaves it no quotes")
+    for name in columns:
+        if (lost := _unwritable(columns[name], how.encoding)) is not None:
+            logger.warning(f"column {name!r}: {how.encoding} has no sign for some of {lost[:40]!r}; ? stands for them")
     # An empty name has none of its own.
     header = ["" if name == f"Unnamed: {k}" and CSV in table.attrs else name for k, name in enumerate(texts)]
     texts.to_csv(
         path,
-        sep=how.separator,
+        sep="\t" if path.name.lower().endswith((".tsv", ".tsv.gz")) else how.separator,
         decimal=how.decimal,
         encoding=how.encoding,
+        errors="replace",
         header=header if how.header else False,
         index=False,
         quoting=quoting,
@@ -132,6 +140,16 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
         # The same bytes whenever it is written
         compression={"method": "gzip", "mtime": 0} if path.suffix.lower() == ".gz" else None,
     )
+
+
+def _unwritable(column: pd.Series, encoding: str) -> str | None:
+    """The first text of a column that has signs which an encoding lacks."""
+    for text in column.dropna().unique() if not encoding.startswith("utf") else ():
+        try:
+            str(text).encode(encoding)
+        except UnicodeEncodeError:
+            return str(text)
+    return None
 
 
 class _Unquoted(str):
@@ -301,8 +319,8 @@ def _typed(texts: pa.ChunkedArray, how: CSVFormat) -> tuple[pd.Series, ColumnFor
         if how.null_words is None and (usual := _null_words(distinct, how.decimal)):
             texts, null, other = _without_nulls(pc.fill_null(texts, ""), usual)
             found = _to_numbers(texts, how.decimal)
-        words = set(distinct.to_pylist()) - {null} if len(distinct) <= 3 else set()
-        for style in (str.title, str.lower, str.upper):
+        words = set(pc.unique(texts).drop_null()[:3].to_pylist())
+        for style in STYLES:
             if words and words <= {style("false"), style("true")}:
                 spelled = None if style is str.title else f"{style('false')}/{style('true')}"
                 found = pc.equal(texts, style("true")), spelled
@@ -330,7 +348,11 @@ def _null_words(distinct: pa.Array, decimal: str) -> list[str]:
     if not len(words) or not len(rest):
         return []
     pattern = NUMBER.format(point=re.escape(decimal), exponent=EXPONENT)
-    is_one_kind = pc.all(pc.match_substring_regex(rest, pattern)).as_py() or find_format(rest.to_pandas(), decimal)
+    is_one_kind = (
+        pc.all(pc.match_substring_regex(rest, pattern)).as_py()
+        or find_format(rest.to_pandas(), decimal)
+        or any({*rest.to_pylist()} <= {style("false"), style("true")} for style in STYLES)
+    )
     return words.to_pylist() if is_one_kind else []
 
 

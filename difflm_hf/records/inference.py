@@ -235,7 +235,7 @@ def doubt_of(f: Field, column: pd.Series, decimal: str | None = None) -> str | N
     """
     if f.words:
         words = ", ".join(map(repr, f.words))
-        return f"taken as {f.type}s like {f.format}, with words among them that stay as they are: {words}"
+        return f"{f.type}s like {f.format}, with words among them that stay as they are: {words}"
     if f.type == "datetime" and f.format is not None:
         distinct = pd.Series(column.dropna().astype(str).unique())
         others = [p for p in patterns_of(distinct[0]) if p != f.format and _codes_in(p) != _codes_in(f.format)]
@@ -260,10 +260,10 @@ def mistaken_for_text(column: pd.Series, decimal: str | None = None) -> str | No
         are_codes = distinct.str.isdecimal().all() and (len(lengths) == 1 or distinct.str.startswith("0").any())
         if are_codes or (likely.has_format and max(lengths) < len(str(MAX_INTEGER))):
             return None
-        ways = "digits than are kept" if likely.kind == "numbers" else "ways to write them than one"
-        return f"{likely.kind}, with more {ways}; bring them into one format"
+        return f"{likely.kind} in no format that is kept: with plus signs, too many digits, or in several ways"
     others = ", ".join(repr(text[:40]) for text in likely.probed[~likely.fits][:3])
-    return f"most values are {likely.kind} like {likely.pattern}, but not {others}"
+    like = f" like {likely.pattern}" if likely.has_format else ""
+    return f"most values are {likely.kind}{like}, but not {others}"
 
 
 def _codes_in(pattern: str) -> list[str]:

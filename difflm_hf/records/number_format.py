@@ -140,6 +140,8 @@ def _split(text: str) -> tuple[str, str, str, str] | None:
         before, sign = before[1:], "before"
     elif before[-1:] == "-":
         before, sign = before[:-1], "inside"
+    if sign == "inside" and before[-1:].isalpha():  # of a code, such as CRM-160141
+        return None
     if not _is_currency(before) or not (UNIT.fullmatch(after) or _is_currency(after)):
         return None
     return before, after, "" if sign == "before" or (sign == "inside" and not before) else sign, match[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,7 @@ def read_sql(url: str, query: str) -> pd.DataFrame:
         `ValueError`: when the table is not there, or the database refuses. The message says why, without a password.
     """
     sqlalchemy = _sqlalchemy()
-    is_select = any(sign.isspace() for sign in query.strip())
-    if is_select and not query.lower().lstrip(" (\n\t").startswith(("select", "with")):
-        raise ValueError(f"query={query!r} is neither the name of a table nor a SELECT")
+    is_select = re.match(r"[\s(]*(select|with)\s", query, re.IGNORECASE) is not None
     engine = _engine(url)
     if engine.dialect.name == "sqlite" and engine.url.database and not Path(engine.url.database).is_file():
         raise FileNotFoundError(f"{engine.url.database}: no such file")

@@ -79,6 +79,8 @@ def prepare_records(
         if not schema.is_of_documents:
             logger.info(describe(schema, table))
         check_doubts(schema, table, (*args.accept, *args.categorical), args.strict)
+    elif args.categorical or args.find_rules:
+        raise ValueError("categorical and find_rules are for inference; put them into the schema that is given")
     table = schema.conform(table)
     _check_rules(schema, table)
     drops_overlong = args.overlong == "drop"
