@@ -120,6 +120,9 @@ class TestQuotes:
             '"d","t"\n2024-01-01,"x"\n2024-02-01,"y"\n',
             '"","t"\n1.5,"x"\n,"y"\n',
             '"a","b"\n"1","2"\n"","3"\n',
+            '"n","x"\n"a",1\nNA,2\n"NA",3\n"a",NA\n',
+            '"n","d"\n"a","b"\nNA,"c"\n"NA",NA\n',
+            '"n","x","y"\n"a",1.50,TRUE\nNA,NA,NA\n"b",2.25,FALSE\n',
         ],
     )
     def test_come_back_around_the_same_values(self, text, tmp_path):

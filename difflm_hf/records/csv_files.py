@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 from transformers.utils import logging
 
-from .csv_format import NUM_SNIFFED, USUAL_CSV, CSVFormat, complete_format, names_of, reader
+from .csv_format import NUM_SNIFFED, UNQUOTED_NULL, USUAL_CSV, CSVFormat, complete_format, names_of, reader
 from .inference import find_format
 from .number_format import MAX_DECIMALS, NumberFormat, number_format
 
@@ -94,7 +94,8 @@ def read_csv(path: Path, how: CSVFormat | None = None) -> pd.DataFrame:
         is_sure = len(points) == 1
         usual = "," if how.separator == ";" else "."
         how = replace(how, decimal=points.pop() if is_sure else usual)
-    typed = {name: _typed(column, how) for name, column in columns.items()}
+    quoted = how.quoting if isinstance(how.quoting, tuple) else ()
+    typed = {name: _typed(column, how, name in quoted) for name, column in columns.items()}
     table = pd.DataFrame({name: values for name, (values, _) in typed.items()})
     table.attrs[CSV], table.attrs[SURE] = how.to_dict(), is_sure
     table.attrs[FORMATS] = {name: asdict(of) for name, (_, of) in typed.items() if of != ColumnFormat()}
@@ -116,7 +117,9 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     quoting = csv.QUOTE_ALL if how.quoting == "all" else csv.QUOTE_MINIMAL
     if isinstance(how.quoting, tuple):
         quoting = csv.QUOTE_NONNUMERIC
-        texts = pd.DataFrame({name: _quoted(texts[name], name in how.quoting, how) for name in texts})
+        texts = pd.DataFrame(
+            {name: _quoted(texts[name], table[name].notna(), name in how.quoting, how) for name in texts}
+        )
     if how.quote == "":
         quoting = csv.QUOTE_NONE
         if any(columns[name].astype(str).str.contains(f"[{re.escape(how.separator)}\n]").any() for name in columns):
@@ -159,12 +162,15 @@ class _Unquoted(str):
         return float(str(self))
 
 
-def _quoted(column: pd.Series, has_quotes: bool, how: CSVFormat) -> pd.Series:
+def _quoted(column: pd.Series, is_given: pd.Series, has_quotes: bool, how: CSVFormat) -> pd.Series:
     """A column whose values are written with quotes or without; missing ones have none."""
     if pd.api.types.is_float_dtype(column.dtype):
         column = _written(column, ColumnFormat(), how.decimal).where(column.notna(), None)
-    kind, is_given = str if has_quotes else _Unquoted, column.notna()
-    texts = [kind(value) if given else _Unquoted() for value, given in zip(column.astype(object), is_given)]
+    kind = str if has_quotes else _Unquoted
+    texts = [
+        kind(value) if given else _Unquoted(value if isinstance(value, str) else "")
+        for value, given in zip(column.astype(object), is_given)
+    ]
     return pd.Series(texts, index=column.index, dtype=object)
 
 
@@ -261,7 +267,12 @@ def _read_texts(data: bytes, how: CSVFormat) -> pa.Table:
                 ignore_empty_lines=len(names) > 1,  # in a single column they are missing values
                 invalid_row_handler=set_aside,
             ),
-            pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
+            pa_csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()),
+                strings_can_be_null=isinstance(how.quoting, tuple),
+                quoted_strings_can_be_null=False,
+                null_values=[UNQUOTED_NULL],
+            ),
         )
 
     try:
@@ -301,7 +312,7 @@ def _points_of(columns: Iterable[pa.ChunkedArray]) -> set[str]:
     points = set()
     for texts in columns:
         ends = pa.concat_arrays([*texts[:NUM_PROBED].chunks, *texts[-NUM_PROBED:].chunks])
-        probed = pc.unique(ends).to_pylist()
+        probed = pc.unique(ends).drop_null().to_pylist()
         found = NumberFormat.infer(probed)
         if found is None or not found.point:
             continue
@@ -310,9 +321,11 @@ def _points_of(columns: Iterable[pa.ChunkedArray]) -> set[str]:
     return points
 
 
-def _typed(texts: pa.ChunkedArray, how: CSVFormat) -> tuple[pd.Series, ColumnFormat]:
+def _typed(texts: pa.ChunkedArray, how: CSVFormat, has_quotes: bool = False) -> tuple[pd.Series, ColumnFormat]:
     """The values of a column, and how it writes them."""
-    texts, null, other = _without_nulls(texts, how.null_words)
+    has_nulls = has_quotes and texts.null_count > 0
+    texts, null, other = _without_nulls(texts if has_quotes else texts.fill_null(UNQUOTED_NULL), how.null_words)
+    null = UNQUOTED_NULL if has_nulls else null
     found = _to_numbers(texts, how.decimal)
     if found is None:
         distinct = pc.unique(texts).drop_null()

@@ -15,7 +15,7 @@ from charset_normalizer import from_bytes
 SEPARATORS = (",", ";", "\t", "|")
 SINGLE_QUOTED = re.compile("'[^'\\r\\n]*'[,;\\t|]'[^'\\r\\n]*'")  # of a first line
 CHOICES = {"quote": ('"', "'", ""), "quoting": ("minimal", "all"), "newline": ("\n", "\r\n")}
-NUM_QUOTED = 200  # rows that say which values have quotes
+UNQUOTED_NULL = "NA"  # what stands without quotes for a missing value among values that have them
 NUM_SNIFFED = 1 << 18  # bytes that say how a file is written
 NUM_TELLING, NUM_KINDS = 32, 8  # bytes beyond ASCII, and different ones, that say of another encoding than cp1252
 MANY = 10  # times as many signs of UTF-8 as bytes that are none say that these are mistakes
@@ -133,17 +133,20 @@ def names_of(first: list[str]) -> list[str]:
 
 
 def _quoting_of(sample: str, separator: str, quote: str) -> str | tuple[str, ...]:
-    """Which values have quotes: some columns', where all names have, and in each column either all values or none."""
+    """
+    Which values have quotes: some columns', where all names have, and in each column either all values or none.
+    Missing ones, as R writes them, have none.
+    """
     if not quote:
         return "minimal"
     q, s = re.escape(quote), re.escape(separator)
     pattern = re.compile(rf"({q}(?:[^{q}]|{q}{q})*{q}|[^{s}\r\n]*)({s}|\r?\n|$)")
     rows: list[list[bool | None]] = [[]]
+    has_nulls = False
     for match in pattern.finditer(sample):
-        rows[-1].append(match[1].startswith(quote) if match[1] else None)
+        rows[-1].append(match[1].startswith(quote) if match[1] not in ("", UNQUOTED_NULL) else None)
+        has_nulls |= match[1] == UNQUOTED_NULL
         if match[2] != separator:
-            if len(rows) > NUM_QUOTED:
-                break
             rows.append([])
     whole = [row for row in rows[1:] if len(row) == len(rows[0])]
     columns = [{has for has in column if has is not None} for column in zip(*whole)]
@@ -151,7 +154,7 @@ def _quoting_of(sample: str, separator: str, quote: str) -> str | tuple[str, ...
         return "minimal"
     names = names_of(next(reader(sample, separator, quote)))
     quoted = tuple(name for name, kinds in zip(names, columns) if True in kinds)
-    return "all" if len(quoted) == len(names) else quoted or "minimal"
+    return "all" if len(quoted) == len(names) and not has_nulls else quoted or "minimal"
 
 
 def _separator_of(sample: str, quote: str, is_cut: bool) -> str:
