@@ -413,6 +413,14 @@ class TestOffsets:
             True,
         ]
 
+    @pytest.mark.parametrize("zone", ["Berlin", "Europe", "../etc/passwd"])
+    def test_of_no_time_zone_are_an_error(self, zone):
+        table = pd.DataFrame({"x": [moment.isoformat() for moment in self.MOMENTS.dt.tz_convert("Europe/Berlin")]})
+        schema = RecordSchema.infer(table)
+        schema["x"] = replace(schema["x"], format=f"%Y-%m-%dT%H:%M:%S%:z{{{zone}}}")
+        with pytest.raises(ValueError, match=f"column 'x': '{zone}' is no time zone; write one like Europe/Berlin"):
+            schema.conform(table)
+
     def test_of_several_time_zones_are_an_error(self):
         zones = ["Asia/Tokyo", "UTC", "America/Lima"]
         texts = [moment.tz_convert(zones[k % 3]).isoformat() for k, moment in enumerate(self.MOMENTS)]

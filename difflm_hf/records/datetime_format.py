@@ -6,7 +6,7 @@ import calendar
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import pandas as pd
 import pyarrow as pa
@@ -131,11 +131,11 @@ class DatetimeFormat:
 
     def __init__(self, pattern: str):
         self._parts = [part for part in CODE.split(pattern) if part]
-        self._zone = self._parts.pop() if re.fullmatch(ZONE, self._parts[-1]) else None
+        self._zone = self._parts.pop() if re.search(f"{ZONE}$", pattern) else None
         plain = "".join("%p" if part == "%P" else re.sub(r"^%[-^1-9]", "%", part) for part in self._parts)
         self._plain = re.sub(r"%\.\df", ".%f", plain)
         self._may_lack_fraction = self._plain != plain
-        self.time_zone = None if self._zone is None else ZoneInfo(self._zone[:-1].partition("{")[2])
+        self.time_zone = None if self._zone is None else _zone_of(self._zone[:-1].partition("{")[2])
         codes = [part for part in self._parts if part.startswith("%")]
         # What matches is written just so; but a day of the week may be another than that of the date.
         self._is_strict = all(code in CODES and code not in ("%a", "%A") for code in codes)
@@ -181,6 +181,13 @@ class DatetimeFormat:
                 piece = moments.dt.strftime(part) if part.startswith("%") else part
             whole = whole + piece
         return (whole + offsets).mask(moments.isna())
+
+
+def _zone_of(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (OSError, ValueError, ZoneInfoNotFoundError) as error:
+        raise ValueError(f"{name!r} is no time zone; write one like Europe/Berlin") from error
 
 
 @lru_cache(maxsize=1024)

@@ -240,7 +240,7 @@ def read_table(data: Any, csv: CSVFormat | None = None, query: str | None = None
     read = _by_ending(READERS, path)
     if query is not None and read is not _read_excel:
         raise ValueError(f"{path}: query={query!r} is for databases and Excel files; leave it out (--query)")
-    if read is not read_csv and csv not in (None, CSVFormat(null_words=csv and csv.null_words)):
+    if read is not read_csv and csv is not None and csv != CSVFormat(null_words=csv.null_words):
         raise ValueError(f"{path}: separator, decimal, encoding and header are of CSV files; leave them out")
     try:
         if read is read_csv:
