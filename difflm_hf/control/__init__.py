@@ -4,7 +4,8 @@ from ..lazy import lazy_names
 
 
 _NAMES = {
-    "allowed": ["AllowedIds", "Condition"],
+    "allowed": ["AllowedIds"],
+    "conditions": ["Condition"],
     "documents": ["DocumentCondition"],
     "guidance": ["Guidance", "Guide"],
     "latent_classifier": ["LatentClassifier"],

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch.profiler import record_function
 
 from ..blocks import MAX_ATTEMPTS, UsedKeys, mix
-from .allowed import Condition
 from .balance import Shares, balanced_rows
+from .conditions import Condition
 from .documents import DocumentCondition, generate_documents
 from .guidance import Guidance, Guide
 from .resampling import GROUP_SIZE, MAX_CANDIDATES, choose_candidates, redraw, resample

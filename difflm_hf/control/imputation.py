@@ -14,7 +14,7 @@ from ..records import Field, RecordSchema
 from ..records.field import naming_column
 from ..records.field_tokens import FieldTokens
 from ..records.readers import check_columns
-from .allowed import Condition
+from .conditions import Condition
 from .generation import ConditionalGenerationMixin
 from .guidance import Guidance
 from .resampling import GROUP_SIZE

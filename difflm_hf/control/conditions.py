@@ -1,0 +1,387 @@
+"""Conditions on rows, for a codec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..records import CompactCodec
+from ..records.equations import Equation
+from ..records.field import Field, naming_column, shortest_digits
+from ..records.field_tokens import FieldTokens
+from ..records.readers import check_columns
+from ..records.rules import PresentIf
+from .allowed import AllowedIds
+from .predicates import AllOf, Domain, domain_of
+from .score import Score, weigh_by
+from .where import RowPredicate, parse_where
+
+
+@dataclass
+class Condition:
+    """
+    What records have to satisfy, for a codec. Make one with [`Condition.of_fields`], [`Condition.of_table`] or
+    [`Condition.of_gaps`].
+
+    Args:
+        codec (`CompactCodec`): The codec of the records.
+        known (`dict[str, np.ndarray]`): For each field whether it is known, of shape `(num_rows,)`.
+        allowed ([`AllowedIds`]): What that leaves of each position.
+        offsets (`np.ndarray` of shape `(num_rows, num_binned_fields)`): Where in its step a known number lies.
+        domains (`dict[str, Domain]`): The values that are left of fields, for all records.
+        predicates (`list[Callable]`): What relates several fields, as functions of a table.
+        num_rows (`int`, *optional*): Records with conditions of their own; `None` where they are for all.
+        given (`pandas.DataFrame`, *optional*): What is known of each record, where the codec has no ids for it.
+        score (`Callable`, *optional*): As in the call of the pipeline.
+    """
+
+    codec: CompactCodec
+    known: dict[str, np.ndarray]
+    allowed: AllowedIds
+    offsets: np.ndarray
+    domains: dict[str, Domain] = field(default_factory=dict)
+    predicates: list[RowPredicate] = field(default_factory=list)
+    num_rows: int | None = None
+    given: pd.DataFrame | None = None
+    score: Score | None = None
+
+    @classmethod
+    def of_fields(
+        cls, codec: CompactCodec, conditions: Mapping[str, Any] | None = None, where: str | None = None
+    ) -> Condition:
+        """
+        Conditions that all records satisfy.
+
+        Args:
+            codec (`CompactCodec`): The codec of the records.
+            conditions (`Mapping`, *optional*):
+                For fields by name: a value, a list of values, `None` for null, or a predicate such as [`Between`].
+            where (`str`, *optional*): An expression, see [`parse_where`].
+
+        Raises:
+            `ValueError`: for unknown fields, values that they cannot have, and conditions that contradict each other.
+                The message names the field.
+        """
+        if conditions is not None and not isinstance(conditions, Mapping):
+            raise ValueError(f"conditions are a dict or a DataFrame, not {type(conditions).__name__}")
+        given = {name: [condition] for name, condition in (conditions or {}).items()}
+        read, predicates = {}, []
+        if where is not None:
+            functions = partial(_leaf, codec), partial(_comparable, codec)
+            read, predicates = parse_where(where, codec.schema.names, *functions)
+        if predicates:
+            _dry_run(codec, predicates, where)
+        for name, condition in read.items():
+            given.setdefault(name, []).append(condition)
+        if not given and not predicates:
+            raise ValueError("there are no conditions; name at least one field")
+        domains, values = {}, {}
+        for name, each in given.items():
+            check_name(codec, name)
+            f, grid = codec.schema[name], codec.tokens[name].grid
+            with naming_column(name):
+                domains[name] = domain_of(AllOf(tuple(each)), f, grid)
+                if domains[name].is_empty:
+                    asked = each[0] if len(each) == 1 else each
+                    raise ValueError(f"{asked!r} leaves no value of the field, {f.description}; widen the condition")
+            values |= _only_value(codec, name, domains[name])
+        table = pd.DataFrame({name: pd.Series([value], dtype=object) for name, value in values.items()}, index=[0])
+        condition = cls._of_known(codec, table, {name: np.array([name in values]) for name in codec.tokens})
+        # What follows from other columns is not drawn from the ids that are allowed.
+        derived = {
+            name for rule in codec.schema.rules if isinstance(rule, (Equation, PresentIf)) for name in rule.columns
+        }
+        predicates += [_satisfies(codec, name, domains[name]) for name in sorted(derived & domains.keys())]
+        condition.domains, condition.predicates = domains, predicates
+        condition._check_rules(table)
+        for name in domains.keys() - values.keys():
+            condition._limit(name)
+        return condition
+
+    @classmethod
+    def free(cls, codec: CompactCodec) -> Condition:
+        """The condition that all records satisfy."""
+        return cls._of_known(codec, pd.DataFrame(index=[0]), {name: np.zeros(1, bool) for name in codec.tokens})
+
+    @classmethod
+    def known_row(cls, codec: CompactCodec, conditions: Mapping[str, Any]) -> pd.DataFrame:
+        """A table of one row, of conditions that leave one value of each field. Any other is a `ValueError`."""
+        condition = cls.of_fields(codec, conditions)
+        if several := [name for name in condition.domains if not condition.known[name][0]]:
+            raise ValueError(f"column {several[0]!r}: beside balance, a condition is a single value")
+        values = {name: _only_value(codec, name, domain)[name] for name, domain in condition.domains.items()}
+        return pd.DataFrame({name: pd.Series([value], dtype=object) for name, value in values.items()})
+
+    @classmethod
+    def of_table(cls, codec: CompactCodec, table: pd.DataFrame) -> Condition:
+        """
+        A condition for each record: the values of a row that are not null.
+
+        Args:
+            codec (`CompactCodec`): The codec of the records.
+            table (`pandas.DataFrame`): Some of the columns.
+
+        Raises:
+            `ValueError`: for an empty table, unknown columns, values that these cannot have, and rows that break a
+                rule.
+        """
+        condition = cls._of_rows(codec, table)
+        condition._check_rules(table)
+        return condition
+
+    @classmethod
+    def _of_rows(cls, codec: CompactCodec, table: pd.DataFrame) -> Condition:
+        check_columns(table, "the table of conditions")
+        for name in table.columns:
+            check_name(codec, name)
+        nowhere = np.zeros(len(table), bool)
+        known = {name: table[name].notna().to_numpy() if name in table else nowhere for name in codec.tokens}
+        condition = cls._of_known(codec, table, known)
+        condition.num_rows = len(table)
+        return condition
+
+    @classmethod
+    def of_gaps(cls, codec: CompactCodec, table: pd.DataFrame) -> Condition:
+        """
+        As [`Condition.of_table`], for rows whose gaps are to be filled. A number between those that the codec has ids
+        for stands for the nearest, and a category that it has no id for tells nothing. No null fills a gap.
+        """
+        nearest = pd.DataFrame({name: codec.nearest(name, table[name]) for name in codec.tokens})
+        condition = cls._of_rows(codec, nearest)
+        condition.given = table
+        for position, (name, t) in enumerate(codec.tokens.items()):
+            f = codec.schema[name]
+            if f.nullable:
+                shares = torch.zeros(t.num_coarse(f))
+                shares[0] = -torch.inf
+                condition.allowed.log_shares[position] = shares
+        return condition
+
+    @classmethod
+    def _of_known(cls, codec: CompactCodec, table: pd.DataFrame, known: dict[str, np.ndarray]) -> Condition:
+        columns = {}
+        for f in codec.schema:
+            column = pd.Series([_filler(codec, f.name)] * len(table), dtype=object)
+            if f.name in known and f.name in table:
+                given = shortest_digits(table[f.name]).reset_index(drop=True).astype(object)
+                column = column.where(~known[f.name], given)
+            columns[f.name] = column
+        ids, offsets = codec.encode_fields(codec.schema.conform(pd.DataFrame(columns)), known)
+        fields = list(known)
+        is_known = np.stack([known[fields[k]] for k in codec.position_fields], axis=1)
+        return cls(codec, known, AllowedIds(torch.from_numpy(ids), torch.from_numpy(is_known)), offsets)
+
+    def _check_rules(self, table: pd.DataFrame) -> None:
+        """Raises a `ValueError` for a row that is known to break a rule."""
+        for rule in self.codec.schema.rules:
+            is_given = np.logical_and.reduce([self.is_given(name) for name in rule.columns])
+            if rule.is_of_each and is_given.any():
+                broken = is_given.nonzero()[0][~rule.holds(table[is_given], self.codec.schema.by_name)]
+                if len(broken):
+                    row = table.iloc[broken[0]][list(rule.columns)].to_dict()
+                    raise ValueError(f"the conditions in row {broken[0]} break the rule {rule}: {row}")
+
+    def _limit(self, name: str) -> None:
+        """Allows shares of the ids of a field of which several values are left."""
+        codec, domain = self.codec, self.domains[name]
+        f, t, position = codec.schema[name], codec.tokens[name], list(codec.tokens).index(name)
+        apart = [domain.has(mark) for mark in f.apart]
+        if domain.choices is not None:
+            coarse = [*apart, *domain.choices]
+        else:
+            intervals, own = _to_array(domain.intervals), np.array(t.values, np.uint64)[:, None]
+            coarse = [*apart, *((intervals[:, 0] <= own) & (own <= intervals[:, 1])).any(1)]
+            if t.bins is not None:
+                fine, num_others = t.bins.shares(intervals), len(coarse)
+                coarse = [*coarse, *(fine > 0).any(1), *(self._is_inside(source, name) for source in t.copies)]
+                shares = np.ones((len(coarse), t.bins.num_steps))
+                shares[num_others : num_others + t.bins.num_bins] = fine
+                step = len(codec.tokens) + codec.binned.index(name)
+                self.allowed.log_shares[step] = torch.from_numpy(shares).log().float()
+                self.allowed.sources[step] = position, t.start
+        if not any(coarse):
+            raise ValueError(f"column {name!r}: no value that was seen in training satisfies its condition; widen it")
+        self.allowed.log_shares[position] = torch.tensor(coarse).float().log()
+
+    def _is_inside(self, source: str, name: str) -> bool:
+        """Whether all values that are left of a field satisfy the condition on one that may repeat them."""
+        left = self.domains.get(source)
+        if left is None or left.null or left.words:
+            return False
+        own, other = self.codec.tokens[name].grid, self.codec.tokens[source].grid
+        ends = other.to_units(_to_array(left.intervals))
+        low, high = own.floor(ends[:, 0]), own.floor(ends[:, 1])
+        return all(any(a <= x and y <= b for a, b in self.domains[name].intervals) for x, y in zip(low, high))
+
+    def complete(self, table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+        """
+        Decoded records with what follows from others by the rules of the schema.
+
+        Args:
+            table (`pandas.DataFrame`): Decoded records.
+
+        Returns:
+            The records, and the logarithms of the weights that they have by what relates several fields: an array of
+            shape `(num_records,)`, −∞ for what does not satisfy that.
+        """
+        schema = self.codec.schema
+        if schema.rules:
+            known = {f.name: np.broadcast_to(self.is_given(f.name), len(table)) for f in schema}
+            if self.given is not None:
+                given = self.given.set_axis(table.index)
+                table = table.assign(**{f.name: _overlaid(f, table[f.name], given[f.name]) for f in schema})
+            table = schema.derive(table, known)
+            held = schema.holds(table, known)
+        else:
+            held = np.ones(len(table), bool)
+        for holds in self.predicates:  # which need not know values that no field allows
+            held[held] = holds(table[held])
+        log_weights = np.where(held, 0.0, -np.inf)
+        if self.score is not None and held.any():
+            rows = table[held].drop(columns=list(schema.identifiers)).reset_index(drop=True)
+            log_weights[held], is_graded = weigh_by(self.score, rows)
+            if is_graded and self.num_rows is not None:
+                raise ValueError("a score of numbers needs conditions that are the same for all; return bools")
+        return table, log_weights
+
+    def is_given(self, name: str) -> np.ndarray:
+        """Whether a field is known, of each row of conditions."""
+        if self.given is not None:
+            return self.given[name].notna().to_numpy()
+        return self.known.get(name, np.zeros(self.num_rows or 1, bool))
+
+    def take(self, rows: slice | np.ndarray) -> Condition:
+        """Those of some records, where each has its own."""
+        allowed = replace(self.allowed, ids=self.allowed.ids[rows], is_known=self.allowed.is_known[rows])
+        return replace(
+            self,
+            known={name: known[rows] for name, known in self.known.items()},
+            allowed=allowed,
+            offsets=self.offsets[rows],
+            num_rows=len(allowed.ids),
+            given=None if self.given is None else self.given.iloc[rows],
+        )
+
+    def place(self, input_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """
+        Where in its step each number lies.
+
+        Args:
+            input_ids (`np.ndarray` of shape `(num_records, sequence_length)`): Ids, BOS included.
+            offsets (`np.ndarray` of shape `(num_records, num_binned_fields)`): Uniform random numbers in [0, 1).
+
+        Returns:
+            `np.ndarray` of the same shape, `uint64`: grid points from the start of the step.
+        """
+        codec, placed = self.codec, np.empty(offsets.shape, np.uint64)
+        for j, name in enumerate(codec.binned):
+            t, position = codec.tokens[name], list(codec.tokens).index(name)
+            first_bin = t.start + len(codec.schema[name].apart) + len(t.values)
+            bins = np.clip(input_ids[:, 1 + position] - first_bin, 0, t.bins.num_bins - 1)
+            steps = input_ids[:, 1 + len(codec.tokens) + j] - t.fine_start
+            intervals = self.domains[name].intervals if name in self.domains else [(0, t.grid.size - 1)]
+            drawn = t.bins.place(bins, steps, offsets[:, j], _to_array(intervals))
+            placed[:, j] = np.where(self.known[name], self.offsets[:, j], drawn)
+        return placed
+
+
+def _leaf(codec: CompactCodec, name: str, condition: Any) -> RowPredicate:
+    """A condition on one field as a function of a table, by the same values that masks allow."""
+    check_name(codec, name)
+    with naming_column(name):
+        return _satisfies(codec, name, domain_of(condition, codec.schema[name], codec.tokens[name].grid))
+
+
+def _satisfies(codec: CompactCodec, name: str, domain: Domain) -> RowPredicate:
+    f, grid = codec.schema[name], codec.tokens[name].grid
+
+    def holds(table: pd.DataFrame) -> np.ndarray:
+        apart = f.index_apart(table[name])
+        given = apart < 0
+        satisfied = np.array([*map(domain.has, f.apart), domain.null])[apart]
+        values = table[name][given]
+        if domain.choices is not None:
+            satisfied[given] = domain.choices[f.index(values)]
+        elif len(values):
+            points, intervals = grid.encode(f, values)[:, None], _to_array(domain.intervals)
+            satisfied[given] = ((intervals[:, 0] <= points) & (points <= intervals[:, 1])).any(1)
+        return satisfied
+
+    return holds
+
+
+def _comparable(codec: CompactCodec, name: str, table: pd.DataFrame) -> pd.Series:
+    """A column as others relate to it: numbers and moments that came as texts are none."""
+    if name in codec.schema.identifiers:
+        check_name(codec, name)
+    f = codec.schema[name]
+    return f.read(table[name]) if f.is_spelled else table[name]
+
+
+def _dry_run(codec: CompactCodec, predicates: list[RowPredicate], where: str) -> None:
+    row = pd.DataFrame({f.name: pd.Series([_filler(codec, f.name)], dtype=object) for f in codec.schema})
+    table = codec.schema.conform(row)
+    for holds in predicates:
+        try:
+            holds(table)
+        except Exception as error:
+            raise ValueError(f"where={where!r} relates what cannot be compared: {error}") from error
+
+
+def check_name(codec: CompactCodec, name: str) -> None:
+    if name not in codec.schema.names:
+        raise ValueError(f"no field {name!r} to put a condition on; the fields are {codec.schema.names}")
+    if name not in codec.tokens:
+        raise ValueError(
+            f"column {name!r} is of type {codec.schema[name].type}, which takes no conditions; leave it out"
+        )
+
+
+def _filler(codec: CompactCodec, name: str) -> Any:
+    """Any value of a field, where none is known."""
+    f, t = codec.schema[name], codec.tokens.get(name)
+    if rule := codec.schema.identifiers.get(name):
+        return rule.values(0, 0, 1, codec.schema.by_name)[0]
+    if t is None:
+        return "" if f.type == "text" and not f.nullable else None
+    if t.grid is None:
+        return t.values[0]
+    point = t.values[:1] or t.bins.starts[:1]
+    return _values_at(f, t, point)[0]
+
+
+def _only_value(codec: CompactCodec, name: str, domain: Domain) -> dict[str, Any]:
+    """The value that a condition leaves of a field, by its name; nothing if there are several."""
+    f, t = codec.schema[name], codec.tokens[name]
+    values = [mark for mark in f.apart if domain.has(mark)]
+    if domain.choices is not None:
+        values += [t.values[k] for k in domain.choices.nonzero()[0]]
+    else:
+        for start, end in domain.intervals[:2]:
+            values += _values_at(f, t, [start, end])
+        values = values[: len(values) - (len(domain.intervals) == 1 and start == end)]
+    return {name: values[0]} if len(values) == 1 else {}
+
+
+def _values_at(f: Field, t: FieldTokens, points: list[int]) -> list[Any]:
+    """The values at grid points, as they may stand in a table."""
+    series = f.to_series(t.grid.decode(f, np.array(points, np.uint64)), np.zeros(len(points), bool))
+    return shortest_digits(series).tolist()
+
+
+def _overlaid(f: Field, column: pd.Series, given: pd.Series) -> pd.Series:
+    """A column with the values that are given and that a field of this type can have, whatever its bounds."""
+    is_set = given.notna().to_numpy()
+    if f.is_numeric:
+        is_set &= replace(f, minimum=None, maximum=None).allows(given)
+    return column if not is_set.any() else column.astype(object).where(~is_set, given.astype(object))
+
+
+def _to_array(intervals: list[tuple[int, int]]) -> np.ndarray:
+    return np.array(intervals, np.uint64).reshape(-1, 2)
