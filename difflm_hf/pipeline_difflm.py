@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from transformers import AutoConfig
 from .blocks import BlockwisePipeline, DiffLMPipelineOutput, OutputType
 from .configuration_difflm import DiffLMPipelineConfig
 from .control.balance import Shares
+from .control.conditions import Conditions
 from .control.given_records import GivenRecordsMixin
 from .control.guidance import Guidance, Guide
 from .control.imputation import ImputationMixin
@@ -214,7 +215,7 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
         top_p: float = 1.0,
         batch_size: int | None = None,
         generator: torch.Generator | None = None,
-        conditions: Mapping[str, Any] | pd.DataFrame | None = None,
+        conditions: Conditions | None = None,
         where: str | None = None,
         balance: Shares | None = None,
         score: Score | None = None,
@@ -227,8 +228,8 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
         """
         Args:
             num_records (`int`, *optional*):
-                Records to generate; there are never fewer. Defaults to 1, or to a record for each row of a table of
-                conditions.
+                Records to generate; there are never fewer. Defaults to 1, or to one for each of conditions that are a
+                list or a table.
             num_inference_steps (`int`, defaults to 12): Steps of the scheduler.
             temperature (`float`, defaults to 1.0): Of the causal LM; 0 is greedy.
             top_p (`float`, defaults to 1.0): Share of the probability, likeliest tokens first, to sample from.
@@ -236,11 +237,11 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
                 Records that the causal LM writes at once; 2,048, or fewer if they are long, when not given. Records do
                 not depend on it.
             generator (`torch.Generator`, *optional*): For reproducible records.
-            conditions (`dict` or `pandas.DataFrame`, *optional*):
+            conditions (`dict`, list of `dict`, or `pandas.DataFrame`, *optional*):
                 What all records satisfy, by field: a value, a list of values, `None` for null, or a predicate of
-                [`difflm_hf.control`]: `{"income": ">50K", "age": Between(30, 40)}`. A table has a row for each
-                record, whose gaps are filled. Of documents, `"address.city"` and nested dicts name what is inside
-                fields.
+                [`difflm_hf.control`]: `{"income": ">50K", "age": Between(30, 40)}`. A list has such a dict for each
+                record, and a table a row for each, whose gaps are filled. Of documents, `"address.city"` and nested
+                dicts name what is inside fields.
             where (`str`, *optional*):
                 The same as an expression in pandas' syntax: `"income == '>50K' and 30 <= age <= 40"`, which may also
                 relate fields to each other.

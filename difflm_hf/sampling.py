@@ -99,7 +99,7 @@ def sample_rows(
             all_logits = model.range_logits(hidden[:, -1], start, end)
             logits = all_logits[:num_rows]
         with record_function("difflm::sampling"):
-            if allowed is not None and (shares := allowed.at(position, ids)) is not None:
+            if allowed is not None and (shares := allowed.log_shares(position, ids)) is not None:
                 logits = logits if temperature in (0, 1) else logits / temperature
                 limited = logits + shares
                 log_weights += limited.logsumexp(-1) - logits.logsumexp(-1)

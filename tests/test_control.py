@@ -18,9 +18,11 @@ from difflm_hf.control import (
     Condition,
     Guidance,
     Guide,
+    IdLimits,
     LatentClassifier,
     Not,
     StartsWith,
+    StepLimits,
     parse_where,
 )
 from difflm_hf.control.resampling import effective_sample_size, resample
@@ -179,7 +181,7 @@ def test_where_refuses(pipe, where, message):
         ({"joined": 20200101}, "column 'joined'.*20200101"),
         ({"age": 1j}, "column 'age'.*1j"),
         ({}, "no conditions"),
-        (["red"], "a dict or a DataFrame"),
+        (["red"], r"conditions\[0\] is no dict"),
     ],
 )
 def test_bad_conditions(pipe, conditions, message):
@@ -475,11 +477,25 @@ def test_weights_of_allowed_ids(tiny_model, condition_size):
     ranges = [(4, 8), (8, 12), (12, 16)]
     config = tiny_model("gpt2", position_ranges=ranges, max_record_length=4, condition_size=condition_size).config
     model = DiffLMForCausalLM(config).eval()
-    shares = torch.tensor([0.0, -torch.inf, -torch.inf, np.log(0.5)])
-    allowed = AllowedIds(torch.tensor([[0, 9, 0]]), torch.tensor([[False, True, False]]), {2: shares})
+    # Two bins of four steps each: of the first one half of the last step is allowed, of the second the first two.
+    bins = QuantileBins(list(range(0, 80, 10)), 79, [0, 4])
+    intervals = np.array([[(0, 9), (35, 39), (40, 59)]], np.uint64)
+    limits = {
+        0: IdLimits(torch.tensor([0]), torch.tensor([[True, True, False, False]])),
+        2: StepLimits(torch.tensor([0]), intervals, bins, source=0, first_bin=4),
+    }
+    allowed = AllowedIds(torch.tensor([[0, 9, 0]]), torch.tensor([[False, True, False]]), limits)
     latents = torch.randn(40, config.latent_size)
     ids, of_records, of_latents = model.sample_allowed(latents, torch.rand(40, 3), allowed)
-    assert (ids[:, 2] == 9).all() and torch.isin(ids[:, 3], torch.tensor([12, 15])).all()
+    is_first = ids[:, 1] == 4
+    assert 0 < is_first.sum() < 40 and torch.isin(ids[:, 1], torch.tensor([4, 5])).all() and (ids[:, 2] == 9).all()
+    assert torch.isin(ids[is_first, 3], torch.tensor([12, 15])).all()
+    assert torch.isin(ids[~is_first, 3], torch.tensor([12, 13])).all()
+    of_first, of_second = (torch.tensor(shares).log() for shares in ([1, 0, 0, 0.5], [1.0, 1, 0, 0]))
+    shares = {
+        0: torch.tensor([0.0, 0, -torch.inf, -torch.inf]),
+        2: torch.where(is_first[:, None], of_first, of_second),
+    }
     condition = model.condition(allowed)
     told = model.with_condition(latents, None if condition is None else condition.expand(40, -1))
     log_p, log_q, log_allowed = (torch.zeros(40) for _ in range(3))
@@ -493,7 +509,7 @@ def test_weights_of_allowed_ids(tiny_model, condition_size):
         if position == 1:
             log_allowed += 0 if condition_size else proposal.gather(1, chosen)[:, 0]
         else:
-            mass = (proposal + shares).logsumexp(-1) if position == 2 else torch.zeros(40)
+            mass = (proposal + shares[position]).logsumexp(-1)
             log_allowed += mass
             log_q += proposal.gather(1, chosen)[:, 0] - mass
     torch.testing.assert_close(of_latents, log_allowed, atol=1e-4, rtol=1e-4)
@@ -563,8 +579,9 @@ def test_conditions_on_numbers_without_rounding():
     schema = RecordSchema.infer(table)
     codec, _ = CompactCodec.fit(schema, table)
     condition = Condition.of_fields(codec, {"x": Between(0.5, 0.6), "y": Between(10.5, 12.5)})
-    assert condition.domains["y"].intervals == [(11, 12)]
-    low, high = codec.tokens["x"].grid.decode(schema["x"], np.array(condition.domains["x"].intervals[0], np.uint64))
+    [x], [y] = (condition.domains[name].distinct for name in "xy")
+    assert y.intervals == [(11, 12)]
+    low, high = codec.tokens["x"].grid.decode(schema["x"], np.array(x.intervals[0], np.uint64))
     assert low == 0.5 and high == 0.6
 
 

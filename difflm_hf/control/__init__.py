@@ -4,7 +4,7 @@ from ..lazy import lazy_names
 
 
 _NAMES = {
-    "allowed": ["AllowedIds"],
+    "allowed": ["AllowedIds", "IdLimits", "StepLimits"],
     "conditions": ["Condition"],
     "documents": ["DocumentCondition"],
     "guidance": ["Guidance", "Guide"],

@@ -2,9 +2,71 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
+
+from ..records.numbers import QuantileBins
+from .predicates import FREE
+
+
+@dataclass
+class IdLimits:
+    """
+    Which ids are allowed at a position.
+
+    Args:
+        which (`torch.LongTensor` of shape `(num_rows,)`): The limit of each row; −1 where all ids are allowed.
+        is_allowed (`torch.BoolTensor` of shape `(num_limits, range_size)`): The ids of each limit.
+    """
+
+    which: torch.LongTensor
+    is_allowed: torch.BoolTensor
+
+    def to(self, device: torch.device) -> IdLimits:
+        return replace(self, which=self.which.to(device), is_allowed=self.is_allowed.to(device))
+
+    def log_shares(self, ids: torch.LongTensor) -> torch.Tensor:
+        """As [`AllowedIds.log_shares`]."""
+        is_allowed = self.is_allowed[self.which] | (self.which == FREE)[:, None]
+        return torch.zeros(is_allowed.shape, device=ids.device).masked_fill(~is_allowed, -torch.inf)
+
+
+@dataclass
+class StepLimits:
+    """
+    Which shares of the steps inside bins are allowed.
+
+    Args:
+        which (`torch.LongTensor` of shape `(num_rows,)`): As of [`IdLimits`].
+        intervals (`np.ndarray` of shape `(num_limits, num_intervals, 2)`, `uint64`):
+            Grid points, both ends inclusive; those that end before they start are none.
+        bins (`QuantileBins`): The bins.
+        source (`int`): The position at which the bin is written.
+        first_bin (`int`): The id of the first bin.
+    """
+
+    which: torch.LongTensor
+    intervals: np.ndarray
+    bins: QuantileBins
+    source: int
+    first_bin: int
+
+    def to(self, device: torch.device) -> StepLimits:
+        return self  # whose shares are found on the CPU
+
+    def log_shares(self, ids: torch.LongTensor) -> torch.Tensor:
+        """As [`AllowedIds.log_shares`]."""
+        bins = ids[1 + self.source].cpu().numpy() - self.first_bin
+        which = np.broadcast_to(self.which.numpy(), len(bins))
+        is_limited = (which != FREE) & (0 <= bins) & (bins < self.bins.num_bins)
+        shares = np.ones((len(bins), self.bins.num_steps), np.float32)
+        intervals = self.intervals[which[is_limited]].transpose(1, 2, 0)
+        shares[is_limited] = self.bins.shares(intervals, bins[is_limited])
+        return torch.from_numpy(shares).log().to(ids.device)
 
 
 @dataclass
@@ -15,35 +77,35 @@ class AllowedIds:
     Args:
         ids (`torch.LongTensor` of shape `(num_rows, num_positions)`): Ids that are known, and any others.
         is_known (`torch.BoolTensor` of the same shape): Which of them are known.
-        log_shares (`dict[int, torch.Tensor]`):
-            Of positions that are neither known nor free: the logarithm of the share of each id that is allowed, of
-            shape `(range_size,)`; of the steps inside bins `(num_coarse_ids, range_size)`, by the coarse id.
-        sources (`dict[int, tuple[int, int]]`): The coarse position that those of steps go by, and its first id.
+        limits (`dict[int, IdLimits | StepLimits]`): Of positions that are neither known nor free in all rows.
 
     `num_rows` is 1 where all records have the same conditions.
     """
 
     ids: torch.LongTensor
     is_known: torch.BoolTensor
-    log_shares: dict[int, torch.Tensor] = field(default_factory=dict)
-    sources: dict[int, tuple[int, int]] = field(default_factory=dict)
+    limits: dict[int, IdLimits | StepLimits] = field(default_factory=dict)
 
-    def rows(self, start: int, num: int) -> AllowedIds:
-        """Those of `num` records from `start` on, or of fewer at the end."""
-        rows = slice(start, start + num)
-        return replace(self, ids=self.ids[rows], is_known=self.is_known[rows])
+    def take(self, rows: slice | np.ndarray) -> AllowedIds:
+        """Those of some records, where each has its own."""
+        limits = {position: replace(of, which=of.which[rows]) for position, of in self.limits.items()}
+        return AllowedIds(self.ids[rows], self.is_known[rows], limits)
+
+    def batches(self, size: int) -> Iterator[AllowedIds]:
+        """Those of `size` records at a time, or again and again those of all."""
+        if len(self.ids) == 1:
+            return itertools.repeat(self)
+        return (self.take(slice(start, start + size)) for start in range(0, len(self.ids), size))
 
     def to(self, device: torch.device) -> AllowedIds:
-        log_shares = {position: shares.to(device) for position, shares in self.log_shares.items()}
-        return replace(self, ids=self.ids.to(device), is_known=self.is_known.to(device), log_shares=log_shares)
+        limits = {position: of.to(device) for position, of in self.limits.items()}
+        return AllowedIds(self.ids.to(device), self.is_known.to(device), limits)
 
-    def at(self, position: int, ids: torch.LongTensor) -> torch.Tensor | None:
+    def log_shares(self, position: int, ids: torch.LongTensor) -> torch.Tensor | None:
         """
-        The logarithms of allowed shares at a position, for records of which `ids`, of shape
-        `(1 + num_positions, batch_size)`, are written up to there. `None` where all is allowed.
+        The logarithm of the share of each id that is allowed at a position, of shape `(num_rows, range_size)` or
+        `(batch_size, range_size)`, for records of which `ids`, of shape `(1 + num_positions, batch_size)`, are written
+        up to there. `None` where all is allowed.
         """
-        shares = self.log_shares.get(position)
-        if shares is None or shares.ndim == 1:
-            return shares
-        source, start = self.sources[position]
-        return shares[ids[1 + source] - start]
+        limits = self.limits.get(position)
+        return None if limits is None else limits.log_shares(ids)

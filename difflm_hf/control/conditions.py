@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -17,24 +17,29 @@ from ..records.field import Field, naming_column, shortest_digits
 from ..records.field_tokens import FieldTokens
 from ..records.readers import check_columns
 from ..records.rules import PresentIf
-from .allowed import AllowedIds
-from .predicates import AllOf, Domain, domain_of
+from .allowed import AllowedIds, IdLimits, StepLimits
+from .predicates import FREE, AllOf, Domain, RowDomains, domain_of, to_array
 from .score import Score, weigh_by
 from .where import RowPredicate, parse_where
+
+
+# For all records, of each, or what is known of each
+Conditions = Mapping[str, Any] | Sequence[Mapping[str, Any]] | pd.DataFrame
 
 
 @dataclass
 class Condition:
     """
-    What records have to satisfy, for a codec. Make one with [`Condition.of_fields`], [`Condition.of_table`] or
-    [`Condition.of_gaps`].
+    What records have to satisfy, for a codec. Make one with [`Condition.of_fields`], [`Condition.of_each`],
+    [`Condition.of_table`] or [`Condition.of_gaps`].
 
     Args:
         codec (`CompactCodec`): The codec of the records.
         known (`dict[str, np.ndarray]`): For each field whether it is known, of shape `(num_rows,)`.
         allowed ([`AllowedIds`]): What that leaves of each position.
         offsets (`np.ndarray` of shape `(num_rows, num_binned_fields)`): Where in its step a known number lies.
-        domains (`dict[str, Domain]`): The values that are left of fields, for all records.
+        domains (`dict[str, RowDomains]`): The values that are left of fields.
+        checked (`list[str]`): Fields of these whose values do not come from ids.
         predicates (`list[Callable]`): What relates several fields, as functions of a table.
         num_rows (`int`, *optional*): Records with conditions of their own; `None` where they are for all.
         given (`pandas.DataFrame`, *optional*): What is known of each record, where the codec has no ids for it.
@@ -45,7 +50,8 @@ class Condition:
     known: dict[str, np.ndarray]
     allowed: AllowedIds
     offsets: np.ndarray
-    domains: dict[str, Domain] = field(default_factory=dict)
+    domains: dict[str, RowDomains] = field(default_factory=dict)
+    checked: list[str] = field(default_factory=list)
     predicates: list[RowPredicate] = field(default_factory=list)
     num_rows: int | None = None
     given: pd.DataFrame | None = None
@@ -69,7 +75,7 @@ class Condition:
                 The message names the field.
         """
         if conditions is not None and not isinstance(conditions, Mapping):
-            raise ValueError(f"conditions are a dict or a DataFrame, not {type(conditions).__name__}")
+            raise ValueError(f"conditions are a dict, a list or a DataFrame, not {type(conditions).__name__}")
         given = {name: [condition] for name, condition in (conditions or {}).items()}
         read, predicates = {}, []
         if where is not None:
@@ -81,26 +87,51 @@ class Condition:
             given.setdefault(name, []).append(condition)
         if not given and not predicates:
             raise ValueError("there are no conditions; name at least one field")
-        domains, values = {}, {}
-        for name, each in given.items():
-            check_name(codec, name)
-            f, grid = codec.schema[name], codec.tokens[name].grid
-            with naming_column(name):
-                domains[name] = domain_of(AllOf(tuple(each)), f, grid)
-                if domains[name].is_empty:
-                    asked = each[0] if len(each) == 1 else each
-                    raise ValueError(f"{asked!r} leaves no value of the field, {f.description}; widen the condition")
-            values |= _only_value(codec, name, domains[name])
-        table = pd.DataFrame({name: pd.Series([value], dtype=object) for name, value in values.items()}, index=[0])
-        condition = cls._of_known(codec, table, {name: np.array([name in values]) for name in codec.tokens})
+        domains = {name: _domain(codec, name, each) for name, each in given.items()}
+        return replace(cls._of_domains(codec, [domains]), predicates=predicates, num_rows=None)
+
+    @classmethod
+    def of_each(cls, codec: CompactCodec, conditions: Sequence[Mapping[str, Any]]) -> Condition:
+        """
+        Conditions of each record.
+
+        Args:
+            codec (`CompactCodec`): The codec of the records.
+            conditions (`Sequence[Mapping]`): Of each record those of [`Condition.of_fields`]; it may have none.
+
+        Raises:
+            `ValueError`: for an empty list, and as of [`Condition.of_fields`]. The message says which record it is.
+        """
+        if not conditions:
+            raise ValueError("the list of conditions is empty; it needs a dict for each record")
+        domains: list[dict[str, Domain]] = []
+        for row, of_row in enumerate(conditions):
+            if not isinstance(of_row, Mapping):
+                raise ValueError(f"conditions[{row}] is no dict of conditions, but a {type(of_row).__name__}")
+            try:
+                domains.append({name: _domain(codec, name, [asked]) for name, asked in of_row.items()})
+            except ValueError as error:
+                raise ValueError(f"conditions[{row}]: {error}") from error
+        return cls._of_domains(codec, domains)
+
+    @classmethod
+    def _of_domains(cls, codec: CompactCodec, rows: list[dict[str, Domain]]) -> Condition:
+        values = [{n: value for n, d in of_row.items() for value in _only_value(codec, n, d)} for of_row in rows]
+        known = {name: np.array([name in of_row for of_row in values]) for name in codec.tokens}
+        names = [name for name, is_known in known.items() if is_known.any()]
+        columns = {name: pd.Series([of_row.get(name) for of_row in values], dtype=object) for name in names}
+        table = pd.DataFrame(columns, index=range(len(rows)))
+        condition = cls._of_known(codec, table, known)
+        condition.num_rows = len(rows)
+        asked = dict.fromkeys(name for of_row in rows for name in of_row)
+        condition.domains = {name: RowDomains.of([of_row.get(name) for of_row in rows]) for name in asked}
         # What follows from other columns is not drawn from the ids that are allowed.
         derived = {
             name for rule in codec.schema.rules if isinstance(rule, (Equation, PresentIf)) for name in rule.columns
         }
-        predicates += [_satisfies(codec, name, domains[name]) for name in sorted(derived & domains.keys())]
-        condition.domains, condition.predicates = domains, predicates
+        condition.checked = sorted(derived & condition.domains.keys())
         condition._check_rules(table)
-        for name in domains.keys() - values.keys():
+        for name in condition.domains:
             condition._limit(name)
         return condition
 
@@ -115,7 +146,7 @@ class Condition:
         condition = cls.of_fields(codec, conditions)
         if several := [name for name in condition.domains if not condition.known[name][0]]:
             raise ValueError(f"column {several[0]!r}: beside balance, a condition is a single value")
-        values = {name: _only_value(codec, name, domain)[name] for name, domain in condition.domains.items()}
+        values = {name: _only_value(codec, name, of.distinct[0])[0] for name, of in condition.domains.items()}
         return pd.DataFrame({name: pd.Series([value], dtype=object) for name, value in values.items()})
 
     @classmethod
@@ -158,9 +189,8 @@ class Condition:
         for position, (name, t) in enumerate(codec.tokens.items()):
             f = codec.schema[name]
             if f.nullable:
-                shares = torch.zeros(t.num_coarse(f))
-                shares[0] = -torch.inf
-                condition.allowed.log_shares[position] = shares
+                is_given = torch.arange(t.num_coarse(f))[None] > 0
+                condition.allowed.limits[position] = IdLimits(torch.zeros(len(table), dtype=torch.long), is_given)
         return condition
 
     @classmethod
@@ -188,36 +218,38 @@ class Condition:
                     raise ValueError(f"the conditions in row {broken[0]} break the rule {rule}: {row}")
 
     def _limit(self, name: str) -> None:
-        """Allows shares of the ids of a field of which several values are left."""
-        codec, domain = self.codec, self.domains[name]
-        f, t, position = codec.schema[name], codec.tokens[name], list(codec.tokens).index(name)
-        apart = [domain.has(mark) for mark in f.apart]
-        if domain.choices is not None:
-            coarse = [*apart, *domain.choices]
-        else:
-            intervals, own = _to_array(domain.intervals), np.array(t.values, np.uint64)[:, None]
-            coarse = [*apart, *((intervals[:, 0] <= own) & (own <= intervals[:, 1])).any(1)]
-            if t.bins is not None:
-                fine, num_others = t.bins.shares(intervals), len(coarse)
-                coarse = [*coarse, *(fine > 0).any(1), *(self._is_inside(source, name) for source in t.copies)]
-                shares = np.ones((len(coarse), t.bins.num_steps))
-                shares[num_others : num_others + t.bins.num_bins] = fine
-                step = len(codec.tokens) + codec.binned.index(name)
-                self.allowed.log_shares[step] = torch.from_numpy(shares).log().float()
-                self.allowed.sources[step] = position, t.start
-        if not any(coarse):
-            raise ValueError(f"column {name!r}: no value that was seen in training satisfies its condition; widen it")
-        self.allowed.log_shares[position] = torch.tensor(coarse).float().log()
-
-    def _is_inside(self, source: str, name: str) -> bool:
-        """Whether all values that are left of a field satisfy the condition on one that may repeat them."""
-        left = self.domains.get(source)
-        if left is None or left.null or left.words:
-            return False
-        own, other = self.codec.tokens[name].grid, self.codec.tokens[source].grid
-        ends = other.to_units(_to_array(left.intervals))
-        low, high = own.floor(ends[:, 0]), own.floor(ends[:, 1])
-        return all(any(a <= x and y <= b for a, b in self.domains[name].intervals) for x, y in zip(low, high))
+        """Allows some of the ids of a field, in the rows of which several values are left."""
+        codec, of_rows = self.codec, self.domains[name]
+        t, position = codec.tokens[name], list(codec.tokens).index(name)
+        which = np.where(self.known[name], FREE, of_rows.which)
+        if (which == FREE).all():
+            return
+        # What may repeat another field depends on what is left of that one, too.
+        sources = [self.domains.get(source, RowDomains([], np.full(len(which), FREE))) for source in t.copies]
+        limits, rows, which_ids = np.unique(
+            np.stack([which, *(np.where(which == FREE, FREE, source.which) for source in sources)], 1),
+            axis=0,
+            return_index=True,
+            return_inverse=True,
+        )
+        is_limit, is_allowed = limits[:, 0] != FREE, []
+        for row, (place, *places) in zip(rows[is_limit], limits[is_limit]):
+            left = [None if k == FREE else source.distinct[k] for k, source in zip(places, sources)]
+            is_allowed.append(_allowed_ids(codec, name, of_rows.distinct[place], left))
+            if not any(is_allowed[-1]):
+                where = "" if len(which) == 1 else f"conditions[{row}]: "
+                raise ValueError(
+                    f"{where}column {name!r}: no value that was seen in training satisfies its condition; widen it"
+                )
+        # Limits are in order, and those that are none come first.
+        which_ids = which_ids.reshape(-1) - (~is_limit).sum()
+        self.allowed.limits[position] = IdLimits(
+            torch.from_numpy(which_ids.clip(min=FREE)), torch.tensor(is_allowed, dtype=torch.bool)
+        )
+        if t.bins is not None:
+            step, first_bin = len(codec.tokens) + codec.binned.index(name), _first_bin(codec, name)
+            limits = StepLimits(torch.from_numpy(which), of_rows.intervals(t.grid), t.bins, position, first_bin)
+            self.allowed.limits[step] = limits
 
     def complete(self, table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
         """
@@ -242,6 +274,11 @@ class Condition:
             held = np.ones(len(table), bool)
         for holds in self.predicates:  # which need not know values that no field allows
             held[held] = holds(table[held])
+        for name in self.checked:
+            which = np.broadcast_to(self.domains[name].which, len(table))
+            for place, domain in enumerate(self.domains[name].distinct):
+                rows = held & (which == place)
+                held[rows] = _satisfies(self.codec, name, domain)(table[rows])
         log_weights = np.where(held, 0.0, -np.inf)
         if self.score is not None and held.any():
             rows = table[held].drop(columns=list(schema.identifiers)).reset_index(drop=True)
@@ -258,13 +295,14 @@ class Condition:
 
     def take(self, rows: slice | np.ndarray) -> Condition:
         """Those of some records, where each has its own."""
-        allowed = replace(self.allowed, ids=self.allowed.ids[rows], is_known=self.allowed.is_known[rows])
+        offsets = self.offsets[rows]
         return replace(
             self,
             known={name: known[rows] for name, known in self.known.items()},
-            allowed=allowed,
-            offsets=self.offsets[rows],
-            num_rows=len(allowed.ids),
+            allowed=self.allowed.take(rows),
+            offsets=offsets,
+            domains={name: of.take(rows) for name, of in self.domains.items()},
+            num_rows=len(offsets),
             given=None if self.given is None else self.given.iloc[rows],
         )
 
@@ -282,11 +320,11 @@ class Condition:
         codec, placed = self.codec, np.empty(offsets.shape, np.uint64)
         for j, name in enumerate(codec.binned):
             t, position = codec.tokens[name], list(codec.tokens).index(name)
-            first_bin = t.start + len(codec.schema[name].apart) + len(t.values)
-            bins = np.clip(input_ids[:, 1 + position] - first_bin, 0, t.bins.num_bins - 1)
+            bins = np.clip(input_ids[:, 1 + position] - _first_bin(codec, name), 0, t.bins.num_bins - 1)
             steps = input_ids[:, 1 + len(codec.tokens) + j] - t.fine_start
-            intervals = self.domains[name].intervals if name in self.domains else [(0, t.grid.size - 1)]
-            drawn = t.bins.place(bins, steps, offsets[:, j], _to_array(intervals))
+            of_rows = self.domains.get(name, RowDomains([], np.array([FREE])))
+            intervals = of_rows.intervals(t.grid)[of_rows.which].transpose(1, 2, 0)
+            drawn = t.bins.place(bins, steps, offsets[:, j], intervals)
             placed[:, j] = np.where(self.known[name], self.offsets[:, j], drawn)
         return placed
 
@@ -309,7 +347,7 @@ def _satisfies(codec: CompactCodec, name: str, domain: Domain) -> RowPredicate:
         if domain.choices is not None:
             satisfied[given] = domain.choices[f.index(values)]
         elif len(values):
-            points, intervals = grid.encode(f, values)[:, None], _to_array(domain.intervals)
+            points, intervals = grid.encode(f, values)[:, None], to_array(domain.intervals)
             satisfied[given] = ((intervals[:, 0] <= points) & (points <= intervals[:, 1])).any(1)
         return satisfied
 
@@ -356,8 +394,20 @@ def _filler(codec: CompactCodec, name: str) -> Any:
     return _values_at(f, t, point)[0]
 
 
-def _only_value(codec: CompactCodec, name: str, domain: Domain) -> dict[str, Any]:
-    """The value that a condition leaves of a field, by its name; nothing if there are several."""
+def _domain(codec: CompactCodec, name: str, conditions: list[Any]) -> Domain:
+    """What conditions on a field leave of it."""
+    check_name(codec, name)
+    f = codec.schema[name]
+    with naming_column(name):
+        domain = domain_of(AllOf(tuple(conditions)), f, codec.tokens[name].grid)
+        if domain.is_empty:
+            asked = conditions[0] if len(conditions) == 1 else conditions
+            raise ValueError(f"{asked!r} leaves no value of the field, {f.description}; widen the condition")
+    return domain
+
+
+def _only_value(codec: CompactCodec, name: str, domain: Domain) -> list[Any]:
+    """The value that a domain leaves of a field, in a list; nothing if there are several."""
     f, t = codec.schema[name], codec.tokens[name]
     values = [mark for mark in f.apart if domain.has(mark)]
     if domain.choices is not None:
@@ -366,7 +416,37 @@ def _only_value(codec: CompactCodec, name: str, domain: Domain) -> dict[str, Any
         for start, end in domain.intervals[:2]:
             values += _values_at(f, t, [start, end])
         values = values[: len(values) - (len(domain.intervals) == 1 and start == end)]
-    return {name: values[0]} if len(values) == 1 else {}
+    return values if len(values) == 1 else []
+
+
+def _first_bin(codec: CompactCodec, name: str) -> int:
+    """The id of the first bin of a number."""
+    t = codec.tokens[name]
+    return t.start + len(codec.schema[name].apart) + len(t.values)
+
+
+def _allowed_ids(codec: CompactCodec, name: str, domain: Domain, sources: list[Domain | None]) -> list[bool]:
+    """Which coarse ids of a field may stand for values of a domain, given what is left of those that it may repeat."""
+    f, t = codec.schema[name], codec.tokens[name]
+    apart = [domain.has(mark) for mark in f.apart]
+    if domain.choices is not None:
+        return [*apart, *domain.choices]
+    intervals, own = to_array(domain.intervals), np.array(t.values, np.uint64)[:, None]
+    ids = [*apart, *((intervals[:, 0] <= own) & (own <= intervals[:, 1])).any(1)]
+    if t.bins is not None:
+        ids += (t.bins.shares(intervals) > 0).any(1).tolist()
+        ids += [_is_inside(codec, source, left, name, domain) for source, left in zip(t.copies, sources)]
+    return ids
+
+
+def _is_inside(codec: CompactCodec, source: str, left: Domain | None, name: str, domain: Domain) -> bool:
+    """Whether all values that are left of a field lie in the domain of one that may repeat them."""
+    if left is None or left.null or left.words:
+        return False
+    own, other = codec.tokens[name].grid, codec.tokens[source].grid
+    ends = other.to_units(to_array(left.intervals))
+    low, high = own.floor(ends[:, 0]), own.floor(ends[:, 1])
+    return all(any(a <= x and y <= b for a, b in domain.intervals) for x, y in zip(low, high))
 
 
 def _values_at(f: Field, t: FieldTokens, points: list[int]) -> list[Any]:
@@ -381,7 +461,3 @@ def _overlaid(f: Field, column: pd.Series, given: pd.Series) -> pd.Series:
     if f.is_numeric:
         is_set &= replace(f, minimum=None, maximum=None).allows(given)
     return column if not is_set.any() else column.astype(object).where(~is_set, given.astype(object))
-
-
-def _to_array(intervals: list[tuple[int, int]]) -> np.ndarray:
-    return np.array(intervals, np.uint64).reshape(-1, 2)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from numbers import Integral
 from typing import Any
 
@@ -16,10 +18,10 @@ from torch.profiler import record_function
 
 from ..blocks import MAX_ATTEMPTS, UsedKeys, mix
 from .balance import Shares, balanced_rows
-from .conditions import Condition
+from .conditions import Condition, Conditions
 from .documents import DocumentCondition, generate_documents
 from .guidance import Guidance, Guide
-from .resampling import GROUP_SIZE, MAX_CANDIDATES, choose_candidates, redraw, resample
+from .resampling import FIRST_GROUP_SIZE, GOOD, GROUP_SIZE, MAX_CANDIDATES, choose_candidates, redraw, resample
 from .score import Score, check_score
 
 
@@ -30,7 +32,7 @@ class ConditionalGenerationMixin:
         self,
         num_records: int | None = None,
         *args,
-        conditions: Mapping[str, Any] | pd.DataFrame | None = None,
+        conditions: Conditions | None = None,
         where: str | None = None,
         balance: Shares | None = None,
         score: Score | None = None,
@@ -54,7 +56,7 @@ class ConditionalGenerationMixin:
 
     def make_condition(
         self,
-        conditions: Mapping[str, Any] | pd.DataFrame | None = None,
+        conditions: Conditions | None = None,
         where: str | None = None,
         balance: Shares | None = None,
         num_records: int | None = None,
@@ -76,7 +78,7 @@ class ConditionalGenerationMixin:
 
     def _row_condition(
         self,
-        conditions: Mapping[str, Any] | pd.DataFrame | None,
+        conditions: Conditions | None,
         where: str | None,
         balance: Shares | None,
         num_records: int | None,
@@ -89,6 +91,8 @@ class ConditionalGenerationMixin:
                 raise ValueError("where and balance do not go together; give what is known of all as conditions")
             num_rows = len(conditions) if isinstance(conditions, pd.DataFrame) else num_records or 1
             rows = balanced_rows(codec, balance, num_rows)
+            if isinstance(conditions, (list, tuple)):
+                raise ValueError("balance goes with a dict or a DataFrame of conditions, and not with a list of them")
             if conditions is not None:
                 given = conditions if isinstance(conditions, pd.DataFrame) else Condition.known_row(codec, conditions)
                 if both := [name for name in rows if name in given]:
@@ -96,11 +100,12 @@ class ConditionalGenerationMixin:
                 for name in given:
                     rows[name] = given[name].tolist() * (num_rows if len(given) == 1 else 1)
             conditions = rows
-        if not isinstance(conditions, pd.DataFrame):
+        if not isinstance(conditions, (pd.DataFrame, list, tuple)):
             return Condition.of_fields(codec, conditions, where)
         if where is not None:
-            raise ValueError("where is for all records alike, and a table has conditions for each; give one of them")
-        return Condition.of_table(codec, conditions)
+            raise ValueError("where is for all records alike, and these are conditions of each; give one of them")
+        make = Condition.of_table if isinstance(conditions, pd.DataFrame) else Condition.of_each
+        return make(codec, conditions)
 
     def _num_records(
         self, num_records: int | None, condition: Condition | DocumentCondition | None, first: int = 0
@@ -141,11 +146,13 @@ class ConditionalGenerationMixin:
         keys = UsedKeys(self.processor.schema) if keys is None or condition.num_rows is not None else keys
         guidance = Guidance(self.vae.decoder.condition(condition.allowed), guidance_scale, guides)
         tables: list[pd.DataFrame] = []
-        for start in range(0, MAX_ATTEMPTS * size, GROUP_SIZE):
-            group, rows = condition, slice(block * size + start, block * size + start + GROUP_SIZE)
+        starts = range(0, MAX_ATTEMPTS * size + GROUP_SIZE, GROUP_SIZE)
+        for start, end in pairwise(sorted([*starts, FIRST_GROUP_SIZE]) if block == 0 else starts):
+            group, rows = condition, slice(block * size + start, block * size + end)
             if condition.num_rows is not None:
                 group = condition.take(rows)
-            table = self._generate_group(group, guidance.take(rows), mix(seed, block, start), **kwargs)
+            seed_of_group = mix(seed, block, start)
+            table = self._generate_group(end - start, group, guidance.take(rows), seed_of_group, **kwargs)
             if condition.num_rows is None:
                 table = keys.take(table, num_records - sum(map(len, tables)))
             tables.append(table)
@@ -155,6 +162,7 @@ class ConditionalGenerationMixin:
 
     def _generate_group(
         self,
+        num_records: int,
         condition: Condition,
         guidance: Guidance,
         seed: int,
@@ -166,33 +174,41 @@ class ConditionalGenerationMixin:
     ) -> pd.DataFrame:
         """A group of records that satisfy a condition."""
         is_for_all = condition.num_rows is None
-        is_free = not (condition.allowed.is_known.any() or condition.allowed.log_shares)
+        is_free = not (condition.allowed.is_known.any() or condition.allowed.limits)
         max_candidates = MAX_CANDIDATES if temperature == top_p == 1 and not is_free else 1
 
         def draw(round_: int, condition: Condition, guidance: Guidance) -> tuple[pd.DataFrame, np.ndarray]:
             """Records, and the logarithms of their weights."""
-            size, allowed = condition.num_rows or GROUP_SIZE, condition.allowed
+            size, allowed = condition.num_rows or num_records, condition.allowed
             generator = torch.Generator().manual_seed(mix(seed, round_))
-            with record_function("difflm::latents"):
-                latents = self.generate_latents(
+
+            @record_function("difflm::latents")
+            def draw_latents() -> torch.Tensor:
+                return self.generate_latents(
                     GROUP_SIZE, num_inference_steps, generator, callback_on_step_end, size, guidance
                 ).to(self.vae.decoder.device)
+
+            # Latents are told no more than what is known. Which of them go with what else is asked of a row, 16 tell: a
+            # few may all be wrong, and alike.
+            is_limited = not is_for_all and bool(condition.domains and allowed.limits)
+            latents = None if is_limited else draw_latents()
             offsets = torch.rand(GROUP_SIZE, self.processor.num_offsets, generator=generator, dtype=torch.float64)
 
             def candidates() -> tuple[torch.Tensor, ...]:
                 uniforms = torch.rand(GROUP_SIZE, self.vae.config.max_record_length - 1, generator=generator)[:size]
                 step = batch_size or self.default_batch_size
+                of_latents = (draw_latents() if is_limited else latents).split(step)
                 batches = [
-                    self.vae.decoder.sample_allowed(
-                        z, u, allowed if is_for_all else allowed.rows(k * step, len(z)), temperature, top_p
-                    )
-                    for k, (z, u) in enumerate(zip(latents.split(step), uniforms.split(step)))
+                    self.vae.decoder.sample_allowed(z, u, part, temperature, top_p)
+                    for z, u, part in zip(of_latents, uniforms.split(step), allowed.batches(step))
                 ]
                 length, pad_id = max(ids.shape[1] for ids, *_ in batches), self.processor.special_ids[2]
                 ids = torch.cat([F.pad(ids, (0, length - ids.shape[1]), value=pad_id) for ids, *_ in batches])
                 return ids, *(torch.cat(parts).double() for parts in zip(*(weights for _, *weights in batches)))
 
-            ids, log_weights = choose_candidates(candidates, max_candidates, generator, not is_for_all)
+            ids, log_weights = choose_candidates(
+                candidates, max_candidates, generator, not is_for_all, math.inf if is_limited else GOOD
+            )
             with record_function("difflm::records"):
                 ids = ids.cpu().numpy()
                 placed = condition.place(ids, offsets[:size].numpy())
@@ -214,7 +230,7 @@ class ConditionalGenerationMixin:
             return log_weights
 
         offset = torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).item()
-        chosen, _ = resample(weigh, GROUP_SIZE, offset)
+        chosen, _ = resample(weigh, num_records, offset)
         return pd.concat(tables, ignore_index=True).iloc[chosen]
 
     def _compact_codec(self) -> Any:

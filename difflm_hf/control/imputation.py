@@ -108,7 +108,7 @@ class ImputationMixin(ConditionalGenerationMixin):
         device = None if generator is None else generator.device
         seed, probabilities = int(torch.randint(2**62, (), generator=generator, device=device)), []
         for start in range(0, len(table), GROUP_SIZE):
-            allowed = condition.allowed.rows(start, GROUP_SIZE)
+            allowed = condition.allowed.take(slice(start, start + GROUP_SIZE))
             size, known, total = len(allowed.ids), decoder.condition(allowed), 0.0
             for k in range(num_latents):
                 group = torch.Generator().manual_seed(mix(seed, start, k))

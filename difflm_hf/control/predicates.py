@@ -7,8 +7,8 @@ import functools
 import math
 import operator
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, Literal
 
@@ -18,6 +18,9 @@ from pandas.api import types as pd_types
 
 from ..records import Field
 from ..records.numbers import Grid
+
+
+FREE = -1  # in place of a domain, for rows of which all values are left
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,12 @@ class Domain:
         return self.null if mark is None else mark in self.words
 
     @property
+    def key(self) -> tuple[Any, ...]:
+        """The same for domains of a field that have the same values, and only for these."""
+        choices = None if self.choices is None else self.choices.tobytes()
+        return self.null, self.words, choices, tuple(self.intervals or ())
+
+    @property
     def is_empty(self) -> bool:
         """Whether no value is left."""
         left = self.intervals if self.choices is None else self.choices.any()
@@ -149,6 +158,49 @@ class Domain:
         starts = [0, *(end + 1 for _, end in self.intervals)]
         ends = [*(start - 1 for start, _ in self.intervals), grid.size - 1]
         return Domain(null, None, _merge(zip(starts, ends)), frozenset(field.words or []) - self.words)
+
+
+@dataclass
+class RowDomains:
+    """
+    The values that conditions leave of a field, row by row.
+
+    Args:
+        distinct (`list[Domain]`): Domains, each once.
+        which (`np.ndarray` of shape `(num_rows,)`): That of each row; −1 where all values are left.
+    """
+
+    distinct: list[Domain]
+    which: np.ndarray
+
+    @classmethod
+    def of(cls, domains: Sequence[Domain | None]) -> RowDomains:
+        """Those of rows, `None` where all values are left."""
+        places: dict[Any, int] = {}
+        which = [FREE if d is None else places.setdefault(d.key, len(places)) for d in domains]
+        distinct = [domains[which.index(place)] for place in places.values()]
+        return cls(distinct, np.array(which))
+
+    def take(self, rows: slice | np.ndarray) -> RowDomains:
+        """Those of some rows."""
+        return replace(self, which=self.which[rows])
+
+    def intervals(self, grid: Grid) -> np.ndarray:
+        """
+        The grid points of each domain, and of all values as the last one, of shape
+        `(num_distinct + 1, num_intervals, 2)`, `uint64`, filled up with intervals that end before they start.
+        """
+        of_each = [*(domain.intervals for domain in self.distinct), [(0, grid.size - 1)]]
+        padded = np.empty((len(of_each), max(map(len, of_each)), 2), np.uint64)
+        padded[:] = 1, 0
+        for place, intervals in enumerate(of_each):
+            padded[place, : len(intervals)] = to_array(intervals)
+        return padded
+
+
+def to_array(intervals: list[tuple[int, int]]) -> np.ndarray:
+    """Grid points, of shape `(num_intervals, 2)`, `uint64`."""
+    return np.array(intervals, np.uint64).reshape(-1, 2)
 
 
 def domain_of(condition: Any, field: Field, grid: Grid | None) -> Domain:

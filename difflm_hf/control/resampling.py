@@ -12,6 +12,7 @@ from ..records.bpe import PAD_ID
 
 
 GROUP_SIZE = 1024  # records that are drawn again together
+FIRST_GROUP_SIZE = 64  # those that come first of all, so that a call for a few does not wait for a thousand
 MAX_ROUNDS = 64  # of candidates, a group of them each
 MAX_REDRAWS = 256  # of the records that are not valid yet, where each has conditions of its own
 MAX_REPEATED = 0.02  # share of the records that are there more than once, above which more candidates are drawn
@@ -115,6 +116,7 @@ def choose_candidates(
     max_candidates: int,
     generator: torch.Generator,
     one_by_one: bool = False,
+    good: float = GOOD,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Draws records of each latent, twice as many as long as their weights differ much, and chooses one of each in
@@ -129,6 +131,9 @@ def choose_candidates(
         one_by_one (`bool`, defaults to `False`):
             Whether each latent decides for itself how many records are drawn, so that those of other latents, which
             may be more or fewer, change nothing of it; else all of them together.
+        good (`float`, defaults to 0.8):
+            Effective sample size, as a share of the records, from which on there need not be more; above 1 there are
+            always `max_candidates`.
 
     Returns:
         The chosen ids, and the logarithms of the latents' weights, each the mean over its records.
@@ -145,7 +150,7 @@ def choose_candidates(
             for parts, part in zip((ids, log_weights, of_latents), candidates()):
                 parts.append(part)
         effective = 1 / torch.stack(log_weights, 1).softmax(1).square().sum(1, keepdim=True)
-        is_good = (effective if one_by_one else effective.mean().expand_as(effective)) >= GOOD * len(ids)
+        is_good = (effective if one_by_one else effective.mean().expand_as(effective)) >= good * len(ids)
         numbers[is_open & is_good] = len(ids)
         is_open &= ~is_good
     is_left = torch.arange(len(ids), device=numbers.device) < numbers

@@ -234,21 +234,25 @@ class QuantileBins:
             offsets = self._draw(steps, offsets)
         return self._starts[steps] + offsets
 
-    def shares(self, intervals: np.ndarray) -> np.ndarray:
+    def shares(self, intervals: np.ndarray, bins: np.ndarray | None = None) -> np.ndarray:
         """
         How probable it is that a number of a step lies in intervals.
 
         Args:
-            intervals (`np.ndarray` of shape `(num_intervals, 2)`, `uint64`):
-                Grid points, both ends inclusive, apart from each other.
+            intervals (`np.ndarray` of shape `(num_intervals, 2)` or `(num_intervals, 2, num_records)`, `uint64`):
+                Grid points, both ends inclusive, apart from each other; those that end before they start are none.
+            bins (`np.ndarray` of shape `(num_records,)`, *optional*): Whose steps; by default all, one after another.
 
         Returns:
-            `np.ndarray` of shape `(num_bins, num_steps)`: 0 to 1; 0 for steps that a bin does not have.
+            `np.ndarray` of shape `(num_records, num_steps)`: 0 to 1; 0 for steps that a bin does not have.
         """
-        inside = sum((share for *_, share in self._clipped(np.arange(len(self.starts)), intervals)), 0.0)
-        shares = np.zeros((self.num_bins, self.num_steps))
-        bins = np.repeat(np.arange(self.num_bins), self._num_steps)
-        shares[bins, np.arange(len(self.starts)) - self._first_steps[bins]] = np.minimum(inside, 1)
+        bins = np.arange(self.num_bins) if bins is None else bins
+        records, steps = (np.arange(self.num_steps) < self._num_steps[bins][:, None]).nonzero()
+        if intervals.ndim == 3:
+            intervals = intervals[..., records]
+        clipped = self._clipped(self._first_steps[bins[records]] + steps, intervals)
+        shares = np.zeros((len(bins), self.num_steps))
+        shares[records, steps] = np.minimum(sum((share for *_, share in clipped), 0.0), 1)
         return shares
 
     def place(self, bins: np.ndarray, steps: np.ndarray, uniforms: np.ndarray, intervals: np.ndarray) -> np.ndarray:
@@ -308,7 +312,8 @@ class QuantileBins:
             first, last = np.clip(low, starts, ends) - starts, np.clip(high, starts, ends) - starts
             below = cumulative(self._cells(steps, first)[0], *laws)
             share = cumulative(self._cells(steps, last)[1], *laws) - below
-            parts.append((first, last, below, np.where((low <= ends) & (starts <= high), share, 0.0)))
+            is_inside = (low <= high) & (low <= ends) & (starts <= high)
+            parts.append((first, last, below, np.where(is_inside, share, 0.0)))
         return parts
 
 
