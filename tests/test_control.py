@@ -446,7 +446,7 @@ def test_a_classifier_of_latents_guides(pipe, tmp_path):
 @pytest.mark.parametrize(
     ("score", "message"),
     [
-        (lambda z: z, r"mine, step 0: a score of shape \(1024,\) is needed, not \(1024, 4\)"),
+        (lambda z: z, r"mine, step 0: a score of shape \(64,\) is needed, not \(64, 4\)"),
         (lambda z: 1.0, "mine, step 0: .* not float"),
         (lambda z: torch.zeros(len(z)), "mine, step 0: .*does not see"),
         (lambda z: (z.sum(1) * 0).log(), "mine, step 0: .*not finite"),

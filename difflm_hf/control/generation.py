@@ -188,8 +188,8 @@ class ConditionalGenerationMixin:
                     GROUP_SIZE, num_inference_steps, generator, callback_on_step_end, size, guidance
                 ).to(self.vae.decoder.device)
 
-            # Latents are told no more than what is known. Which of them go with what else is asked of a row, 16 tell: a
-            # few may all be wrong, and alike.
+            # Latents are told no more than what is known. Which of them go with what else is asked of a row, 16 of
+            # them tell: a few may all be wrong, and alike.
             is_limited = not is_for_all and bool(condition.domains and allowed.limits)
             latents = None if is_limited else draw_latents()
             offsets = torch.rand(GROUP_SIZE, self.processor.num_offsets, generator=generator, dtype=torch.float64)
