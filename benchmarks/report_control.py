@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from .control import NUM_CONDITIONS, NUM_RECORDS, NUM_ROWS
+from .control import NUM_CONDITIONS, NUM_FOR_ALL, NUM_RECORDS, NUM_ROWS
 from .imputation import IMPUTERS, KINDS, MISSING, NUM_DRAWS, NUM_FILLED, NUM_PEER_DRAWS
 from .markdown import mean_interval, to_table
 from .results import load_result
@@ -61,13 +61,16 @@ def _satisfied(figures: dict[str, Any]) -> str:
     rows = []
     for name, runs in figures.items():
         run = next(iter(runs.values()))
-        shares = [f"{100 * run[key]:.2f} %" for key in ("satisfied", "rows_satisfied")]
-        rows.append([name, str(run["num_conditions"]), shares[0], str(run["refused"]), shares[1]])
+        shares = [f"{100 * run[key]:.2f} %" for key in ("satisfied", "satisfied_for_all", "rows_satisfied")]
+        rate = f"{run['records_per_second']:,.0f}"
+        rows.append([name, f"{run['num_conditions']:,}", shares[0], rate, shares[1], str(run["too_rare"]), shares[2]])
+    head = ["table", "conditions", "satisfied", "records/s", f"by {NUM_RECORDS} records", "too rare", "rows with gaps"]
     return (
         f"{NUM_CONDITIONS:,} random conditions on one to three fields (values, several of them, all but one, ranges), "
-        f"{NUM_RECORDS} records each. Those that no value satisfies, or too few records of the model, are refused. "
-        f"Then {NUM_ROWS:,} rows with random gaps:\n\n"
-        + to_table(["table", "conditions", "satisfied", "refused", "rows with gaps: satisfied"], rows)
+        f"each of one record in one call; then {NUM_RECORDS} records of each of the first {NUM_FOR_ALL}, some of "
+        "which are refused as too rare; then "
+        f"{NUM_ROWS:,} rows with random gaps. Shares of records that satisfy all that was asked:\n\n"
+        + to_table(head, rows)
     )
 
 
