@@ -4,8 +4,7 @@ Control, beside peers: records that satisfy conditions and rules, gaps that are 
     python -m benchmarks.control --data-dir DIR --commit COMMIT [--parts satisfied c2st ...] [--datasets adult ...]
         [--seeds 0 1 2] [--work-dir DIR]
 
-The work folder holds what `benchmarks.commits` trained of the commit, and the TabularARGN that `benchmarks.speed`
-fitted. Figures go to benchmarks/results/control.json; `python -m benchmarks.report` writes docs/benchmarks.md from
+The work folder holds what `benchmarks.commits` trained of the commit; peers are fitted where it has none. Figures go to benchmarks/results/control.json; `python -m benchmarks.report` writes docs/benchmarks.md from
 them.
 """
 
@@ -34,8 +33,7 @@ from difflm_hf.records import Combinations
 from .imputation import measure_imputation
 from .results import load_result, save_result
 from .setting import Setting, seeded
-from .speed import PEER, fit_peer
-from .tables import DATASETS, MODELS, find_python
+from .tables import DATASETS
 
 
 TARGET, POSITIVE = "income", ">50K"  # of adult
@@ -278,14 +276,12 @@ def main() -> None:
         measure, datasets = PARTS[part]
         for name in [name for name in datasets if name in args.datasets]:
             data, folder = args.data_dir / name, args.work_dir / name
-            fit_peer(find_python(MODELS[PEER], environments), data, folder / PEER)
             train, test = (pd.read_csv(data / f"{split}.csv") for split in ("train", "test"))
             categorical = json.loads((data / "info.json").read_text())["categorical"]
             for seed in args.seeds:
                 pipe = DiffLMPipeline.from_pretrained(folder / f"{args.commit}-{seed}" / "model")
                 pipe.set_progress_bar_config(disable=True)
-                workspace = folder / PEER / "workspace"
-                setting = Setting(name, train, test, categorical, pipe, seed, workspace, environments)
+                setting = Setting(name, train, test, categorical, pipe, seed, data, folder, environments)
                 measured = measure(setting)
                 figures = load_result("control").get(part, {})  # another process may have added to it
                 figures.setdefault(name, {})[str(seed)] = measured

@@ -6,6 +6,7 @@ import json
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,7 @@ import torch
 from difflm_hf import DiffLMPipeline
 from difflm_hf.evaluation import classifier_two_sample_test
 
-from .speed import PEER
+from .speed import PEER, fit_peer
 from .tables import MODELS, Model, find_python
 
 
@@ -41,8 +42,15 @@ class Setting:
     categorical: list[str]
     pipe: DiffLMPipeline
     seed: int
-    workspace: Path
+    data: Path
+    folder: Path
     environments: Path
+
+    @cached_property
+    def workspace(self) -> Path:
+        """The TabularARGN, which is fitted where the folder has none."""
+        fit_peer(find_python(MODELS[PEER], self.environments), self.data, self.folder / PEER)
+        return self.folder / PEER / "workspace"
 
     def generate(self, num_records: int | None = None, **kwargs) -> pd.DataFrame:
         return self.pipe(num_records, generator=seeded(self.seed), output_type="pandas", **kwargs).records
