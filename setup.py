@@ -35,6 +35,7 @@ setup(
         "huggingface_hub>=2.4",
         "httpx2>=2.16",
         "safetensors>=0.6",
+        "filelock>=3.15",
         "numpy>=2.0",
         "pandas>=2.2",
         "pyarrow>=18",

@@ -4,8 +4,8 @@ Control, beside peers: records that satisfy conditions and rules, gaps that are 
     python -m benchmarks.control --data-dir DIR --commit COMMIT [--parts satisfied c2st ...] [--datasets adult ...]
         [--seeds 0 1 2] [--work-dir DIR]
 
-The work folder holds what `benchmarks.commits` trained of the commit; peers are fitted where it has none. Figures go to benchmarks/results/control.json; `python -m benchmarks.report` writes docs/benchmarks.md from
-them.
+The work folder holds what `benchmarks.commits` trained of the commit; peers are fitted where it has none. Figures go
+to benchmarks/results/control.json; `python -m benchmarks.report` writes docs/benchmarks.md from them.
 """
 
 from __future__ import annotations

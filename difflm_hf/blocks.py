@@ -23,8 +23,9 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from torch import nn
 
+from .files import atomic_write, is_whole, lock_folder
 from .records import JSONCodec, RecordSchema, Unique
-from .utils import atomic_write, map_in_threads, release_memory
+from .utils import map_in_threads, release_memory
 
 
 OutputType = Literal["dict", "pandas", "dataset", "text"]
@@ -315,45 +316,49 @@ def write_shards(
 
     Raises:
         `ValueError`: when `output_dir` holds anything else, or files of other arguments or another model.
+        `RuntimeError`: when another process writes into it.
+        `OSError`: when it cannot be written.
     """
     pipe.check_inputs(num_records, num_inference_steps, temperature, top_p, batch_size, "pandas")
     output_dir = Path(output_dir)
     block_size = pipe.config.block_size
     blocks_per_shard = -(-RECORDS_PER_SHARD // block_size)
     sampling = {"num_inference_steps": num_inference_steps, "temperature": temperature, "top_p": top_p}
-    _claim(
-        output_dir,
-        {
-            "num_records": num_records,
-            "seed": seed,
-            **sampling,
-            **({"conditions": _fingerprint_conditions(conditions)} if conditions else {}),
-            "records_per_shard": blocks_per_shard * block_size,
-            "block_size": block_size,
-            "dtype": {name: str(model.dtype) for name, model in _models(pipe)},
-            "model": fingerprint(pipe),
-        },
-    )
-    starts = range(0, num_records, blocks_per_shard * block_size)
-    files = [output_dir / f"part-{shard:05d}.parquet" for shard in range(len(starts))]
-    num_done = sum(1 for _ in itertools.takewhile(Path.exists, files))
-    if num_done == len(files):
-        return files
-    batches = pipe.stream(
-        num_records - starts[num_done],
+    manifest = {
+        "num_records": num_records,
+        "seed": seed,
         **sampling,
-        batch_size=batch_size,
-        generator=torch.Generator().manual_seed(seed),
-        first_block=num_done * blocks_per_shard,
-        **conditions,
-    )
-    for file in files[num_done:]:
-        shard = pa.Table.from_batches(list(itertools.islice(batches, blocks_per_shard)))
-        with atomic_write(file) as temporary:
-            pq.write_table(shard, temporary)
-        release_memory()
-    next(batches, None)  # lets the stream close its progress bar
-    return files
+        **({"conditions": _fingerprint_conditions(conditions)} if conditions else {}),
+        "records_per_shard": blocks_per_shard * block_size,
+        "block_size": block_size,
+        "dtype": {name: str(model.dtype) for name, model in _models(pipe)},
+        "model": fingerprint(pipe),
+    }
+    starts = range(0, num_records, blocks_per_shard * block_size)
+
+    def file_of(shard: int) -> Path:
+        return output_dir / f"part-{shard:05d}.parquet"
+
+    with lock_folder(output_dir):
+        _claim(output_dir, manifest)
+        shards = range(len(starts))
+        num_done = sum(1 for _ in itertools.takewhile(lambda shard: is_whole(file_of(shard)), shards))
+        if num_done < len(starts):
+            batches = pipe.stream(
+                num_records - starts[num_done],
+                **sampling,
+                batch_size=batch_size,
+                generator=torch.Generator().manual_seed(seed),
+                first_block=num_done * blocks_per_shard,
+                **conditions,
+            )
+            for shard in shards[num_done:]:
+                table = pa.Table.from_batches(list(itertools.islice(batches, blocks_per_shard)))
+                with atomic_write(file_of(shard)) as temporary:
+                    pq.write_table(table, temporary)
+                release_memory()
+            next(batches, None)  # lets the stream close its progress bar
+    return [*map(file_of, shards)]
 
 
 def _models(pipe: BlockwisePipeline) -> list[tuple[str, nn.Module]]:

@@ -1,13 +1,11 @@
 """What the machine can do, and what the user sees of it."""
 
 import ctypes
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from itertools import islice
-from pathlib import Path
 from threading import Barrier, Lock
 from typing import TypeVar
 
@@ -101,20 +99,3 @@ def no_progress_bars() -> Iterator[None]:
     finally:
         for library in libraries if not HF_HUB_DISABLE_PROGRESS_BARS else ():
             library.enable_progress_bar()
-
-
-@contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """
-    Lets a file appear only when it is complete: gives a path beside it to write to, which takes its name in the end.
-
-    What a killed process leaves at that path the next one writes over.
-    """
-    temporary = path.with_name(f".{path.name}")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

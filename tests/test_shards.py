@@ -119,8 +119,12 @@ def test_a_lost_shard_is_made_again(pipe, tmp_path):
     files = write_shards(pipe, tmp_path / "out", 500)
     before = hashes(tmp_path / "out")
     files[2].unlink()
-    (tmp_path / "out" / f".{files[2].name}").write_bytes(b"half")
+    begun = tmp_path / "out" / ".begun-0" / files[2].name  # by a process that was killed
+    begun.parent.mkdir()
+    begun.write_bytes(b"half")
+    files[1].write_bytes(b"")  # by a disk that was full, or lost power
     write_shards(pipe, tmp_path / "out", 500)
+    assert not begun.parent.exists()
     assert hashes(tmp_path / "out") == before
 
 

@@ -39,9 +39,11 @@ def evaluate(
     from rich.table import Table
 
     from ..evaluation import summarize, write_report
+    from ..files import check_writable
 
     if output.is_file():
         raise ValueError(f"--output {output} is a file; name a folder")
+    check_writable(output / "report.html")
     unused = (
         {"--column": column, "--json-schema": json_schema, "--key": key}
         if kind == "table"

@@ -147,13 +147,16 @@ def generate(
 
 
 def check_output(path: Path) -> None:
-    """Raises a `ValueError` for a file that records cannot be written to, before the work rather than after it."""
+    """Raises an error for a file that records cannot be written to, before the work rather than after it."""
+    from ..files import check_writable
     from ..records.readers import WRITERS, ending_of
 
     if path.suffix and (ending := ending_of(path)) not in WRITERS:
         raise ValueError(f"{path}: {ending} is not one of {', '.join(WRITERS)}; a folder has no ending")
     if not path.suffix and path.is_file():
         raise ValueError(f"{path} is a file; name a folder, or a file that ends in {', '.join(WRITERS)}")
+    if path.suffix:
+        check_writable(path)
 
 
 def _print_profile(pipe: DiffLMPipeline, num_records: int, sampling: dict[str, Any]) -> None:

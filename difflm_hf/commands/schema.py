@@ -24,9 +24,12 @@ def schema(
     query: Query = None,
 ) -> None:
     """Show what the columns of a file are taken for, and what is in doubt."""
+    from ..files import check_writable
     from ..records import RecordSchema, read_table
     from ..records.report import describe
 
+    if output is not None:
+        check_writable(output)
     table = read_table(read_records(data, separator, decimal, encoding, quote, null_word, header, query))
     found = RecordSchema.infer(table, categorical or (), find_rules=find_rules)
     say(describe(found, table))

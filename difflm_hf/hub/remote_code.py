@@ -18,7 +18,7 @@ from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
 
-from ..utils import atomic_write
+from ..files import atomic_write
 
 
 PACKAGE = __name__.partition(".")[0]

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Value
 from pandas.api.types import infer_dtype
 
-from ..utils import atomic_write
+from ..files import atomic_write
 from .csv_files import NULLABLE, read_csv, write_csv
 from .csv_format import CSVFormat
 from .nested import is_nested, merge_orders, to_json, to_plain
@@ -283,7 +283,6 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike, name: str | None =
         return write_sql(table, str(path), name)
     path = Path(path)
     write = _by_ending(WRITERS, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
         write(table, temporary)
 

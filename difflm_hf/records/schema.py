@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from datasets import Features
 
+from ..files import atomic_write
 from .csv_files import CSV, FORMATS, ColumnFormat, column_format, with_texts
 from .csv_format import USUAL_CSV, CSVFormat
 from .dtypes import for_arrow
@@ -415,7 +416,8 @@ class RecordSchema:
 
     def save(self, path: str | Path) -> None:
         """Writes the schema as a JSON file that can be edited and read back by [`RecordSchema.load`]."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False), encoding="utf-8")
+        with atomic_write(Path(path)) as temporary:
+            temporary.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> RecordSchema:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
@@ -35,8 +34,8 @@ from ..hub.text_cards import text_model_card
 from ..records import read_table
 from .arguments import BaseTrainingArguments
 from .base_trainer import BaseTrainer
-from .fit import Run, eager_attention, fit, same_weights, steps_of_epochs
-from .output_dir import check_output_dir, claim_output_dir, save_pipeline
+from .fit import Run, deadline_of, eager_attention, fit, same_weights, steps_of_epochs
+from .output_dir import claim_output_dir, hold_output_dir, save_pipeline
 from .summary import energy_meter, fingerprint_examples, fingerprint_records, summarize_run
 
 
@@ -173,6 +172,7 @@ def train_diffusion_lm(
     Raises:
         `ValueError`: for texts that cannot be learnt from, unknown names, and a folder that is not empty.
 
+        `RuntimeError`: when another process writes into the folder.
     Example:
 
     ```python
@@ -182,74 +182,72 @@ def train_diffusion_lm(
     ```
     """
     output_dir = Path(output_dir)
-    check_output_dir(output_dir, resume)
-    if max_minutes is not None and not max_minutes >= 0:
-        raise ValueError(f"max_minutes={max_minutes} is not 0 or more")
     if isinstance(recipe, str) and recipe not in DIFFUSION_LM_RECIPES:
         raise ValueError(f"recipe={recipe!r} is not one of {', '.join(map(repr, DIFFUSION_LM_RECIPES))}")
-    deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+    deadline = deadline_of(max_minutes)
     named = recipe if isinstance(recipe, str) else asdict(recipe)
     recipe = deepcopy(DIFFUSION_LM_RECIPES[recipe] if isinstance(recipe, str) else recipe)
-    texts = read_texts(data, text_column)
-    held_out = None if validation is None else read_texts(validation, text_column)
-    check_fields(config or {})
-    fields = {**recipe.config, **(config or {})}
-    length = DiffusionLMConfig(**fields).max_sequence_length
-    scheduler = make_scheduler(DiffusionLMConfig(**fields), **recipe.scheduler)
-    check_scheduler(scheduler, DiffusionLMConfig(**fields))
-    if tokenizer is None:
-        tokenizer = train_word_tokenizer(texts, recipe.min_frequency, length)
-    if held_out is None:
-        order = np.random.default_rng(seed).permutation(len(texts))
-        size = min(2000, max(1, len(texts) // 10))
-        held_out, texts = [texts[k] for k in order[:size]], [texts[k] for k in order[size:]] or texts
-    if len(texts) < 2:
-        raise ValueError(f"there is {len(texts)} text to train on, beside those held out; give two or more")
-    train, evaluation = (
-        TensorDataset(input_ids=encode_texts(part, tokenizer, length)[0]) for part in (texts, held_out)
-    )
-    counts = torch.bincount((train.tensors["input_ids"] != tokenizer.pad_token_id).sum(1) - 2, minlength=length)
-    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "unk", "pad")}
-    fields |= {"vocab_size": len(tokenizer), "length_counts": counts.tolist(), **ids}
-
-    table = pd.DataFrame({"text": texts + held_out})
-    arguments = {
-        "recipe": named,
-        "config": {k: v.to_dict() if isinstance(v, PreTrainedConfig) else v for k, v in (config or {}).items()},
-        "text_column": text_column,
-        "seed": seed,
-        "max_minutes": max_minutes,
-    }
-    hashes = {
-        "data": fingerprint_records(table),
-        "words": fingerprint_records(pd.DataFrame({"word": list(tokenizer.get_vocab())})),
-        "examples": fingerprint_examples(train, evaluation),
-    }
-    claim_output_dir(output_dir, arguments | hashes)
-    set_seed(seed)
-    model = DiffusionLMModel(DiffusionLMConfig(**fields))
-    run = Run(output_dir, seed, deadline)
-    training_arguments = run.arguments(BaseTrainingArguments, PHASE, recipe.arguments)
-    if training_arguments.max_steps <= 0:
-        training_arguments.max_steps = steps_of_epochs(training_arguments, len(train))
-    with energy_meter() as energy_kwh:
-        trainer = DiffusionLMTrainer(
-            same_weights(model), training_arguments, train_dataset=train, eval_dataset=evaluation
+    with hold_output_dir(output_dir, resume):
+        texts = read_texts(data, text_column)
+        held_out = None if validation is None else read_texts(validation, text_column)
+        check_fields(config or {})
+        fields = {**recipe.config, **(config or {})}
+        length = DiffusionLMConfig(**fields).max_sequence_length
+        scheduler = make_scheduler(DiffusionLMConfig(**fields), **recipe.scheduler)
+        check_scheduler(scheduler, DiffusionLMConfig(**fields))
+        if tokenizer is None:
+            tokenizer = train_word_tokenizer(texts, recipe.min_frequency, length)
+        if held_out is None:
+            order = np.random.default_rng(seed).permutation(len(texts))
+            size = min(2000, max(1, len(texts) // 10))
+            held_out, texts = [texts[k] for k in order[:size]], [texts[k] for k in order[size:]] or texts
+        if len(texts) < 2:
+            raise ValueError(f"there is {len(texts)} text to train on, beside those held out; give two or more")
+        train, evaluation = (
+            TensorDataset(input_ids=encode_texts(part, tokenizer, length)[0]) for part in (texts, held_out)
         )
-        with eager_attention(model) if training_arguments.use_cpu else nullcontext():
-            phases = [fit(trainer, "diffusion", deadline)]
-        energy = None if resume else energy_kwh()
-    facts = {
-        "num_records": len(train),
-        "num_validation_records": len(evaluation),
-        "num_dropped_records": len(texts) - len(train),
-    }
-    training = summarize_run(data, hashes["data"], facts, arguments, phases, energy)
-    pipe = DiffusionLMPipeline(model.eval(), scheduler, tokenizer)
-    pipe.register_to_config(training=training | {"measures": _measure(pipe, texts, evaluation, seed)})
-    save_pipeline(pipe, text_model_card(pipe), output_dir)
-    pipe.register_to_config(_name_or_path=str(output_dir))
-    return pipe
+        counts = torch.bincount((train.tensors["input_ids"] != tokenizer.pad_token_id).sum(1) - 2, minlength=length)
+        ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "unk", "pad")}
+        fields |= {"vocab_size": len(tokenizer), "length_counts": counts.tolist(), **ids}
+
+        table = pd.DataFrame({"text": texts + held_out})
+        arguments = {
+            "recipe": named,
+            "config": {k: v.to_dict() if isinstance(v, PreTrainedConfig) else v for k, v in (config or {}).items()},
+            "text_column": text_column,
+            "seed": seed,
+            "max_minutes": max_minutes,
+        }
+        hashes = {
+            "data": fingerprint_records(table),
+            "words": fingerprint_records(pd.DataFrame({"word": list(tokenizer.get_vocab())})),
+            "examples": fingerprint_examples(train, evaluation),
+        }
+        claim_output_dir(output_dir, arguments | hashes)
+        set_seed(seed)
+        model = DiffusionLMModel(DiffusionLMConfig(**fields))
+        run = Run(output_dir, seed, deadline)
+        training_arguments = run.arguments(BaseTrainingArguments, PHASE, recipe.arguments)
+        if training_arguments.max_steps <= 0:
+            training_arguments.max_steps = steps_of_epochs(training_arguments, len(train))
+        with energy_meter() as energy_kwh:
+            trainer = DiffusionLMTrainer(
+                same_weights(model), training_arguments, train_dataset=train, eval_dataset=evaluation
+            )
+            with eager_attention(model) if training_arguments.use_cpu else nullcontext():
+                phases = [fit(trainer, "diffusion", deadline)]
+            energy = None if resume else energy_kwh()
+        facts = {
+            "num_records": len(train),
+            "num_validation_records": len(evaluation),
+            "num_dropped_records": len(texts) - len(train),
+        }
+        training = summarize_run(data, hashes["data"], facts, arguments, phases, energy)
+        pipe = DiffusionLMPipeline(model.eval(), scheduler, tokenizer)
+        pipe.register_to_config(training=training | {"measures": _measure(pipe, texts, evaluation, seed)})
+        save_pipeline(pipe, text_model_card(pipe), output_dir)
+        pipe.register_to_config(_name_or_path=str(output_dir))
+        return pipe
 
 
 def _measure(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -28,6 +29,7 @@ from transformers.utils import logging
 from ..batches import TensorDataset
 from ..callbacks import LossProgressCallback, Stopwatch, TensorBoardLog, TimeLimit
 from ..denoiser import DiffLMDenoiser
+from ..files import is_whole
 from ..latents import encode_latents
 from ..modeling_difflm import DiffLMModel
 from ..scheduling_latent_edm import LatentEDMScheduler
@@ -51,6 +53,7 @@ from .trainers import DiffLMTrainer, LatentDiffusionTrainer
 
 # Tokens of a record, below which the backward pass of fused attention takes longer in bf16 than a plain one on CPUs
 SHORT = 256
+WEIGHTS = (".safetensors", ".pt", ".pth", ".bin")
 FEW = 1 / 4  # of the steps of a recipe, of which a user is told where a time limit leaves no more
 
 logger = logging.get_logger(__name__)
@@ -196,6 +199,15 @@ def steps_of_epochs(arguments: TrainingArguments, num_records: int) -> int:
     return max(1, int(arguments.num_train_epochs * -(-num_records // batch_size)))
 
 
+def deadline_of(max_minutes: float | None) -> float | None:
+    """The moment, by `time.monotonic`, at which that time is over; `None` for no limit."""
+    if max_minutes is None:
+        return None
+    if not 0 <= max_minutes < math.inf:
+        raise ValueError(f"max_minutes={max_minutes} is no number of minutes from 0 on; leave it out for no limit")
+    return time.monotonic() + 60 * max_minutes
+
+
 def fit(trainer: Trainer, description: str, deadline: float | None) -> dict[str, Any]:
     """
     Trains to the end, the deadline, or where validation no longer improves, from the last checkpoint if there is one.
@@ -223,11 +235,8 @@ def fit(trainer: Trainer, description: str, deadline: float | None) -> dict[str,
 
 def _train(trainer: Trainer, description: str, deadline: float | None, folder: Path) -> None:
     args = trainer.args
-    # The Trainer writes its state after all else: a checkpoint that lacks it is one that was cut off.
-    states = {p.parent: TrainerState.load_from_json(p) for p in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}")}
-    checkpoint = max(states, key=lambda path: states[path].global_step, default=None)
+    checkpoint, state = _last_checkpoint(folder)
     if checkpoint is not None:
-        state = states[checkpoint]
         if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
             trainer.add_callback(Stopwatch(**state.stateful_callbacks["Stopwatch"]["args"]))
             state.best_model_checkpoint = str(folder / f"checkpoint-{state.best_global_step}")
@@ -256,6 +265,21 @@ def _train(trainer: Trainer, description: str, deadline: float | None, folder: P
     if deadline is not None:
         trainer.add_callback(TimeLimit(deadline))
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+
+
+def _last_checkpoint(folder: Path) -> tuple[Path, TrainerState] | tuple[None, None]:
+    """The newest checkpoint of which nothing is cut off or damaged, and its state."""
+    # The Trainer writes its state after all else: a checkpoint that lacks it is one that was cut off.
+    checkpoints = [path.parent for path in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}")]
+    for checkpoint in sorted(checkpoints, key=lambda path: int(path.name.split("-")[1]), reverse=True):
+        try:
+            state = TrainerState.load_from_json(checkpoint / TRAINER_STATE_NAME)
+        except (ValueError, TypeError):
+            state = None
+        if state is not None and all(is_whole(path) for path in checkpoint.glob("*") if path.suffix in WEIGHTS):
+            return checkpoint, state
+        logger.warning(f"{checkpoint} is damaged, and passed over")
+    return None, None
 
 
 def _plan(deadline: float, trainer: Trainer, num_batches: int = 32) -> tuple[int, int]:

@@ -5,23 +5,35 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline
 from huggingface_hub import ModelCard
 
-from ..utils import atomic_write
+from ..files import atomic_write, lock_folder
 
 
-def check_output_dir(output_dir: Path, resume: bool) -> None:
-    """Raises a `ValueError` for a file, and for a folder that holds anything, unless a run in it is to be resumed."""
+@contextmanager
+def hold_output_dir(output_dir: Path, resume: bool) -> Iterator[None]:
+    """
+    Keeps the folder of a run to itself.
+
+    Raises:
+        `ValueError`: for a file, and for a folder that holds anything, unless a run in it is to be resumed.
+        `RuntimeError`: when another process writes into it.
+    """
     if output_dir.exists() and not output_dir.is_dir():
         raise ValueError(f"{output_dir} is a file; name a folder")
     if output_dir.exists() and any(output_dir.iterdir()) and not resume:
         raise ValueError(
             f"{output_dir} is not empty; choose another folder, delete it, or resume the run in it (--resume)"
         )
+    # Of a run of several processes the first one stands for all.
+    with lock_folder(output_dir) if int(os.environ.get("RANK", 0)) == 0 else nullcontext():
+        yield
 
 
 def claim_output_dir(output_dir: Path, arguments: dict[str, Any]) -> None:
@@ -46,7 +58,6 @@ def claim_output_dir(output_dir: Path, arguments: dict[str, Any]) -> None:
                     f"{output_dir} holds a run with {name}={given.get(name)!r}, which {value!r} cannot go on with; "
                     "resume with the same data and arguments, or train into another folder"
                 )
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from ..records import RecordSchema
 from ..scheduling_latent_edm import LatentEDMScheduler
 from .arguments import DataArguments, HubArguments, ModelArguments, check_types
 from .build import build_autoencoder, build_denoiser
-from .fit import Run, fit_autoencoder, fit_denoiser
-from .output_dir import check_output_dir, claim_output_dir, save_pipeline
+from .fit import Run, deadline_of, fit_autoencoder, fit_denoiser
+from .output_dir import claim_output_dir, hold_output_dir, save_pipeline
 from .prepare import prepare_records
 from .recipes import (
     COMPACT_BLOCK_SIZE,
@@ -76,6 +75,7 @@ def train(
         `ValueError`:
             for data that cannot be learnt from, unknown names, a folder that is not empty, and, before training, for
             what may not be pushed.
+        `RuntimeError`: when another process writes into the folder.
 
     Example:
 
@@ -88,63 +88,61 @@ def train(
     """
     data_args, model_args, output_dir = data_args or DataArguments(), model_args or ModelArguments(), Path(output_dir)
     check_types(schema=schema, data_args=data_args, model_args=model_args, hub_args=hub_args, seed=seed)
-    if max_minutes is not None and not max_minutes >= 0:
-        raise ValueError(f"max_minutes={max_minutes} is not 0 or more")
-    deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
-    check_output_dir(output_dir, resume)
+    deadline = deadline_of(max_minutes)
     check_recipe(recipe)
     if hub_args is not None:
         hub_args.check(model_args)
-    bases = (model_args.base_model, model_args.base_encoder)
-    tokenizers = [base and AutoTokenizer.from_pretrained(base) for base in bases]
-    records = prepare_records(data, validation, schema, data_args, *tokenizers, seed=seed)
-    processor = records.processor
+    with hold_output_dir(output_dir, resume):
+        bases = (model_args.base_model, model_args.base_encoder)
+        tokenizers = [base and AutoTokenizer.from_pretrained(base) for base in bases]
+        records = prepare_records(data, validation, schema, data_args, *tokenizers, seed=seed)
+        processor = records.processor
 
-    arguments = {
-        "recipe": recipe if isinstance(recipe, str) else asdict(recipe),
-        **asdict(data_args),
-        **model_args.to_record(),
-        "max_minutes": max_minutes,
-        "seed": seed,
-    }
-    recipe = find_recipe(recipe, not processor.codec.has_fixed_layout, model_args)
-    run = Run(output_dir, seed, deadline, hub_args.training_fields(output_dir) if hub_args else {})
-    run.check(recipe)
+        arguments = {
+            "recipe": recipe if isinstance(recipe, str) else asdict(recipe),
+            **asdict(data_args),
+            **model_args.to_record(),
+            "max_minutes": max_minutes,
+            "seed": seed,
+        }
+        recipe = find_recipe(recipe, not processor.codec.has_fixed_layout, model_args)
+        run = Run(output_dir, seed, deadline, hub_args.training_fields(output_dir) if hub_args else {})
+        run.check(recipe)
 
-    set_seed(seed)
-    vae = build_autoencoder(records, recipe, model_args)
-    if hub_args is not None:
-        hub_args.check_publishable(processor, vae)
-    codec = json.dumps(processor.codec.to_dict(), default=str)
-    hashes = {
-        "data": fingerprint_records(records.table),
-        "schema": hashlib.sha256(codec.encode()).hexdigest(),
-        "examples": fingerprint_examples(records.train, records.validation),
-    }
-    claim_output_dir(output_dir, arguments | hashes)
-    with energy_meter() as energy_kwh:
-        phases = [fit_autoencoder(vae, records, recipe, run)]
-        set_seed(seed)  # a run that resumes from here has drawn no random numbers
-        sample_posterior = recipe.denoiser.get("sample_posterior", True)
-        latents = [encode_latents(vae, part, sample_posterior) for part in (records.train, records.validation)]
-        scheduler = LatentEDMScheduler(**NOISE_LEVELS)
-        known = {}
-        if vae.config.condition_size:
-            position_fields = processor.codec.position_fields
-            for part, posteriors in zip((records.train, records.validation), latents):
-                posteriors.tensors["known_ids"] = part.tensors["input_ids"][:, 1 : 1 + len(position_fields)]
-            known = {"known_fields": vae.decoder.known_fields, "position_fields": position_fields}
-        denoiser = build_denoiser(latents[0], recipe, scheduler.config.sigma_data)
-        phases.append(fit_denoiser(denoiser, scheduler, latents, recipe, run, **known))
-        # Of all of the training, or unknown.
-        energy = None if resume else energy_kwh()
+        set_seed(seed)
+        vae = build_autoencoder(records, recipe, model_args)
+        if hub_args is not None:
+            hub_args.check_publishable(processor, vae)
+        codec = json.dumps(processor.codec.to_dict(), default=str)
+        hashes = {
+            "data": fingerprint_records(records.table),
+            "schema": hashlib.sha256(codec.encode()).hexdigest(),
+            "examples": fingerprint_examples(records.train, records.validation),
+        }
+        claim_output_dir(output_dir, arguments | hashes)
+        with energy_meter() as energy_kwh:
+            phases = [fit_autoencoder(vae, records, recipe, run)]
+            set_seed(seed)  # a run that resumes from here has drawn no random numbers
+            sample_posterior = recipe.denoiser.get("sample_posterior", True)
+            latents = [encode_latents(vae, part, sample_posterior) for part in (records.train, records.validation)]
+            scheduler = LatentEDMScheduler(**NOISE_LEVELS)
+            known = {}
+            if vae.config.condition_size:
+                position_fields = processor.codec.position_fields
+                for part, posteriors in zip((records.train, records.validation), latents):
+                    posteriors.tensors["known_ids"] = part.tensors["input_ids"][:, 1 : 1 + len(position_fields)]
+                known = {"known_fields": vae.decoder.known_fields, "position_fields": position_fields}
+            denoiser = build_denoiser(latents[0], recipe, scheduler.config.sigma_data)
+            phases.append(fit_denoiser(denoiser, scheduler, latents, recipe, run, **known))
+            # Of all of the training, or unknown.
+            energy = None if resume else energy_kwh()
 
-    sampler = EDMDPMSolverMultistepScheduler.from_config(scheduler.config, **SAMPLER_CONFIG)
-    block_size = COMPACT_BLOCK_SIZE if processor.codec.has_fixed_layout else DOCUMENT_BLOCK_SIZE
-    training = summarize_training(data, records, arguments, phases, energy)
-    pipe = DiffLMPipeline(vae, denoiser, sampler, processor, block_size, training)
-    save_pipeline(pipe, model_card(pipe), output_dir)
-    pipe.register_to_config(_name_or_path=str(output_dir))
-    if hub_args is not None:
-        pipe.push_to_hub(commit_message="End of training", **hub_args.push_fields(output_dir))
-    return pipe
+        sampler = EDMDPMSolverMultistepScheduler.from_config(scheduler.config, **SAMPLER_CONFIG)
+        block_size = COMPACT_BLOCK_SIZE if processor.codec.has_fixed_layout else DOCUMENT_BLOCK_SIZE
+        training = summarize_training(data, records, arguments, phases, energy)
+        pipe = DiffLMPipeline(vae, denoiser, sampler, processor, block_size, training)
+        save_pipeline(pipe, model_card(pipe), output_dir)
+        pipe.register_to_config(_name_or_path=str(output_dir))
+        if hub_args is not None:
+            pipe.push_to_hub(commit_message="End of training", **hub_args.push_fields(output_dir))
+        return pipe

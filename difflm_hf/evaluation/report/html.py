@@ -18,7 +18,7 @@ import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from ...utils import atomic_write
+from ...files import atomic_write
 from .summary import HEADINGS, Row, find, format_value, summarize
 
 
