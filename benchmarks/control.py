@@ -72,30 +72,33 @@ def random_conditions(table: pd.DataFrame, categorical: list[str]) -> st.SearchS
 
 
 def draw_conditions(s: Setting, number: int) -> tuple[list[dict[str, Any]], int]:
-    """Random conditions that values of the training data satisfy, and how many were refused as others."""
-    found: list[dict[str, Any]] = []
-    refused = 0
+    """Random conditions that values of the training data satisfy, and how many others were drawn."""
+    drawn: list[dict[str, Any]] = []
+    limits = hypothesis.settings(
+        max_examples=number,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
 
-    def ask(conditions: dict[str, Any]) -> None:
-        nonlocal refused
+    @limits
+    @hypothesis.given(conditions=random_conditions(s.train, s.categorical))
+    def draw(conditions: dict[str, Any]) -> None:
+        drawn.append(conditions)
+
+    draw()
+
+    def possible(conditions: list[dict[str, Any]]) -> list[dict[str, Any]]:
         try:
-            s.pipe.make_condition([conditions])
-            found.append(conditions)
+            s.pipe.make_condition(conditions)
         except ValueError:
-            refused += 1
+            half = len(conditions) // 2
+            return possible(conditions[:half]) + possible(conditions[half:]) if half else []
+        return conditions
 
-    draws = hypothesis.given(conditions=random_conditions(s.train, s.categorical))
-    round_ = 0
-    while len(found) < number:  # refused ones are among the examples, and are made up for
-        limits = hypothesis.settings(
-            max_examples=number - len(found),
-            deadline=None,
-            database=None,
-            suppress_health_check=list(hypothesis.HealthCheck),
-        )
-        hypothesis.seed(round_)(limits(draws(ask)))()
-        round_ += 1
-    return found, refused
+    found = possible(drawn)
+    return found, len(drawn) - len(found)
 
 
 def measure_satisfied(s: Setting) -> dict[str, float]:
