@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import os
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from types import FunctionType
 from typing import Any, Literal, get_args
@@ -158,10 +159,10 @@ class BlockwisePipeline(DiffusionPipeline):
         ):
             if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}={value!r} is not a positive integer")
-        if not temperature >= 0:
-            raise ValueError(f"temperature={temperature} is not 0 or more; 0 is greedy, 1 the model's distribution")
-        if not 0 < top_p <= 1:
-            raise ValueError(f"top_p={top_p} is not in (0, 1]")
+        if not _is_number(temperature) or not 0 <= temperature < math.inf:
+            raise ValueError(f"temperature={temperature!r} is not 0 or more; 0 is greedy, 1 the model's distribution")
+        if not _is_number(top_p) or not 0 < top_p <= 1:
+            raise ValueError(f"top_p={top_p!r} is not in (0, 1]")
         if output_type not in get_args(OutputType):
             raise ValueError(f"output_type={output_type!r} is not one of {', '.join(map(repr, get_args(OutputType)))}")
 
@@ -242,6 +243,10 @@ class BlockwisePipeline(DiffusionPipeline):
         if output_type == "text":
             return self.processor.codec.to_texts(table)
         return [json.loads(text) for text in JSONCodec(self.processor.schema).encode(table)]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 class UsedKeys:

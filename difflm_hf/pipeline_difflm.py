@@ -31,11 +31,12 @@ from .denoiser import DiffLMDenoiser
 from .hub.components import ComponentsMixin, register_components
 from .hub.loading import load_vae_with_base, pipeline_folder
 from .hub.publishing import push_pipeline
+from .latents import latents_after_step
 from .modeling_difflm import DiffLMModel
 from .processing_difflm import DiffLMProcessor
 from .records.grammar import Grammar
 from .scheduling_latent_edm import LatentEDMScheduler, initial_std
-from .utils import default_dtype
+from .utils import check_cancelled, default_dtype
 
 
 # What the causal LM writes at once, unless the caller says otherwise: activations of more records leave the caches of
@@ -326,6 +327,7 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
         for batch in zip(*(t.split(batch_size) for t in (latents, uniforms, offsets))):
             yield self.decode_latents(*batch, temperature, top_p, grammar=grammar)[0]
 
+    @torch.no_grad()
     def generate_latents(
         self,
         num_latents: int,
@@ -375,12 +377,17 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
         scheduler.set_timesteps(num_inference_steps, device=self.denoiser.device)
         latents = noise * initial_std(scheduler)
         for step, timestep in enumerate(scheduler.timesteps):
+            check_cancelled()
             output = guidance.predict(self.denoiser, scheduler, latents, timestep, step)
             latents = scheduler.step(output, timestep, latents, generator=generator).prev_sample
             if callback_on_step_end is not None:
-                latents = callback_on_step_end(self, step, timestep, {"latents": latents}).get("latents", latents)
+                shown = {"latents": latents}
+                latents = latents_after_step(callback_on_step_end, self, step, timestep, latents, shown)
+        if not latents.isfinite().all():
+            raise ValueError("latents are not finite: a guide, a callback or the weights go too far")
         return self.denoiser.denormalize_latents(latents)
 
+    @torch.no_grad()
     def renoise_latents(
         self,
         latents: torch.Tensor,

@@ -14,6 +14,7 @@ from transformers import LogitsProcessor, PreTrainedModel
 from .cache import BufferedLayer, buffered_cache
 from .control.allowed import AllowedIds
 from .records.grammar import Grammar
+from .utils import check_cancelled
 
 
 # Causal LMs that count positions in the cache, those that a mask leaves out included: by windows, or by ALiBi
@@ -90,6 +91,7 @@ def sample_rows(
         latents = torch.cat([latents, free_latents])
     cache = buffered_cache(model.lm.config, config.max_record_length + model.injection.num_virtual_tokens)
     for position in range(config.max_record_length - 1):
+        check_cancelled()
         with record_function("difflm::step" if position else "difflm::prefill"):
             is_needed = position == 0 or model.injection.every_token
             read = ids[position] if free_latents is None else ids[position].repeat(2)

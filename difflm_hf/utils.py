@@ -3,10 +3,10 @@
 import ctypes
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from itertools import islice
-from threading import Barrier, Lock
+from threading import Barrier, Event, Lock, local
 from typing import TypeVar
 
 import torch
@@ -47,6 +47,7 @@ def release_memory() -> None:
 T, U = TypeVar("T"), TypeVar("U")
 MAX_WORKERS = 8  # from here on, they wait for Python's lock
 _starting_workers = Lock()
+_worker = local()  # what a thread of `map_in_threads` knows
 
 
 def map_in_threads(function: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
@@ -54,18 +55,32 @@ def map_in_threads(function: Callable[[T], U], items: Iterable[T]) -> Iterator[U
     `map`, with as many calls at a time as torch has threads, each of which computes in one thread.
 
     Results come in order, and only as fast as they are taken: few of them wait. Once no more are taken, calls that
-    have not begun are cancelled, and those that have are not waited for.
+    have not begun are cancelled, and those that have end at the next [`check_cancelled`].
     """
     items = iter(items)
     executor, num_workers = _single_threaded_workers()
+    cancelled = Event()
+
+    def call(item: T) -> U:
+        _worker.cancelled = cancelled
+        return function(item)
+
     try:
-        futures = deque(executor.submit(function, item) for item in islice(items, num_workers + 1))
+        futures = deque(executor.submit(call, item) for item in islice(items, num_workers + 1))
         while futures:
             result = futures.popleft().result()
-            futures.extend(executor.submit(function, item) for item in islice(items, 1))
+            futures.extend(executor.submit(call, item) for item in islice(items, 1))
             yield result
     finally:
+        cancelled.set()
         executor.shutdown(wait=False, cancel_futures=True)
+
+
+def check_cancelled() -> None:
+    """Ends a call of [`map_in_threads`] that nobody waits for, by an exception. Long loops ask at each step."""
+    cancelled = getattr(_worker, "cancelled", None)
+    if cancelled is not None and cancelled.is_set():
+        raise CancelledError
 
 
 def _single_threaded_workers() -> tuple[ThreadPoolExecutor, int]:

@@ -251,6 +251,11 @@ def test_temperature_and_top_p_narrow_the_choice(pipe):
         ({"batch_size": 0}, "batch_size=0 is not"),
         ({"temperature": -0.1}, "temperature=-0.1 is not 0 or more; 0 is greedy"),
         ({"temperature": float("nan")}, "temperature=nan is not 0 or more"),
+        ({"temperature": float("inf")}, "temperature=inf is not 0 or more"),
+        ({"temperature": "hot"}, "temperature='hot' is not 0 or more"),
+        ({"temperature": None}, "temperature=None is not 0 or more"),
+        ({"top_p": "all"}, "top_p='all' is not in"),
+        ({"top_p": float("nan")}, "top_p=nan is not in"),
         ({"num_records": True}, "num_records=True is not a positive integer"),
         ({"top_p": 0.0}, r"top_p=0.0 is not in \(0, 1\]"),
         ({"top_p": 1.1}, "top_p=1.1 is not"),
@@ -315,6 +320,24 @@ def test_callback_changes_latents(pipe):
     assert len(table_of(pipe, 50, callback_on_step_end=same, temperature=0)[colors].drop_duplicates()) == 1
     latents = pipe.generate_latents(8, generator=seeded(), callback_on_step_end=same)
     torch.testing.assert_close(latents, latents[:1].expand(8, -1))
+    expected = pipe(9, generator=seeded()).records
+    for nothing in (None, {}):
+        assert pipe(9, generator=seeded(), callback_on_step_end=lambda *_, n=nothing: n).records == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda z: z[:-1], r"step 0: latents of shape \(64, 4\) are needed, not \(63, 4\)"),
+        (lambda z: torch.cat([z, z]), "are needed, not"),
+        (lambda z: z[:, :2], "are needed, not"),
+        (lambda z: z.tolist(), "are needed, not list"),
+        (lambda z: z * float("nan"), "latents are not finite"),
+    ],
+)
+def test_callbacks_that_give_no_latents(pipe, change, message):
+    with pytest.raises(ValueError, match=message):
+        pipe(5, callback_on_step_end=lambda *args: {"latents": change(args[3]["latents"])})
 
 
 # Parts

@@ -3,12 +3,16 @@
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from typing import Any
 
 import pytest
 import torch
 
-from difflm_hf.utils import map_in_threads
+import difflm_hf.pipeline_difflm
+import difflm_hf.sampling
+from difflm_hf import DiffLMPipeline
+from difflm_hf.utils import check_cancelled, map_in_threads
 
 
 @pytest.fixture(autouse=True)
@@ -126,3 +130,48 @@ def test_what_has_not_begun_is_cancelled(fails):
         go_on.set()
     time.sleep(0.2)
     assert len(begun) == num_begun <= 4
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_has_begun_ends_where_nobody_waits_for_it(fails):
+    """As a call does that is interrupted: else Python would wait for it before it exits."""
+    check_cancelled()  # elsewhere it does nothing
+    ended = []
+
+    def compute(i: int) -> int:
+        if i == 0:
+            return i
+        if fails and i == 1:
+            raise KeyError("one")
+        try:
+            while True:
+                check_cancelled()
+        except CancelledError:
+            ended.append(i)
+            raise
+
+    results = map_in_threads(compute, range(100))
+    assert next(results) == 0
+    if fails:
+        with pytest.raises(KeyError, match="one"):
+            next(results)
+    else:
+        results.close()
+    for thread in threading.enumerate():
+        if thread.name.startswith("ThreadPoolExecutor"):
+            thread.join(60)
+            assert not thread.is_alive()
+    assert len(ended) <= 4
+
+
+def test_blocks_under_way_end_where_nobody_waits_for_them(tiny_run, monkeypatch):
+    """In latents and in records alike."""
+    pipe = DiffLMPipeline.from_pretrained(tiny_run)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.register_to_config(block_size=8)
+    for module in (difflm_hf.pipeline_difflm, difflm_hf.sampling):
+        asked = []
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "check_cancelled", lambda asked=asked: asked.append(1))
+            pipe(8, num_inference_steps=3)
+        assert len(asked) >= 3

@@ -24,6 +24,7 @@ from ..hub.components import ComponentsMixin, register_components
 from ..hub.loading import pipeline_folder
 from ..hub.text_cards import text_model_card
 from ..hub.upload import commit_files, folder_files, full_repo_id
+from ..latents import latents_after_step
 from ..utils import default_dtype
 from .configuration_diffusion_lm import DiffusionLMConfig
 from .constraints import clamp_to_words, constrain, free_words, given_words
@@ -391,8 +392,8 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
                 latents = steering.move(latents, guides, following, sigma, predict, step)
             if callback is not None:
                 tensors = {"latents": latents, "clean": clean, "logits": output.logits}
-                changed = callback(self, step, timestep, {name: tensors[name] for name in callback_inputs})
-                latents = (changed or {}).get("latents", latents)
+                shown = {name: tensors[name] for name in callback_inputs}
+                latents = latents_after_step(callback, self, step, timestep, latents, shown)
         if output.logits.isnan().any():
             raise ValueError("the words of texts are not finite: a guide, a callback or the temperature goes too far")
         return _after_end(output.logits.argmax(-1).cpu(), config)
