@@ -75,19 +75,15 @@ def draw_conditions(s: Setting, number: int) -> tuple[list[dict[str, Any]], int]
     """Random conditions that values of the training data satisfy, and how many others were drawn."""
     drawn: list[dict[str, Any]] = []
     limits = hypothesis.settings(
-        max_examples=number,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(hypothesis.HealthCheck),
+        max_examples=1000, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
     )
+    draws = hypothesis.given(conditions=random_conditions(s.train, s.categorical))
+    for seed in range(-(-number // 1000)):  # more at once take hypothesis far longer
 
-    @limits
-    @hypothesis.given(conditions=random_conditions(s.train, s.categorical))
-    def draw(conditions: dict[str, Any]) -> None:
-        drawn.append(conditions)
+        def draw(conditions: dict[str, Any]) -> None:
+            drawn.append(conditions)
 
-    draw()
+        hypothesis.seed(seed)(limits(draws(draw)))()
 
     def possible(conditions: list[dict[str, Any]]) -> list[dict[str, Any]]:
         try:
