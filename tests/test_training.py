@@ -650,6 +650,15 @@ def test_losses_are_comparable(parts, tmp_path):
     )
 
 
+def test_checkpoints_have_no_token(parts, tmp_path):
+    trainer = vae_trainer(parts, tmp_path, max_steps=2, hub_token="hf_secret")
+    trainer.train()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(path.name == "training_args.bin" for path in files)
+    assert not [path for path in files if b"hf_secret" in path.read_bytes()]
+    assert trainer.args.hub_token == "hf_secret"
+
+
 def test_moving_average_is_resumed(tmp_path):
     whole = denoiser_trainer(tmp_path / "whole")
     whole.train()

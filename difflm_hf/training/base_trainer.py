@@ -79,7 +79,12 @@ class BaseTrainer(Trainer):
             self.ema.restore(parameters)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        super()._save(output_dir, state_dict)
+        # The arguments are saved as they are.
+        token, self.args.hub_token = self.args.hub_token, None
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.args.hub_token = token
         if self.ema is not None:
             names = (name for name, _ in self.model.named_parameters())
             save_file(
@@ -130,14 +135,15 @@ class BaseTrainer(Trainer):
             shutil.copytree(checkpoint_folder, folder / checkpoint, ignore=shutil.ignore_patterns(*PRIVATE))
             _forget_paths(folder / checkpoint / TRAINER_STATE_NAME)
             stale = [f"{checkpoint.as_posix()}/*"]
-        message = f"Training in progress, step {self.state.global_step}"
+        # The arguments have no token while they are saved.
+        message, token = f"Training in progress, step {self.state.global_step}", args.hub_token
 
         def push() -> None:
             try:
                 commit_files(
                     folder_files(folder),
                     self.hub_model_id,
-                    token=args.hub_token,
+                    token=token,
                     revision=args.hub_revision,
                     commit_message=message,
                     delete_patterns=stale,
