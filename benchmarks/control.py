@@ -39,7 +39,7 @@ from .tables import DATASETS
 TARGET, POSITIVE = "income", ">50K"  # of adult
 CONDITIONS = {TARGET: POSITIVE, "education": "Masters", "sex": "Female", "native-country": "Mexico"}
 NUM_CONDITIONS = 10_000  # of the part "satisfied", a record each
-NUM_FOR_ALL, NUM_RECORDS = 100, 5  # those of them of which there are several records, and how many
+NUM_FOR_ALL, NUM_RECORDS = 20, 5  # those of them of which there are several records, and how many
 NUM_ROWS = 10_000  # of a table of conditions
 MIN_ROWS = 100  # of the test split that a condition is scored on
 NUM_SEVERAL = 20  # conditions on two and three fields

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
+import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -29,6 +31,7 @@ from .control.imputation import ImputationMixin
 from .control.score import Score
 from .denoiser import DiffLMDenoiser
 from .hub.components import ComponentsMixin, register_components
+from .hub.damage import check_weights, explain_damage
 from .hub.loading import load_vae_with_base, pipeline_folder
 from .hub.publishing import push_pipeline
 from .latents import latents_after_step
@@ -42,6 +45,9 @@ from .utils import check_cancelled, default_dtype
 # What the causal LM writes at once, unless the caller says otherwise: activations of more records leave the caches of
 # processors, and more tokens of texts take much memory.
 BATCH_SIZE, BATCH_TOKENS = 2048, 2**19
+
+
+MODELS = {"vae": DiffLMModel, "denoiser": DiffLMDenoiser}
 
 
 class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, BlockwisePipeline):
@@ -68,6 +74,7 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
         training: dict[str, Any] | None = None,
     ):
         super().__init__()
+        _check_fit(vae, denoiser, processor)
         self.register_modules(vae=vae, denoiser=denoiser, scheduler=scheduler, processor=processor)
         self.register_to_config(block_size=block_size, training=training)
         self.revision: str | None = None  # the commit, of a pipeline that comes from the Hub
@@ -100,12 +107,16 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
         kwargs.setdefault("use_safetensors", True)
         if kwargs.get("dtype") is None and kwargs.get("torch_dtype") is None:
             kwargs["dtype"] = default_dtype()
-        folder = pipeline_folder(name, cls.download, **kwargs)
-        if "vae" not in kwargs:
-            kwargs |= load_vae_with_base(folder, base_model, kwargs)
-        elif base_model is not None:
+        folder = pipeline_folder(name, cls.download, MODELS, **kwargs)
+        if "vae" in kwargs and base_model is not None:
             raise ValueError("base_model and vae exclude each other: load the vae with that base_model")
-        pipe = super().from_pretrained(folder, **kwargs)
+        given = set(kwargs)
+        with explain_damage(folder):
+            if "vae" not in kwargs:
+                kwargs |= load_vae_with_base(folder, base_model, kwargs)
+            pipe = super().from_pretrained(folder, **kwargs)
+        for component in MODELS.keys() - given:
+            check_weights(folder / component, getattr(pipe, component))
         pipe.register_to_config(_name_or_path=name)
         # A snapshot of the Hub has its commit for a name.
         pipe.revision = None if os.path.isdir(name) else folder.name
@@ -464,6 +475,20 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
                 holds = schema.holds(table)
                 table, is_valid[is_valid] = table[holds].reset_index(drop=True), holds
             return table, is_valid
+
+
+def _check_fit(vae: DiffLMModel, denoiser: DiffLMDenoiser, processor: DiffLMProcessor) -> None:
+    """Raises a `ValueError` for components of different models."""
+    said = {"denoiser": {name: denoiser.config[name] for name in ("latent_size", "condition_size")}}
+    if processor.codec.has_fixed_layout:
+        said["processor"] = processor.codec.config_fields(processor.max_length)
+    for component, fields in said.items():
+        for name, value in fields.items():
+            if json.dumps(getattr(vae.config, name)) != json.dumps(value):  # lists of tuples, and of lists
+                raise ValueError(
+                    f"vae and {component} are of different models: {name} of the one is "
+                    f"{reprlib.repr(getattr(vae.config, name))}, of the other {reprlib.repr(value)}"
+                )
 
 
 DiffLMPipeline.libraries = {

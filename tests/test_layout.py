@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1] / "difflm_hf"
 # where no longer one says otherwise.
 FLOORS = [
     ["utils", "files", "lazy"],
-    ["hub.upload", "hub.mixin", "hub.components"],
+    ["hub.upload", "hub.mixin", "hub.components", "hub.damage"],
     ["records"],
     ["control"],
     [

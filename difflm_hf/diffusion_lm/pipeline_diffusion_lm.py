@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerFast
 from ..blocks import mix
 from ..control.guidance import Guide, check_guides
 from ..hub.components import ComponentsMixin, register_components
+from ..hub.damage import check_weights, explain_damage
 from ..hub.loading import pipeline_folder
 from ..hub.text_cards import text_model_card
 from ..hub.upload import commit_files, folder_files, full_repo_id
@@ -115,7 +116,11 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
         kwargs.setdefault("use_safetensors", True)
         if kwargs.get("dtype") is None and kwargs.get("torch_dtype") is None:
             kwargs["dtype"] = default_dtype()
-        pipe = super().from_pretrained(pipeline_folder(name, cls.download, FILES, **kwargs), **kwargs)
+        folder = pipeline_folder(name, cls.download, {"model": DiffusionLMModel}, FILES, **kwargs)
+        with explain_damage(folder):
+            pipe = super().from_pretrained(folder, **kwargs)
+        if "model" not in kwargs:
+            check_weights(folder / "model", pipe.model)
         pipe.register_to_config(_name_or_path=name)
         return pipe
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from ..base_model import HUB_ARGUMENTS, check_vocabulary
 from ..configuration_difflm import DiffLMConfig
 from ..modeling_difflm import DiffLMModel
 from ..processing_difflm import DiffLMProcessor
+from .damage import ADVICE, check_file, check_model
 from .upload import explain_hub_errors
 
 
@@ -32,13 +32,20 @@ DIFFLM_FILES = (  # of a saved pipeline
 )
 
 
-def pipeline_folder(name: str, download: Callable[..., str], files: Sequence[str] = DIFFLM_FILES, **kwargs) -> Path:
+def pipeline_folder(
+    name: str,
+    download: Callable[..., str],
+    models: Mapping[str, type[nn.Module]],
+    files: Sequence[str] = DIFFLM_FILES,
+    **kwargs,
+) -> Path:
     """
     The folder of a saved pipeline, in which no file is missing or damaged.
 
     Args:
         name (`str`): A folder, or a Hub id.
         download (`Callable`): `DiffusionPipeline.download`, for a Hub id.
+        models (`Mapping[str, type]`): The components that have weights, by name.
         files (`Sequence[str]`, *optional*): Patterns of the files that it needs; those of [`DiffLMPipeline`].
         kwargs (*optional*): Those of `DiffusionPipeline.from_pretrained`. Components among them need no files.
 
@@ -57,6 +64,9 @@ def pipeline_folder(name: str, download: Callable[..., str], files: Sequence[str
             except (OSError, ValueError) as error:
                 raise OSError(f"{name} is neither a folder nor a model that the Hub gives: {error}") from error
     _check_files(folder, files, given=kwargs)
+    for component, cls in models.items():
+        if component not in kwargs:
+            check_model(folder / component, cls)
     return folder
 
 
@@ -102,12 +112,6 @@ def _check_files(folder: Path, files: Sequence[str], given: Container[str]) -> N
             continue
         paths = sorted(folder.glob(pattern))
         if not paths:
-            raise FileNotFoundError(f"{folder / pattern} is missing; copy the model anew, or train it again")
+            raise FileNotFoundError(f"{folder / pattern} is missing; {ADVICE}")
         for path in paths:
-            try:
-                if path.suffix == ".json":
-                    json.loads(path.read_text(encoding="utf-8"))
-                elif path.suffix == ".safetensors":
-                    safe_open(path, "pt")
-            except (ValueError, SafetensorError) as error:
-                raise OSError(f"{path} is damaged ({error}); copy the model anew, or train it again") from error
+            check_file(path)

@@ -482,11 +482,29 @@ class CompactCodec(RecordCodec):
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> CompactCodec:
-        """A codec of what `to_dict` gave."""
-        return cls(
+        """A codec of what `to_dict` gave. Raises a `ValueError` for tokens that are none of the schema's fields."""
+        codec = cls(
             RecordSchema.from_dict(state["schema"]),
             {name: FieldTokens.from_dict(t) for name, t in state["tokens"]},
             state["num_text_ids"],
             state["max_text_tokens"],
             state["min_text_count"],
         )
+        schema, end = codec.schema, 4 + codec.num_text_ids
+        names = [f.name for f in schema if f.type not in ("text", "null") and f.name not in schema.identifiers]
+        if list(codec.tokens) != names:
+            raise ValueError(f"there are tokens of {list(codec.tokens)}, and the fields are {names}")
+        for name, t in codec.tokens.items():
+            f = schema[name]
+            own = f.categories if f.type == "category" else [False, True]
+            if t.grid is None and (f.is_numeric or t.values != own):
+                raise ValueError(f"the tokens of field {name!r} are {t.values}, which are not its values")
+            if t.grid is not None and not f.is_numeric and t.grid.size > len(own):
+                raise ValueError(f"field {name!r} has {len(own)} categories, and tokens of {t.grid.size}")
+            if unknown := [source for source in t.copies if source not in names[: names.index(name)]]:
+                raise ValueError(f"field {name!r} is to repeat {unknown[0]!r}, which is no field before it")
+        for start, stop in codec.position_ranges[: codec.num_fixed]:
+            if start != end:
+                raise ValueError(f"ids {start} to {stop} do not follow those before, which end at {end}")
+            end = stop
+        return codec

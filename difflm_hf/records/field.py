@@ -42,6 +42,7 @@ WIDEST: dict[str, tuple[Any, Any]] = {
     "number": (-sys.float_info.max, sys.float_info.max),
     "datetime": (pd.Timestamp.min, pd.Timestamp.max),
 }
+MAX_DIGITS = 300  # after the decimal point, whose power of ten is a float
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can hold and UTF-8 cannot
 
 
@@ -103,6 +104,8 @@ class Field:
         self.nullable |= self.optional
         if self.type not in get_args(FieldType):
             raise ValueError(f"field {self.name!r}: type {self.type!r} is not one of {', '.join(get_args(FieldType))}")
+        if self.decimals is not None and not 0 <= self.decimals <= MAX_DIGITS:
+            raise ValueError(f"field {self.name!r}: decimals={self.decimals} is not 0 to {MAX_DIGITS}")
         if self.type == "category" and not self.categories:
             raise ValueError(f"field {self.name!r} is a category; give its categories")
         if self.words and not (self.is_numeric and self.is_spelled and not self._has_numbers):

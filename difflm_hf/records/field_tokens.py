@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from .field import Field
 from .numbers import Grid, QuantileBins
+from .plain_values import from_plain
 from .schema import RecordSchema
 
 
@@ -44,9 +45,19 @@ class FieldTokens:
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> FieldTokens:
-        grid = Grid(**state["grid"]) if state["grid"] else None
-        bins = QuantileBins(**{**state["bins"], "grid": grid}) if state["bins"] else None
-        return cls(**{**state, "grid": grid, "bins": bins})
+        """Tokens of what `dataclasses.asdict` gave. Raises a `ValueError` for anything else."""
+        grid = from_plain(Grid, state["grid"]) if state["grid"] else None
+        bins = None
+        if state["bins"]:
+            if grid is None:
+                raise ValueError("bins need a grid")
+            bins = replace(from_plain(QuantileBins, {**state["bins"], "grid": None}), grid=grid)
+            if bins.end >= grid.size:
+                raise ValueError(f"bins end at {bins.end}, beyond a grid of {grid.size} points")
+        tokens = replace(from_plain(cls, {**state, "grid": None, "bins": None}), grid=grid, bins=bins)
+        if grid is not None and not all(isinstance(v, int) and 0 <= v < grid.size for v in tokens.values):
+            raise ValueError(f"{tokens.values} are not all points of a grid of {grid.size}")
+        return tokens
 
 
 def own_tokens(counts: np.ndarray, max_values: int, num_bins: int, min_records: int, min_count: int) -> np.ndarray:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -40,6 +42,11 @@ class Grid:
     step: int
     size: int
     scale: Literal["interval", "ratio", "float"] = "interval"
+
+    def __post_init__(self):
+        last = self.origin + (self.size - 1) * self.step
+        if not (self.step > 0 < self.size and -(2**63) <= self.origin <= last < 2**63):
+            raise ValueError(f"{self} has points that 64 bits do not hold")
 
     @classmethod
     def fit(cls, field: Field, values: pd.Series) -> Grid:
@@ -193,6 +200,7 @@ class QuantileBins:
         return bins
 
     def __post_init__(self):
+        self._check()
         self._starts = np.array(self.starts, dtype=np.uint64)
         # The last point of a step, counted from its start: a step may be as wide as all uint64s, whose number is none.
         self._last = np.append(self._starts[1:] - np.uint64(1), np.uint64(self.end))
@@ -210,6 +218,20 @@ class QuantileBins:
             has_zero = self.grid is not None and self.grid.scale == "ratio"
             self._lows = self.grid.to_numbers(self._starts) - 0.5 if has_zero else np.zeros(len(self.starts))
             self._widths = self._last + 1.0
+
+    def _check(self) -> None:
+        """Raises a `ValueError` for steps and bins that do not follow one another."""
+        num = len(self.starts)
+        ends = [*(start - 1 for start in self.starts[1:]), self.end]
+        is_rising = all(a < b for a, b in pairwise(self.starts)) and all(a < b for a, b in pairwise(self.first_steps))
+        given = self.ends is None or (
+            len(self.ends) == num and all(a <= b <= c for a, b, c in zip(self.starts, self.ends, ends))
+        )
+        is_inside = num and 0 <= self.starts[0] and self.starts[-1] <= self.end < 2**64
+        are_bins = self.first_steps[:1] == [0] and self.first_steps[-1] < num
+        laws = self.tilts is None or (len(self.tilts) == num and all(map(math.isfinite, self.tilts)))
+        if not (is_rising and given and is_inside and are_bins and laws):
+            raise ValueError(f"{num} steps from {self.starts[:1]} to {self.end} do not follow one another")
 
     @property
     def num_bins(self) -> int:

@@ -23,6 +23,7 @@ from .identifiers import Identifier
 from .inference import decimals_of, infer_field
 from .json_schema import fields_from_json_schema, fields_to_json_schema
 from .nested import to_json
+from .plain_values import from_plain
 from .readers import OPTIONAL, check_columns, read_table
 from .rule_search import search_rules
 from .rules import Combinations, PresentIf, Rule, Unique
@@ -409,10 +410,10 @@ class RecordSchema:
     def from_dict(cls, state: dict[str, Any] | list[dict[str, Any]]) -> RecordSchema:
         """A schema of what [`RecordSchema.to_dict`] gave."""
         state = state if isinstance(state, dict) else {"fields": state, "rules": []}
-        fields, csv = state["fields"], CSVFormat(**state["csv"]) if "csv" in state else None
+        fields, csv = state["fields"], from_plain(CSVFormat, state["csv"]) if "csv" in state else None
         parsed = [{"json_schema": json.loads(f["json_schema"])} if "json_schema" in f else {} for f in fields]
         rules = [*map(Rule.from_dict, state["rules"])]
-        return cls([Field(**{**f, **nested}) for f, nested in zip(fields, parsed)], rules, csv)
+        return cls([from_plain(Field, {**f, **nested}) for f, nested in zip(fields, parsed)], rules, csv)
 
     def save(self, path: str | Path) -> None:
         """Writes the schema as a JSON file that can be edited and read back by [`RecordSchema.load`]."""
