@@ -7,8 +7,8 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from types import FunctionType
@@ -340,6 +340,7 @@ def write_shards(
         "model": fingerprint(pipe),
     }
     starts = range(0, num_records, blocks_per_shard * block_size)
+    pipe.stream(num_records, **sampling, batch_size=batch_size, **conditions)  # which says what is wrong with these
 
     def file_of(shard: int) -> Path:
         return output_dir / f"part-{shard:05d}.parquet"
@@ -386,15 +387,24 @@ def fingerprint(pipe: BlockwisePipeline) -> str:
 
 def _fingerprint_conditions(conditions: dict[str, Any]) -> str:
     """A hash of the conditions on records."""
+    return hashlib.sha256(json.dumps(_to_json(conditions), sort_keys=True).encode()).hexdigest()
 
-    def write(value: Any) -> str:
-        if isinstance(value, pd.DataFrame):
-            return value.to_json(orient="split")
-        # The address of a function is another one in each process.
-        return f"{value.__module__}.{value.__qualname__}" if isinstance(value, FunctionType) else repr(value)
 
-    written = {name: write(value) for name, value in conditions.items()}
-    return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
+def _to_json(value: Any) -> Any:
+    """Whatever may stand in conditions, in full, and alike in all processes."""
+    if isinstance(value, pd.DataFrame):
+        return {"columns": [[name, _to_json(value[name].tolist())] for name in value]}
+    if isinstance(value, Mapping):
+        return {"items": sorted(([repr(key), _to_json(of)] for key, of in value.items()), key=str)}
+    if isinstance(value, FunctionType):  # whose address is another one in each process
+        return f"{value.__module__}.{value.__qualname__}"
+    if is_dataclass(value):
+        return [type(value).__name__, *(_to_json(getattr(value, f.name)) for f in fields(value))]
+    if isinstance(value, (set, frozenset)):
+        return sorted((_to_json(item) for item in value), key=str)
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
+        return [_to_json(item) for item in (value.tolist() if hasattr(value, "tolist") else value)]
+    return repr(value)
 
 
 def _claim(folder: Path, manifest: dict[str, Any]) -> None:

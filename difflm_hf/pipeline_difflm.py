@@ -332,7 +332,8 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
         is_always_valid = self.processor.codec.has_fixed_layout and not self.processor.schema.rules
         num = num_needed if is_always_valid else size
         with record_function("difflm::latents"):
-            latents = self.generate_latents(size, num_inference_steps, generator, callback_on_step_end, num)
+            places = slice(num)
+            latents = self.generate_latents(size, num_inference_steps, generator, callback_on_step_end, places)
         uniforms = torch.rand(size, length, generator=generator)[:num]
         offsets = torch.rand(size, self.processor.num_offsets, generator=generator, dtype=torch.float64)[:num]
         for batch in zip(*(t.split(batch_size) for t in (latents, uniforms, offsets))):
@@ -345,7 +346,7 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
         num_inference_steps: int = 12,
         generator: torch.Generator | None = None,
         callback_on_step_end: Callable | None = None,
-        num_needed: int | None = None,
+        places: slice | np.ndarray | None = None,
         guidance: Guidance | None = None,
     ) -> torch.Tensor:
         """
@@ -354,8 +355,8 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
         Args:
             num_latents (`int`): Latents to sample.
             num_inference_steps, generator, callback_on_step_end: As in the call.
-            num_needed (`int`, *optional*):
-                Return the first so many alone, and do not compute the others where none depends on them.
+            places (`slice` or `np.ndarray`, *optional*):
+                Return those at these places alone, and do not compute the others where none depends on them.
             guidance ([`Guidance`], *optional*): What is known of the records, and guides.
 
         Returns:
@@ -364,24 +365,26 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
         noise = randn_tensor(
             (num_latents, self.denoiser.config.latent_size), generator=generator, device=self.denoiser.device
         )
-        num_needed = num_latents if num_needed is None else num_needed
-        if num_needed < num_latents and callback_on_step_end is None:
+        guidance = guidance or Guidance()
+        if places is None:
+            return self._denoise(noise, num_inference_steps, generator, guidance, callback_on_step_end)
+        if callback_on_step_end is None:
             before = generator.get_state()
-            latents = self._denoise(noise[:num_needed], num_inference_steps, generator, guidance=guidance)
+            latents = self._denoise(noise[places], num_inference_steps, generator, guidance)
             if torch.equal(generator.get_state(), before):
                 return latents
             generator.set_state(before)  # the scheduler draws noise of its own, for all of a block at once
-        return self._denoise(noise, num_inference_steps, generator, callback_on_step_end, guidance)[:num_needed]
+        guidance = guidance.spread(num_latents, places)
+        return self._denoise(noise, num_inference_steps, generator, guidance, callback_on_step_end)[places]
 
     def _denoise(
         self,
         noise: torch.Tensor,
         num_inference_steps: int,
         generator: torch.Generator | None,
+        guidance: Guidance,
         callback_on_step_end: Callable | None = None,
-        guidance: Guidance | None = None,
     ) -> torch.Tensor:
-        guidance = (guidance or Guidance()).first(len(noise))
         # A schedule of its own for each block, as blocks run side by side; callbacks, for which they do not, see it.
         scheduler = self.scheduler if callback_on_step_end is not None else copy.deepcopy(self.scheduler)
         # Components may be on different devices, and `self.device` is that of one of them.

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..records import CompactCodec
 from ..records.field import naming_column
-from .conditions import check_name
+from .fields import check_name
 from .predicates import domain_of
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -14,15 +15,27 @@ import torch
 from ..records import CompactCodec
 from ..records.equations import Equation
 from ..records.field import Field, naming_column, shortest_digits
-from ..records.field_tokens import FieldTokens
 from ..records.readers import check_columns
 from ..records.rules import PresentIf
 from .allowed import AllowedIds, IdLimits, StepLimits
-from .predicates import FREE, AllOf, Domain, RowDomains, domain_of, to_array
+from .fields import allowed_ids, check_name, domain_of_field, filler, first_bin, only_value, satisfies
+from .predicates import (
+    FREE,
+    AllOf,
+    Between,
+    Contains,
+    Domain,
+    Matches,
+    Not,
+    RowDomains,
+    StartsWith,
+    domain_of,
+)
 from .score import Score, weigh_by
 from .where import RowPredicate, parse_where
 
 
+NO_VALUES = (list, tuple, set, dict, np.ndarray, AllOf, Between, Contains, Matches, Not, StartsWith)  # of a table
 # For all records, of each, or what is known of each
 Conditions = Mapping[str, Any] | Sequence[Mapping[str, Any]] | pd.DataFrame
 
@@ -87,7 +100,7 @@ class Condition:
             given.setdefault(name, []).append(condition)
         if not given and not predicates:
             raise ValueError("there are no conditions; name at least one field")
-        domains = {name: _domain(codec, name, each) for name, each in given.items()}
+        domains = {name: domain_of_field(codec, name, each) for name, each in given.items()}
         return replace(cls._of_domains(codec, [domains]), predicates=predicates, num_rows=None)
 
     @classmethod
@@ -109,19 +122,19 @@ class Condition:
             if not isinstance(of_row, Mapping):
                 raise ValueError(f"conditions[{row}] is no dict of conditions, but a {type(of_row).__name__}")
             try:
-                domains.append({name: _domain(codec, name, [asked]) for name, asked in of_row.items()})
+                domains.append({name: domain_of_field(codec, name, [asked]) for name, asked in of_row.items()})
             except ValueError as error:
                 raise ValueError(f"conditions[{row}]: {error}") from error
         return cls._of_domains(codec, domains)
 
     @classmethod
     def _of_domains(cls, codec: CompactCodec, rows: list[dict[str, Domain]]) -> Condition:
-        values = [{n: value for n, d in of_row.items() for value in _only_value(codec, n, d)} for of_row in rows]
+        values = [{n: value for n, d in of_row.items() for value in only_value(codec, n, d)} for of_row in rows]
         known = {name: np.array([name in of_row for of_row in values]) for name in codec.tokens}
         names = [name for name, is_known in known.items() if is_known.any()]
         columns = {name: pd.Series([of_row.get(name) for of_row in values], dtype=object) for name in names}
         table = pd.DataFrame(columns, index=range(len(rows)))
-        condition = cls._of_known(codec, table, known)
+        condition = cls._of_known_rows(codec, table, known)
         condition.num_rows = len(rows)
         asked = dict.fromkeys(name for of_row in rows for name in of_row)
         condition.domains = {name: RowDomains.of([of_row.get(name) for of_row in rows]) for name in asked}
@@ -136,6 +149,20 @@ class Condition:
         return condition
 
     @classmethod
+    def _of_known_rows(cls, codec: CompactCodec, table: pd.DataFrame, known: dict[str, np.ndarray]) -> Condition:
+        """As `_of_known`, with an error that names the first row of which a value has no id."""
+
+        def of_first(num_rows: int) -> Condition:
+            return cls._of_known(codec, table.head(num_rows), {name: of[:num_rows] for name, of in known.items()})
+
+        try:
+            return of_first(len(table))
+        except ValueError as error:
+            row = bisect_left(range(len(table)), True, key=lambda row: _fails(of_first, row + 1))
+            where = "" if len(table) == 1 else f"conditions[{row}]: "
+            raise ValueError(f"{where}{str(error).split(';')[0]}; ask for another value") from error
+
+    @classmethod
     def free(cls, codec: CompactCodec) -> Condition:
         """The condition that all records satisfy."""
         return cls._of_known(codec, pd.DataFrame(index=[0]), {name: np.zeros(1, bool) for name in codec.tokens})
@@ -146,7 +173,7 @@ class Condition:
         condition = cls.of_fields(codec, conditions)
         if several := [name for name in condition.domains if not condition.known[name][0]]:
             raise ValueError(f"column {several[0]!r}: beside balance, a condition is a single value")
-        values = {name: _only_value(codec, name, of.distinct[0])[0] for name, of in condition.domains.items()}
+        values = {name: only_value(codec, name, of.distinct[0])[0] for name, of in condition.domains.items()}
         return pd.DataFrame({name: pd.Series([value], dtype=object) for name, value in values.items()})
 
     @classmethod
@@ -171,6 +198,8 @@ class Condition:
         check_columns(table, "the table of conditions")
         for name in table.columns:
             check_name(codec, name)
+            if any(isinstance(value, NO_VALUES) for value in table[name]):
+                raise ValueError(f"column {name!r} has more than values; give conditions as a list of dicts")
         nowhere = np.zeros(len(table), bool)
         known = {name: table[name].notna().to_numpy() if name in table else nowhere for name in codec.tokens}
         condition = cls._of_known(codec, table, known)
@@ -197,7 +226,7 @@ class Condition:
     def _of_known(cls, codec: CompactCodec, table: pd.DataFrame, known: dict[str, np.ndarray]) -> Condition:
         columns = {}
         for f in codec.schema:
-            column = pd.Series([_filler(codec, f.name)] * len(table), dtype=object)
+            column = pd.Series([filler(codec, f.name)] * len(table), dtype=object)
             if f.name in known and f.name in table:
                 given = shortest_digits(table[f.name]).reset_index(drop=True).astype(object)
                 column = column.where(~known[f.name], given)
@@ -235,7 +264,7 @@ class Condition:
         is_limit, is_allowed = limits[:, 0] != FREE, []
         for row, (place, *places) in zip(rows[is_limit], limits[is_limit]):
             left = [None if k == FREE else source.distinct[k] for k, source in zip(places, sources)]
-            is_allowed.append(_allowed_ids(codec, name, of_rows.distinct[place], left))
+            is_allowed.append(allowed_ids(codec, name, of_rows.distinct[place], left))
             if not any(is_allowed[-1]):
                 where = "" if len(which) == 1 else f"conditions[{row}]: "
                 raise ValueError(
@@ -247,8 +276,8 @@ class Condition:
             torch.from_numpy(which_ids.clip(min=FREE)), torch.tensor(is_allowed, dtype=torch.bool)
         )
         if t.bins is not None:
-            step, first_bin = len(codec.tokens) + codec.binned.index(name), _first_bin(codec, name)
-            limits = StepLimits(torch.from_numpy(which), of_rows.intervals(t.grid), t.bins, position, first_bin)
+            step, intervals = len(codec.tokens) + codec.binned.index(name), of_rows.intervals(t.grid)
+            limits = StepLimits(torch.from_numpy(which), intervals, t.bins, position, first_bin(codec, name))
             self.allowed.limits[step] = limits
 
     def complete(self, table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
@@ -278,7 +307,7 @@ class Condition:
             which = np.broadcast_to(self.domains[name].which, len(table))
             for place, domain in enumerate(self.domains[name].distinct):
                 rows = held & (which == place)
-                held[rows] = _satisfies(self.codec, name, domain)(table[rows])
+                held[rows] = satisfies(self.codec, name, domain)(table[rows])
         log_weights = np.where(held, 0.0, -np.inf)
         if self.score is not None and held.any():
             rows = table[held].drop(columns=list(schema.identifiers)).reset_index(drop=True)
@@ -292,6 +321,12 @@ class Condition:
         if self.given is not None:
             return self.given[name].notna().to_numpy()
         return self.known.get(name, np.zeros(self.num_rows or 1, bool))
+
+    @property
+    def is_limited(self) -> np.ndarray:
+        """Of which rows more is asked than values."""
+        limited = [(of.which != FREE) & ~self.known[name] for name, of in self.domains.items()]
+        return np.logical_or.reduce([np.zeros(self.num_rows or 1, bool), *limited])
 
     def take(self, rows: slice | np.ndarray) -> Condition:
         """Those of some records, where each has its own."""
@@ -320,7 +355,7 @@ class Condition:
         codec, placed = self.codec, np.empty(offsets.shape, np.uint64)
         for j, name in enumerate(codec.binned):
             t, position = codec.tokens[name], list(codec.tokens).index(name)
-            bins = np.clip(input_ids[:, 1 + position] - _first_bin(codec, name), 0, t.bins.num_bins - 1)
+            bins = np.clip(input_ids[:, 1 + position] - first_bin(codec, name), 0, t.bins.num_bins - 1)
             steps = input_ids[:, 1 + len(codec.tokens) + j] - t.fine_start
             of_rows = self.domains.get(name, RowDomains([], np.array([FREE])))
             intervals = of_rows.intervals(t.grid)[of_rows.which].transpose(1, 2, 0)
@@ -333,25 +368,7 @@ def _leaf(codec: CompactCodec, name: str, condition: Any) -> RowPredicate:
     """A condition on one field as a function of a table, by the same values that masks allow."""
     check_name(codec, name)
     with naming_column(name):
-        return _satisfies(codec, name, domain_of(condition, codec.schema[name], codec.tokens[name].grid))
-
-
-def _satisfies(codec: CompactCodec, name: str, domain: Domain) -> RowPredicate:
-    f, grid = codec.schema[name], codec.tokens[name].grid
-
-    def holds(table: pd.DataFrame) -> np.ndarray:
-        apart = f.index_apart(table[name])
-        given = apart < 0
-        satisfied = np.array([*map(domain.has, f.apart), domain.null])[apart]
-        values = table[name][given]
-        if domain.choices is not None:
-            satisfied[given] = domain.choices[f.index(values)]
-        elif len(values):
-            points, intervals = grid.encode(f, values)[:, None], to_array(domain.intervals)
-            satisfied[given] = ((intervals[:, 0] <= points) & (points <= intervals[:, 1])).any(1)
-        return satisfied
-
-    return holds
+        return satisfies(codec, name, domain_of(condition, codec.schema[name], codec.tokens[name].grid))
 
 
 def _comparable(codec: CompactCodec, name: str, table: pd.DataFrame) -> pd.Series:
@@ -363,7 +380,7 @@ def _comparable(codec: CompactCodec, name: str, table: pd.DataFrame) -> pd.Serie
 
 
 def _dry_run(codec: CompactCodec, predicates: list[RowPredicate], where: str) -> None:
-    row = pd.DataFrame({f.name: pd.Series([_filler(codec, f.name)], dtype=object) for f in codec.schema})
+    row = pd.DataFrame({f.name: pd.Series([filler(codec, f.name)], dtype=object) for f in codec.schema})
     table = codec.schema.conform(row)
     for holds in predicates:
         try:
@@ -372,87 +389,12 @@ def _dry_run(codec: CompactCodec, predicates: list[RowPredicate], where: str) ->
             raise ValueError(f"where={where!r} relates what cannot be compared: {error}") from error
 
 
-def check_name(codec: CompactCodec, name: str) -> None:
-    if name not in codec.schema.names:
-        raise ValueError(f"no field {name!r} to put a condition on; the fields are {codec.schema.names}")
-    if name not in codec.tokens:
-        raise ValueError(
-            f"column {name!r} is of type {codec.schema[name].type}, which takes no conditions; leave it out"
-        )
-
-
-def _filler(codec: CompactCodec, name: str) -> Any:
-    """Any value of a field, where none is known."""
-    f, t = codec.schema[name], codec.tokens.get(name)
-    if rule := codec.schema.identifiers.get(name):
-        return rule.values(0, 0, 1, codec.schema.by_name)[0]
-    if t is None:
-        return "" if f.type == "text" and not f.nullable else None
-    if t.grid is None:
-        return t.values[0]
-    point = t.values[:1] or t.bins.starts[:1]
-    return _values_at(f, t, point)[0]
-
-
-def _domain(codec: CompactCodec, name: str, conditions: list[Any]) -> Domain:
-    """What conditions on a field leave of it."""
-    check_name(codec, name)
-    f = codec.schema[name]
-    with naming_column(name):
-        domain = domain_of(AllOf(tuple(conditions)), f, codec.tokens[name].grid)
-        if domain.is_empty:
-            asked = conditions[0] if len(conditions) == 1 else conditions
-            raise ValueError(f"{asked!r} leaves no value of the field, {f.description}; widen the condition")
-    return domain
-
-
-def _only_value(codec: CompactCodec, name: str, domain: Domain) -> list[Any]:
-    """The value that a domain leaves of a field, in a list; nothing if there are several."""
-    f, t = codec.schema[name], codec.tokens[name]
-    values = [mark for mark in f.apart if domain.has(mark)]
-    if domain.choices is not None:
-        values += [t.values[k] for k in domain.choices.nonzero()[0]]
-    else:
-        for start, end in domain.intervals[:2]:
-            values += _values_at(f, t, [start, end])
-        values = values[: len(values) - (len(domain.intervals) == 1 and start == end)]
-    return values if len(values) == 1 else []
-
-
-def _first_bin(codec: CompactCodec, name: str) -> int:
-    """The id of the first bin of a number."""
-    t = codec.tokens[name]
-    return t.start + len(codec.schema[name].apart) + len(t.values)
-
-
-def _allowed_ids(codec: CompactCodec, name: str, domain: Domain, sources: list[Domain | None]) -> list[bool]:
-    """Which coarse ids of a field may stand for values of a domain, given what is left of those that it may repeat."""
-    f, t = codec.schema[name], codec.tokens[name]
-    apart = [domain.has(mark) for mark in f.apart]
-    if domain.choices is not None:
-        return [*apart, *domain.choices]
-    intervals, own = to_array(domain.intervals), np.array(t.values, np.uint64)[:, None]
-    ids = [*apart, *((intervals[:, 0] <= own) & (own <= intervals[:, 1])).any(1)]
-    if t.bins is not None:
-        ids += (t.bins.shares(intervals) > 0).any(1).tolist()
-        ids += [_is_inside(codec, source, left, name, domain) for source, left in zip(t.copies, sources)]
-    return ids
-
-
-def _is_inside(codec: CompactCodec, source: str, left: Domain | None, name: str, domain: Domain) -> bool:
-    """Whether all values that are left of a field lie in the domain of one that may repeat them."""
-    if left is None or left.null or left.words:
-        return False
-    own, other = codec.tokens[name].grid, codec.tokens[source].grid
-    ends = other.to_units(to_array(left.intervals))
-    low, high = own.floor(ends[:, 0]), own.floor(ends[:, 1])
-    return all(any(a <= x and y <= b for a, b in domain.intervals) for x, y in zip(low, high))
-
-
-def _values_at(f: Field, t: FieldTokens, points: list[int]) -> list[Any]:
-    """The values at grid points, as they may stand in a table."""
-    series = f.to_series(t.grid.decode(f, np.array(points, np.uint64)), np.zeros(len(points), bool))
-    return shortest_digits(series).tolist()
+def _fails(function: Callable[[Any], Any], argument: Any) -> bool:
+    try:
+        function(argument)
+    except ValueError:
+        return True
+    return False
 
 
 def _overlaid(f: Field, column: pd.Series, given: pd.Series) -> pd.Series:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -21,7 +20,16 @@ from .balance import Shares, balanced_rows
 from .conditions import Condition, Conditions
 from .documents import DocumentCondition, generate_documents
 from .guidance import Guidance, Guide
-from .resampling import FIRST_GROUP_SIZE, GOOD, GROUP_SIZE, MAX_CANDIDATES, choose_candidates, redraw, resample
+from .resampling import (
+    FIRST_GROUP_SIZE,
+    GROUP_SIZE,
+    MAX_CANDIDATES,
+    NUM_LIMITED,
+    choose_candidates,
+    choose_of_each,
+    redraw,
+    resample,
+)
 from .score import Score, check_score
 
 
@@ -113,6 +121,10 @@ class ConditionalGenerationMixin:
         if num_records is not None and (isinstance(num_records, bool) or not isinstance(num_records, Integral)):
             raise ValueError(f"num_records={num_records!r} is not a positive integer")
         num_rows = None if condition is None or condition.num_rows is None else condition.num_rows - first
+        if num_rows is not None and num_rows < 1:
+            raise ValueError(
+                f"first_block begins at record {first}, and there are conditions for {condition.num_rows}"
+            )
         if num_rows is not None and num_records not in (None, num_rows):
             raise ValueError(f"num_records={num_records}, and there are conditions for {num_rows}; leave it out")
         return num_rows or (1 if num_records is None else num_records)
@@ -173,59 +185,95 @@ class ConditionalGenerationMixin:
         callback_on_step_end: Callable | None = None,
     ) -> pd.DataFrame:
         """A group of records that satisfy a condition."""
-        is_for_all = condition.num_rows is None
         is_free = not (condition.allowed.is_known.any() or condition.allowed.limits)
-        max_candidates = MAX_CANDIDATES if temperature == top_p == 1 and not is_free else 1
+        is_exact = temperature == top_p == 1
+        max_candidates = MAX_CANDIDATES if is_exact and not is_free else 1
+        step = batch_size or self.default_batch_size
 
-        def draw(round_: int, condition: Condition, guidance: Guidance) -> tuple[pd.DataFrame, np.ndarray]:
-            """Records, and the logarithms of their weights."""
-            size, allowed = condition.num_rows or num_records, condition.allowed
-            generator = torch.Generator().manual_seed(mix(seed, round_))
-
-            @record_function("difflm::latents")
-            def draw_latents() -> torch.Tensor:
+        def draw_latents(generator: torch.Generator, places: np.ndarray, guidance: Guidance) -> torch.Tensor:
+            with record_function("difflm::latents"):
                 return self.generate_latents(
-                    GROUP_SIZE, num_inference_steps, generator, callback_on_step_end, size, guidance
+                    GROUP_SIZE, num_inference_steps, generator, callback_on_step_end, places, guidance
                 ).to(self.vae.decoder.device)
 
-            # Latents are told no more than what is known. Which of them go with what else is asked of a row, 16 of
-            # them tell: a few may all be wrong, and alike.
-            is_limited = not is_for_all and bool(condition.domains and allowed.limits)
-            latents = None if is_limited else draw_latents()
-            offsets = torch.rand(GROUP_SIZE, self.processor.num_offsets, generator=generator, dtype=torch.float64)
+        def draw_numbers(generator: torch.Generator, places: np.ndarray, size: int, **kwargs: Any) -> torch.Tensor:
+            return torch.rand(GROUP_SIZE, size, generator=generator, **kwargs)[places]
 
-            def candidates() -> tuple[torch.Tensor, ...]:
-                uniforms = torch.rand(GROUP_SIZE, self.vae.config.max_record_length - 1, generator=generator)[:size]
-                step = batch_size or self.default_batch_size
-                of_latents = (draw_latents() if is_limited else latents).split(step)
-                batches = [
-                    self.vae.decoder.sample_allowed(z, u, part, temperature, top_p)
-                    for z, u, part in zip(of_latents, uniforms.split(step), allowed.batches(step))
-                ]
-                length, pad_id = max(ids.shape[1] for ids, *_ in batches), self.processor.special_ids[2]
-                ids = torch.cat([F.pad(ids, (0, length - ids.shape[1]), value=pad_id) for ids, *_ in batches])
-                return ids, *(torch.cat(parts).double() for parts in zip(*(weights for _, *weights in batches)))
+        def write(
+            condition: Condition, latents: torch.Tensor, generator: torch.Generator, places: np.ndarray
+        ) -> tuple[torch.Tensor, ...]:
+            """Ids, and the logarithms of weights among those of a latent, and among latents."""
+            uniforms = draw_numbers(generator, places, self.vae.config.max_record_length - 1)
+            batches = [
+                self.vae.decoder.sample_allowed(z, u, part, temperature, top_p)
+                for z, u, part in zip(latents.split(step), uniforms.split(step), condition.allowed.batches(step))
+            ]
+            length, pad_id = max(ids.shape[1] for ids, *_ in batches), self.processor.special_ids[2]
+            ids = torch.cat([F.pad(ids, (0, length - ids.shape[1]), value=pad_id) for ids, *_ in batches])
+            return ids, *(torch.cat(parts).double() for parts in zip(*(weights for _, *weights in batches)))
 
-            ids, log_weights = choose_candidates(
-                candidates, max_candidates, generator, not is_for_all, math.inf if is_limited else GOOD
-            )
+        def read(condition: Condition, ids: torch.Tensor, offsets: torch.Tensor) -> tuple[pd.DataFrame, np.ndarray]:
             with record_function("difflm::records"):
                 ids = ids.cpu().numpy()
-                placed = condition.place(ids, offsets[:size].numpy())
-                table, of_relations = condition.complete(self.processor.decode_records(ids, placed)[0])
+                placed = condition.place(ids, offsets.numpy())
+                return condition.complete(self.processor.decode_records(ids, placed)[0])
+
+        def draw(
+            round_: int, places: np.ndarray, condition: Condition, guidance: Guidance
+        ) -> tuple[pd.DataFrame, np.ndarray]:
+            """Records, and the logarithms of their weights."""
+            generator = torch.Generator().manual_seed(mix(seed, round_))
+            latents = draw_latents(generator, places, guidance)
+            offsets = draw_numbers(generator, places, self.processor.num_offsets, dtype=torch.float64)
+            choices = draw_numbers(generator, places, 1, dtype=torch.float64)
+            ids, log_weights = choose_candidates(
+                lambda: write(condition, latents, generator, places),
+                max_candidates,
+                choices,
+                condition.num_rows is not None,
+            )
+            table, of_relations = read(condition, ids, offsets)
             return table, log_weights.cpu().numpy() + of_relations
 
-        if not is_for_all:
+        def draw_limited(
+            round_: int, rows: np.ndarray, condition: Condition, guidance: Guidance
+        ) -> tuple[pd.DataFrame, np.ndarray]:
+            """
+            Records of which more is asked than values. Latents are told no more than these: of 16 records, each with a
+            latent of its own, one is chosen in proportion to its weight.
+            """
+            generator = torch.Generator().manual_seed(mix(seed, round_, 1 + rows[0] // NUM_LIMITED))
+            own = rows % NUM_LIMITED
+            places = (own + NUM_LIMITED * np.arange(MAX_CANDIDATES)[:, None]).reshape(-1)
+            again = np.tile(np.arange(len(rows)), MAX_CANDIDATES)
+            condition, guidance = condition.take(again), guidance.take(again)
+            latents = draw_latents(generator, places, guidance)
+            offsets = draw_numbers(generator, places, self.processor.num_offsets, dtype=torch.float64)
+            choices = draw_numbers(generator, own, 1, dtype=torch.float64).numpy()
+            ids, of_records, of_latents = write(condition, latents, generator, places)
+            table, of_relations = read(condition, ids, offsets)
+            log_weights = (of_records if is_exact else of_latents).cpu().numpy() + of_relations
+            chosen = choose_of_each(log_weights.reshape(MAX_CANDIDATES, -1), choices[:, 0])
+            return table.iloc[chosen], log_weights[chosen]
+
+        if condition.num_rows is not None:
+            is_limited = condition.is_limited
 
             def draw_rows(round_: int, rows: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
-                table, log_weights = draw(round_, condition.take(rows), guidance.take(rows))
-                return table, np.isfinite(log_weights)
+                limited = rows[is_limited[rows]]
+                batches = limited // NUM_LIMITED
+                parts = [(draw, rows[~is_limited[rows]])] if len(limited) < len(rows) else []
+                parts += [(draw_limited, limited[batches == k]) for k in np.unique(batches)]
+                drawn = [by(round_, part, condition.take(part), guidance.take(part)) for by, part in parts]
+                order = np.concatenate([part for _, part in parts]).argsort()
+                table = pd.concat([table for table, _ in drawn], ignore_index=True).iloc[order]
+                return table, np.isfinite(np.concatenate([log_weights for _, log_weights in drawn]))[order]
 
             return redraw(draw_rows, condition.num_rows)
         tables: list[pd.DataFrame] = []
 
         def weigh(round_: int) -> np.ndarray:
-            table, log_weights = draw(round_, condition, guidance)
+            table, log_weights = draw(round_, np.arange(num_records), condition, guidance)
             tables.append(table)
             return log_weights
 

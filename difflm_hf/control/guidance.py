@@ -91,12 +91,13 @@ class Guidance:
             return self
         return replace(self, condition=self.condition[rows])
 
-    def first(self, num: int) -> Guidance:
-        """That of the first `num` latents; where there are fewer, the last one stands for the others."""
+    def spread(self, num: int, places: slice | np.ndarray) -> Guidance:
+        """That of `num` latents, of which these are at `places`; the first one stands for the others."""
         if self.condition is None or len(self.condition) == 1:
             return self
-        rows = torch.arange(num).clamp(max=len(self.condition) - 1)
-        return Guidance(self.condition[rows], self.scale, self.guides)
+        rows = torch.zeros(num, dtype=torch.long)
+        rows[places] = torch.arange(len(self.condition))
+        return replace(self, condition=self.condition[rows])
 
     def predict(
         self, denoiser: nn.Module, scheduler: SchedulerMixin, latents: torch.Tensor, timestep: torch.Tensor, step: int

@@ -112,7 +112,9 @@ class ImputationMixin(ConditionalGenerationMixin):
             size, known, total = len(allowed.ids), decoder.condition(allowed), 0.0
             for k in range(num_latents):
                 group = torch.Generator().manual_seed(mix(seed, start, k))
-                latents = self.generate_latents(GROUP_SIZE, num_inference_steps, group, None, size, Guidance(known))
+                latents = self.generate_latents(
+                    GROUP_SIZE, num_inference_steps, group, None, slice(size), Guidance(known)
+                )
                 uniforms = torch.rand(GROUP_SIZE, self.vae.config.max_record_length - 1, generator=group)[:size]
                 latents = latents.to(decoder.device)
                 ids, *_ = decoder.sample_allowed(latents, uniforms, allowed)

@@ -144,11 +144,14 @@ class Domain:
         pairs = ((max(a, c), min(b, d)) for a, b in self.intervals for c, d in other.intervals)
         return Domain(self.null and other.null, None, _merge(pairs), self.words & other.words)
 
-    def __or__(self, other: Domain) -> Domain:
-        if self.choices is not None:
-            return Domain(self.null or other.null, self.choices | other.choices)
-        intervals = _merge([*self.intervals, *other.intervals])
-        return Domain(self.null or other.null, None, intervals, self.words | other.words)
+    @staticmethod
+    def union(domains: Sequence[Domain]) -> Domain:
+        """All values of domains of a field."""
+        null = any(domain.null for domain in domains)
+        if domains[0].choices is not None:
+            return Domain(null, np.logical_or.reduce([domain.choices for domain in domains]))
+        intervals = _merge(interval for domain in domains for interval in domain.intervals)
+        return Domain(null, None, intervals, frozenset().union(*(domain.words for domain in domains)))
 
     def complement(self, field: Field, grid: Grid | None) -> Domain:
         """All other values of the field."""
@@ -177,9 +180,14 @@ class RowDomains:
     def of(cls, domains: Sequence[Domain | None]) -> RowDomains:
         """Those of rows, `None` where all values are left."""
         places: dict[Any, int] = {}
-        which = [FREE if d is None else places.setdefault(d.key, len(places)) for d in domains]
-        distinct = [domains[which.index(place)] for place in places.values()]
-        return cls(distinct, np.array(which))
+        distinct: list[Domain] = []
+        which = np.full(len(domains), FREE)
+        for row, domain in enumerate(domains):
+            if domain is not None:
+                which[row] = places.setdefault(domain.key, len(distinct))
+                if which[row] == len(distinct):
+                    distinct.append(domain)
+        return cls(distinct, which)
 
     def take(self, rows: slice | np.ndarray) -> RowDomains:
         """Those of some rows."""
@@ -234,11 +242,13 @@ def domain_of(condition: Any, field: Field, grid: Grid | None) -> Domain:
         if not choices.any():
             raise ValueError(f"no category {'starts with' if is_start else 'contains'} {text!r}")
         return _of_choices(choices, grid)
-    if isinstance(condition, Iterable) and not isinstance(condition, (str, bytes, dict)):
+    if isinstance(condition, dict):
+        raise ValueError(f"{condition!r} is no value, list of values or predicate")
+    if isinstance(condition, Iterable) and not isinstance(condition, (str, bytes)) and np.ndim(condition) > 0:
         values = list(condition)
         if not values:
             raise ValueError("an empty list leaves no value; give the values that are wanted")
-        return functools.reduce(operator.or_, (domain_of(value, field, grid) for value in values))
+        return Domain.union([domain_of(value, field, grid) for value in values])
     if is_null(condition):
         if not field.nullable:
             raise ValueError("null is none of its values; ask for others")
@@ -333,7 +343,7 @@ def _to_bound(value: Any, field: Field) -> Any:
     if isinstance(value, (np.float16, np.float32)):
         return float(str(value))  # the digits of the data
     # What no float holds is beyond all of them.
-    return value if abs(value) <= sys.float_info.max else math.copysign(math.inf, value)
+    return value if abs(value) <= sys.float_info.max else math.inf if value > 0 else -math.inf
 
 
 def _merge(intervals: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -18,6 +18,7 @@ MAX_REDRAWS = 256  # of the records that are not valid yet, where each has condi
 MAX_REPEATED = 0.02  # share of the records that are there more than once, above which more candidates are drawn
 MIN_EFFECTIVE = 0.5  # effective sample size, as a share of the group, below which there is an error
 MAX_CANDIDATES = 16  # records of one latent, of which one is chosen
+NUM_LIMITED = GROUP_SIZE // MAX_CANDIDATES  # records of which more is asked than values, with their candidates
 GOOD = 0.8  # effective sample size of these, as a share of them, from which on there need not be more
 
 
@@ -114,9 +115,8 @@ def redraw(draw: Callable[[int, np.ndarray], tuple[pd.DataFrame, np.ndarray]], n
 def choose_candidates(
     candidates: Callable[[], tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
     max_candidates: int,
-    generator: torch.Generator,
+    choices: torch.Tensor,
     one_by_one: bool = False,
-    good: float = GOOD,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Draws records of each latent, twice as many as long as their weights differ much, and chooses one of each in
@@ -127,13 +127,10 @@ def choose_candidates(
             Gives ids of shape `(num_records, length)`, and of shape `(num_records,)` the logarithms of the records'
             weights among those of their latent, and of the weights of these latents among others.
         max_candidates (`int`): Records of a latent, at most; 1 leaves no choice.
-        generator (`torch.Generator`): For the choice.
+        choices (`torch.Tensor` of shape `(num_records, 1)`): Uniform random numbers in [0, 1), for the choice.
         one_by_one (`bool`, defaults to `False`):
             Whether each latent decides for itself how many records are drawn, so that those of other latents, which
             may be more or fewer, change nothing of it; else all of them together.
-        good (`float`, defaults to 0.8):
-            Effective sample size, as a share of the records, from which on there need not be more; above 1 there are
-            always `max_candidates`.
 
     Returns:
         The chosen ids, and the logarithms of the latents' weights, each the mean over its records.
@@ -141,7 +138,6 @@ def choose_candidates(
     if max_candidates == 1:
         ids, _, of_latents = candidates()
         return ids, of_latents
-    uniforms = torch.rand(GROUP_SIZE, 1, generator=generator, dtype=torch.float64)
     ids, log_weights, of_latents = ([part] for part in candidates())
     numbers = torch.full((len(ids[0]), 1), max_candidates, device=log_weights[0].device)
     is_open = torch.ones_like(numbers, dtype=torch.bool)
@@ -150,15 +146,32 @@ def choose_candidates(
             for parts, part in zip((ids, log_weights, of_latents), candidates()):
                 parts.append(part)
         effective = 1 / torch.stack(log_weights, 1).softmax(1).square().sum(1, keepdim=True)
-        is_good = (effective if one_by_one else effective.mean().expand_as(effective)) >= good * len(ids)
+        is_good = (effective if one_by_one else effective.mean().expand_as(effective)) >= GOOD * len(ids)
         numbers[is_open & is_good] = len(ids)
         is_open &= ~is_good
     is_left = torch.arange(len(ids), device=numbers.device) < numbers
     weights = torch.stack(log_weights, 1).masked_fill(~is_left, -torch.inf).softmax(1)
-    drawn = uniforms[: len(weights)].to(weights)
-    chosen = torch.searchsorted(weights.cumsum(1), drawn, right=True).clamp(max=numbers - 1).squeeze(1)
+    chosen = torch.searchsorted(weights.cumsum(1), choices.to(weights), right=True).clamp(max=numbers - 1).squeeze(1)
     length = max(part.shape[1] for part in ids)
     padded = torch.stack([torch.nn.functional.pad(part, (0, length - part.shape[1]), value=PAD_ID) for part in ids])
     of_left = torch.stack(of_latents, 1).masked_fill(~is_left, -torch.inf)
     log_means = of_left.logsumexp(1) - numbers.squeeze(1).log()
     return padded[chosen, torch.arange(len(chosen))], log_means
+
+
+def choose_of_each(log_weights: np.ndarray, choices: np.ndarray) -> np.ndarray:
+    """
+    Chooses one of the candidates of each record in proportion to their weights.
+
+    Args:
+        log_weights (`np.ndarray` of shape `(num_candidates, num_records)`): The logarithms of weights.
+        choices (`np.ndarray` of shape `(num_records,)`): Uniform random numbers in [0, 1).
+
+    Returns:
+        `np.ndarray` of shape `(num_records,)`: places among all candidates, those of the first of each record first.
+    """
+    num_candidates, num_records = log_weights.shape
+    highest = log_weights.max(0)
+    shares = np.exp(log_weights - np.where(np.isfinite(highest), highest, 0)).cumsum(0)
+    chosen = (shares <= choices * shares[-1]).sum(0).clip(max=num_candidates - 1)
+    return chosen * num_records + np.arange(num_records)
