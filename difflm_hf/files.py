@@ -33,7 +33,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         `OSError`: where no file can be written.
     """
-    begun = _begin(path)
+    with _explain(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        begun = Path(tempfile.mkdtemp(prefix=BEGUN, dir=path.parent))
     temporary = begun / path.name
     try:
         yield temporary
@@ -49,26 +51,28 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def check_writable(path: Path) -> None:
     """
-    Finds before some work whether its result can be written to a file, whose folder is made if there is none.
+    Finds before some work whether its result can be written to a file, whose folder need not be there yet.
 
     Raises:
         `OSError`: where it cannot. The message says why.
     """
     if os.path.isdir(path):  # unlike `Path.is_dir`, it takes names that are too long
         raise IsADirectoryError(f"{path} is a folder; name a file")
-    begun = _begin(path)
-    try:
-        (begun / path.name).touch()
-    except OSError as error:
-        raise type(error)(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(begun, ignore_errors=True)
+    with _explain(path):
+        there = next(folder for folder in path.absolute().parents if folder.exists())
+        begun = Path(tempfile.mkdtemp(prefix=BEGUN, dir=there))
+        try:
+            file = begun / path.absolute().relative_to(there)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+        finally:
+            shutil.rmtree(begun, ignore_errors=True)
 
 
-def _begin(path: Path) -> Path:
+@contextmanager
+def _explain(path: Path) -> Iterator[None]:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=BEGUN, dir=path.parent))
+        yield
     except OSError as error:
         raise type(error)(f"{path} cannot be written: {error.strerror}") from error
 

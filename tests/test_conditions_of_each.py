@@ -1,5 +1,8 @@
 """Conditions of each record, which hold in it as they do where they are for all."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +15,16 @@ from test_control import ANY, TABLE, satisfies, table_of
 from tiny import seeded, train
 
 from difflm_hf import DiffLMPipeline
-from difflm_hf.blocks import write_shards
+from difflm_hf.blocks import _fingerprint_conditions, write_shards
 from difflm_hf.control import Between, Condition, Not, StartsWith
+from difflm_hf.control.resampling import choose_of_each
 from difflm_hf.records import CompactCodec, RecordSchema, SumOf
 from difflm_hf.training import RECIPES
+
+
+deep = 30
+for _ in range(5000):
+    deep = Not(deep)
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +116,9 @@ def test_records_go_with_what_is_asked_of_them(tmp_path):
     assert (kinds[0::3] == "high").mean() > 0.9
     assert (kinds[1::3] == "low").mean() > 0.9
     assert 0.15 < (kinds[2::3] == "high").mean() < 0.45
+    for sampling in ({"temperature": 0.95}, {"top_p": 0.98}):
+        kinds = table_of(pipe, conditions=asked, **sampling)["kind"]
+        assert (kinds[0::3] == "high").mean() > 0.9 and (kinds[1::3] == "low").mean() > 0.9
 
 
 def test_records_of_a_seed_are_the_same(pipe, tmp_path):
@@ -132,6 +144,76 @@ def test_what_follows_from_other_columns_satisfies_the_conditions(tmp_path):
     assert (records["c"][2::3] == 9).all() and records["a"][2::3].isin([1, 2]).all()
 
 
+def test_records_do_not_depend_on_what_is_asked_of_others(pipe):
+    one, other = {"age": Between(20, 40)}, {"color": "red"}
+    records = table_of(pipe, conditions=[one, other] * 40)
+    others = table_of(pipe, conditions=[one, {"color": ["red", "blue"], "income": None}] * 40)
+    pd.testing.assert_frame_equal(records[0::2], others[0::2])
+    others = table_of(pipe, conditions=[{}, other] * 40)
+    pd.testing.assert_frame_equal(records[1::2], others[1::2])
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    log_weights=st.lists(st.lists(st.floats(-700, 700) | st.just(-np.inf), min_size=3, max_size=3), min_size=1),
+    choice=st.floats(0, 1, exclude_max=True),
+)
+def test_one_of_each_is_chosen_by_weight(log_weights, choice):
+    weights = np.array(log_weights)
+    chosen = choose_of_each(weights, np.full(3, choice))
+    assert chosen.shape == (3,) and (chosen % 3 == np.arange(3)).all()
+    for record, place in enumerate(chosen // 3):
+        if np.isfinite(weights[:, record]).any():
+            assert np.isfinite(weights[place, record])
+    choices = (np.arange(1000) + 0.5) / 1000
+    logs = np.log(
+        [[1.0], [0.0], [3.0]] * np.ones((3, 1000)), where=[[True], [False], [True]], out=np.full((3, 1000), -np.inf)
+    )
+    assert np.bincount(choose_of_each(logs, choices) // 1000, minlength=3).tolist() == [250, 0, 750]
+
+
+def test_fingerprints_are_of_all_that_is_asked():
+    def fingerprint(conditions) -> str:
+        return _fingerprint_conditions({"conditions": conditions})
+
+    many = np.arange(3000)
+    changed = many.copy()
+    changed[1500] = -1
+    pairs = [
+        ([{"age": many}], [{"age": changed}]),
+        ([{"age": pd.Series(many)}], [{"age": pd.Series(changed)}]),
+        (pd.DataFrame({"score": [0.12345678901234]}), pd.DataFrame({"score": [0.12345678901999]})),
+        ([{"joined": pd.Timestamp("2020-01-01")}], [{"joined": pd.Timestamp("2020-01-01 00:00:00.000001")}]),
+        ([{"age": Between(1, 2)}], [{"age": Between(1, 2, "left")}]),
+        ([{"age": 1}], [{"age": Not(1)}]),
+    ]
+    assert len({fingerprint(conditions) for pair in pairs for conditions in pair}) == 2 * len(pairs)
+    script = (
+        "from difflm_hf.blocks import _fingerprint_conditions as f\n"
+        "print(f({'conditions': [{'a': {'x', 'y', 'z'}, 'b': 1}]}), f({'conditions': [{'b': 1, 'a': {'z', 'y', 'x'}}]}))"
+    )
+    said = set()
+    for seed in "12":
+        env = {**os.environ, "PYTHONHASHSEED": seed}
+        output = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
+        said.update(output.stdout.split())
+    assert len(said) == 1
+
+
+def test_a_wrong_call_claims_no_folder(pipe, tmp_path):
+    for conditions in ([{}, {}], [], [{"years": 3}] * 3):
+        with pytest.raises(ValueError):
+            write_shards(pipe, tmp_path / "out", 3, conditions=conditions)
+    [file] = write_shards(pipe, tmp_path / "out", 2, conditions=[{"age": 30}, {}])
+    assert pd.read_parquet(file)["age"][0] == 30
+
+
+def test_blocks_past_the_last_record(pipe):
+    size = pipe.config.block_size
+    with pytest.raises(ValueError, match=f"first_block begins at record {size}, and {size} have conditions"):
+        next(pipe.stream(conditions=[{}] * size, first_block=1))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -141,6 +223,15 @@ def test_what_follows_from_other_columns_satisfies_the_conditions(tmp_path):
         ({"conditions": [{}, {"color": "rod"}]}, r"conditions\[1\]: column 'color'.*did you mean 'red'"),
         ({"conditions": [{}, {"age": Between(50, 30)}]}, r"conditions\[1\]: column 'age'.*leaves no value"),
         ({"conditions": [{"size": StartsWith("x")}]}, r"conditions\[0\]: column 'size'.*no category starts with 'x'"),
+        ({"conditions": [{}, {}, {"birthday": "2001-03-12"}, {}]}, r"conditions\[2\]: column 'birthday'.*; ask for"),
+        ({"conditions": [{}, {"age": 10**309}]}, r"conditions\[1\]: column 'age': 1000"),
+        ({"conditions": [{"color": {"a": 1}}]}, r"conditions\[0\]: column 'color': {'a': 1} is no value"),
+        ({"conditions": [{"age": deep}]}, r"conditions\[0\]: column 'age': the condition is nested too deeply"),
+        (
+            {"conditions": pd.DataFrame({"age": [Between(30, 40), 31]})},
+            "column 'age' has more than values.*list of dicts",
+        ),
+        ({"conditions": pd.DataFrame({"color": [["red"], "red"]})}, "column 'color' has more than values"),
         ({"conditions": [{}], "where": "age > 30"}, "where is for all records alike"),
         ({"conditions": [{}], "balance": "color"}, "balance goes with a dict or a DataFrame"),
         ({"conditions": [{}, {}], "num_records": 3}, "num_records=3, and there are conditions for 2"),
