@@ -74,6 +74,8 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
         training: dict[str, Any] | None = None,
     ):
         super().__init__()
+        if not isinstance(block_size, int) or block_size < 1:
+            raise ValueError(f"block_size={block_size!r} is not a positive integer")
         _check_fit(vae, denoiser, processor)
         self.register_modules(vae=vae, denoiser=denoiser, scheduler=scheduler, processor=processor)
         self.register_to_config(block_size=block_size, training=training)
@@ -117,10 +119,23 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
             pipe = super().from_pretrained(folder, **kwargs)
         for component in MODELS.keys() - given:
             check_weights(folder / component, getattr(pipe, component))
+        if "device_map" not in kwargs:
+            with explain_damage(folder):
+                pipe._try_components()
         pipe.register_to_config(_name_or_path=name)
         # A snapshot of the Hub has its commit for a name.
         pipe.revision = None if os.path.isdir(name) else folder.name
         return pipe
+
+    @torch.no_grad()
+    def _try_components(self) -> None:
+        """Two steps of the denoiser and one of the causal LM, which show what their configurations lead to."""
+        latents = self.generate_latents(1, num_inference_steps=2, generator=torch.Generator().manual_seed(0))
+        decoder, bos = self.vae.decoder, self.processor.special_ids[0]
+        latents = decoder.with_condition(latents.to(decoder.device))
+        hidden, _ = decoder.hidden_states(torch.tensor([[bos]], device=decoder.device), latents)
+        if not hidden.isfinite().all():
+            raise ValueError("the states of the causal LM are not finite")
 
     def save_pretrained(
         self,
@@ -482,7 +497,9 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
 
 def _check_fit(vae: DiffLMModel, denoiser: DiffLMDenoiser, processor: DiffLMProcessor) -> None:
     """Raises a `ValueError` for components of different models."""
-    said = {"denoiser": {name: denoiser.config[name] for name in ("latent_size", "condition_size")}}
+    said = {"denoiser": {"latent_size": denoiser.config.latent_size}}
+    if denoiser.config.condition_size:  # another one may be told nothing
+        said["denoiser"]["condition_size"] = denoiser.config.condition_size
     if processor.codec.has_fixed_layout:
         said["processor"] = processor.codec.config_fields(processor.max_length)
     for component, fields in said.items():

@@ -106,6 +106,13 @@ class Field:
             raise ValueError(f"field {self.name!r}: type {self.type!r} is not one of {', '.join(get_args(FieldType))}")
         if self.decimals is not None and not 0 <= self.decimals <= MAX_DIGITS:
             raise ValueError(f"field {self.name!r}: decimals={self.decimals} is not 0 to {MAX_DIGITS}")
+        try:
+            dtype_of(self.dtype)
+            is_wrong = self.is_numeric and not self.bounds[0] <= self.bounds[1]
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"field {self.name!r}: dtype or bounds cannot be read ({error})") from error
+        if is_wrong:
+            raise ValueError(f"field {self.name!r}: nothing lies from {self.minimum!r} to {self.maximum!r}")
         if self.type == "category" and not self.categories:
             raise ValueError(f"field {self.name!r} is a category; give its categories")
         if self.words and not (self.is_numeric and self.is_spelled and not self._has_numbers):
