@@ -67,8 +67,9 @@ def random_conditions(table: pd.DataFrame, categorical: list[str]) -> st.SearchS
             return values | st.lists(values, min_size=1, max_size=4, unique=True) | values.map(Not)
         return values | st.tuples(values, values).map(lambda ends: Between(*sorted(ends)))
 
+    fields = {name: of(name) for name in table}
     names = st.lists(st.sampled_from(list(table)), min_size=1, max_size=3, unique=True)
-    return names.flatmap(lambda chosen: st.fixed_dictionaries({name: of(name) for name in chosen}))
+    return names.flatmap(lambda chosen: st.fixed_dictionaries({name: fields[name] for name in chosen}))
 
 
 def draw_conditions(s: Setting, number: int) -> tuple[list[dict[str, Any]], int]:
