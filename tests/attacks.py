@@ -203,6 +203,7 @@ def main() -> None:
             text = outcome.text.strip().splitlines()[-1][:300] if outcome.text else ""
             print(f"{number} {case.name}: {outcome.kind} {outcome.seconds:.1f} s {outcome.num_bytes >> 20} MiB {text}")
     print(dict(counts))
+    raise SystemExit(counts["bad"] > 0)
 
 
 if __name__ == "__main__":

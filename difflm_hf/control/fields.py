@@ -75,10 +75,11 @@ def only_value(codec: CompactCodec, name: str, domain: Domain) -> list[Any]:
     values = [mark for mark in f.apart if domain.has(mark)]
     if domain.choices is not None:
         values += [t.values[k] for k in domain.choices.nonzero()[0]]
-    else:
-        for start, end in domain.intervals[:2]:
-            values += values_at(f, t, [start, end])
-        values = values[: len(values) - (len(domain.intervals) == 1 and start == end)]
+    elif domain.intervals:
+        [start, end], *others = domain.intervals
+        if values or others or start < end:
+            return []
+        values = values_at(f, t, [start])
     return values if len(values) == 1 else []
 
 

@@ -57,7 +57,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def check_model(folder: Path, cls: type[nn.Module]) -> None:
     """
     Raises an `OSError` for a configuration that cannot be, or asks for a model that is much larger than the weights
-    beside it, before any memory is taken.
+    beside it, or for weights that are not there, before any memory is taken.
     """
     path = folder / "config.json"
     weights = [safe_open(file, "pt") for file in sorted(folder.glob("*.safetensors"))]
@@ -75,6 +75,14 @@ def check_model(folder: Path, cls: type[nn.Module]) -> None:
     given = sum(torch.Size(shape).numel() for shape in shapes.values())
     if size > 2 * given + SPARE:
         raise OSError(f"{path} asks for a model of {size:,} numbers, and its weights are {given:,}; {ADVICE}")
+    # Of weights that stand for several, one is enough.
+    names: dict[int, list[str]] = {}
+    for name, weight in [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]:
+        names.setdefault(id(weight), []).append(name)
+    kept = model.state_dict().keys()
+    for same in names.values():
+        if kept & set(same) and not shapes.keys() & set(same):
+            raise OSError(f"{folder} lacks weights, such as {same[0]}; {ADVICE}")
 
 
 def make_model(cls: type[nn.Module], folder: Path) -> nn.Module:

@@ -1,0 +1,152 @@
+"""Saved pipelines that are damaged, or made to do harm: valid records or one clear error, soon, in little memory."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import make_table, train
+from tiny_diffusion_lm import make_pipeline
+
+from difflm_hf import DiffLMPipeline
+from difflm_hf.records.numbers import Grid, QuantileBins
+
+
+ATTACKS = Path(__file__).with_name("attacks.py")
+VAE, DENOISER = "vae/config.json", "denoiser/config.json"
+WEIGHTS = "denoiser/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def other_run(tmp_path_factory) -> Path:
+    """Of other records, with another layout."""
+    folder = tmp_path_factory.mktemp("other") / "model"
+    train(make_table(200, seed=1).drop(columns="size"), folder, recipe="tiny")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def diffusion_lm(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("diffusion-lm")
+    make_pipeline().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("model", ["tiny_run", "diffusion_lm"])
+def test_attacks_at_random(model, other_run, request):
+    """The short form of what `tests/attacks.py` does by the thousand."""
+    command = [sys.executable, ATTACKS, request.getfixturevalue(model), other_run, "--cases", "40", "--seed", "7"]
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+
+
+def copy_of(model: Path, folder: Path) -> Path:
+    return shutil.copytree(model, folder / "model", ignore=shutil.ignore_patterns("checkpoints", "logs"))
+
+
+def change(path: Path, **fields: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def change_weights(path: Path, by: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    weights = load_file(path)
+    by(weights)
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def change_bins(folder: Path) -> None:
+    path = folder / "processor" / "processor_config.json"
+    config = json.loads(path.read_text())
+    bins = next(t["bins"] for _, t in config["codec"]["tokens"] if t["bins"])
+    bins["starts"][2], bins["starts"][3] = bins["starts"][3], bins["starts"][2]
+    path.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        (
+            lambda f, o: change(f / DENOISER, num_layers=10**9),
+            "denoiser/config.json asks for num_layers",
+        ),
+        (
+            lambda f, o: change(f / DENOISER, width=10**6),
+            "denoiser/config.json asks for a model of .* num",
+        ),
+        (lambda f, o: change(f / DENOISER, width="wide"), "denoiser/config.json is damaged"),
+        (lambda f, o: change(f / "scheduler/scheduler_config.json", sigma_min="small"), "is damaged"),
+        (lambda f, o: change(f / "model_index.json", block_size=0), "block_size=0 is not a positive integer"),
+        (lambda f, o: change_weights(f / WEIGHTS, lambda w: w["proj_in.weight"].fill_(float("nan"))), "not finite"),
+        (
+            lambda f, o: change_weights(f / WEIGHTS, lambda w: w.pop("proj_in.weight")),
+            "denoiser lacks weights",
+        ),
+        (
+            lambda f, o: change_weights(f / "vae/model.safetensors", lambda w: w.pop(sorted(w)[0])),
+            "vae lacks weights, such as ",
+        ),
+        (lambda f, o: (f / WEIGHTS).write_bytes(b""), "diffusion_pytorch_model.safetensors is damaged"),
+        (lambda f, o: (f / VAE).write_text("[]"), "vae/config.json is damaged .a list in place of an"),
+        (lambda f, o: (f / VAE).write_text("[" * 10**5), "vae/config.json is damaged"),
+        (lambda f, o: [(f / VAE).unlink(), os.mkfifo(f / VAE)], "is no regular file"),
+        (lambda f, o: [(f / WEIGHTS).unlink(), (f / WEIGHTS).symlink_to("/dev/zero")], "is no regular file"),
+        (lambda f, o: change_bins(f), "do not follow one another"),
+        (
+            lambda f, o: [shutil.rmtree(f / "processor"), shutil.copytree(o / "processor", f / "processor")],
+            "different m",
+        ),
+    ],
+)
+def test_attacks_one_by_one(attack, message, tiny_run, other_run, tmp_path):
+    folder = copy_of(tiny_run, tmp_path)
+    attack(folder, other_run)
+    with pytest.raises((OSError, ValueError), match=message):
+        DiffLMPipeline.from_pretrained(folder)
+
+
+def test_links_to_files_are_files(tiny_run, tmp_path):
+    """As in the cache of the Hub."""
+    folder = copy_of(tiny_run, tmp_path)
+    (folder / WEIGHTS).rename(tmp_path / "blob")
+    (folder / WEIGHTS).symlink_to(tmp_path / "blob")
+    DiffLMPipeline.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"starts": [0, 5, 3]},
+        {"starts": [0, 5, 5]},
+        {"starts": [-1, 5, 7]},
+        {"starts": []},
+        {"end": 6},
+        {"end": 2**64},
+        {"first_steps": [1, 2]},
+        {"first_steps": [0, 2, 1]},
+        {"first_steps": [0, 3]},
+        {"first_steps": []},
+        {"ends": [4, 6]},
+        {"ends": [5, 6, 9]},
+        {"ends": [4, 6, 10]},
+        {"tilts": [0.0, 0.0]},
+        {"tilts": [0.0, 0.0, float("inf")]},
+    ],
+)
+def test_bins_follow_one_another(fields):
+    given = {"starts": [0, 5, 7], "end": 9, "first_steps": [0, 2], "ends": [4, 6, 9], "tilts": [0.0] * 3}
+    QuantileBins(**given)
+    with pytest.raises(ValueError, match="do not follow one another"):
+        QuantileBins(**given | fields)
+
+
+@pytest.mark.parametrize("fields", [{"step": 0}, {"size": 0}, {"origin": 2**63 - 3}, {"size": 2**64}, {"step": -1}])
+def test_grids_are_of_64_bits(fields):
+    with pytest.raises(ValueError, match="64 bits"):
+        Grid(**{"origin": 0, "step": 1, "size": 10} | fields)
