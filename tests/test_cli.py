@@ -414,3 +414,24 @@ def test_errors_are_not_markup(error_of, monkeypatch):
 
     monkeypatch.setattr(difflm_hf.commands.app, "app", fail)
     assert error_of().startswith("error: [bold]columns[/oops] ['a'] and long long")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (KeyError("color"), 70, "error: KeyError: 'color'; `difflm --debug ...` shows where"),
+        (ZeroDivisionError("by zero"), 70, "error: ZeroDivisionError: by zero; `difflm --debug ...` shows where"),
+        (MemoryError(), 1, "error: MemoryError: ; `difflm --debug ...` shows where"),
+        (OSError(28, "No space left on device"), 1, "error: [Errno 28] No space left on device"),
+        (ValueError("two\n lines [red]"), 1, "error: two lines [red]"),
+    ],
+)
+def test_errors_are_one_line(error, code, line, monkeypatch, capsys, tmp_path):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(difflm_hf.records, "read_table", fail)
+    assert call(monkeypatch, "schema", tmp_path / "a.csv") == code
+    assert capsys.readouterr().err.splitlines() == [line]
+    with pytest.raises(type(error)):
+        call(monkeypatch, "--debug", "schema", tmp_path / "a.csv")
