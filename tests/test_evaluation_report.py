@@ -2,6 +2,7 @@ import base64
 import json
 import re
 import shutil
+import tracemalloc
 import warnings
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from scipy.stats.contingency import chi2_contingency, crosstab
 
 from difflm_hf.evaluation import (
     evaluate_code,
@@ -23,7 +25,7 @@ from difflm_hf.evaluation import (
     write_report,
 )
 from difflm_hf.evaluation.report.summary import METRICS, SECTIONS
-from difflm_hf.evaluation.tables.plots import MAX_COLUMNS
+from difflm_hf.evaluation.tables.plots import MAX_COLUMNS, _cramers_v
 
 
 FIGURES = ["marginals", "correlations", "map", "distances"]
@@ -309,6 +311,28 @@ def test_associations():
     assert np.isnan(real[4, :4]).all()
     assert np.array_equal(real, synthetic, equal_nan=True)
     assert np.nanmax(np.abs(difference)) == 0
+
+
+@pytest.mark.parametrize("num_categories", [2, 7, 60])
+def test_cramers_v_is_that_of_scipy(num_categories):
+    generator = np.random.default_rng(num_categories)
+    left = generator.integers(0, num_categories, 900)
+    right = np.where(generator.random(900) < 0.5, left, generator.integers(0, 5, 900))
+    counts = crosstab(left, right).count
+    rows, columns = counts.shape
+    phi = chi2_contingency(counts, correction=False).statistic / 900 - (rows - 1) * (columns - 1) / 899
+    size = min(n - (n - 1) ** 2 / 899 for n in (rows, columns)) - 1
+    assert _cramers_v(left, right) == pytest.approx(np.sqrt(max(phi, 0) / size))
+
+
+def test_associations_of_many_categories_take_little_memory():
+    left, right = np.random.default_rng(0).integers(0, 12_600, (2, 13_000))
+    tracemalloc.start()
+    try:
+        _cramers_v(left, right)
+        assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_other_figures(tmp_path):

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from pandas.api import types as pd_types
-from scipy.stats.contingency import chi2_contingency, crosstab
+from scipy.stats.contingency import crosstab
 from sklearn.decomposition import PCA
 
 from .encoding import MAX_ONE_HOT, draw, encode_tables, standardizer
@@ -267,10 +267,12 @@ def _cramers_v(left: np.ndarray, right: np.ndarray) -> float:
     left, right = (x[(left >= 0) & (right >= 0)] for x in (left, right))
     if len(left) < 2:
         return math.nan
-    counts = crosstab(left, right).count
+    counts = crosstab(left, right, sparse=True).count.tocoo()  # of many categories, few pairs occur
     total, (rows, columns) = len(left), counts.shape
-    chi2 = chi2_contingency(counts, correction=False).statistic
-    phi = chi2 / total - (rows - 1) * (columns - 1) / (total - 1)
+    of_rows, of_columns = (np.asarray(counts.sum(axis)).ravel() for axis in (1, 0))
+    expected = of_rows[counts.row] * of_columns[counts.col]
+    # χ² / n = Σ n_ij² / (n_i n_j) − 1
+    phi = (counts.data**2 / expected).sum() - 1 - (rows - 1) * (columns - 1) / (total - 1)
     size = min(n - (n - 1) ** 2 / (total - 1) for n in (rows, columns)) - 1
     return math.sqrt(max(phi, 0) / size) if size > 0 else math.nan
 
