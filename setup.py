@@ -46,6 +46,7 @@ setup(
         "sacrebleu>=2.4",
         "evaluate>=0.4.6",
         "jsonschema>=4.20",
+        "regex>=2024.4",
         "charset-normalizer>=3.3",
         "python-dateutil>=2.8",
         "pytz>=2023.3",

@@ -347,6 +347,55 @@ def test_what_is_no_schema_of_records(schema, message):
         RecordSchema.from_json_schema(schema)
 
 
+def doubling(times: int) -> dict:
+    """A schema that each definition of which has twice what the one before has."""
+    part = [{"type": "integer"}, *({"allOf": [{"$ref": f"#/$defs/{k}"}] * 2} for k in range(times))]
+    return of_objects({"x": {"$ref": f"#/$defs/{times}"}}, **{"$defs": {str(k): p for k, p in enumerate(part)}})
+
+
+def nested(times: int) -> dict:
+    part = {"type": "integer"}
+    for _ in range(times):
+        part = {"type": "array", "items": part}
+    return of_objects({"x": part})
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        (doubling(30), "comes to [0-9,]+ parts by what it refers to, and may have 1,000,000"),
+        (nested(1000), "nested too deeply"),
+    ],
+    ids=["doubling", "nested"],
+)
+def test_schemas_without_end(schema, message):
+    with pytest.raises(ValueError, match=message):
+        RecordSchema.from_json_schema(schema)
+
+
+def test_schemas_that_are_large_but_have_an_end():
+    for schema, value in ((doubling(8), 3), (nested(30), eval("[" * 30 + "3" + "]" * 30))):
+        RecordSchema.from_json_schema(schema).conform([{"x": value}])
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "string", "pattern": "^(a|aa)+$"},
+        {"type": "object", "patternProperties": {"^(a|aa)+$": {}}},
+        {"type": "object", "patternProperties": {"^(a|aa)+$": {}}, "additionalProperties": {"type": "integer"}},
+    ],
+    ids=["pattern", "properties", "others"],
+)
+def test_patterns_without_end(part):
+    schema = RecordSchema.from_json_schema(of_objects({"x": {"type": "array", "items": part}}))
+    text, fine = "a" * 60 + "!", "aaa"
+    [item] = [{fine: 1} if part["type"] == "object" else fine]
+    schema.conform([{"x": [item]}])
+    with pytest.raises(ValueError, match="the pattern '.* which takes too long; write it anew"):
+        schema.conform([{"x": [{text: 1} if part["type"] == "object" else text]}])
+
+
 @pytest.mark.parametrize("reference", ["#/$defs/gone", "#/definitions/a", "https://example.com/schema"])
 def test_references_to_what_is_not_there(reference):
     with pytest.raises(ValueError, match="column 'x': `schema` refers to .* which it does not hold; add it under"):

@@ -19,17 +19,9 @@ from ..records.field import is_text, isoformat, naming_column
 from ..records.grammar import JSONGrammar
 from ..records.json_codec import MAX_GRAMMAR_INTEGER, map_schemas, with_shorter_numbers
 from ..records.json_schema import datetime_pattern, fields_to_json_schema
-from ..records.nested import (
-    finite_values,
-    is_json,
-    is_valid,
-    kinds_of,
-    make_validator,
-    properties_of,
-    to_plain,
-    validator_of,
-)
+from ..records.nested import finite_values, is_json, kinds_of, properties_of, to_plain
 from ..records.numbers import Grid
+from ..records.validators import is_valid, make_validator, validator_of
 from .predicates import AllOf, Between, Contains, Domain, Matches, Not, StartsWith, domain_of, is_null
 from .where import parse_where
 

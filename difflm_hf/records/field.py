@@ -19,8 +19,9 @@ from pandas.api import types as pd_types
 
 from .datetime_format import datetime_format
 from .dtypes import arrow_type, dtype_of, plain, restore, time_zone
-from .nested import inferred_names, is_json, is_valid, make_validator, names_of, to_plain, validator_of
+from .nested import inferred_names, is_json, names_of, to_plain
 from .number_format import number_format
+from .validators import is_valid, make_validator, validator_of
 
 
 FieldType = Literal["integer", "number", "category", "boolean", "datetime", "text", "json", "null"]

@@ -15,7 +15,8 @@ from .document_codec import DocumentCodec
 from .field import Field, isoformat
 from .grammar import JSONGrammar
 from .json_schema import fields_to_json_schema
-from .nested import is_valid, order_keys, to_json, to_plain, validator_of
+from .nested import order_keys, to_json, to_plain
+from .validators import is_valid, validator_of
 
 
 # The types that JSON's values may have in Python.

@@ -11,8 +11,9 @@ import pandas as pd
 
 from .datetime_format import CODE, CODES, datetime_format
 from .field import Field, naming_column
-from .nested import REFERENCE, is_nested, is_valid, make_validator, validator_of
+from .nested import REFERENCE, is_nested
 from .number_format import number_format
+from .validators import is_valid, make_validator, validator_of
 
 
 ISO_FORMAT = "%Y-%m-%dT%H:%M:%S"

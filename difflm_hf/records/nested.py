@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jsonschema import Draft202012Validator, SchemaError
-from referencing import Registry
-from referencing.exceptions import Unresolvable
+
+from .validators import is_valid, validator_of
 
 
 # An object of more distinct keys than this, or one that fills fewer than this share of them on average, is a map from
@@ -121,40 +120,6 @@ def is_json(value: Any) -> bool:
     except (TypeError, ValueError, RecursionError):
         return False
     return True
-
-
-def is_valid(validator: Draft202012Validator, value: Any) -> bool:
-    """
-    Whether a JSON Schema accepts a value.
-
-    Raises:
-        `ValueError`: when the schema refers to what it does not hold.
-    """
-    try:
-        return validator.is_valid(value)
-    except (OverflowError, RecursionError):  # integers beyond a float, and values too deep for a recursive schema
-        return False
-    except Unresolvable as error:
-        raise ValueError(f"`schema` refers to {error.ref!r}, which it does not hold; add it under $defs") from error
-
-
-def validator_of(schema: dict[str, Any]) -> Draft202012Validator:
-    """A validator of values by what is known to be a JSON Schema, which downloads nothing."""
-    return Draft202012Validator(schema, registry=Registry())
-
-
-def make_validator(schema: dict[str, Any]) -> Draft202012Validator:
-    """
-    A validator of values, after a look at the schema, which takes milliseconds.
-
-    Raises:
-        `ValueError`: when `schema` is no JSON Schema. The message says where.
-    """
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        raise ValueError(f"`schema` is not a JSON Schema, at {error.json_path}: {error.message}") from error
-    return validator_of(schema)
 
 
 def order_keys(

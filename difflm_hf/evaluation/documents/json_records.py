@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Sequence
 from typing import Any
 
-from ...records.nested import is_valid, make_validator
+from ...records.validators import is_valid, make_validator
 from .measures import check_documents, compare_diversity, distinct, novelty, share, unique
 
 

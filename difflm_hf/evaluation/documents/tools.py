@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.neighbors import NearestNeighbors
 
-from ...records.nested import is_valid
+from ...records.validators import is_valid
 from .json_records import canonical, evaluate_json, read_json
 from .measures import length_similarity, overlap, share
 
