@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
-import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -32,7 +30,7 @@ from .control.score import Score
 from .denoiser import DiffLMDenoiser
 from .hub.components import ComponentsMixin, register_components
 from .hub.damage import check_weights, explain_damage
-from .hub.loading import load_vae_with_base, pipeline_folder
+from .hub.loading import check_fit, load_vae_with_base, pipeline_folder, try_components
 from .hub.publishing import push_pipeline
 from .latents import latents_after_step
 from .modeling_difflm import DiffLMModel
@@ -76,7 +74,7 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
         super().__init__()
         if not isinstance(block_size, int) or block_size < 1:
             raise ValueError(f"block_size={block_size!r} is not a positive integer")
-        _check_fit(vae, denoiser, processor)
+        check_fit(vae, denoiser, processor)
         self.register_modules(vae=vae, denoiser=denoiser, scheduler=scheduler, processor=processor)
         self.register_to_config(block_size=block_size, training=training)
         self.revision: str | None = None  # the commit, of a pipeline that comes from the Hub
@@ -121,21 +119,11 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
             check_weights(folder / component, getattr(pipe, component))
         if "device_map" not in kwargs:
             with explain_damage(folder):
-                pipe._try_components()
+                try_components(pipe)
         pipe.register_to_config(_name_or_path=name)
         # A snapshot of the Hub has its commit for a name.
         pipe.revision = None if os.path.isdir(name) else folder.name
         return pipe
-
-    @torch.no_grad()
-    def _try_components(self) -> None:
-        """Two steps of the denoiser and one of the causal LM, which show what their configurations lead to."""
-        latents = self.generate_latents(1, num_inference_steps=2, generator=torch.Generator().manual_seed(0))
-        decoder, bos = self.vae.decoder, self.processor.special_ids[0]
-        latents = decoder.with_condition(latents.to(decoder.device))
-        hidden, _ = decoder.hidden_states(torch.tensor([[bos]], device=decoder.device), latents)
-        if not hidden.isfinite().all():
-            raise ValueError("the states of the causal LM are not finite")
 
     def save_pretrained(
         self,
@@ -493,22 +481,6 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
                 holds = schema.holds(table)
                 table, is_valid[is_valid] = table[holds].reset_index(drop=True), holds
             return table, is_valid
-
-
-def _check_fit(vae: DiffLMModel, denoiser: DiffLMDenoiser, processor: DiffLMProcessor) -> None:
-    """Raises a `ValueError` for components of different models."""
-    said = {"denoiser": {"latent_size": denoiser.config.latent_size}}
-    if denoiser.config.condition_size:  # another one may be told nothing
-        said["denoiser"]["condition_size"] = denoiser.config.condition_size
-    if processor.codec.has_fixed_layout:
-        said["processor"] = processor.codec.config_fields(processor.max_length)
-    for component, fields in said.items():
-        for name, value in fields.items():
-            if json.dumps(getattr(vae.config, name)) != json.dumps(value):  # lists of tuples, and of lists
-                raise ValueError(
-                    f"vae and {component} are of different models: {name} of the one is "
-                    f"{reprlib.repr(getattr(vae.config, name))}, of the other {reprlib.repr(value)}"
-                )
 
 
 DiffLMPipeline.libraries = {

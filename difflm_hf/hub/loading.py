@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
+import reprlib
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from ..base_model import HUB_ARGUMENTS, check_vocabulary
 from ..configuration_difflm import DiffLMConfig
+from ..denoiser import DiffLMDenoiser
 from ..modeling_difflm import DiffLMModel
 from ..processing_difflm import DiffLMProcessor
 from .damage import ADVICE, check_file, check_model
 from .upload import explain_hub_errors
+
+
+if TYPE_CHECKING:
+    from ..pipeline_difflm import DiffLMPipeline
 
 
 DIFFLM_FILES = (  # of a saved pipeline
@@ -99,6 +107,33 @@ def load_vae_with_base(
         **where,
     )
     return {"vae": vae}
+
+
+def check_fit(vae: DiffLMModel, denoiser: DiffLMDenoiser, processor: DiffLMProcessor) -> None:
+    """Raises a `ValueError` for components of different models."""
+    said = {"denoiser": {"latent_size": denoiser.config.latent_size}}
+    if denoiser.config.condition_size:  # another one may be told nothing
+        said["denoiser"]["condition_size"] = denoiser.config.condition_size
+    if processor.codec.has_fixed_layout:
+        said["processor"] = processor.codec.config_fields(processor.max_length)
+    for component, fields in said.items():
+        for name, value in fields.items():
+            if json.dumps(getattr(vae.config, name)) != json.dumps(value):  # lists of tuples, and of lists
+                raise ValueError(
+                    f"vae and {component} are of different models: {name} of the one is "
+                    f"{reprlib.repr(getattr(vae.config, name))}, of the other {reprlib.repr(value)}"
+                )
+
+
+@torch.no_grad()
+def try_components(pipe: DiffLMPipeline) -> None:
+    """Two steps of the denoiser and one of the causal LM, which show what their configurations lead to."""
+    latents = pipe.generate_latents(1, num_inference_steps=2, generator=torch.Generator().manual_seed(0))
+    decoder, bos = pipe.vae.decoder, pipe.processor.special_ids[0]
+    latents = decoder.with_condition(latents.to(decoder.device))
+    hidden, _ = decoder.hidden_states(torch.tensor([[bos]], device=decoder.device), latents)
+    if not hidden.isfinite().all():
+        raise ValueError("the states of the causal LM are not finite")
 
 
 def _check_files(folder: Path, files: Sequence[str], given: Container[str]) -> None:

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from .bpe import BOS, BOS_ID, EOS, EOS_ID, NULL, NULL_ID, PAD, PAD_ID, to_tokenizer, train_bpe
 from .codec import RecordCodec
 from .field import naming_column, shortest_digits
-from .field_tokens import FieldTokens, find_copies, own_tokens
+from .field_tokens import FieldTokens, check_tokens, find_copies, own_tokens
 from .grammar import JSONGrammar
 from .json_codec import JSONCodec
 from .numbers import Grid, QuantileBins
@@ -490,19 +490,8 @@ class CompactCodec(RecordCodec):
             state["max_text_tokens"],
             state["min_text_count"],
         )
-        schema, end = codec.schema, 4 + codec.num_text_ids
-        names = [f.name for f in schema if f.type not in ("text", "null") and f.name not in schema.identifiers]
-        if list(codec.tokens) != names:
-            raise ValueError(f"there are tokens of {list(codec.tokens)}, and the fields are {names}")
-        for name, t in codec.tokens.items():
-            f = schema[name]
-            own = f.categories if f.type == "category" else [False, True]
-            if t.grid is None and (f.is_numeric or t.values != own):
-                raise ValueError(f"the tokens of field {name!r} are {t.values}, which are not its values")
-            if t.grid is not None and not f.is_numeric and t.grid.size > len(own):
-                raise ValueError(f"field {name!r} has {len(own)} categories, and tokens of {t.grid.size}")
-            if unknown := [source for source in t.copies if source not in names[: names.index(name)]]:
-                raise ValueError(f"field {name!r} is to repeat {unknown[0]!r}, which is no field before it")
+        check_tokens(codec.schema, codec.tokens)
+        end = 4 + codec.num_text_ids
         for start, stop in codec.position_ranges[: codec.num_fixed]:
             if start != end:
                 raise ValueError(f"ids {start} to {stop} do not follow those before, which end at {end}")

@@ -60,6 +60,22 @@ class FieldTokens:
         return tokens
 
 
+def check_tokens(schema: RecordSchema, tokens: dict[str, FieldTokens]) -> None:
+    """Raises a `ValueError` for tokens that are none of a schema's fields."""
+    names = [f.name for f in schema if f.type not in ("text", "null") and f.name not in schema.identifiers]
+    if list(tokens) != names:
+        raise ValueError(f"there are tokens of {list(tokens)}, and the fields are {names}")
+    for name, t in tokens.items():
+        f = schema[name]
+        own = f.categories if f.type == "category" else [False, True]
+        if t.grid is None and (f.is_numeric or t.values != own):
+            raise ValueError(f"the tokens of field {name!r} are {t.values}, which are not its values")
+        if t.grid is not None and not f.is_numeric and t.grid.size > len(own):
+            raise ValueError(f"field {name!r} has {len(own)} categories, and tokens of {t.grid.size}")
+        if unknown := [source for source in t.copies if source not in names[: names.index(name)]]:
+            raise ValueError(f"field {name!r} is to repeat {unknown[0]!r}, which is no field before it")
+
+
 def own_tokens(counts: np.ndarray, max_values: int, num_bins: int, min_records: int, min_count: int) -> np.ndarray:
     """Which distinct values have a token of their own, given how often each occurs."""
     own = (counts >= min_count) & (len(counts) <= max_values)
