@@ -58,7 +58,7 @@ def trained(s: Setting, name: str, switches: dict[str, Any]) -> DiffusionLMPipel
         recipe = deepcopy(DIFFUSION_LM_RECIPES["small"])
         recipe.arguments |= {"max_steps": NUM_STEPS}
         train, valid = s.data["train"].texts, s.data["valid"].texts
-        train_diffusion_lm(train, folder, valid, recipe=recipe, config=switches)
+        train_diffusion_lm(train, folder, valid, recipe=recipe, config=switches, resume=folder.exists())
     pipe = DiffusionLMPipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
     return pipe
