@@ -53,6 +53,7 @@ class DiffLMDenoiser(Float32Buffers, PushToHubMixin, ModelMixin, ConfigMixin):
         num_layers (`int`, defaults to 4): Residual blocks.
         num_heads (`int`, defaults to 4): Attention heads of the transformer.
         condition_size (`int`, defaults to 0): Size of the vector that says what is known of a record, or 0.
+        training_id (`str`, *optional*): What all components of one training carry.
     """
 
     _keep_in_fp32_modules = ["latent_mean", "latent_std"]  # in loading
@@ -66,6 +67,7 @@ class DiffLMDenoiser(Float32Buffers, PushToHubMixin, ModelMixin, ConfigMixin):
         num_layers: int = 4,
         num_heads: int = 4,
         condition_size: int = 0,
+        training_id: str | None = None,
     ):
         super().__init__()
         if architecture not in ("mlp", "transformer"):

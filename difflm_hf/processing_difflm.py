@@ -47,6 +47,7 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
             any order. Generated records have that of the schema.
         min_text_count (`int`, *optional*):
             Records that each piece of the tokenizer's vocabulary was seen in, where that was made from the records.
+        training_id (`str`, *optional*): What all components of one training carry.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         max_length: int = 1024,
         key_order: str = "schema",
         min_text_count: int | None = None,
+        training_id: str | None = None,
     ):
         super().__init__(tokenizer, encoder_tokenizer)
         if key_order not in KEY_ORDERS:
@@ -65,6 +67,7 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         self.max_length = max_length
         self.key_order = key_order
         self.min_text_count = min_text_count
+        self.training_id = training_id
 
     @classmethod
     def from_records(

@@ -111,6 +111,23 @@ def test_attacks_one_by_one(attack, message, tiny_run, other_run, tmp_path):
         DiffLMPipeline.from_pretrained(folder)
 
 
+@pytest.fixture(scope="module")
+def sibling(tmp_path_factory) -> Path:
+    """Of the same records and layout as `tiny_run`, with another seed."""
+    folder = tmp_path_factory.mktemp("sibling") / "model"
+    train(make_table(), folder, recipe="tiny", seed=1)
+    return folder
+
+
+@pytest.mark.parametrize("part", ["vae", "denoiser", "processor"])
+def test_parts_of_different_trainings(part, tiny_run, sibling, tmp_path):
+    folder = copy_of(tiny_run, tmp_path)
+    shutil.rmtree(folder / part)
+    shutil.copytree(sibling / part, folder / part)
+    with pytest.raises(ValueError, match="are of different trainings .*; take all components of one training"):
+        DiffLMPipeline.from_pretrained(folder)
+
+
 def test_links_to_files_are_files(tiny_run, tmp_path):
     """As in the cache of the Hub."""
     folder = copy_of(tiny_run, tmp_path)

@@ -110,7 +110,16 @@ def load_vae_with_base(
 
 
 def check_fit(vae: DiffLMModel, denoiser: DiffLMDenoiser, processor: DiffLMProcessor) -> None:
-    """Raises a `ValueError` for components of different models."""
+    """Raises a `ValueError` for components of different models, or of different trainings."""
+    parts = {"vae": vae.config, "denoiser": denoiser.config, "processor": processor}
+    ids = {name: getattr(part, "training_id", None) for name, part in parts.items()}
+    (first, of_first), *others = [(name, of) for name, of in ids.items() if of is not None] or [(None, None)]
+    for name, of in others:
+        if of != of_first:
+            raise ValueError(
+                f"{first} and {name} are of different trainings ({of_first} and {of}), and one does not know the "
+                "latents of the other; take all components of one training"
+            )
     said = {"denoiser": {"latent_size": denoiser.config.latent_size}}
     if denoiser.config.condition_size:  # another one may be told nothing
         said["denoiser"]["condition_size"] = denoiser.config.condition_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,7 +14,10 @@ from typing import Any
 from diffusers import DiffusionPipeline
 from huggingface_hub import ModelCard
 
+from ..denoiser import DiffLMDenoiser
 from ..files import atomic_write, lock_folder
+from ..modeling_difflm import DiffLMModel
+from ..processing_difflm import DiffLMProcessor
 
 
 @contextmanager
@@ -47,8 +51,7 @@ def claim_output_dir(output_dir: Path, arguments: dict[str, Any]) -> None:
     Raises:
         `ValueError`: when the folder holds another run.
     """
-    run = {name: value for name, value in arguments.items() if name != "max_minutes"}
-    run = json.loads(json.dumps(run))  # as it will be read
+    run = _identity(arguments)
     path = output_dir / "checkpoints" / "run.json"
     if path.exists():
         given = json.loads(path.read_text(encoding="utf-8"))
@@ -60,6 +63,20 @@ def claim_output_dir(output_dir: Path, arguments: dict[str, Any]) -> None:
                 )
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+
+
+def _identity(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What makes a run the same run, as JSON has it."""
+    return json.loads(json.dumps({name: value for name, value in arguments.items() if name != "max_minutes"}))
+
+
+def mark_components(
+    vae: DiffLMModel, denoiser: DiffLMDenoiser, processor: DiffLMProcessor, arguments: dict[str, Any]
+) -> None:
+    """Gives all components of a run what tells them from those of others."""
+    digest = hashlib.sha256(json.dumps(_identity(arguments), sort_keys=True).encode()).hexdigest()[:16]
+    vae.config.training_id = processor.training_id = digest
+    denoiser.register_to_config(training_id=digest)
 
 
 def save_pipeline(pipeline: DiffusionPipeline, card: ModelCard, output_dir: Path) -> None:

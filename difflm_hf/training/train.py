@@ -20,7 +20,7 @@ from ..scheduling_latent_edm import LatentEDMScheduler
 from .arguments import DataArguments, HubArguments, ModelArguments, check_types
 from .build import build_autoencoder, build_denoiser
 from .fit import Run, deadline_of, fit_autoencoder, fit_denoiser
-from .output_dir import claim_output_dir, hold_output_dir, save_pipeline
+from .output_dir import claim_output_dir, hold_output_dir, mark_components, save_pipeline
 from .prepare import prepare_records
 from .recipes import (
     COMPACT_BLOCK_SIZE,
@@ -140,6 +140,7 @@ def train(
         sampler = EDMDPMSolverMultistepScheduler.from_config(scheduler.config, **SAMPLER_CONFIG)
         block_size = COMPACT_BLOCK_SIZE if processor.codec.has_fixed_layout else DOCUMENT_BLOCK_SIZE
         training = summarize_training(data, records, arguments, phases, energy)
+        mark_components(vae, denoiser, processor, arguments | hashes)
         pipe = DiffLMPipeline(vae, denoiser, sampler, processor, block_size, training)
         save_pipeline(pipe, model_card(pipe), output_dir)
         pipe.register_to_config(_name_or_path=str(output_dir))
