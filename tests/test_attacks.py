@@ -100,7 +100,7 @@ def change_bins(folder: Path) -> None:
         (lambda f, o: change_bins(f), "do not follow one another"),
         (
             lambda f, o: [shutil.rmtree(f / "processor"), shutil.copytree(o / "processor", f / "processor")],
-            "different m",
+            "of different",
         ),
     ],
 )
