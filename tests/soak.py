@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from pathlib import Path
 
 PARTS = ("vae/model.safetensors", "denoiser/diffusion_pytorch_model.safetensors")
 NUM_RECORDS, BLOCK = 6000, 64
+FULL = re.compile("^error: .*(No space left|cannot be written)")
 LONGEST = 12  # seconds after which a run is killed, at most
 
 
@@ -68,7 +70,7 @@ class Soak:
 
     def start(self, folder: Path) -> subprocess.Popen:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        self.log = open(folder.with_name(f"{folder.name}.log"), "w+")
+        self.log = tempfile.TemporaryFile("w+")
         command = [sys.executable, __file__, "run", self.task, *map(str, self.arguments), str(folder)]
         return subprocess.Popen(command, stdout=self.log, stderr=self.log, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
@@ -78,8 +80,9 @@ class Soak:
     @property
     def said(self) -> str:
         self.log.seek(0)
-        lines = [line for line in self.log.read().replace("\r", "\n").splitlines() if line.strip()]
-        return lines[-1] if lines else ""
+        lines = self.log.read().replace("\r", "\n").splitlines()
+        errors = [line[line.index("error: ") :] for line in lines if "error: " in line]  # after a bar of progress
+        return errors[-1] if errors else "\n".join(lines[-20:])
 
     def content(self, folder: Path) -> dict[str, str]:
         files = [folder / part for part in PARTS] if self.task == "train" else sorted(folder.glob("*.parquet"))
@@ -132,7 +135,7 @@ class Soak:
                 folder = self.work / "disk" / self.task
                 code = self.run(folder)
                 if code != 0:
-                    assert code == 1 and "No space left" in self.said, f"{self.task}: {code} {self.said}"
+                    assert code == 1 and FULL.search(self.said), f"{self.task}: {code} {self.said}"
                     self.counts["disk full"] += 1
                 resize(10 * largest)
                 assert self.run(folder) == 0, f"{self.task}: {self.said}"

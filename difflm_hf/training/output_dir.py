@@ -13,6 +13,7 @@ from typing import Any
 
 from diffusers import DiffusionPipeline
 from huggingface_hub import ModelCard
+from safetensors import SafetensorError
 
 from ..denoiser import DiffLMDenoiser
 from ..files import atomic_write, lock_folder
@@ -28,6 +29,7 @@ def hold_output_dir(output_dir: Path, resume: bool) -> Iterator[None]:
     Raises:
         `ValueError`: for a file, and for a folder that holds anything, unless a run in it is to be resumed.
         `RuntimeError`: when another process writes into it.
+        `OSError`: when it cannot be written, as where a disk is full.
     """
     if output_dir.exists() and not output_dir.is_dir():
         raise ValueError(f"{output_dir} is a file; name a folder")
@@ -37,7 +39,13 @@ def hold_output_dir(output_dir: Path, resume: bool) -> Iterator[None]:
         )
     # Of a run of several processes the first one stands for all.
     with lock_folder(output_dir) if int(os.environ.get("RANK", 0)) == 0 else nullcontext():
-        yield
+        try:
+            yield
+        except (SafetensorError, RuntimeError) as error:  # by which safetensors and torch tell of full disks
+            if isinstance(error, SafetensorError) or "inline_container" in str(error):
+                reason = " ".join(str(error).split())[:200]
+                raise OSError(f"{output_dir} cannot be written ({reason}); make room, and resume") from error
+            raise
 
 
 def claim_output_dir(output_dir: Path, arguments: dict[str, Any]) -> None:
