@@ -61,6 +61,13 @@ def change_weights(path: Path, by: Callable[[dict[str, torch.Tensor]], None]) ->
     save_file(weights, path, metadata={"format": "pt"})
 
 
+def change_ids(folder: Path) -> None:
+    path = folder / VAE
+    config = json.loads(path.read_text())
+    config["decoder_config"]["pad_token_id"] = None
+    path.write_text(json.dumps(config))
+
+
 def change_bins(folder: Path) -> None:
     path = folder / "processor" / "processor_config.json"
     config = json.loads(path.read_text())
@@ -83,6 +90,7 @@ def change_bins(folder: Path) -> None:
         (lambda f, o: change(f / DENOISER, width="wide"), "denoiser/config.json is damaged"),
         (lambda f, o: change(f / "scheduler/scheduler_config.json", sigma_min="small"), "is damaged"),
         (lambda f, o: change(f / "model_index.json", block_size=0), "block_size=0 is not a positive integer"),
+        (lambda f, o: change_ids(f), "pad_token_id of the causal LM is None"),
         (lambda f, o: change_weights(f / WEIGHTS, lambda w: w["proj_in.weight"].fill_(float("nan"))), "not finite"),
         (
             lambda f, o: change_weights(f / WEIGHTS, lambda w: w.pop("proj_in.weight")),
