@@ -61,10 +61,10 @@ def change_weights(path: Path, by: Callable[[dict[str, torch.Tensor]], None]) ->
     save_file(weights, path, metadata={"format": "pt"})
 
 
-def change_ids(folder: Path) -> None:
+def change_ids(folder: Path, value: Any) -> None:
     path = folder / VAE
     config = json.loads(path.read_text())
-    config["decoder_config"]["pad_token_id"] = None
+    config["decoder_config"]["pad_token_id"] = value
     path.write_text(json.dumps(config))
 
 
@@ -90,7 +90,8 @@ def change_bins(folder: Path) -> None:
         (lambda f, o: change(f / DENOISER, width="wide"), "denoiser/config.json is damaged"),
         (lambda f, o: change(f / "scheduler/scheduler_config.json", sigma_min="small"), "is damaged"),
         (lambda f, o: change(f / "model_index.json", block_size=0), "block_size=0 is not a positive integer"),
-        (lambda f, o: change_ids(f), "pad_token_id of the causal LM is None"),
+        (lambda f, o: change_ids(f, None), "pad_token_id of the causal LM is None, and of the processor 0"),
+        (lambda f, o: change_ids(f, 10**12), "pad_token_id of the causal LM is 1000000000000"),
         (lambda f, o: change_weights(f / WEIGHTS, lambda w: w["proj_in.weight"].fill_(float("nan"))), "not finite"),
         (
             lambda f, o: change_weights(f / WEIGHTS, lambda w: w.pop("proj_in.weight")),

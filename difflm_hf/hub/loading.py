@@ -139,9 +139,10 @@ def try_components(pipe: DiffLMPipeline) -> None:
     """Two steps of the denoiser and one of the causal LM, which show what their configurations lead to."""
     latents = pipe.generate_latents(1, num_inference_steps=2, generator=torch.Generator().manual_seed(0))
     decoder, bos = pipe.vae.decoder, pipe.processor.special_ids[0]
-    for name in ("bos", "eos", "pad") if pipe.processor.codec.has_fixed_layout else ():
-        if not isinstance(token := getattr(decoder.lm.config, f"{name}_token_id"), int):
-            raise ValueError(f"{name}_token_id of the causal LM is {token!r}, and not an id")
+    if pipe.processor.codec.has_fixed_layout:
+        for name, expected in zip(("bos", "eos", "pad"), pipe.processor.special_ids):
+            if (token := getattr(decoder.lm.config, f"{name}_token_id")) != expected:
+                raise ValueError(f"{name}_token_id of the causal LM is {token!r}, and of the processor {expected}")
     latents = decoder.with_condition(latents.to(decoder.device))
     hidden, _ = decoder.hidden_states(torch.tensor([[bos]], device=decoder.device), latents)
     if not hidden.isfinite().all():
