@@ -1,11 +1,13 @@
 """Programs that pass, fail, cheat, hang and grab; the scorers of MBPP and HumanEval; completions of a causal LM."""
 
 import itertools
+import os
 import socket
 import string
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,11 @@ from difflm_hf.evaluation import (
     pass_at_k,
     run_code,
 )
+from difflm_hf.evaluation.documents import sandbox
+from difflm_hf.evaluation.documents.bubblewrap import seccomp_filter, why_no_sandbox
+
+
+needs_sandbox = pytest.mark.skipif(why_no_sandbox() is not None, reason=str(why_no_sandbox()))
 
 
 MBPP = [
@@ -61,19 +68,6 @@ HUMAN_EVAL = [
         "test": "\n\ndef check(candidate):\n    assert candidate([1, 3, 2]) == 3\n    assert candidate([-1]) == -1\n",
     }
 ]
-REFUSED = {
-    "os.fork": "import os\nfor _ in range(6): os.fork()",
-    "os.system": "import os\nos.system('true')",
-    "os.exec": "import os\nos.execv('/bin/true', ['true'])",
-    "subprocess.Popen": "import subprocess\nsubprocess.run(['true'])",
-    "processes and threads": "import threading\nthreading.Thread(target=print).start()",
-    "processes": "from multiprocessing.util import spawnv_passfds\nspawnv_passfds(b'/bin/true', [b'true'], [])",
-    "os.kill": "import os\nos.kill(os.getppid(), 0)",
-    "ctypes.dlopen": "import ctypes\nctypes.CDLL(None)",
-    "gc.get_objects": "import gc\ngc.get_objects()",
-    "sys.settrace": "import sys\nsys.settrace(print)",
-    "resource.setrlimit": "import resource\nresource.setrlimit(resource.RLIMIT_AS, (-1, -1))",
-}
 # Each comes before an assertion that is false.
 PRETENCES = [
     "import os; os._exit(0)",
@@ -98,13 +92,6 @@ def frames():
     while frame:
         yield frame
         frame = frame.f_back
-    try:
-        open("/nowhere", "w")
-    except PermissionError as error:
-        trace = error.__traceback__
-    while trace:
-        yield trace.tb_frame
-        trace = trace.tb_next
 
 def values():
     for frame in frames():
@@ -123,8 +110,19 @@ os._exit(0)
 """
 
 
+@pytest.fixture(params=[pytest.param("sandbox", marks=needs_sandbox), "unsafe"])
+def place(request, monkeypatch):
+    """Where programs run."""
+    if request.param == "unsafe":
+        monkeypatch.setattr(sandbox, "why_no_sandbox", lambda: "it is left out")
+
+
+def run(program, **kwargs):
+    return run_code(program, allow_unsafe=True, **kwargs)
+
+
 def fails(program, **kwargs):
-    result = run_code(program, **kwargs)
+    result = run(program, **kwargs)
     assert result.status == "failed" and not result.passed
     return result.error
 
@@ -150,11 +148,11 @@ def children():
         "import os; os.write = os._exit = None",
     ],
 )
-def test_programs_that_pass(program):
-    assert run_code(program, timeout=30) == ExecutionResult("passed")
+def test_programs_that_pass(place, program):
+    assert run(program, timeout=30) == ExecutionResult("passed")
 
 
-def test_errors_are_named():
+def test_errors_are_named(place):
     assert fails("assert 0") == "AssertionError"
     assert fails("assert 0, 'é'") == "AssertionError: é"
     assert fails("def f(:").startswith("SyntaxError: invalid syntax")
@@ -168,103 +166,120 @@ def test_errors_are_named():
 
 
 @pytest.mark.parametrize("pretence", PRETENCES)
-def test_pretences_do_not_pass(pretence):
+def test_pretences_do_not_pass(place, pretence):
     assert fails(f"{pretence}\nassert False")
 
 
-def test_token_cannot_be_reached_by_name():
+def test_token_cannot_be_reached_by_name(place):
     assert fails(THIEF) == "exit with code 0 before the end of the program"
 
 
-def test_endless_programs_are_ended():
+def test_endless_programs_are_ended(place):
     before = children()
     for program in ("while True: pass", "import time; time.sleep(600)", "while True:\n  try: input()\n  except: pass"):
-        result = run_code(program, timeout=0.3)
+        result = run(program, timeout=0.3)
         assert (result.status, result.error) == ("timed out", "no end after 0.3 seconds")
     assert children() <= before
 
 
 @pytest.mark.parametrize("program", ["x = 'x' * 10**9", "x = [0]\nwhile True: x += x", "raise MemoryError"])
-def test_memory_is_limited(program):
-    result = run_code(program, max_memory=2**27, timeout=30)
+def test_memory_is_limited(place, program):
+    result = run(program, max_memory=2**27, timeout=30)
     assert (result.status, result.error) == ("out of memory", "MemoryError")
 
 
-def test_size_of_files_is_limited():
+def test_size_of_files_is_limited(place):
     assert "File too large" in fails("open('x', 'wb').write(b'x' * 2**25)")
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_other_processes_are_out_of_reach(name):
-    assert fails(REFUSED[name]).startswith(f"PermissionError: {name}")
+# Attempts to get out. Each has the names of what is outside: FILE, FOLDER, PORT, PID. CALL makes a system call.
+CALL = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+def call(*args):
+    if libc.syscall(*args) < 0: raise OSError(ctypes.get_errno(), 'refused')
+"""
+ATTEMPTS = {
+    "files are written": "open(FILE, 'w')",
+    "files are added to": "open(FILE, 'a')",
+    "files are cut": "os.truncate(FILE, 0)",
+    "files are removed": "os.remove(FILE)",
+    "files are renamed": "os.rename(FILE, '/tmp/here')",
+    "files are removed by a folder": "os.remove('file', dir_fd=os.open(FOLDER, os.O_RDONLY))",
+    "files are read": "open(FILE)",
+    "folders are made": "os.mkdir(FOLDER + '/new')",
+    "folders are removed": "import shutil; shutil.rmtree(FOLDER)",
+    "pipes are made": "os.mkfifo(FOLDER + '/new')",
+    "devices are made": "os.mknod('/tmp/disk', 0o60600, os.makedev(254, 0))",
+    "databases are made": "import sqlite3; sqlite3.connect(FOLDER + '/new.db').execute('create table t (x)')",
+    "databases are attached": "import sqlite3; sqlite3.connect('x').execute(f\"attach '{FOLDER}/new.db' as t\")",
+    "links lead outside": "os.symlink(FILE, 'link'); open('link', 'w')",
+    "the system is written": "open(os.__file__, 'a')",
+    "the root is written": "open('/new', 'w')",
+    "shared memory is taken": "open('/dev/shm/new', 'w')",
+    "the kernel is set": "open('/proc/sys/kernel/hostname', 'w')",
+    "memory of others is read": "open(f'/proc/{PID}/maps', 'rb').read(1)",
+    "environments of others are read": "open(f'/proc/{PID}/environ', 'rb').read(1)",
+    "others are killed": "os.kill(PID, 9)",
+    "groups are killed": "os.killpg(PID, 9)",
+    "others are slowed": "os.setpriority(os.PRIO_PROCESS, PID, 19)",
+    "users are slowed": "os.setpriority(os.PRIO_USER, 0, 19)",
+    "others are moved": "os.sched_setaffinity(PID, {0})",
+    "others are scheduled": "os.sched_setscheduler(PID, os.SCHED_IDLE, os.sched_param(0))",
+    "others are limited": "import resource; resource.prlimit(PID, resource.RLIMIT_NOFILE, (3, 3))",
+    "own limits are raised": "import resource; resource.setrlimit(resource.RLIMIT_AS, (-1, -1))",
+    "others are traced": CALL + "call(101 if os.uname().machine == 'x86_64' else 117, 16, PID, 0, 0)",
+    "namespaces are made": CALL + "call(272 if os.uname().machine == 'x86_64' else 97, 0x10000000)",
+    "keys are added": CALL + "call(248 if os.uname().machine == 'x86_64' else 217, b'user', b'k', b'x', 1, -3)",
+    "a ring is set up": CALL + "call(425, 1, ctypes.create_string_buffer(200))",
+    "calls have other names": CALL + "call(2**30 + 57)",
+    "processes are forked": "os.fork()",
+    "processes are spawned": "import subprocess; subprocess.run(['/usr/bin/true'])",
+    "shells are asked": "assert os.system('true') == 0",
+    "threads are started": "import threading; threading.Thread(target=print).start()",
+    "servers are called": "import socket; socket.create_connection(('127.0.0.1', PORT), timeout=5)",
+    "datagrams are sent": "import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', PORT))",
+    "hosts are called": "import socket; socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM).connect((2, 1))",
+    "servers are opened": "import socket; socket.create_server(('127.0.0.1', 0))",
+    "names are looked up": "import socket; socket.gethostbyname('localhost')",
+    "hidden files are made": "os.memfd_create('x')",
+    "the disk is filled": "[open(str(k), 'wb').write(bytes(2**23)) for k in range(9)]",
+}
 
 
-def test_hook_holds_where_errors_are_swallowed():
-    program = "import os\nfor _ in range(6):\n  try: os.fork()\n  except OSError: pass\n"
-    assert run_code(program + "assert os.listdir('.') == []").passed
+@pytest.fixture
+def outside(tmp_path):
+    """A process, a server and files, which are as they were when the test has ended."""
+    (tmp_path / "file").write_text("kept")
+    with socket.create_server(("127.0.0.1", 0)) as server, subprocess.Popen(["sleep", "60"]) as process:
+        server.settimeout(0.05)
+        names = {"FILE": str(tmp_path / "file"), "FOLDER": str(tmp_path), "PID": process.pid}
 
+        def state():
+            scheduling = os.sched_getscheduler(process.pid), os.sched_getaffinity(process.pid)
+            limits = Path(f"/proc/{process.pid}/limits").read_text(), os.getpriority(os.PRIO_PROCESS, process.pid)
+            files = [(path.name, path.stat().st_mode, path.stat().st_mtime_ns) for path in tmp_path.iterdir()]
+            return scheduling, limits, files, (tmp_path / "file").read_text(), os.listdir("/dev/shm")
 
-@pytest.mark.parametrize(
-    "attempt",
-    [
-        "socket.create_connection(('127.0.0.1', PORT), timeout=5)",
-        "s = socket.socket(); s.connect(('127.0.0.1', PORT))",
-        "s = socket.socket(); s.connect_ex(('127.0.0.1', PORT))",
-        "s = socket.socket(type=socket.SOCK_DGRAM); s.sendto(b'x', ('127.0.0.1', PORT))",
-        "s = socket.socket(); s.bind(('127.0.0.1', 0))",
-        "socket.gethostbyname('localhost')",
-        "import urllib.request; urllib.request.urlopen('http://127.0.0.1:PORT')",
-    ],
-)
-def test_network_is_refused(attempt):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(0.1)
-        assert "is refused" in fails("import socket\n" + attempt.replace("PORT", str(server.getsockname()[1])))
+        before = state()
+        yield {**names, "PORT": server.getsockname()[1]}
+        assert process.poll() is None and state() == before
         with pytest.raises(TimeoutError):
             server.accept()
+        process.kill()
 
 
-@pytest.mark.skipif(
-    subprocess.run(["unshare", "-Un", "true"], capture_output=True).returncode != 0,
-    reason="the kernel has no namespaces for users",
-)
-def test_there_is_no_network():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"{server.getsockname()[1]:04X}"
-        assert address in Path("/proc/self/net/tcp").read_text()
-        assert run_code(f"assert {address!r} not in open('/proc/self/net/tcp').read()").passed
+@needs_sandbox
+@pytest.mark.parametrize("attempt", ATTEMPTS)
+def test_nothing_gets_out(attempt, outside):
+    names = "\n".join(f"{name} = {value!r}" for name, value in outside.items())
+    program = f"import os\n{names}\ntry:\n{textwrap.indent(ATTEMPTS[attempt], '    ')}\n"
+    refused = "(OSError, RuntimeError, ValueError, AssertionError, sqlite3.Error)"
+    assert run_code(f"import sqlite3\n{program}except {refused}: pass\nelse: assert False, 'it got out'").passed
 
 
-@pytest.mark.parametrize(
-    "attempt",
-    [
-        "open('FILE', 'w')",
-        "open('FILE', 'a')",
-        "open('FILE', 'r+')",
-        "open(os.path.relpath('FILE'), 'wb')",
-        "os.open('FILE', os.O_RDONLY | os.O_TRUNC)",
-        "os.symlink('FILE', 'link'); open('link', 'w')",
-        "import pathlib; pathlib.Path('FILE').write_text('')",
-        "os.remove('FILE')",
-        "os.rename('FILE', 'here')",
-        "open('here', 'w').close(); os.replace('here', 'FILE')",
-        "os.truncate('FILE', 0)",
-        "os.chmod('FILE', 0)",
-        "import shutil; shutil.rmtree(os.path.dirname('FILE'))",
-        "os.mkdir('FILE' + '-folder')",
-        "import sqlite3; sqlite3.connect('FILE' + '.db')",
-    ],
-)
-def test_files_outside_are_safe(attempt, tmp_path):
-    (tmp_path / "file").write_text("kept")
-    program = "import os\n" + attempt.replace("FILE", str(tmp_path / "file"))
-    assert "is refused outside of the working directory" in fails(program)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    assert (tmp_path / "file").read_text() == "kept"
-    assert (tmp_path / "file").stat().st_mode & 0o600 == 0o600
-
-
-def test_nothing_goes_in_and_nothing_stays(tmp_path, monkeypatch):
+@needs_sandbox
+def test_nothing_goes_in_and_nothing_stays(place, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("SECRET", "1")
     program = """
@@ -272,14 +287,59 @@ def test_nothing_goes_in_and_nothing_stays(tmp_path, monkeypatch):
         open("file", "w").write("x")
         os.makedirs("a/b")
         os.chmod("a", 0)
+        for _ in range(1500):
+            os.mkdir("d")
+            os.chdir("d")
         assert "SECRET" not in os.environ
         assert not [path for path in sys.path if "site-packages" in path or path in ("", os.getcwd())]
     """
-    assert run_code("if True:" + program).passed
+    assert run("if True:" + program).passed
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sets_have_an_order():
+@needs_sandbox
+def test_there_are_few_files():
+    program = """
+        import os
+        assert os.getcwd() == "/tmp" and not os.listdir()
+        assert not os.path.exists("/proc") and not os.path.exists("/etc") and not os.path.exists("/home")
+        assert os.getuid() != 0 and os.uname().nodename == "sandbox"
+    """
+    assert run_code("if True:" + program) == ExecutionResult("passed")
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_filters_are_programs_of_the_kernel(machine):
+    code = seccomp_filter(machine)
+    assert len(code) % 8 == 0 and len(code) // 8 < 256  # jumps have eight bits
+
+
+def test_code_does_not_run_without_a_sandbox(monkeypatch):
+    monkeypatch.setattr(sandbox, "why_no_sandbox", lambda: "`bwrap` is not installed")
+    for go in (lambda **k: run_code("", **k), lambda **k: evaluate_mbpp(MBPP, [[""]] * 3, **k)):
+        with pytest.raises(RuntimeError, match="no sandbox .*`bwrap` is not installed.* pass `allow_unsafe=True`"):
+            go()
+        go(allow_unsafe=True)
+
+
+def test_what_is_missing_for_a_sandbox(monkeypatch):
+    why = why_no_sandbox.__wrapped__
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "apt install bubblewrap" in why()
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    assert "processors of riscv64" in why()
+
+
+def test_a_sandbox_that_does_not_work(monkeypatch, tmp_path):
+    """As in containers."""
+    (tmp_path / "bwrap").write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    why = why_no_sandbox.__wrapped__()
+    assert why.startswith("bubblewrap does not work here (bwrap: No permissions to create new namespace)")
+
+
+def test_sets_have_an_order(place):
     program = "raise ValueError(''.join(set('abcdefghijklmnopqrstuvwxyz')))"
     assert fails(program) == fails(program)
 
@@ -290,10 +350,10 @@ def test_wrong_limits(monkeypatch):
             run_code("", timeout=timeout)
     with pytest.raises(ValueError, match="`max_memory` is 1000 bytes"):
         run_code("", max_memory=1000)
-    assert run_code("", max_memory=2**26).passed
+    assert run("", max_memory=2**26).passed
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(RuntimeError, match="no interpreter started .* nothing came from /bin/false"):
-        run_code("")
+    with pytest.raises(RuntimeError, match="no interpreter started .* nothing came from /.*bin/false"):
+        run("")
 
 
 def test_other_systems_are_refused(monkeypatch):
@@ -333,7 +393,7 @@ def test_pass_at_k_of_what_is_not_there():
 
 
 def test_known_solutions_of_mbpp_pass():
-    scores = evaluate_mbpp(MBPP, [[problem["code"]] for problem in MBPP], timeout=30)
+    scores = evaluate_mbpp(MBPP, [[problem["code"]] for problem in MBPP], timeout=30, allow_unsafe=True)
     passed = [[ExecutionResult("passed")]] * 3
     counts = {"passed": 3, "failed": 0, "timed_out": 0, "out_of_memory": 0}
     assert scores == {"pass@1": 1.0, "num_problems": 3, "num_samples": 3, **counts, "results": passed}
@@ -343,7 +403,7 @@ def test_mbpp_counts_what_happens():
     wrong = ["def double(n): return n", "def double(n):\n  while True: pass", "def double(n): return 'x' * 10**9"]
     right = [MBPP[0]["code"]] * 3
     completions = [[*wrong, right[0]], [MBPP[1]["code"], "", "", ""]]
-    scores = evaluate_mbpp(MBPP[:2], completions, k=(1, 2), timeout=1.5, num_workers=2)
+    scores = evaluate_mbpp(MBPP[:2], completions, k=(1, 2), timeout=1.5, num_workers=2, allow_unsafe=True)
     statuses = [[result.status for result in own] for own in scores.pop("results")]
     assert statuses == [["failed", "timed out", "out of memory", "passed"], ["passed", "failed", "failed", "failed"]]
     assert scores == {
@@ -356,13 +416,13 @@ def test_human_eval():
     solution = HUMAN_EVAL[0]["canonical_solution"]
     again = "from typing import List\ndef largest(values: List[int]) -> int:\n    return sorted(values)[-1]"
     wrong = ["    return values[0]\n", "", "    return max(values", "    return 0\ndef check(_): pass\nlargest = max"]
-    scores = evaluate_human_eval(HUMAN_EVAL, [[solution, again, *wrong]], k=(1, 5), timeout=30)
+    scores = evaluate_human_eval(HUMAN_EVAL, [[solution, again, *wrong]], k=(1, 5), timeout=30, allow_unsafe=True)
     passed = [result.passed for result in scores["results"][0]]
     assert passed == [True, True, False, False, False, True]
     assert scores["pass@1"] == pytest.approx(1 / 2)
     assert scores["pass@5"] == pytest.approx(1)
     empty = {**HUMAN_EVAL[0], "test": "def check(candidate):\n    assert False"}
-    assert evaluate_human_eval([empty], [["    return 1\ndef check(_): pass"]])["pass@1"] == 0
+    assert evaluate_human_eval([empty], [["    return 1\ndef check(_): pass"]], allow_unsafe=True)["pass@1"] == 0
 
 
 @pytest.mark.parametrize("evaluate, problems", [(evaluate_mbpp, MBPP), (evaluate_human_eval, HUMAN_EVAL)])
@@ -542,5 +602,5 @@ def test_completions_are_scored(lm, tokenizer):
     prompts = [mbpp_prompt(problem)[-50:] for problem in MBPP]
     completions = generate_completions(lm, tokenizer, prompts, num_samples=2, max_new_tokens=8, temperature=1.0)
     codes = [[extract_code(text) for text in own] for own in completions]
-    scores = evaluate_mbpp(MBPP, codes, k=(1, 2), timeout=30)
+    scores = evaluate_mbpp(MBPP, codes, k=(1, 2), timeout=30, allow_unsafe=True)
     assert (scores["pass@2"], scores["failed"]) == (0, 6)

@@ -45,6 +45,7 @@ def evaluate_mbpp(
     timeout: float = 10.0,
     max_memory: int = 512 * MEBIBYTE,
     num_workers: int | None = None,
+    allow_unsafe: bool = False,
 ) -> dict[str, Any]:
     """
     Scores solutions of MBPP (Austin et al. 2021, [arXiv 2108.07732](https://arxiv.org/abs/2108.07732)) by running
@@ -60,6 +61,8 @@ def evaluate_mbpp(
         timeout (`float`, defaults to 10.0): Seconds that a sample may take.
         max_memory (`int`, defaults to 512 MiB): Bytes that a sample may take.
         num_workers (`int`, *optional*): Samples that run at a time; as many as there are processors by default.
+        allow_unsafe (`bool`, defaults to `False`):
+            Whether to run them without a sandbox where none can be had; what that means stands at [`run_code`].
 
     Returns:
         `dict[str, Any]`:
@@ -72,9 +75,10 @@ def evaluate_mbpp(
         `TypeError`: for a sample that is not a `str`.
         `ValueError`: when problems and completions are not equally many, a problem lacks a field, or has fewer
             samples than `k`.
-        `NotImplementedError`: on systems other than Linux; see [`run_code`].
+        `NotImplementedError`, `RuntimeError`: on systems other than Linux, and where there is no sandbox; see
+            [`run_code`].
     """
-    return _evaluate(problems, completions, _mbpp_program, k, timeout, max_memory, num_workers)
+    return _evaluate(problems, completions, _mbpp_program, k, timeout, max_memory, num_workers, allow_unsafe)
 
 
 def evaluate_human_eval(
@@ -84,6 +88,7 @@ def evaluate_human_eval(
     timeout: float = 10.0,
     max_memory: int = 512 * MEBIBYTE,
     num_workers: int | None = None,
+    allow_unsafe: bool = False,
 ) -> dict[str, Any]:
     """
     Scores solutions of HumanEval (Chen et al. 2021, [arXiv 2107.03374](https://arxiv.org/abs/2107.03374)) by running
@@ -99,14 +104,16 @@ def evaluate_human_eval(
         timeout (`float`, defaults to 10.0): Seconds that a sample may take.
         max_memory (`int`, defaults to 512 MiB): Bytes that a sample may take.
         num_workers (`int`, *optional*): Samples that run at a time; as many as there are processors by default.
+        allow_unsafe (`bool`, defaults to `False`):
+            Whether to run them without a sandbox where none can be had; what that means stands at [`run_code`].
 
     Returns:
         `dict[str, Any]`: As of [`evaluate_mbpp`].
 
     Raises:
-        `TypeError`, `ValueError`, `NotImplementedError`: As [`evaluate_mbpp`].
+        `TypeError`, `ValueError`, `NotImplementedError`, `RuntimeError`: As [`evaluate_mbpp`].
     """
-    return _evaluate(problems, completions, _human_eval_program, k, timeout, max_memory, num_workers)
+    return _evaluate(problems, completions, _human_eval_program, k, timeout, max_memory, num_workers, allow_unsafe)
 
 
 def mbpp_prompt(problem: dict[str, Any], examples: Sequence[dict[str, Any]] = ()) -> str:
@@ -137,12 +144,13 @@ def _evaluate(
     timeout: float,
     max_memory: int,
     num_workers: int | None,
+    allow_unsafe: bool,
 ) -> dict[str, Any]:
-    check_limits(timeout, max_memory)
     _check_completions(problems, completions, k)
+    check_limits(timeout, max_memory, allow_unsafe)
     programs = [make_program(*pair) for pair in _pairs(problems, completions)]
     num_workers = num_workers or len(os.sched_getaffinity(0))
-    run = partial(run_code, timeout=timeout, max_memory=max_memory)
+    run = partial(run_code, timeout=timeout, max_memory=max_memory, allow_unsafe=allow_unsafe)
     with ThreadPoolExecutor(num_workers) as executor:
         done = tqdm(executor.map(run, programs), total=len(programs), desc="Programs", disable=None)
         flat = iter(list(done))

@@ -1,4 +1,4 @@
-"""Python programs, each run in a process of its own that keeps it within limits."""
+"""Python programs, each run in a sandbox of its own that keeps it within limits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
+
+from .bubblewrap import interpreter, sandbox, why_no_sandbox
 
 
 MEBIBYTE = 2**20
@@ -45,32 +47,32 @@ class ExecutionResult:
         return self.status == "passed"
 
 
-def run_code(program: str, timeout: float = 5.0, max_memory: int = 512 * MEBIBYTE) -> ExecutionResult:
+def run_code(
+    program: str, timeout: float = 5.0, max_memory: int = 512 * MEBIBYTE, allow_unsafe: bool = False
+) -> ExecutionResult:
     """
-    Runs a Python program in a process of its own, and tells whether it came to its very end.
+    Runs a Python program in a sandbox, and tells whether it came to its very end.
 
-    The process is a fresh interpreter with the standard library alone, in a temporary folder that is deleted, without
-    input or the environment of this one, and with sets in the same order each time. What it prints is thrown away. A
-    program has passed when its last statement has run: `sys.exit(0)`, `os._exit(0)` or a text that looks like success
-    do not count, since the end is confirmed by a random token that the program has no name for.
+    The sandbox is one of [bubblewrap](https://github.com/containers/bubblewrap), which has to be installed. In it
+    there are a fresh interpreter with the standard library alone, the libraries of the system, which cannot be
+    changed, and an empty folder for 64 MiB of files, which is gone afterwards. There are no other files, no input,
+    no environment, no network, no other processes, and no way to start a process or a thread. Time, memory and the
+    size of files are limited. System calls that programs have no use for are refused by the kernel, which is what
+    remains to be attacked: it is the same as outside.
 
-    What programs are kept from:
-
-    - time and memory without bounds: the wall clock, processor time, the address space and the size of files are
-      limited, and the process group is killed in the end;
-    - network: connections, servers, datagrams and look-ups of names are refused by an audit hook of the interpreter;
-      where the kernel lets users have namespaces, there is no network either;
-    - other processes and threads, signals to other processes, and `ctypes`;
-    - changes to files outside of their folder. They may read whatever the user may.
-
-    This is meant for what language models write by mistake. The hook lives in the process that it guards, and a
-    program that is made to break out of it, or to find the token in the memory of the process, can: run code of
-    people that you do not trust in a virtual machine.
+    What a program prints is thrown away. Sets have the same order each time. A program has passed when its last
+    statement has run: `sys.exit(0)`, `os._exit(0)` or a text that looks like success do not count, since the end is
+    confirmed by a random token that the program has no name for. A program that is made to cheat can find the token
+    in its memory, as it can change what the tests call.
 
     Args:
         program (`str`): The source, which runs as `__main__`.
         timeout (`float`, defaults to 5.0): Seconds by the clock, from when the interpreter is ready.
         max_memory (`int`, defaults to 512 MiB): Bytes of the address space of the process, at least 64 MiB.
+        allow_unsafe (`bool`, defaults to `False`):
+            Whether to run the program where no sandbox can be had, too. It then may do **whatever you may**: read and
+            delete your files, use the network, start processes that stay. Its time, its memory and the size of its
+            files are limited all the same.
 
     Returns:
         [`ExecutionResult`].
@@ -78,7 +80,7 @@ def run_code(program: str, timeout: float = 5.0, max_memory: int = 512 * MEBIBYT
     Raises:
         `NotImplementedError`: on systems other than Linux, which lack these limits.
         `ValueError`: for a `timeout` that is not positive and finite, or too small a `max_memory`.
-        `RuntimeError`: when no interpreter starts; what it says is in the message.
+        `RuntimeError`: when no sandbox can be had, or no interpreter starts; the message says why.
 
     Example:
 
@@ -89,20 +91,20 @@ def run_code(program: str, timeout: float = 5.0, max_memory: int = 512 * MEBIBYT
     ExecutionResult(status='failed', error='AssertionError')
     ```
     """
-    check_limits(timeout, max_memory)
+    check_limits(timeout, max_memory, allow_unsafe)
     token = secrets.token_bytes(32)
+    limits = [str(math.ceil(timeout) + 1), str(max_memory)]
     with (
-        TemporaryDirectory(prefix="run_code-", ignore_cleanup_errors=True) as folder,
+        _place() as (words, options),
         subprocess.Popen(
             # As -I, but for the environment, which has nothing else in it.
-            [sys.executable, "-P", "-s", "-S", "-B", "-X", "utf8", "-c", _child_source()]
-            + [str(math.ceil(timeout) + 1), str(max_memory)],
+            [*words, interpreter(), "-P", "-s", "-S", "-B", "-X", "utf8", "-c", _child_source(), *limits],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            cwd=os.path.realpath(folder),
             env={"PYTHONHASHSEED": "0"},
             start_new_session=True,
+            **options,
         ) as process,
     ):
         try:
@@ -112,7 +114,7 @@ def run_code(program: str, timeout: float = 5.0, max_memory: int = 512 * MEBIBYT
             if not report.startswith(READY):
                 while more := _receive(process, 1.0):
                     report += more
-                reason = report.decode(errors="replace").strip() or f"nothing came from {sys.executable}"
+                reason = report.decode(errors="replace").strip() or f"nothing came from {interpreter()}"
                 raise RuntimeError(f"no interpreter started to run the program in: {reason}")
             deadline = time.monotonic() + timeout
             report = report.removeprefix(READY) or _receive(process, timeout)
@@ -125,7 +127,7 @@ def run_code(program: str, timeout: float = 5.0, max_memory: int = 512 * MEBIBYT
     return _judge(report, token, process.returncode)
 
 
-def check_limits(timeout: float, max_memory: int) -> None:
+def check_limits(timeout: float, max_memory: int, allow_unsafe: bool) -> None:
     if sys.platform != "linux":
         raise NotImplementedError(
             f"programs are limited by means of Linux, and this is {sys.platform}; run them in a container of Linux"
@@ -134,6 +136,25 @@ def check_limits(timeout: float, max_memory: int) -> None:
         raise ValueError(f"`timeout` is {timeout}; it is a positive number of seconds")
     if max_memory < MIN_MEMORY:
         raise ValueError(f"`max_memory` is {max_memory} bytes; an interpreter needs {MIN_MEMORY}")
+    if why_no_sandbox() and not allow_unsafe:
+        raise RuntimeError(
+            f"there is no sandbox to run programs in: {why_no_sandbox()}. Where they may do whatever you may, as in a "
+            "virtual machine with nothing else in it, pass `allow_unsafe=True`"
+        )
+
+
+@contextmanager
+def _place() -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """How to start a process in a sandbox; where there is none, in a temporary folder."""
+    if not why_no_sandbox():
+        with sandbox() as (words, file):
+            yield words, {"pass_fds": [file]}
+        return
+    folder = mkdtemp(prefix="run_code-")
+    try:
+        yield [], {"cwd": os.path.realpath(folder)}
+    finally:
+        subprocess.run(["rm", "-rf", "--", folder], stderr=subprocess.DEVNULL)  # however deep it is
 
 
 def _receive(process: subprocess.Popen, timeout: float) -> bytes:
@@ -149,49 +170,21 @@ def _judge(report: bytes, token: bytes, returncode: int) -> ExecutionResult:
     error = report.decode(errors="replace")
     if error.split(":")[0] == "MemoryError":
         return ExecutionResult("out of memory", error)
-    if returncode < 0:
-        error = f"killed by signal {-returncode}, {signal.strsignal(-returncode)}"
+    number = -returncode if returncode < 0 else returncode - 128  # the latter in a sandbox
+    if number in signal.valid_signals():
+        error = f"killed by signal {number}, {signal.strsignal(number)}"
     return ExecutionResult("failed", error or f"exit with code {returncode} before the end of the program")
 
 
 @cache
 def _child_source() -> str:
-    functions = (_make_guard, _make_witness, _child)
+    functions = (_make_witness, _child)
     # The types of annotations are not there.
     return "from __future__ import annotations\n" + "\n\n".join(map(inspect.getsource, functions)) + "\n\n_child()\n"
 
 
 # The source of the following functions runs in the child, where nothing else of this module is. They take all that
 # they need from modules first, since the program may put something else there.
-
-
-def _make_guard() -> Callable[[str, tuple], None]:
-    """An audit hook that refuses what programs may not do."""
-    import os
-
-    refused = ("socket.", "os.exec", "os.fork", "os.kill", "os.posix_spawn", "os.spawn", "os.system", "subprocess.")
-    refused += ("_thread.", "cpython.", "ctypes.", "gc.", "pty.", "resource.", "signal.pthread_kill", "syslog.")
-    refused += ("sys.addaudithook", "sys.setprofile", "sys.settrace")
-    allowed = ("socket.__new__", "socket.gethostname")  # event loops have a pair of sockets inside the process
-    # Changes to files, and which of the arguments are their paths.
-    changes = dict.fromkeys(("os.chmod", "os.chown", "os.mkdir", "os.remove", "os.removexattr", "os.rmdir"), (0,))
-    changes |= dict.fromkeys(("os.setxattr", "os.truncate", "os.utime", "shutil.rmtree", "sqlite3.connect"), (0,))
-    changes |= {"os.link": (0, 1), "os.rename": (0, 1), "os.symlink": (1,)}
-    writing = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-    folder, null, realpath, decode = os.getcwd(), os.devnull, os.path.realpath, os.fsdecode
-
-    def guard(event: str, args: tuple) -> None:
-        if event.startswith(refused) and event not in allowed:
-            raise PermissionError(f"{event} is refused to programs that are evaluated")
-        paths = (0,) if event == "open" and args[2] & writing else changes.get(event, ())
-        for path in (args[index] for index in paths):
-            if isinstance(path, int):  # a file that is open
-                continue
-            target = decode(realpath(path))
-            if target != null and not f"{target}/".startswith(f"{folder}/"):
-                raise PermissionError(f"{event} is refused outside of the working directory: {target}")
-
-    return guard
 
 
 def _make_witness(frame: Any, report: int) -> Callable[[str, tuple], None]:
@@ -220,12 +213,6 @@ def _child() -> None:
     import types
 
     audit, leave, write, report = sys.audit, os._exit, os.write, os.dup(1)
-    try:
-        import ctypes
-
-        ctypes.CDLL(None).unshare(0x10000000 | 0x40000000)  # CLONE_NEWUSER | CLONE_NEWNET, where the kernel has them
-    except (ImportError, AttributeError):
-        pass
     seconds, memory = map(int, sys.argv[1:])
     for limit, value in (
         (resource.RLIMIT_AS, memory),
@@ -233,22 +220,13 @@ def _child() -> None:
         (resource.RLIMIT_CPU, seconds),  # should nobody be left to watch the clock
         (resource.RLIMIT_FSIZE, 2**24),
         (resource.RLIMIT_NOFILE, 64),
-        (resource.RLIMIT_NPROC, 0),
+        (resource.RLIMIT_NPROC, 0),  # does not hold for root
     ):
         hard = resource.getrlimit(limit)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (value, value))
 
-    def refuse(*args: Any, **kwargs: Any) -> None:
-        raise PermissionError("processes and threads are refused to programs that are evaluated")
-
-    # Not all versions of Python audit these, and RLIMIT_NPROC does not hold for root.
-    import _posixsubprocess
-    import _thread
-
-    _posixsubprocess.fork_exec = _thread.start_new_thread = _thread.start_new = _thread.start_joinable_thread = refuse
     sys.addaudithook(_make_witness(sys._getframe(), report))
-    sys.addaudithook(_make_guard())
     program = sys.stdin.buffer.read().decode("utf-8", "surrogatepass")
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     null = os.open(os.devnull, os.O_RDWR)
