@@ -33,6 +33,7 @@ FLOORS = [
         "blocks",
         "control.documents",
         "control.generation",
+        "control.groups",
         "control.given_records",
         "control.imputation",
         "control.latent_classifier",
