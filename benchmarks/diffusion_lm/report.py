@@ -159,26 +159,29 @@ def _ablations(figures: dict[str, Any]) -> str:
 
 
 def _systems(figures: dict[str, Any]) -> str:
-    rows = []
-    for name, of in figures.items():
-        named = of["named"]
-        rows += [
-            [name, "free", *_texts(of["texts"]), "–", mean_interval(of["texts_per_second"], ".1f")],
-            [
-                name,
-                f"with “{NAME}”",
-                mean_interval(named["perplexity"], ".2f"),
-                "–",
-                "–",
-                f"{np.mean(named['success']):.0%}",
-                mean_interval(named["texts_per_second"], ".1f"),
-            ],
+    ways = {"free": "free", "given": f"with “{NAME}” given", "guided": f"guided to “{NAME}”"}
+    rows = [
+        [
+            name,
+            system,
+            ways[way],
+            *_texts([run["texts"] for run in runs]),
+            "–" if way == "free" else f"{np.mean([run['success'] for run in runs]):.0%}",
+            mean_interval([run["texts_per_second"] for run in runs], ".1f"),
         ]
-    head = ["sentences", "texts", "perplexity", "distinct 4-grams", "copies", "success", "texts/s"]
-    minutes = {f"{of['minutes']:.0f}" for of in figures.values()}
+        for name, of in figures.items()
+        for system, by_way in of["systems"].items()
+        for way, runs in by_way.items()
+    ]
+    head = ["sentences", "system", "texts", "perplexity", "distinct 4-grams", "copies", "success", "texts/s"]
+    sizes = "; ".join(
+        f"on {name} of {' and '.join(f'{n / 1e6:.1f} M ({system})' for system, n in of['parameters'].items())}, "
+        f"DiffLM after {of['minutes']:.0f} minutes"
+        for name, of in figures.items()
+    )
     return (
-        f"DiffLM on the same sentences, after {' and '.join(sorted(minutes))} minutes of training; a "
-        "[comparison of both systems](diffusion_lm.md#beside-difflm) says what follows:\n\n" + to_table(head, rows)
+        f"Both systems on the same sentences, by models {sizes}; a "
+        "[comparison of both](diffusion_lm.md#beside-difflm) says what follows:\n\n" + to_table(head, rows)
     )
 
 
