@@ -34,6 +34,7 @@ setup(
         "tokenizers>=0.22",
         "huggingface_hub>=2.4",
         "httpx2>=2.16",
+        "anyio>=4.10",
         "safetensors>=0.6",
         "filelock>=3.15",
         "numpy>=2.0",

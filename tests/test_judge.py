@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
 import math
 import re
+import signal
 import threading
+import time
+import traceback
+import tracemalloc
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import anyio
 import pytest
 
 from difflm_hf.evaluation import TOOL_CRITERIA, judge_pairs, judge_records
@@ -41,6 +48,9 @@ class Endpoint:
 
 class _Server(ThreadingHTTPServer):
     request_queue_size = 128  # a connection that finds no place is tried again after a second
+
+    def handle_error(self, request, client_address):
+        """Clients may leave before an answer ends."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -85,6 +95,30 @@ def fail(status, message="no", **headers):
 
 def drop(handler):
     """The connection is closed without an answer."""
+
+
+def garble(handler):
+    handler.wfile.write(f"{KEY} ".encode() * 2000 + b"\r\n\r\n")
+
+
+def drip(start, piece=b"x"):
+    """An answer that goes on for longer than a test may take."""
+
+    def answer(handler):
+        handler.wfile.write(start)
+        for _ in range(250):
+            handler.wfile.write(piece)
+            time.sleep(0.02)
+
+    return answer
+
+
+silence = drip(b"", b"")
+
+
+def judge_with(odd):
+    """A judge that gives an odd answer about one record."""
+    return lambda question: odd if "good_1" in question else prefer(question)
 
 
 def records_in(question):
@@ -274,6 +308,24 @@ def test_scores(endpoint):
     assert result["score"]["high"] - result["score"]["mean"] == pytest.approx(3.18245 * 2.28674 / 2, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    "piece",
+    ["{", '{"a":', '{"a":"', '{"a":{},"b":', '"score": ', '{"score":', '{"score": 1 ', "<think>", '{\\"', "[", '"'],
+)
+def test_verdicts_are_read_in_no_time(endpoint, piece):
+    endpoint.judge = lambda question: piece * (2**20 // len(piece)) + '</think>{"score": 3}'
+    start = time.monotonic()
+    assert judge_records(GOOD[:1], endpoint.url, "judge")["scores"] == [3]
+    assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize("answer", ['{"score": 9}' + " " * 2**15, "<think>" + '{"score": 9} ' * 2**12])
+def test_verdicts_are_read_where_they_belong(endpoint, answer):
+    endpoint.judge = lambda question: answer
+    result = judge_records(GOOD[:1], endpoint.url, "judge")
+    assert (result["scores"], result["reasons"]) == ([None], [answer])
+
+
 # Trouble
 
 
@@ -299,8 +351,8 @@ def test_trouble_that_passes(endpoint, trouble):
 
 
 def test_it_waits_as_long_as_it_is_told(endpoint, monkeypatch):
-    waits = []
-    monkeypatch.setattr(threading.Event, "wait", spy(threading.Event.wait, waits))
+    waits, move_on_after = [], anyio.move_on_after
+    monkeypatch.setattr(anyio, "move_on_after", lambda wait: waits.append(wait) or move_on_after(0))
     endpoint.script = [fail(429, Retry_After="0.25"), fail(500), fail(500)]
     judge_records(GOOD[:1], endpoint.url, "judge")
     first, *waits = waits
@@ -308,18 +360,14 @@ def test_it_waits_as_long_as_it_is_told(endpoint, monkeypatch):
     assert 0.5 <= waits[1] <= 1 <= waits[2] <= 2
 
 
-def spy(wait, waits):
-    def waiting(event, timeout=None):
-        if threading.current_thread().name.startswith("ThreadPoolExecutor") and timeout is not None:
-            waits.append(timeout)
-            timeout = 0
-        return wait(event, timeout)
-
-    return waiting
-
-
 @pytest.mark.parametrize(
-    "trouble, said", [(fail(500, "on fire"), "500: on fire"), (fail(429), "429: no"), (drop, "cannot be reached")]
+    "trouble, said",
+    [
+        (fail(500, "on fire"), "500: on fire"),
+        (fail(429), "429: no"),
+        (drop, "no proper reply"),
+        (garble, "no proper reply"),
+    ],
 )
 def test_trouble_that_stays(endpoint, tmp_path, trouble, said):
     endpoint.judge = lambda question: trouble
@@ -329,6 +377,7 @@ def test_trouble_that_stays(endpoint, tmp_path, trouble, said):
     assert len(endpoint.requests) == 2
     for part in (endpoint.url, "'my-judge'", said, str(path)):
         assert part in str(error.value)
+    assert KEY not in "".join(traceback.format_exception(error.value))
 
 
 def test_waits_beyond_patience_are_no_waits(endpoint):
@@ -338,12 +387,150 @@ def test_waits_beyond_patience_are_no_waits(endpoint):
     assert len(endpoint.requests) == 1
 
 
-def test_silence_is_trouble(endpoint):
-    silence = threading.Event()
-    endpoint.judge = lambda question: lambda handler: silence.wait(10)
-    with pytest.raises(ConnectionError, match="ReadTimeout"):
-        judge_records(GOOD[:1], endpoint.url, "judge", timeout=0.05, max_retries=0)
-    silence.set()
+@pytest.mark.parametrize(
+    "odd",
+    [silence, drip(b"HTTP/1.1 200 OK\r\nX-Drip: "), drip(b"HTTP/1.1 200 OK\r\n\r\n")],
+    ids=["silence", "headers", "body"],
+)
+def test_an_answer_takes_no_longer_than_it_may_in_all(endpoint, odd):
+    endpoint.judge = judge_with(odd)
+    result = judge_records(GOOD[:3], endpoint.url, "judge", timeout=0.5, max_retries=0)
+    assert result["scores"] == [3, None, 3]
+    assert (result["num_no_answer"], result["num_unparsable"]) == (1, 0)
+    assert result["reasons"][1] == "The endpoint has not answered within 0.5 s"
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_an_answer_is_no_larger_than_it_may_be(endpoint, encoding):
+    content = json.dumps(completion('{"score": 3}')).encode() + b" " * 2**26
+    content = gzip.compress(content) if encoding == "gzip" else content
+    endpoint.judge = judge_with(lambda handler: handler.send(200, content, Content_Encoding=encoding))
+    tracemalloc.start()
+    result = judge_records(GOOD[:3], endpoint.url, "judge", max_retries=0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**25
+    assert result["scores"] == [3, None, 3]
+    said = "more than 4,194,304 bytes" if encoding == "identity" else ""
+    assert result["reasons"][1].startswith(f"The endpoint answers what is no chat completion: {said}")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<h1>Busy</h1>",
+        {"choices": [], "error": {"message": "Busy"}},
+        completion("Busy") | {"usage": {"prompt_tokens": math.inf}},
+    ],
+)
+def test_an_odd_reply_does_not_end_the_run(endpoint, body):
+    endpoint.judge = judge_with(lambda handler: handler.send(200, body, Retry_After="0"))
+    result = judge_records(GOOD[:3], endpoint.url, "judge", max_retries=1)
+    assert result["scores"] == [3, None, 3]
+    assert (result["num_no_answer"], result["num_unparsable"]) == (1, 0)
+    assert re.match("The endpoint answers what is no chat completion: .*Busy", result["reasons"][1])
+    assert len(endpoint.requests) == 4
+
+
+@pytest.mark.parametrize("odd", [drop, garble])
+def test_nor_does_what_is_no_reply(endpoint, odd):
+    endpoint.judge = judge_with(odd)
+    result = judge_records(GOOD[:3], endpoint.url, "judge", KEY, max_retries=0)
+    assert result["scores"] == [3, None, 3]
+    reason = result["reasons"][1]
+    assert reason.startswith("The endpoint sends no proper reply (RemoteProtocolError: ")
+    assert KEY not in reason and len(reason) < 400
+
+
+def test_an_odd_date_to_come_back_is_none(endpoint):
+    endpoint.judge = lambda question: fail(503, "Busy", Retry_After=f"Wed, 21 Oct {'9' * 30} 07:28:00 GMT")
+    with pytest.raises(ConnectionError, match="503: Busy"):
+        judge_records(GOOD[:1], endpoint.url, "judge", max_retries=0)
+
+
+def test_refused_questions_are_asked_again_in_the_next_run_only(endpoint, tmp_path):
+    def run():
+        del endpoint.requests[:]
+        return judge_pairs(GOOD[:3], POOR[:3], endpoint.url, "judge", KEY, answers_file=tmp_path / "answers.jsonl")
+
+    endpoint.judge = judge_with(fail(400, f"too long for {KEY}{'!' * 1000}"))
+    first = run()
+    assert len(endpoint.requests) == 6
+    assert (first["num_no_answer"], first["num_unparsable"], first["num_judged"]) == (2, 0, 2)
+    (pair,) = (pair for pair in first["pairs"] if pair["synthetic"] == 1)
+    assert (pair["verdict"], pair["verdicts"]) == (None, [None, None])
+    for reason in pair["reasons"]:
+        assert re.fullmatch(r"The endpoint answers 400: too long for \*\*\*!{200,300}…", reason)
+
+    again = run()
+    assert len(endpoint.requests) == 2
+    assert (again["pairs"], again["num_no_answer"]) == (first["pairs"], 2)
+    endpoint.judge = prefer
+    last = run()
+    assert len(endpoint.requests) == 2
+    assert (last["num_no_answer"], last["num_judged"]) == (0, 3)
+
+
+@pytest.mark.parametrize("num_records, num_requests", [(20, 10), (3, 3)])
+def test_ten_questions_in_a_row_without_an_answer_end_the_run(endpoint, num_records, num_requests):
+    endpoint.judge = lambda question: fail(422, "no such setting")
+    message = rf"422: no such setting\n\n.*without an answer: {num_requests}, .* records\[{num_requests - 1}\]"
+    with pytest.raises(ConnectionError, match=message):
+        judge_records(GOOD[:num_records], endpoint.url, "judge", max_concurrency=1)
+    assert len(endpoint.requests) == num_requests
+
+
+def test_more_than_ten_do_not_if_others_are_between(endpoint, tmp_path):
+    endpoint.script = [*[fail(400)] * 9, '{"score": 5}'] * 2
+    endpoint.judge = lambda question: fail(400)
+    for num_requests in (20, 38):
+        path = tmp_path / "answers.jsonl"
+        result = judge_records(GOOD, endpoint.url, "judge", max_concurrency=1, answers_file=path)
+        assert result["scores"] == [*[None] * 9, 5] * 2
+        assert len(endpoint.requests) == num_requests
+
+
+def test_answers_under_way_are_kept(endpoint, tmp_path):
+    asked, refused = threading.Event(), threading.Event()
+
+    def slow(handler):
+        asked.set()
+        refused.wait(10)
+        time.sleep(0.1)
+        handler.send(200, completion('{"score": 3}'))
+
+    def refuse(handler):
+        asked.wait(10)
+        fail(401)(handler)
+        refused.set()
+
+    endpoint.judge = lambda question: slow if "good_0" in question else refuse
+    path = tmp_path / "answers.jsonl"
+    with pytest.raises(PermissionError):
+        judge_records(GOOD, endpoint.url, "judge", max_concurrency=2, answers_file=path)
+    assert len(path.read_bytes().splitlines()) == 1
+    assert len(endpoint.requests) == 2
+
+
+def test_it_can_be_interrupted(endpoint):
+    interrupted = []
+
+    def interrupt(handler):
+        interrupted.append(time.monotonic())
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        silence(handler)
+
+    endpoint.judge = lambda question: interrupt
+    with pytest.raises(KeyboardInterrupt):
+        judge_records(GOOD, endpoint.url, "judge", max_concurrency=1)
+    assert time.monotonic() - interrupted[0] < 2
+
+
+def test_an_event_loop_may_run(endpoint):
+    async def notebook():
+        return judge_records(GOOD[:3], endpoint.url, "judge")
+
+    assert asyncio.run(notebook())["scores"] == [3, 3, 3]
 
 
 @pytest.mark.parametrize(
@@ -352,7 +539,7 @@ def test_silence_is_trouble(endpoint):
         (401, PermissionError, "pass a valid one as `api_key`"),
         (403, PermissionError, "may not use this model"),
         (404, ValueError, "look at the spelling of `model`"),
-        (400, ValueError, r"about synthetic\[0\] and real\[0\] is refused"),
+        (307, ValueError, "no such address"),
     ],
 )
 def test_refusals_are_final_and_do_not_show_the_key(endpoint, status, cls, advice, caplog):
@@ -459,6 +646,8 @@ def test_other_files_are_left_alone(endpoint, tmp_path, content):
         ({"max_concurrency": 0}, ValueError, "`max_concurrency` is 0"),
         ({"max_retries": -1}, ValueError, "`max_retries` is -1"),
         ({"timeout": 0}, ValueError, "`timeout` is 0"),
+        ({"timeout": math.nan}, ValueError, "`timeout` is nan"),
+        ({"timeout": math.inf}, ValueError, "`timeout` is inf"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_asked(endpoint, options, cls, message):

@@ -118,7 +118,7 @@ def test_all_that_is_used_is_listed():
                 used.add(node.arg)
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 used |= {alias.name for alias in node.names}
-            elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 own.add(node.name)
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 own.add(node.id)
