@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from .results import load_result
 from .setting import Setting, seeded
 from .speed import PEER
 from .tables import MODELS, Model
@@ -62,18 +63,25 @@ def score(s: Setting, draws: list[pd.DataFrame], table: pd.DataFrame, is_missing
 
 
 def measure_imputation(s: Setting) -> dict[str, dict[str, dict[str, float]]]:
+    """
+    Figures by kind of gaps and model. Those of peers that stand in the results are kept, since tables, gaps and seeds
+    of theirs do not change.
+    """
+    results = load_result("control").get("imputation", {}).get(s.name, {}).get(str(s.seed))
+    results = results or {kind: {} for kind in KINDS}
+    peers = {peer: model for peer, model in IMPUTERS.items() if model.title not in results[KINDS[0]]}
     kinds = {kind: with_gaps(s, kind) for kind in KINDS}
     table = pd.concat([rows for rows, _ in kinds.values()], ignore_index=True)  # at once: peers take long to start
     types = {name: object if name in s.categorical else float for name in table}
     gaps = table.astype(types).mask(np.concatenate([is_missing for _, is_missing in kinds.values()]))
     draws = {"ours": s.pipe.impute(gaps, NUM_DRAWS, generator=seeded(s.seed))}
-    draws |= {model.title: s.impute_by(peer, model, gaps, NUM_PEER_DRAWS) for peer, model in IMPUTERS.items()}
-    results, start = {}, 0
+    draws |= {model.title: s.impute_by(peer, model, gaps, NUM_PEER_DRAWS) for peer, model in peers.items()}
+    start = 0
     for kind, (rows, is_missing) in kinds.items():
         parts = {
             model: [draw.iloc[start : start + len(rows)].reset_index(drop=True) for draw in drawn]
             for model, drawn in draws.items()
         }
-        results[kind] = {model: score(s, part, rows, is_missing) for model, part in parts.items()}
+        results[kind] |= {model: score(s, part, rows, is_missing) for model, part in parts.items()}
         start += len(rows)
     return results
