@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import math
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from numbers import Integral, Real
 from pathlib import Path
 from types import FunctionType
 from typing import Any, Literal, get_args
@@ -24,12 +22,16 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from torch import nn
 
+from .checks import check_choice, check_integer, is_number, shown
 from .files import atomic_write, is_whole, lock_folder
 from .records import JSONCodec, RecordSchema, Unique
-from .utils import map_in_threads, release_memory
+from .records.nested import to_plain
+from .utils import draw_seed, map_in_threads, release_memory, seeded_generator
 
 
 OutputType = Literal["dict", "pandas", "dataset", "text"]
+MAX_STEPS = 10_000  # of a scheduler
+TEMPERATURES = 1e-30, 1e30  # beyond which logits leave all numbers
 MAX_ATTEMPTS = 20  # rounds of sampling documents before giving up
 MANIFEST = "manifest.json"
 RECORDS_PER_SHARD = 2**17  # or the next multiple of a block
@@ -117,8 +119,7 @@ class BlockwisePipeline(DiffusionPipeline):
     ) -> Iterator[pd.DataFrame]:
         """Blocks from `first_block` on, up to `num_records` records from there, with a bar of their progress."""
         # One number stands for all records of a call: each block then has a generator of its own.
-        device = None if generator is None else generator.device
-        seed = int(torch.randint(2**62, (), generator=generator, device=device))
+        seed = draw_seed(generator)
         size, schema = self.config.block_size, self.processor.schema
         keys = UsedKeys(schema)
         keys.check(first_block * size, num_records)
@@ -132,9 +133,11 @@ class BlockwisePipeline(DiffusionPipeline):
             return table
 
         # The products of a small model on a CPU are too small to share among threads; whole blocks are not.
-        has_callback = sampling.get("callback_on_step_end") is not None
+        callback = sampling.get("callback_on_step_end")
+        if callback is not None and not callable(callback):
+            raise ValueError(f"callback_on_step_end={shown(callback)} is no function")
         has_own_threads = (
-            self.device.type == "cpu" and self.processor.codec.has_fixed_layout and not has_callback and not keys.rules
+            self.device.type == "cpu" and self.processor.codec.has_fixed_layout and callback is None and not keys.rules
         )
         starts = range(0, num_records, size)
         with self.progress_bar(total=num_records) as progress_bar:
@@ -152,19 +155,18 @@ class BlockwisePipeline(DiffusionPipeline):
         output_type: str,
     ) -> None:
         """Raises a `ValueError` for the first argument out of range."""
-        for name, value in (
-            ("num_records", num_records),
-            ("num_inference_steps", num_inference_steps),
-            ("batch_size", batch_size if batch_size is not None else 1),
-        ):
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}={value!r} is not a positive integer")
-        if not _is_number(temperature) or not 0 <= temperature < math.inf:
-            raise ValueError(f"temperature={temperature!r} is not 0 or more; 0 is greedy, 1 the model's distribution")
-        if not _is_number(top_p) or not 0 < top_p <= 1:
-            raise ValueError(f"top_p={top_p!r} is not in (0, 1]")
-        if output_type not in get_args(OutputType):
-            raise ValueError(f"output_type={output_type!r} is not one of {', '.join(map(repr, get_args(OutputType)))}")
+        check_integer("num_records", num_records)
+        check_integer("num_inference_steps", num_inference_steps, most=MAX_STEPS)
+        check_integer("batch_size", 1 if batch_size is None else batch_size)
+        low, high = TEMPERATURES
+        if not is_number(temperature) or not (temperature == 0 or low <= temperature <= high):
+            raise ValueError(
+                f"temperature={shown(temperature)} is not 0 or more; 0 is greedy, 1 the model's distribution, and "
+                f"others are from {low} to {high}"
+            )
+        if not is_number(top_p) or not 0 < top_p <= 1:
+            raise ValueError(f"top_p={shown(top_p)} is not in (0, 1]")
+        check_choice("output_type", output_type, get_args(OutputType))
 
     @torch.no_grad()
     def generate_block(
@@ -245,10 +247,6 @@ class BlockwisePipeline(DiffusionPipeline):
         return [json.loads(text) for text in JSONCodec(self.processor.schema).encode(table)]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
 class UsedKeys:
     """
     The keys of the records so far, which those after them may not have: the [`Unique`] rules of a schema.
@@ -325,10 +323,13 @@ def write_shards(
         `OSError`: when it cannot be written.
     """
     pipe.check_inputs(num_records, num_inference_steps, temperature, top_p, batch_size, "pandas")
-    output_dir = Path(output_dir)
+    if not isinstance(output_dir, str | os.PathLike):
+        raise ValueError(f"output_dir={shown(output_dir)} is no path of a folder")
+    output_dir, generator = Path(output_dir), seeded_generator(seed)
+    sampling = {"num_inference_steps": num_inference_steps, "temperature": temperature, "top_p": top_p}
+    pipe.stream(num_records, **sampling, batch_size=batch_size, **conditions)  # which says what is wrong with these
     block_size = pipe.config.block_size
     blocks_per_shard = -(-RECORDS_PER_SHARD // block_size)
-    sampling = {"num_inference_steps": num_inference_steps, "temperature": temperature, "top_p": top_p}
     manifest = {
         "num_records": num_records,
         "seed": seed,
@@ -340,13 +341,12 @@ def write_shards(
         "model": fingerprint(pipe),
     }
     starts = range(0, num_records, blocks_per_shard * block_size)
-    pipe.stream(num_records, **sampling, batch_size=batch_size, **conditions)  # which says what is wrong with these
 
     def file_of(shard: int) -> Path:
         return output_dir / f"part-{shard:05d}.parquet"
 
     with lock_folder(output_dir):
-        _claim(output_dir, manifest)
+        _claim(output_dir, to_plain(manifest))
         shards = range(len(starts))
         num_done = sum(1 for _ in itertools.takewhile(lambda shard: is_whole(file_of(shard)), shards))
         if num_done < len(starts):
@@ -354,7 +354,7 @@ def write_shards(
                 num_records - starts[num_done],
                 **sampling,
                 batch_size=batch_size,
-                generator=torch.Generator().manual_seed(seed),
+                generator=generator,
                 first_block=num_done * blocks_per_shard,
                 **conditions,
             )

@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
+from .checks import short, shown
+
 
 BEGUN = ".begun-"  # how the names of folders begin that hold files which are not complete
 LOCK, HOLDER = ".lock", ".lock-holder"
@@ -74,7 +76,9 @@ def _explain(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise type(error)(f"{path} cannot be written: {error.strerror}") from error
+        raise type(error)(f"{short(str(path))} cannot be written: {error.strerror}") from error
+    except ValueError as error:  # of a name with a null character
+        raise ValueError(f"{shown(str(path))} cannot be written: {error}") from error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -96,8 +100,9 @@ def lock_folder(folder: Path) -> Iterator[None]:
     Raises:
         `RuntimeError`: when another one has it. The message says which.
     """
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    is_new = not os.path.exists(folder)  # unlike `Path.exists`, it takes names that are too long
+    with _explain(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(folder / LOCK, timeout=0), folder / HOLDER
     try:
         lock.acquire()

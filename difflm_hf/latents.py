@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 import torch
@@ -66,7 +66,13 @@ def latents_after_step(
     Raises:
         `ValueError`: for what it returns in place of latents of their shape. The message names the step.
     """
-    changed = (callback(pipe, step, timestep, shown) or {}).get("latents", latents)
+    returned = callback(pipe, step, timestep, shown)
+    if not isinstance(returned, Mapping | None):
+        raise ValueError(
+            f'callback_on_step_end, step {step}: return {{"latents": latents}} or None, and not a '
+            f"{type(returned).__name__}"
+        )
+    changed = (returned or {}).get("latents", latents)
     if not isinstance(changed, torch.Tensor) or changed.shape != latents.shape:
         found = tuple(changed.shape) if isinstance(changed, torch.Tensor) else type(changed).__name__
         raise ValueError(

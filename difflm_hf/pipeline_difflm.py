@@ -20,6 +20,7 @@ from torch.profiler import record_function
 from transformers import AutoConfig
 
 from .blocks import BlockwisePipeline, DiffLMPipelineOutput, OutputType
+from .checks import check_positive
 from .configuration_difflm import DiffLMPipelineConfig
 from .control.balance import Shares
 from .control.conditions import Conditions
@@ -72,8 +73,7 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
         training: dict[str, Any] | None = None,
     ):
         super().__init__()
-        if not isinstance(block_size, int) or block_size < 1:
-            raise ValueError(f"block_size={block_size!r} is not a positive integer")
+        check_positive(block_size=block_size)
         check_fit(vae, denoiser, processor)
         self.register_modules(vae=vae, denoiser=denoiser, scheduler=scheduler, processor=processor)
         self.register_to_config(block_size=block_size, training=training)
@@ -295,7 +295,7 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
         >>> table = pipe(1000, generator=torch.Generator().manual_seed(0), output_type="pandas").records
         ```
         """
-        Guidance(scale=guidance_scale, guides=guides)  # which says what is wrong with them
+        guides = Guidance(scale=guidance_scale, guides=guides).guides  # which says what is wrong with them
         condition = self.make_condition(conditions, where, balance, num_records, guides, score)
         num_records = self._num_records(num_records, condition)
         self.check_inputs(num_records, num_inference_steps, temperature, top_p, batch_size, output_type)
@@ -391,7 +391,7 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
         # A schedule of its own for each block, as blocks run side by side; callbacks, for which they do not, see it.
         scheduler = self.scheduler if callback_on_step_end is not None else copy.deepcopy(self.scheduler)
         # Components may be on different devices, and `self.device` is that of one of them.
-        scheduler.set_timesteps(num_inference_steps, device=self.denoiser.device)
+        scheduler.set_timesteps(int(num_inference_steps), device=self.denoiser.device)
         latents = noise * initial_std(scheduler)
         for step, timestep in enumerate(scheduler.timesteps):
             check_cancelled()
@@ -425,7 +425,7 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
             `torch.Tensor` of shape `(num_latents, latent_size)`.
         """
         scheduler = copy.deepcopy(self.scheduler)
-        scheduler.set_timesteps(num_inference_steps, device=self.denoiser.device)
+        scheduler.set_timesteps(int(num_inference_steps), device=self.denoiser.device)
         num_evaluations = len(scheduler.timesteps)
         first = num_evaluations - round(num_evaluations * strength)
         if first == num_evaluations:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import torch
 from huggingface_hub import CommitInfo
 from transformers import Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .hub.components import register_components
 from .pipeline_difflm import DiffLMPipeline
+from .utils import seeded_generator
 
 
 class RecordGenerationPipeline(Pipeline):
@@ -63,7 +63,7 @@ class RecordGenerationPipeline(Pipeline):
         **kwargs,
     ) -> Any:
         if seed is not None:
-            kwargs["generator"] = torch.Generator().manual_seed(seed)
+            kwargs["generator"] = seeded_generator(seed)
         return self.model(**model_inputs, **kwargs, batch_size=records_per_batch, return_dict=False)[0]
 
     def forward(self, model_inputs: dict[str, int], **kwargs) -> Any:

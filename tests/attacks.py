@@ -1,7 +1,10 @@
 """
-Attacks on saved pipelines: each file cut, emptied, zeroed, or another model's; each value of a JSON file replaced.
+Attacks on saved pipelines: each file cut, emptied, zeroed, or another model's; each value of a JSON file replaced. And
+attacks on the arguments of calls and of the command.
 
-    python tests/attacks.py MODEL OTHER [--cases 2000] [--seed 0]
+    python tests/attacks.py files MODEL OTHER [--cases 2000] [--seed 0]
+    python tests/attacks.py call MODEL [--cases 2000] [--seed 0]
+    python tests/attacks.py command MODEL [--cases 2000] [--seed 0]
 
 A case ends well where records come out that the schema allows, or one clear error does, soon, and in little memory.
 """
@@ -9,6 +12,7 @@ A case ends well where records come out that the schema allows, or one clear err
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -22,10 +26,13 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from call_attacks import Run, draw_calls
+from command_attacks import draw_commands
 
 from difflm_hf import DiffLMPipeline
 from difflm_hf.diffusion_lm import DiffusionLMPipeline
@@ -34,19 +41,13 @@ from difflm_hf.diffusion_lm import DiffusionLMPipeline
 VALUES = (None, "x", -1, 10**12, math.nan, [])
 MAX_SECONDS, MAX_BYTES = 5, 2**30
 NUM_RECORDS = 20
-
-
-@dataclass
-class Case:
-    """What is done to a copy of a saved pipeline."""
-
-    name: str
-    apply: Callable[[Path], None]
+CLASSES = {cls.__name__: cls for cls in (DiffLMPipeline, DiffusionLMPipeline)}
+GOOD_ENDS = ("records", "error", "interrupted")
 
 
 @dataclass
 class Outcome:
-    """How a case ended: `"records"`, `"error"`, or anything else, which is no good end."""
+    """How a case ended: as one of [`GOOD_ENDS`], or in any other way, which is no good end."""
 
     kind: str
     text: str
@@ -55,20 +56,22 @@ class Outcome:
 
     @property
     def is_good(self) -> bool:
-        return self.kind in ("records", "error") and self.seconds < MAX_SECONDS and self.num_bytes < MAX_BYTES
+        return self.kind in GOOD_ENDS and self.seconds < MAX_SECONDS and self.num_bytes < MAX_BYTES
 
 
-def draw_cases(model: Path, other: Path, rng: random.Random) -> Iterator[Case]:
-    """Cases without end, half of them of whole files."""
+def draw_files(model: Path, other: Path, rng: random.Random) -> Iterator[tuple[str, Run]]:
+    """Cases without end, a quarter of them of whole files."""
+    cls = CLASSES[json.loads((model / "model_index.json").read_text())["_class_name"]]
     files = [path.relative_to(model) for path in sorted(model.rglob("*")) if path.is_file() and is_loaded(path, model)]
     trees = {file: json.loads((model / file).read_text()) for file in files if file.suffix == ".json"}
     places = {file: list(leaves(tree)) for file, tree in trees.items()}
     while True:
         if rng.random() < 0.25:
-            yield damage(rng.choice(files), other, rng)
+            name, apply = damage(rng.choice(files), other, rng)
         else:
             file = rng.choice(list(places))
-            yield replace(file, trees[file], rng.choice(places[file]), rng.choice(VALUES))
+            name, apply = replace(file, trees[file], rng.choice(places[file]), rng.choice(VALUES))
+        yield name, partial(generate, model, cls, apply)
 
 
 def is_loaded(path: Path, model: Path) -> bool:
@@ -76,7 +79,7 @@ def is_loaded(path: Path, model: Path) -> bool:
     return parts[0] not in ("checkpoints", "logs") and path.suffix in (".json", ".safetensors", ".jinja", ".txt")
 
 
-def damage(file: Path, other: Path, rng: random.Random) -> Case:
+def damage(file: Path, other: Path, rng: random.Random) -> tuple[str, Callable[[Path], None]]:
     def cut(path: Path) -> None:
         os.truncate(path, rng.randrange(path.stat().st_size))
 
@@ -104,7 +107,7 @@ def damage(file: Path, other: Path, rng: random.Random) -> Case:
 
     ways = {of.__name__: of for of in (cut, zero, swap, flip, fifo, device)}
     way = rng.choice(list(ways))
-    return Case(f"{way} {file}", lambda folder: ways[way](folder / file))
+    return f"{way} {file}", lambda folder: ways[way](folder / file)
 
 
 def leaves(tree: Any, place: tuple = ()) -> Iterator[tuple]:
@@ -119,7 +122,7 @@ def leaves(tree: Any, place: tuple = ()) -> Iterator[tuple]:
             yield from leaves(tree[k], (*place, k))
 
 
-def replace(file: Path, tree: Any, place: tuple, value: Any) -> Case:
+def replace(file: Path, tree: Any, place: tuple, value: Any) -> tuple[str, Callable[[Path], None]]:
     def apply(folder: Path) -> None:
         changed = json.loads(json.dumps(tree))
         branch = changed
@@ -128,40 +131,13 @@ def replace(file: Path, tree: Any, place: tuple, value: Any) -> Case:
         branch[place[-1]] = value
         (folder / file).write_text(json.dumps(changed))
 
-    return Case(f"{file} {'.'.join(map(str, place))} = {value!r}", apply)
+    return f"{file} {'.'.join(map(str, place))} = {value!r}", apply
 
 
-def attempt(case: Case, model: Path, cls: type) -> Outcome:
-    """What comes of a case, in a process of its own."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary, "model")
-        shutil.copytree(model, folder, ignore=shutil.ignore_patterns("checkpoints", "logs"))
-        case.apply(folder)
-        receive, send = os.pipe()
-        start = time.monotonic()
-        child = os.fork()
-        if child == 0:
-            os.close(receive)
-            signal.alarm(4 * MAX_SECONDS)
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            kind, text = generate(folder, cls)
-            num_bytes = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-            os.write(send, json.dumps([kind, text[:4000], num_bytes]).encode())
-            os._exit(0)
-        os.close(send)
-        with open(receive, "rb") as file:
-            answer = file.read()
-        _, status = os.waitpid(child, 0)
-        seconds = time.monotonic() - start
-    kind, text, num_bytes = json.loads(answer) if answer else ["died", f"by status {status}", 0]
-    return Outcome(kind, text, seconds, num_bytes)
-
-
-def generate(folder: Path, cls: type) -> tuple[str, str]:
-    # Twice the limit, so that what goes beyond it is told from what has no end.
-    with open("/proc/self/statm") as file:
-        size = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + 2 * MAX_BYTES,) * 2)
+def generate(model: Path, cls: type, apply: Callable[[Path], None], temporary: Path) -> tuple[str, str]:
+    folder = Path(temporary, "model")
+    shutil.copytree(model, folder, ignore=shutil.ignore_patterns("checkpoints", "logs"))
+    apply(folder)
     generator = torch.Generator().manual_seed(0)
     try:
         pipe = cls.from_pretrained(folder)
@@ -178,30 +154,67 @@ def generate(folder: Path, cls: type) -> tuple[str, str]:
     except (OSError, ValueError, RuntimeError) as error:
         is_clear = str(error) and len(str(error)) < 1000 and type(error) is not RecursionError
         return ("error" if is_clear else "unclear", f"{type(error).__name__}: {error}")
-    except BaseException:
-        return "traceback", traceback.format_exc()
+
+
+def attempt(run: Run) -> Outcome:
+    """What comes of a case, in a process of its own."""
+    receive, send = os.pipe()
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        child = os.fork()
+        if child == 0:
+            os.close(receive)
+            signal.alarm(4 * MAX_SECONDS)
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            # Twice the limit, so that what goes beyond it is told from what has no end.
+            size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (size + 2 * MAX_BYTES,) * 2)
+            try:
+                kind, text = run(Path(folder))
+            except BaseException:
+                kind, text = "traceback", traceback.format_exc()
+            num_bytes = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+            os.write(send, json.dumps([kind, text[:4000], num_bytes]).encode())
+            os._exit(0)
+        os.close(send)
+        with open(receive, "rb") as file:
+            answer = file.read()
+        _, status = os.waitpid(child, 0)
+    seconds = time.monotonic() - start
+    kind, text, num_bytes = json.loads(answer) if answer else ["died", f"by status {status}", 0]
+    return Outcome(kind, text, seconds, num_bytes)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("other", type=Path)
-    parser.add_argument("--cases", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0)
+    attacks = parser.add_subparsers(dest="attack", required=True)
+    for attack in ("files", "call", "command"):
+        arguments = attacks.add_parser(attack)
+        arguments.add_argument("model", type=Path)
+        if attack == "files":
+            arguments.add_argument("other", type=Path)
+        arguments.add_argument("--cases", type=int, default=2000)
+        arguments.add_argument("--seed", type=int, default=0)
+        arguments.add_argument("--only", type=int, help="The number of the one case to run.")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    classes = {cls.__name__: cls for cls in (DiffLMPipeline, DiffusionLMPipeline)}
-    cls = classes[json.loads((args.model / "model_index.json").read_text())["_class_name"]]
+    rng = random.Random(args.seed)
+    if args.attack == "files":
+        cases = draw_files(args.model, args.other, rng)
+    else:
+        cases = (draw_calls if args.attack == "call" else draw_commands)(args.model, rng)
     counts: Counter[str] = Counter()
-    cases = draw_cases(args.model, args.other, random.Random(args.seed))
-    for number in range(args.cases):
-        case = next(cases)
-        outcome = attempt(case, args.model, cls)
+    for number, (name, run) in enumerate(itertools.islice(cases, args.cases)):
+        if args.only not in (None, number):
+            continue
+        outcome = attempt(run)
         counts[outcome.kind] += 1
         if not outcome.is_good:
             counts["bad"] += 1
             text = outcome.text.strip().splitlines()[-1][:300] if outcome.text else ""
-            print(f"{number} {case.name}: {outcome.kind} {outcome.seconds:.1f} s {outcome.num_bytes >> 20} MiB {text}")
+            print(f"{number} {name}: {outcome.kind} {outcome.seconds:.1f} s {outcome.num_bytes >> 20} MiB {text}")
+        if args.only is not None:
+            print(name, outcome.kind, outcome.text)
     print(dict(counts))
     raise SystemExit(counts["bad"] > 0)
 

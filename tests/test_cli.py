@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -399,11 +400,29 @@ def test_damaged_model(error_of, content, model, tmp_path):
         ("--temperature", -1, "temperature=-1.0 is not 0 or more"),
         ("--top-p", 0, "top_p=0.0 is not in (0, 1]"),
         ("--num-inference-steps", 0, "num_inference_steps=0 is not a positive integer"),
+        ("--num-inference-steps", 10**12, "num_inference_steps=1000000000000 is more than 10,000"),
+        ("--seed", 2**64, "seed=18446744073709551616 is more than"),
     ],
 )
 def test_bad_options_of_generate(error_of, option, value, message, model, tmp_path):
     options = {"--num-records": 3, "--output": tmp_path / "table.csv", option: value}
     assert message in error_of("generate", model, *(word for pair in options.items() for word in pair))
+
+
+def test_libraries_say_nothing_beside_the_error(monkeypatch, capsys, tmp_path):
+    def fail(*args, **kwargs):
+        warnings.warn("an argument of a library is deprecated", stacklevel=1)
+        raise ValueError("no table")
+
+    monkeypatch.setattr(difflm_hf.records, "read_table", fail)
+    with warnings.catch_warnings():
+        assert call(monkeypatch, "schema", tmp_path / "a.csv") == 1
+    assert capsys.readouterr().err.splitlines() == ["error: no table"]
+
+
+def test_options_that_name_a_folder_in_place_of_a_file(error_of, data, tmp_path):
+    options = ("--output-dir", tmp_path / "model", "--schema", tmp_path)
+    assert error_of("train", data, *options) == f"error: {tmp_path} cannot be read: Is a directory"
 
 
 def test_errors_are_not_markup(error_of, monkeypatch):

@@ -212,6 +212,9 @@ def test_blocks_past_the_last_record(pipe):
     size = pipe.config.block_size
     with pytest.raises(ValueError, match=f"first_block begins at record {size}, and there are conditions for {size}"):
         next(pipe.stream(conditions=[{}] * size, first_block=1))
+    for first_block in (-1, "x", None):
+        with pytest.raises(ValueError, match=f"first_block={first_block!r} is not an integer of 0 or more"):
+            next(pipe.stream(conditions=[{}] * size, first_block=first_block))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from difflm_hf.control import (
     Guide,
     IdLimits,
     LatentClassifier,
+    Matches,
     Not,
     StartsWith,
     StepLimits,
@@ -154,6 +155,14 @@ def test_where(pipe, where, holds):
         ("joined > color", "relates what cannot be compared"),
         ("age + None > 3", "may not stand there"),
         ("not " * 3000 + "member", "cannot be read|nested too deeply"),
+        ("age > 10**9", r"'10 \*\* 9' may not stand there"),
+        ("age > 1/0", "'1 / 0' cannot be computed"),
+        ("age > 'a' - 1", "may not stand there"),
+        ("color == 'red' * 10000000000", "may not stand there"),
+        ("color * 10000000000 == 'red'", "a text has no product"),
+        ("age + 1j > 3", "'1j' may not stand there"),
+        ("color in True + color", "'True \\+ color' may not stand there"),
+        ("age > " + "x" * 9999, "where='age > x+[.]{3}x+': no column 'x+[.]{3}x+'"),
     ],
 )
 def test_where_refuses(pipe, where, message):
@@ -180,6 +189,14 @@ def test_where_refuses(pipe, where, message):
         ({"joined": Between("2020", pd.NaT)}, "column 'joined'.*NaT"),
         ({"joined": 20200101}, "column 'joined'.*20200101"),
         ({"age": 1j}, "column 'age'.*1j"),
+        ({"size": Matches({"enum": 1})}, "column 'size': Matches.* is no value of a row"),
+        ({"size": np.array("S")}, "column 'size': array.* is no value of a row"),
+        ({"age": [None, [2]]}, "column 'age': null is none of its values"),
+        (
+            {"color": "red" * 9999},
+            "column 'color': '(red){20,32}.*[.]{3}.*(red){20,32}' is not one of its 3 categories",
+        ),
+        ({"colour" * 9999: "red"}, "no field '(colour){10,16}.*[.]{3}.*(colour){10,16}' to put"),
         ({}, "no conditions"),
         (["red"], r"conditions\[0\] is no dict"),
     ],
@@ -312,6 +329,39 @@ def test_predict(pipe):
         pipe.predict(TABLE, "age")
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p: p.log_prob(TABLE, 0), "num_latents=0 is not a positive integer"),
+        (lambda p: p.log_prob(TABLE, 10**12), "num_latents=1000000000000 is more than 10,000"),
+        (lambda p: p.log_prob(TABLE, batch_size=[]), r"batch_size=\[\] is not a positive integer"),
+        (lambda p: p.log_prob(TABLE, generator=0), "generator=0 is no torch.Generator"),
+        (lambda p: p.log_prob(TABLE.head(0)), "the table of records has no rows"),
+        (lambda p: p.log_prob("x" * 9999 + ".csv"), "x+[.]{3}x+.csv: no such file"),
+        (lambda p: p.predict(TABLE, "x" * 9999), "target='x+[.]{3}x+' is no boolean"),
+        (lambda p: p.predict(TABLE, "color", "x" * 9999), "num_latents='x+[.]{3}x+' is not a positive integer"),
+        (lambda p: p.predict(TABLE, "color", generator=0), "generator=0 is no torch.Generator"),
+        (lambda p: p.impute(TABLE, aggregate=np.zeros(2)), r"aggregate=array.* is not one of 'draw', 'mean'"),
+        (lambda p: p.vary(TABLE, "all"), "strength='all' is not between 0 and 1"),
+        (lambda p: p.vary(TABLE, [0, 1]), r"strength=\[0, 1\] is not between 0 and 1"),
+        (lambda p: p.vary(TABLE, 0.5, 0), "num_inference_steps=0 is not a positive integer"),
+        (lambda p: p.vary(TABLE, generator="cpu"), "generator='cpu' is no torch.Generator"),
+        (lambda p: p.vary(TABLE.head(0)), "the table of records has no rows"),
+        (lambda p: p.interpolate(3, {}), "first=3 is no record; give a dict"),
+        (lambda p: p.interpolate({}, torch.zeros(2)), "second=tensor.* is no record; give a dict"),
+        (lambda p: p.interpolate({}, {}, 10**12), "num_records=1000000000000 is more than 100,000"),
+    ],
+)
+def test_arguments_that_are_none(pipe, call, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        call(pipe)
+
+
+def test_batches_of_log_prob_are_of_integers_of_numpy(pipe):
+    bounds = [pipe.log_prob(TABLE.head(9), 2, size, seeded(0)) for size in (4, np.int64(4), 10**30)]
+    np.testing.assert_allclose(bounds[1:], bounds[:1] * 2, rtol=1e-5)
+
+
 def test_log_prob_is_a_bound_that_rises(pipe):
     few, many = (pipe.log_prob(TABLE.head(60), n, generator=seeded(0)) for n in (1, 64))
     assert few.shape == (60,) and many.mean() > few.mean()
@@ -377,6 +427,8 @@ def test_balance_of_two_fields_is_parity(pipe):
         ({"balance": {"color": {"red": 2, "blue": -1}}}, "column 'color'.*the share 2"),
         ({"balance": {"color": "red"}}, "column 'color'.*no dict"),
         ({"balance": 3}, "balance=3"),
+        ({"balance": "color", "num_records": torch.zeros(3)}, "num_records=tensor.* is not a positive integer"),
+        ({"balance": "color", "num_records": 10**12}, "num_records=1000000000000 is more than 1,000,000,000"),
         ({"balance": "color", "where": "age > 3"}, "where and balance"),
         ({"balance": "color", "conditions": {"color": "red"}}, "column 'color' is balanced"),
         ({"balance": "color", "conditions": {"age": Between(20, 30)}}, "column 'age'.*single value"),
@@ -384,7 +436,7 @@ def test_balance_of_two_fields_is_parity(pipe):
 )
 def test_bad_balance(pipe, arguments, message):
     with pytest.raises(ValueError, match=message):
-        table_of(pipe, 8, **arguments)
+        table_of(pipe, **{"num_records": 8} | arguments)
 
 
 def test_guidance_scale(pipe):
@@ -450,11 +502,26 @@ def test_a_classifier_of_latents_guides(pipe, tmp_path):
         (lambda z: 1.0, "mine, step 0: .* not float"),
         (lambda z: torch.zeros(len(z)), "mine, step 0: .*does not see"),
         (lambda z: (z.sum(1) * 0).log(), "mine, step 0: .*not finite"),
+        (lambda z: z.sum(1) * 1j, "mine, step 0: .* not .* torch.complex64"),
+        ("x", "mine: score='x' is no function of latents"),
     ],
 )
 def test_bad_guides(pipe, score, message):
     with pytest.raises(ValueError, match=message):
         table_of(pipe, 5, guides=[Guide(score, name="mine")])
+
+
+@pytest.mark.parametrize("guides", [1j, torch.tensor(1), torch.ones(2, 3), pd.Series(["x"]), "x", float("inf")])
+def test_what_is_no_guide(pipe, guides):
+    with pytest.raises(ValueError, match="guides hold a .*, which is no Guide"):
+        table_of(pipe, 5, guides=guides)
+
+
+def test_guides_may_be_an_iterator(pipe):
+    guides = [Guide(lambda z: z.sum(1), 3.0)]
+    expected = table_of(pipe, 20, guides=guides)
+    pd.testing.assert_frame_equal(table_of(pipe, 20, guides=iter(guides)), expected)
+    assert not expected.equals(table_of(pipe, 20))
 
 
 def test_nothing_known_is_zero(tiny_model):
@@ -638,6 +705,9 @@ def test_scores_of_records(pipe):
         (lambda rows: [1.0], "return a bool or a number for each"),
         (lambda rows: np.full(len(rows), "x"), "return a bool or a number for each"),
         (lambda rows: np.full(len(rows), np.nan), "gave nan or inf"),
+        (lambda rows: torch.zeros(len(rows), requires_grad=True), "score gave a Tensor that is no array"),
+        (lambda rows: [[1], [1, 2]], "score gave a list that is no array"),
+        ("x" * 9999, "score='x+[.]{3}x+' is no function"),
     ],
 )
 def test_scores_that_are_none(pipe, score, message):

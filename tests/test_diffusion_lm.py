@@ -398,7 +398,7 @@ class TestPipeline:
             ({"temperature": math.inf}, "temperature=inf is not a number above 0"),
             ({"temperature": 1e-38}, "words of texts are not finite"),
             ({"steering": "adam"}, "update='adam' is not one of"),
-            ({"generator": [seeded()]}, "generator is a list, and no torch.Generator"),
+            ({"generator": [seeded()]}, r"generator=\[.*\] is no torch.Generator"),
             ({"guides": [len]}, "hold a builtin_function_or_method, which is no Guide"),
         ],
     )
@@ -503,6 +503,8 @@ class TestConfig:
             ({"embedding_size": 0}, "embedding_size=0"),
             ({"noise_factor": 0.5}, "noise_factor=0.5 is out of range"),
             ({"prediction_type": "v"}, "prediction_type='v' is not one of"),
+            ({"eos_token_id": "x"}, "eos_token_id='x' is not an integer of 0 or more"),
+            ({"vocab_size": 9, "pad_token_id": 9}, "pad_token_id=9 is more than 8"),
             ({"prediction_type": "epsilon", "weighted_embeddings": True}, "weighted_embeddings"),
         ],
     )

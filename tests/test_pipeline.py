@@ -13,7 +13,14 @@ import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
-from diffusers import DiffusionPipeline, EDMDPMSolverMultistepScheduler, EDMEulerScheduler
+from diffusers import (
+    DDIMScheduler,
+    DiffusionPipeline,
+    EDMDPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 from tiny import make_table, seeded
 from transformers import AutoConfig, pipeline
 
@@ -254,12 +261,22 @@ def test_temperature_and_top_p_narrow_the_choice(pipe):
         ({"temperature": float("inf")}, "temperature=inf is not 0 or more"),
         ({"temperature": "hot"}, "temperature='hot' is not 0 or more"),
         ({"temperature": None}, "temperature=None is not 0 or more"),
+        ({"temperature": 1e-40}, "temperature=1e-40 is not 0 or more; .* from 1e-30 to 1e"),
+        ({"temperature": 10**400}, "temperature=1000.* is not 0 or more"),
+        ({"temperature": "hot" * 9999}, "temperature='(hot){20,32}.*[.]{3}.*(hot){20,32}' is not 0 or more"),
         ({"top_p": "all"}, "top_p='all' is not in"),
         ({"top_p": float("nan")}, "top_p=nan is not in"),
         ({"num_records": True}, "num_records=True is not a positive integer"),
         ({"top_p": 0.0}, r"top_p=0.0 is not in \(0, 1\]"),
         ({"top_p": 1.1}, "top_p=1.1 is not"),
         ({"output_type": "csv"}, "output_type='csv' is not one of 'dict', 'pandas', 'dataset', 'text'"),
+        ({"output_type": np.zeros((2, 0))}, r"output_type=array\(\[\], .* is not one of"),
+        ({"num_inference_steps": 10**12}, "num_inference_steps=1000000000000 is more than 10,000"),
+        ({"generator": 0}, r"generator=0 is no torch.Generator; give torch.Generator\(\).manual_seed\(seed\)"),
+        ({"generator": [torch.Generator()]}, "is no torch.Generator"),
+        ({"callback_on_step_end": "print"}, "callback_on_step_end='print' is no function"),
+        ({"callback_on_step_end": lambda *_: "latents"}, "callback_on_step_end, step 0: return .* not a str"),
+        ({"callback_on_step_end": lambda *given: given[3]["latents"]}, "step 0: return .* not a Tensor"),
     ],
 )
 def test_bad_arguments(pipe, arguments, message):
@@ -267,8 +284,11 @@ def test_bad_arguments(pipe, arguments, message):
         pipe(**arguments)
 
 
-def test_integers_of_numpy(pipe):
-    assert len(pipe(np.int64(3)).records) == 3
+@pytest.mark.parametrize("arguments", [{}, {"conditions": {"color": "red"}}])
+def test_integers_of_numpy(pipe, arguments):
+    expected = pipe(3, num_inference_steps=100, batch_size=2, generator=seeded(), **arguments).records
+    given = {"num_inference_steps": np.int8(100), "batch_size": np.int64(2)}
+    assert pipe(np.int64(3), **given, generator=seeded(), **arguments).records == expected
 
 
 @pytest.mark.parametrize("num_threads", [1, 3])
@@ -355,6 +375,14 @@ def test_schedulers_of_diffusers(pipe, scheduler, tmp_path):
     loaded = DiffLMPipeline.from_pretrained(tmp_path)
     assert isinstance(loaded.scheduler, scheduler)
     pd.testing.assert_frame_equal(table_of(loaded, 30), table_of(pipe, 30))
+
+
+@pytest.mark.parametrize("scheduler", [DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler])
+def test_schedulers_of_other_families_are_refused(pipe, scheduler):
+    """Their latents are of another scale."""
+    others = DiffLMPipeline(**{**pipe.components, "scheduler": scheduler()})
+    with pytest.raises(ValueError, match=f"{scheduler.__name__} is no scheduler of EDM.*take LatentEDMScheduler"):
+        others(5)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,14 @@ def test_no_rules_are_found_by_chance(seed):
     assert RecordSchema.infer(table, find_rules=True).rules == []
 
 
+def test_what_is_given_beside_nulls_is_no_rule():
+    """Each city has a state, and where no city is known there may be one."""
+    table = pd.DataFrame({"state": ["a", None, None] * 40, "city": ["x", "y", "y"] * 40})
+    assert [type(rule) for rule in RecordSchema.infer(table, find_rules=True).rules] == [PresentIf]
+    table.loc[3::9, "city"] = None
+    assert not any(isinstance(rule, PresentIf) for rule in RecordSchema.infer(table, find_rules=True).rules)
+
+
 def test_schemas_with_rules_are_saved(schema, tmp_path):
     schema.save(tmp_path / "schema.json")
     assert RecordSchema.load(tmp_path / "schema.json") == schema
@@ -205,7 +213,7 @@ def test_variations_and_interpolations_keep_the_rules(pipe):
     assert len(between) == 7
     assert_kept(between.assign(order=table["order"].head(7)))
     pd.testing.assert_frame_equal(between, pipe.interpolate(first, last, 7, generator=seeded(0)))
-    with pytest.raises(ValueError, match="num_records=1 is not 2 or more"):
+    with pytest.raises(ValueError, match="num_records=1 is not an integer of 2 or more"):
         pipe.interpolate(first, last, 1)
 
 

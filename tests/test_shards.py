@@ -10,6 +10,7 @@ import time
 import weakref
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -126,6 +127,30 @@ def test_a_lost_shard_is_made_again(pipe, tmp_path):
     write_shards(pipe, tmp_path / "out", 500)
     assert not begun.parent.exists()
     assert hashes(tmp_path / "out") == before
+
+
+def test_numbers_of_numpy_are_those_of_python(pipe, tmp_path):
+    write_shards(pipe, tmp_path / "a", 5, 1, 3, 1.0, 0.5)
+    write_shards(pipe, tmp_path / "b", np.int64(5), np.int64(1), np.int8(3), np.float32(1), np.float64(0.5))
+    assert hashes(tmp_path / "a") == hashes(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"output_dir": 3.0}, "output_dir=3.0 is no path of a folder"),
+        ({"output_dir": "a\0b"}, r"'a\\x00b' cannot be written: embedded null byte"),
+        ({"output_dir": "x" * 9999}, "x+[.]{3}x+ cannot be written: File name too long"),
+        ({"output_dir": "/dev/null/x"}, "/dev/null/x cannot be written: Not a directory"),
+        ({"seed": "x"}, "seed='x' is not an integer of -9223372036854775808 or more"),
+        ({"seed": 2**64}, "seed=18446744073709551616 is more than 18,446,744,073,709,551,615"),
+        ({"conditions": pd.DataFrame([[1, 2]], columns=["age", "age"])}, "column name 'age' stands more than once"),
+    ],
+)
+def test_bad_arguments(pipe, tmp_path, arguments, message):
+    with pytest.raises((OSError, ValueError), match=message):
+        write_shards(pipe, **{"output_dir": tmp_path / "out", "num_records": 1} | arguments)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"num_records": 301}, {"temperature": 0.5}, {"top_p": 0.5}])

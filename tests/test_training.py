@@ -816,6 +816,12 @@ def test_records_too_long_for_the_base_model(brief, tmp_path):
         train(table, tmp_path / "model", recipe=brief, base_model=str(tmp_path / "decoder"))
 
 
+def test_no_base_model(brief, tmp_path):
+    with pytest.raises(OSError, match="nowhere is no base model with a tokenizer: "):
+        train(make_table(), tmp_path / "model", recipe=brief, base_model=str(tmp_path / "nowhere"))
+    assert not (tmp_path / "model").exists()
+
+
 @torch.no_grad()
 def test_latents_are_posterior_samples_or_means(run):
     pipe = DiffLMPipeline.from_pretrained(run)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -34,6 +36,9 @@ def options(
 
 def main() -> None:
     """Runs the command. What goes wrong is told in one line, and where it did only with `--debug`."""
+    if "--debug" not in sys.argv:  # what libraries tell developers
+        warnings.simplefilter("ignore")
+        os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     try:
         app()
     except Exception as error:

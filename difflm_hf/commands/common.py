@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from ..checks import short
+
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,6 +77,8 @@ def read_json(path: Path) -> Any:
 def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise type(error)(f"{short(str(path))} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: no UTF-8 text ({error})") from error
 

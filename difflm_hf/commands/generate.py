@@ -73,7 +73,7 @@ def generate(
     from ..hub.datasets import push_dataset
     from ..pipeline_difflm import DiffLMPipeline
     from ..records import read_table, write_table
-    from ..utils import default_device, no_progress_bars
+    from ..utils import default_device, no_progress_bars, seeded_generator
 
     if (database is None) != (table is None) or (database is not None and output is not None):
         raise ValueError("--database goes with --table, and without --output")
@@ -139,7 +139,7 @@ def generate(
     if database is None and not output.suffix:
         write_shards(pipe, output, num_records or len(given["conditions"]), seed, **sampling, **given)
     else:
-        generator = torch.Generator().manual_seed(seed)
+        generator = seeded_generator(seed)
         records = pipe(num_records, **sampling, **given, generator=generator, output_type="pandas").records
         write_table(records, database or output, table)
         num_records = len(records)
@@ -201,7 +201,7 @@ def _generate_texts(
 
     from ..diffusion_lm import DiffusionLMPipeline
     from ..records import write_table
-    from ..utils import default_device, no_progress_bars
+    from ..utils import default_device, no_progress_bars, seeded_generator
 
     check_options(context, OF_TEXTS, "a Diffusion-LM does not take it")
     if output is None or not output.suffix:
@@ -211,7 +211,7 @@ def _generate_texts(
             model, revision=revision, dtype=None if dtype is None else getattr(torch, dtype)
         )
     pipe.to(default_device())
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded_generator(seed)
     texts = pipe(num_texts, generator=generator, **sampling).texts
     write_table(pd.DataFrame({"text": texts}), output)
     say(f"{num_texts} texts in {output}")

@@ -23,11 +23,9 @@ def impute(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model of the Hub.")] = None,
 ) -> None:
     """Fill what is missing of a table with a trained model."""
-    import torch
-
     from ..pipeline_difflm import DiffLMPipeline
     from ..records import read_table, write_table
-    from ..utils import no_progress_bars
+    from ..utils import no_progress_bars, seeded_generator
 
     check_output(output)
     if not output.suffix:
@@ -39,7 +37,7 @@ def impute(
     schema = pipe.processor.schema
     given = schema.with_texts(read_table(table, schema.reading))
     draws = {} if mean_of is None else {"num_imputations": mean_of, "aggregate": "mean"}
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded_generator(seed)
     filled = pipe.impute(given, **draws, num_inference_steps=num_inference_steps, generator=generator)
     write_table(filled, output)
     say(f"{int(given.isna().to_numpy().sum())} gaps filled in {output}")

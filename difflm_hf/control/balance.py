@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..checks import check_integer, shown
 from ..records import CompactCodec
 from ..records.field import naming_column
 from .fields import check_name
 from .predicates import domain_of
 
 
+MAX_BALANCED = 10**9  # records, of each of which there is a value in memory
 Shares = str | Mapping[str, Mapping[Any, float]]
 
 
@@ -35,18 +37,21 @@ def balanced_rows(codec: CompactCodec, balance: Shares, num_records: int) -> pd.
         `ValueError`: for fields that have no categories, for values that they do not have, and for shares that are no
             probabilities. The message names the field.
     """
+    check_integer("num_records", num_records, most=MAX_BALANCED)
     if isinstance(balance, str):
         _check_field(codec, balance)
         values = codec.tokens[balance].values
         balance = {balance: dict.fromkeys(values, 1 / len(values))}
     if not isinstance(balance, Mapping) or not balance or len(balance) > len(PRIMES):
-        raise ValueError(f"balance={balance!r} is no field, nor a dict of shares for at most {len(PRIMES)} fields")
+        raise ValueError(
+            f"balance={shown(balance)} is no field, nor a dict of shares for at most {len(PRIMES)} fields"
+        )
     columns = {}
     for (name, shares), prime in zip(balance.items(), PRIMES):
         _check_field(codec, name)
         with naming_column(name):
             if not isinstance(shares, Mapping):
-                raise ValueError(f"its shares are {shares!r}, and no dict; write {{value: share}}")
+                raise ValueError(f"its shares are {shown(shares)}, and no dict; write {{value: share}}")
             for value in shares:
                 domain_of(value, codec.schema[name], None)
             numbers = np.array([_to_share(share) for share in shares.values()])
@@ -70,5 +75,5 @@ def _check_field(codec: CompactCodec, name: str) -> None:
 
 def _to_share(share: Any) -> float:
     if isinstance(share, bool) or not isinstance(share, (int, float, np.number)) or not 0 <= share <= 1:
-        raise ValueError(f"the share {share!r} is not a number between 0 and 1")
+        raise ValueError(f"the share {shown(share)} is not a number between 0 and 1")
     return float(share)

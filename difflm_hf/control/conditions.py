@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..checks import shown
 from ..records import CompactCodec
 from ..records.equations import Equation
 from ..records.field import Field, naming_column, shortest_digits
@@ -386,7 +387,7 @@ def _dry_run(codec: CompactCodec, predicates: list[RowPredicate], where: str) ->
         try:
             holds(table)
         except Exception as error:
-            raise ValueError(f"where={where!r} relates what cannot be compared: {error}") from error
+            raise ValueError(f"where={shown(where)} relates what cannot be compared: {error}") from error
 
 
 def _fails(function: Callable[[Any], Any], argument: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..checks import shown
 from ..records import CompactCodec
 from ..records.field import Field, naming_column, shortest_digits
 from ..records.field_tokens import FieldTokens
@@ -34,7 +35,7 @@ def satisfies(codec: CompactCodec, name: str, domain: Domain) -> RowPredicate:
 
 def check_name(codec: CompactCodec, name: str) -> None:
     if name not in codec.schema.names:
-        raise ValueError(f"no field {name!r} to put a condition on; the fields are {codec.schema.names}")
+        raise ValueError(f"no field {shown(name)} to put a condition on; the fields are {codec.schema.names}")
     if name not in codec.tokens:
         raise ValueError(
             f"column {name!r} is of type {codec.schema[name].type}, which takes no conditions; leave it out"
@@ -65,7 +66,7 @@ def domain_of_field(codec: CompactCodec, name: str, conditions: list[Any]) -> Do
             raise ValueError("the condition is nested too deeply") from None
         if domain.is_empty:
             asked = conditions[0] if len(conditions) == 1 else conditions
-            raise ValueError(f"{asked!r} leaves no value of the field, {f.description}; widen the condition")
+            raise ValueError(f"{shown(asked)} leaves no value of the field, {f.description}; widen the condition")
     return domain
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from numbers import Integral
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
 from ..blocks import MAX_ATTEMPTS, UsedKeys, mix
+from ..checks import check_integer
 from .balance import Shares, balanced_rows
 from .conditions import Condition, Conditions
 from .documents import DocumentCondition, generate_documents
@@ -43,10 +43,11 @@ class ConditionalGenerationMixin:
             num_records, args, kwargs: As there.
             conditions, where, balance, score, guidance_scale, guides: As in the call.
         """
-        Guidance(scale=guidance_scale, guides=guides)  # which says what is wrong with them
+        guides = Guidance(scale=guidance_scale, guides=guides).guides  # which says what is wrong with them
         condition = self.make_condition(conditions, where, balance, num_records, guides, score)
         if condition is not None:
             kwargs |= {"condition": condition, "guidance_scale": guidance_scale, "guides": guides}
+        check_integer("first_block", kwargs.get("first_block", 0), least=0)
         first = kwargs.get("first_block", 0) * self.config.block_size
         return super().stream(self._num_records(num_records, condition, first), *args, **kwargs)
 
@@ -60,6 +61,8 @@ class ConditionalGenerationMixin:
         score: Score | None = None,
     ) -> Condition | DocumentCondition | None:
         """Conditions as the call takes them, for the codec; `None` for none. Raises what the call does."""
+        if num_records is not None:
+            check_integer("num_records", num_records)
         if not self.processor.codec.has_fixed_layout:
             if balance is not None or guides:
                 raise ValueError("balance and guides are for rows of tables, and these are documents; give a score")
@@ -106,8 +109,6 @@ class ConditionalGenerationMixin:
     def _num_records(
         self, num_records: int | None, condition: Condition | DocumentCondition | None, first: int = 0
     ) -> int:
-        if num_records is not None and (isinstance(num_records, bool) or not isinstance(num_records, Integral)):
-            raise ValueError(f"num_records={num_records!r} is not a positive integer")
         num_rows = None if condition is None or condition.num_rows is None else condition.num_rows - first
         if num_rows is not None and num_rows < 1:
             raise ValueError(

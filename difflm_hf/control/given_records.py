@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from ..blocks import mix
+from ..blocks import MAX_STEPS, mix
+from ..checks import check_integer, is_number, shown
 from ..latents import encode_latents, to_dataset
+from ..records.readers import check_columns
+from ..utils import check_generator, draw_seed
 from .generation import ConditionalGenerationMixin
 from .resampling import GROUP_SIZE, redraw
+
+
+MAX_LATENTS = 10_000  # of a record
+MAX_BETWEEN = 100_000  # records between two
 
 
 class GivenRecordsMixin(ConditionalGenerationMixin):
@@ -46,11 +53,16 @@ class GivenRecordsMixin(ConditionalGenerationMixin):
         Raises:
             `ValueError`: for records of documents, and for values that the codec has no ids for.
         """
-        self._compact_codec()
-        inputs, bounds = self.processor(self.processor.schema.conform(records)), []
-        noise = torch.randn(len(inputs["input_ids"]), num_latents, self.vae.config.latent_size, generator=generator)
+        check_integer("num_latents", num_latents, most=MAX_LATENTS)
+        check_integer("batch_size", batch_size)
+        check_generator(generator)
+        inputs, bounds = self.processor(self._conformed(records)), []
+        num_records = len(inputs["input_ids"])
+        noise = torch.randn(num_records, int(num_latents), self.vae.config.latent_size, generator=generator)
         masks = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
-        for ids, mask, eps in zip(*(t.split(batch_size) for t in (inputs["input_ids"], masks, noise))):
+        for ids, mask, eps in zip(
+            *(t.split(min(int(batch_size), num_records)) for t in (inputs["input_ids"], masks, noise))
+        ):
             ids, mask, eps = (t.to(self.vae.device) for t in (ids, mask, eps))
             mean, logvar = self.vae.encode(ids, mask)
             terms = []
@@ -87,13 +99,12 @@ class GivenRecordsMixin(ConditionalGenerationMixin):
             `ValueError`: for a strength that is not between 0 and 1, for records of documents, and for values that the
                 codec has no ids for.
         """
-        if not 0 <= strength <= 1:
-            raise ValueError(f"strength={strength!r} is not between 0 and 1")
-        self._compact_codec()
-        posteriors = encode_latents(self.vae, to_dataset(self.processor, self.processor.schema.conform(records)))
+        if not is_number(strength) or not 0 <= strength <= 1:
+            raise ValueError(f"strength={shown(strength)} is not between 0 and 1")
+        check_integer("num_inference_steps", num_inference_steps, most=MAX_STEPS)
+        seed = draw_seed(generator)
+        posteriors = encode_latents(self.vae, to_dataset(self.processor, self._conformed(records)))
         num_records, tables = len(posteriors), []
-        device = None if generator is None else generator.device
-        seed = int(torch.randint(2**62, (), generator=generator, device=device))
         for start in range(0, num_records, GROUP_SIZE):
             part = posteriors[slice(start, start + GROUP_SIZE)]
             arguments = part["mean"], part["std"], strength, num_inference_steps, mix(seed, start)
@@ -124,19 +135,25 @@ class GivenRecordsMixin(ConditionalGenerationMixin):
             `ValueError`: for fewer than two records to write, for records of documents, and for values that the codec
                 has no ids for.
         """
-        if isinstance(num_records, bool) or not isinstance(num_records, Integral) or num_records < 2:
-            raise ValueError(f"num_records={num_records!r} is not 2 or more")
-        self._compact_codec()
-        ends = self.processor.schema.conform(pd.DataFrame([first, second], dtype=object))
+        check_integer("num_records", num_records, least=2, most=MAX_BETWEEN)
+        for name, record in (("first", first), ("second", second)):
+            if not isinstance(record, Mapping | pd.Series):
+                raise ValueError(f"{name}={shown(record)} is no record; give a dict")
+        seed = draw_seed(generator)
+        ends = self._conformed(pd.DataFrame([dict(first), dict(second)], dtype=object))
         mean = encode_latents(self.vae, to_dataset(self.processor, ends)).tensors["mean"]
-        latents = torch.lerp(mean[:1], mean[1:], torch.linspace(0, 1, num_records)[:, None])
-        device = None if generator is None else generator.device
-        seed = int(torch.randint(2**62, (), generator=generator, device=device))
+        latents = torch.lerp(mean[:1], mean[1:], torch.linspace(0, 1, int(num_records))[:, None])
 
         def draw(round_: int, rows: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
             return self._decode_all(latents[rows], torch.Generator().manual_seed(mix(seed, round_)), is_shared=True)
 
         return self._numbered(redraw(draw, num_records), seed)
+
+    def _conformed(self, records: Any) -> pd.DataFrame:
+        self._compact_codec()
+        table = self.processor.schema.conform(records)
+        check_columns(table, "the table of records")
+        return table
 
     def _numbered(self, table: pd.DataFrame, seed: int) -> pd.DataFrame:
         schema = self.processor.schema

@@ -56,7 +56,7 @@ class RecordGroup:
         self.pipe, self.condition, self.guidance, self.seed = pipe, condition, guidance, seed
         self.num_inference_steps, self.callback_on_step_end = num_inference_steps, callback_on_step_end
         self.temperature, self.top_p = temperature, top_p
-        self.batch_size = batch_size or pipe.default_batch_size
+        self.batch_size = int(min(batch_size or pipe.default_batch_size, GROUP_SIZE))
         self.is_exact = temperature == top_p == 1
         is_free = not (condition.allowed.is_known.any() or condition.allowed.limits)
         self.max_candidates = MAX_CANDIDATES if self.is_exact and not is_free else 1

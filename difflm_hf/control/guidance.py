@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import SchedulerMixin
 from torch import nn
+
+from ..checks import is_number, shown
 
 
 LARGEST = 1000.0  # scale, beyond which latents leave all numbers
@@ -42,18 +43,25 @@ class Guide:
     embeddings: torch.Tensor | None = None
 
     def __post_init__(self):
+        if not callable(self.score):
+            raise ValueError(f"{self.name}: score={shown(self.score)} is no function of latents")
         if not is_scale(self.scale):
-            raise ValueError(f"{self.name}: scale={self.scale!r} is not a number between {-LARGEST} and {LARGEST}")
+            raise ValueError(
+                f"{self.name}: scale={shown(self.scale)} is not a number between {-LARGEST} and {LARGEST}"
+            )
 
 
 def is_scale(value: Any) -> bool:
     """Whether latents can be scaled by it."""
-    return isinstance(value, Real) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
+    return is_number(value) and -LARGEST <= value <= LARGEST
 
 
 def check_guides(guides: Guide | Iterable[Guide] | None) -> tuple[Guide, ...]:
     """One guide, several or none as a tuple. Raises a `ValueError` for what is no guide."""
-    guides = (guides,) if isinstance(guides, Guide) else tuple(guides or ())
+    if guides is None or isinstance(guides, Guide):
+        return () if guides is None else (guides,)
+    is_several = isinstance(guides, Iterable) and not isinstance(guides, torch.Tensor)  # some of which have no length
+    guides = tuple(guides) if is_several else (guides,)
     for guide in guides:
         if not isinstance(guide, Guide):
             raise ValueError(
@@ -82,7 +90,7 @@ class Guidance:
 
     def __post_init__(self):
         if not is_scale(self.scale):
-            raise ValueError(f"guidance_scale={self.scale!r} is not a number; 1 is the model's distribution")
+            raise ValueError(f"guidance_scale={shown(self.scale)} is not a number; 1 is the model's distribution")
         object.__setattr__(self, "guides", check_guides(self.guides))
 
     def take(self, rows: slice | np.ndarray) -> Guidance:
@@ -146,8 +154,8 @@ def gradient(guide: Guide, score: Any, noisy: torch.Tensor, step: int) -> torch.
         `ValueError`: for a score that is of another shape, does not depend on the latents, or has a gradient that is
             not finite. The message names the guide and the step.
     """
-    if not isinstance(score, torch.Tensor) or score.shape != noisy.shape[:1]:
-        shape = tuple(score.shape) if isinstance(score, torch.Tensor) else type(score).__name__
+    if not isinstance(score, torch.Tensor) or score.shape != noisy.shape[:1] or score.is_complex():
+        shape = f"{tuple(score.shape)} and {score.dtype}" if isinstance(score, torch.Tensor) else type(score).__name__
         raise ValueError(f"{guide.name}, step {step}: a score of shape ({len(noisy)},) is needed, not {shape}")
     if not score.requires_grad:
         raise ValueError(f"{guide.name}, step {step}: torch does not see that its score depends on the latents")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -10,10 +9,12 @@ import pandas as pd
 import torch
 
 from ..blocks import mix
+from ..checks import check_choice, check_integer, shown
 from ..records import Field, RecordSchema
 from ..records.field import naming_column
 from ..records.field_tokens import FieldTokens
 from ..records.readers import check_columns
+from ..utils import draw_seed
 from .conditions import Condition
 from .generation import ConditionalGenerationMixin
 from .guidance import Guidance
@@ -52,8 +53,7 @@ class ImputationMixin(ConditionalGenerationMixin):
             `ValueError`: for an empty table, for columns that the model does not know or that are missing, and for
                 values of another type. The message names the column.
         """
-        if aggregate not in ("draw", "mean"):
-            raise ValueError(f"aggregate={aggregate!r} is neither 'draw' nor 'mean'")
+        check_choice("aggregate", aggregate, ("draw", "mean"))
         self.check_inputs(num_imputations, num_inference_steps, 1.0, 1.0, batch_size, "pandas")
         condition = self._condition_of_gaps(table)
         sampling = {"num_inference_steps": num_inference_steps, "batch_size": batch_size, "condition": condition}
@@ -97,16 +97,16 @@ class ImputationMixin(ConditionalGenerationMixin):
         """
         codec, decoder = self._compact_codec(), self.vae.decoder
         self.check_inputs(1, num_inference_steps, 1.0, 1.0, None, "pandas")
-        if isinstance(num_latents, bool) or not isinstance(num_latents, Integral) or num_latents < 1:
-            raise ValueError(f"num_latents={num_latents!r} is not a positive integer")
+        check_integer("num_latents", num_latents)
         if not isinstance(table, pd.DataFrame):
             raise ValueError(f"a pandas.DataFrame is to be predicted from, not {type(table).__name__}")
         if not isinstance(target, str) or target not in codec.tokens or codec.tokens[target].grid is not None:
-            raise ValueError(f"target={target!r} is no boolean, nor a category of few values, of {codec.schema.names}")
+            raise ValueError(
+                f"target={shown(target)} is no boolean, nor a category of few values, of {codec.schema.names}"
+            )
         condition = self._condition_of_gaps(table.assign(**{target: None}))
         position, (f, t) = list(codec.tokens).index(target), (codec.schema[target], codec.tokens[target])
-        device = None if generator is None else generator.device
-        seed, probabilities = int(torch.randint(2**62, (), generator=generator, device=device)), []
+        seed, probabilities = draw_seed(generator), []
         for start in range(0, len(table), GROUP_SIZE):
             allowed = condition.allowed.take(slice(start, start + GROUP_SIZE))
             size, known, total = len(allowed.ids), decoder.condition(allowed), 0.0

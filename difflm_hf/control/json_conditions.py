@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from jsonschema import Draft202012Validator
 
+from ..checks import shown
 from ..records import Field, JSONCodec, RecordSchema
 from ..records.field import is_text, isoformat, naming_column
 from ..records.grammar import JSONGrammar
@@ -70,7 +71,9 @@ class ConditionReader:
         """
         narrowed = self._narrow([self._of_record(self._keys(path), c, True) for path, c in conditions.items()])
         if fault := JSONGrammar.find_fault(narrowed):
-            raise ValueError(f"the conditions {dict(conditions)!r} contradict each other ({fault}); leave one out")
+            raise ValueError(
+                f"the conditions {shown(dict(conditions))} contradict each other ({fault}); leave one out"
+            )
         return narrowed
 
     def holds(self, path: str, condition: Any) -> Predicate:
@@ -112,7 +115,7 @@ class ConditionReader:
             try:
                 predicate([])  # on examples
             except TypeError as error:
-                raise ValueError(f"where={where!r} relates what cannot be compared: {error}") from error
+                raise ValueError(f"where={shown(where)} relates what cannot be compared: {error}") from error
         return conditions, related
 
     def _check(self, keys: list[str], condition: Any) -> None:
@@ -125,8 +128,8 @@ class ConditionReader:
             self._check(keys, part)
         if fault := JSONGrammar.find_fault(self._narrow([self._of_record(keys, condition, True)])):
             raise ValueError(
-                f"{condition!r} leaves nothing of {_shorten(self._part(keys))} that a grammar can write ({fault}); "
-                "widen the condition, or ask for it by score"
+                f"{shown(condition)} leaves nothing of {_shorten(self._part(keys))} that a grammar can write "
+                f"({fault}); widen the condition, or ask for it by score"
             )
 
     def _narrow(self, conditions: list[dict[str, Any]]) -> dict[str, Any]:
@@ -142,7 +145,7 @@ class ConditionReader:
                 return [name]
             if isinstance(path, str) and path.startswith(f"{name}."):
                 return [name, *path.removeprefix(f"{name}.").split(".")]
-        raise ValueError(f"no field {path!r} to put a condition on; the fields are {self.schema.names}")
+        raise ValueError(f"no field {shown(path)} to put a condition on; the fields are {self.schema.names}")
 
     def _part(self, keys: list[str]) -> Any:
         """The JSON Schema of what is at keys."""
@@ -151,7 +154,7 @@ class ConditionReader:
             named, others = properties_of(part, self.json_schema)
             if named and key not in named and not others:
                 where = f" in {'.'.join(keys[:position])!r}" if position else ""
-                raise ValueError(f"no field {key!r}{where} to put a condition on; the fields are {list(named)}")
+                raise ValueError(f"no field {shown(key)}{where} to put a condition on; the fields are {list(named)}")
             part = named.get(key, others)
         return part
 
@@ -225,7 +228,7 @@ class ConditionReader:
             return {"type": "null"}
         value = to_plain(condition)
         if not isinstance(value, (str, int, float)) or not is_json(value):
-            raise ValueError(f"{condition!r} is no string, number or boolean of JSON; give one, or a predicate")
+            raise ValueError(f"{shown(condition)} is no string, number or boolean of JSON; give one, or a predicate")
         return {"const": value}
 
 
@@ -239,7 +242,7 @@ def _shorten(schema: Any) -> str:
 
 def _escape(text: str) -> str:
     if not is_text(text):
-        raise ValueError(f"{text!r} is no text to look for; give a string")
+        raise ValueError(f"{shown(text)} is no text to look for; give a string")
     return re.escape(text)
 
 
@@ -251,7 +254,9 @@ def _range(condition: Between, is_for_grammar: bool) -> dict[str, Any]:
             continue
         value = to_plain(value)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-            raise ValueError(f"{condition!r}: {value!r} is no number; a range is for numbers, and for datetimes")
+            raise ValueError(
+                f"{shown(condition)}: {shown(value)} is no number; a range is for numbers, and for datetimes"
+            )
         if not is_for_grammar or abs(value) <= MAX_GRAMMAR_INTEGER:
             key = f"m{name}" if condition.inclusive in ("both", sides) else f"exclusiveM{name}"
             bounds[key] = value

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from pandas.api import types as pd_types
 
+from ..checks import shown
 from ..records import Field
 from ..records.numbers import Grid
 
@@ -39,7 +40,7 @@ class Between:
 
     def __post_init__(self):
         if self.inclusive not in ("both", "neither", "left", "right"):
-            raise ValueError(f"inclusive={self.inclusive!r} is not one of 'both', 'neither', 'left', 'right'")
+            raise ValueError(f"inclusive={shown(self.inclusive)} is not one of 'both', 'neither', 'left', 'right'")
 
 
 @dataclass(frozen=True)
@@ -237,18 +238,26 @@ def domain_of(condition: Any, field: Field, grid: Grid | None) -> Domain:
         is_start = isinstance(condition, StartsWith)
         text = condition.prefix if is_start else condition.text
         if field.type != "category" or not isinstance(text, str):
-            raise ValueError(f"{condition!r} is for categories that are strings, not a {field.type}")
+            raise ValueError(f"{shown(condition)} is for categories that are strings, not a {field.type}")
         choices = np.array([str(c).startswith(text) if is_start else text in str(c) for c in field.categories])
         if not choices.any():
-            raise ValueError(f"no category {'starts with' if is_start else 'contains'} {text!r}")
+            raise ValueError(f"no category {'starts with' if is_start else 'contains'} {shown(text)}")
         return _of_choices(choices, grid)
     if isinstance(condition, dict):
-        raise ValueError(f"{condition!r} is no value, list of values or predicate")
-    if isinstance(condition, Iterable) and not isinstance(condition, (str, bytes)) and np.ndim(condition) > 0:
+        raise ValueError(f"{shown(condition)} is no value, list of values or predicate")
+    if (
+        isinstance(condition, Iterable)
+        and not isinstance(condition, (str, bytes))
+        and getattr(condition, "ndim", 1) > 0
+    ):
         values = list(condition)
         if not values:
             raise ValueError("an empty list leaves no value; give the values that are wanted")
         return Domain.union([domain_of(value, field, grid) for value in values])
+    try:
+        hash(condition)
+    except TypeError as error:
+        raise ValueError(f"{shown(condition)} is no value of a row, list of values or predicate") from error
     if is_null(condition):
         if not field.nullable:
             raise ValueError("null is none of its values; ask for others")
@@ -260,7 +269,7 @@ def domain_of(condition: Any, field: Field, grid: Grid | None) -> Domain:
         if not points:
             low, high = grid.decode(field, np.array([0, grid.size - 1], np.uint64))
             raise ValueError(
-                f"{condition!r} is not a value between {low} and {high} at the precision of the data; ask for a "
+                f"{shown(condition)} is not a value between {low} and {high} at the precision of the data; ask for a "
                 "Between(...), or for another value"
             )
         return Domain(False, intervals=points)
@@ -269,7 +278,7 @@ def domain_of(condition: Any, field: Field, grid: Grid | None) -> Domain:
         condition = words.index(condition) == 1 if condition in words else condition
     index = field.index(pd.Series([condition], dtype=object))
     if index[0] < 0:
-        raise ValueError(f"{condition!r} is not {field.description}{_nearest(condition, field)}")
+        raise ValueError(f"{shown(condition)} is not {field.description}{_nearest(condition, field)}")
     return _of_choices(np.arange(_num_choices(field)) == index[0], grid)
 
 
@@ -332,14 +341,14 @@ def _to_bound(value: Any, field: Field) -> Any:
                 raise ValueError
             moment = pd.Timestamp(pd.to_datetime(value))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{value!r} is not {field.description}") from error
+            raise ValueError(f"{shown(value)} is not {field.description}") from error
         if moment is pd.NaT:
-            raise ValueError(f"{value!r} is not {field.description}")
+            raise ValueError(f"{shown(value)} is not {field.description}")
         if moment.tz is not None:
             moment = moment.tz_convert("UTC").tz_localize(None)
         return moment.to_datetime64()
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, np.number)) or value != value:
-        raise ValueError(f"{value!r} is not {field.description}")
+        raise ValueError(f"{shown(value)} is not {field.description}")
     if isinstance(value, (np.float16, np.float32)):
         return float(str(value))  # the digits of the data
     # What no float holds is beyond all of them.

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..checks import shown
+
 
 Score = Callable[[pd.DataFrame | list[dict[str, Any]]], Any]  # of records, a bool or a number for each
 
@@ -15,7 +17,7 @@ Score = Callable[[pd.DataFrame | list[dict[str, Any]]], Any]  # of records, a bo
 def check_score(score: Score | None) -> None:
     """Raises a `ValueError` for what is no function."""
     if score is not None and not callable(score):
-        raise ValueError(f"score={score!r} is no function of records")
+        raise ValueError(f"score={shown(score)} is no function of records")
 
 
 def weigh_by(score: Score, records: pd.DataFrame | list[dict[str, Any]]) -> tuple[np.ndarray, bool]:
@@ -32,7 +34,13 @@ def weigh_by(score: Score, records: pd.DataFrame | list[dict[str, Any]]) -> tupl
     Raises:
         `ValueError`: for a score that does not give a bool or a number for each record, or gives NaN.
     """
-    scores = np.asarray(score(records))
+    given = score(records)
+    try:
+        scores = np.asarray(given)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"score gave a {type(given).__name__} that is no array ({error}); return a bool or a number for each"
+        ) from error
     is_graded = scores.dtype != bool
     if scores.shape != (len(records),) or scores.dtype.kind not in "biuf":
         raise ValueError(

@@ -13,10 +13,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..checks import shown
 from .predicates import AllOf, Between, Not, is_null
 
 
 RowPredicate = Callable[[pd.DataFrame], np.ndarray]
+
+
+def _multiply(left: Any, right: Any) -> Any:
+    """The product of numbers; that of a text and a number may be as long as memory."""
+    for side in (left, right):
+        if isinstance(side.iloc[0] if isinstance(side, pd.Series) and len(side) else side, str):
+            raise TypeError("a text has no product")
+    return left * right
+
 
 COMPARISONS = {
     ast.Eq: operator.eq,
@@ -27,7 +37,7 @@ COMPARISONS = {
     ast.GtE: operator.ge,
 }
 MIRRORED = {ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE}
-ARITHMETIC = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+ARITHMETIC = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: _multiply, ast.Div: operator.truediv}
 # Strings, in which backticks mean nothing, and names in backticks
 QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|`([^`]+)`""")
 ALLOWED = "comparisons, in, not in, and, or, not, +, -, *, /, columns, numbers, strings, lists, True, False and None"
@@ -92,7 +102,7 @@ class _Clause:
 class _Reader:
     def __init__(self, where: str, names: list[str], leaf: Callable, column: Callable):
         if not isinstance(where, str) or not where.strip():
-            raise ValueError(f"where={where!r} is no expression, such as \"income == '>50K' and age >= 30\"")
+            raise ValueError(f"where={shown(where)} is no expression, such as \"income == '>50K' and age >= 30\"")
         self.where, self.names, self.leaf, self.column = where, names, leaf, column
         self.aliases: dict[str, str] = {}
         self.prefix = "_column"
@@ -110,17 +120,19 @@ class _Reader:
         try:
             tree = ast.parse(QUOTED.sub(alias, self.where).strip(), mode="eval")
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise ValueError(f"where={self.where!r} cannot be read: {error}") from error
+            raise ValueError(f"where={shown(self.where)} cannot be read: {error}") from error
         try:
             return self._clause(tree.body)
         except RecursionError as error:
-            raise ValueError(f"where={self.where[:80]!r}… is nested too deeply") from error
+            raise ValueError(f"where={shown(self.where)} is nested too deeply") from error
 
     def _refuse(self, node: ast.AST, reason: str = "") -> ValueError:
         written = ast.unparse(node)
         for alias, name in self.aliases.items():
             written = written.replace(alias, f"`{name}`")
-        return ValueError(f"where={self.where!r}: {written!r} {reason or f'may not stand there; it takes {ALLOWED}'}")
+        return ValueError(
+            f"where={shown(self.where)}: {shown(written)} {reason or f'may not stand there; it takes {ALLOWED}'}"
+        )
 
     def _clause(self, node: ast.AST) -> _Clause:
         if isinstance(node, ast.BoolOp):
@@ -199,7 +211,7 @@ class _Reader:
             raise self._refuse(node, "is no column")
         name = self.aliases.get(node.id, node.id)
         if name not in self.names:
-            raise ValueError(f"where={self.where!r}: no column {name!r}; the columns are {self.names}")
+            raise ValueError(f"where={shown(self.where)}: no column {shown(name)}; the columns are {self.names}")
         return name
 
     def _columns(self, node: ast.AST) -> set[str]:
@@ -209,12 +221,15 @@ class _Reader:
         return not any(isinstance(part, ast.Name) for part in ast.walk(node))
 
     def _literal(self, node: ast.AST) -> Any:
-        if isinstance(node, ast.BinOp):
-            return self._value(node)(None)
+        is_computed = isinstance(node, ast.BinOp) and type(node.op) in ARITHMETIC and self._is_literal(node)
         try:
-            value = ast.literal_eval(node)
-        except (ValueError, TypeError, RecursionError) as error:
+            value = self._value(node)(None) if is_computed else ast.literal_eval(node)
+        except ArithmeticError as error:
+            raise self._refuse(node, f"cannot be computed ({error})") from error
+        except (TypeError, ValueError) as error:
             raise self._refuse(node) from error
+        if isinstance(value, (complex, bytes)) or value is ...:
+            raise self._refuse(node)
         return list(value) if isinstance(value, (tuple, set)) else value
 
     def _value(self, node: ast.AST) -> Callable[[pd.DataFrame], Any]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from ..checks import check_integer
+
 
 PREDICTIONS = ("sample", "epsilon")
 
@@ -87,6 +89,9 @@ class DiffusionLMConfig(PreTrainedConfig):
         ):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}={value!r} is not an integer of {least} or more")
+        ids = {"bos": bos_token_id, "eos": eos_token_id, "unk": unk_token_id, "pad": pad_token_id}
+        for name, value in ids.items():
+            check_integer(f"{name}_token_id", value, least=0, most=vocab_size - 1)
         for name, value, is_valid in (
             ("noise_factor", noise_factor, noise_factor >= 1),
             ("cross_entropy_weight", cross_entropy_weight, cross_entropy_weight >= 0),

@@ -26,7 +26,7 @@ from ..hub.loading import pipeline_folder
 from ..hub.text_cards import text_model_card
 from ..hub.upload import commit_files, folder_files, full_repo_id
 from ..latents import latents_after_step
-from ..utils import default_dtype
+from ..utils import check_generator, default_dtype, draw_seed
 from .configuration_diffusion_lm import DiffusionLMConfig
 from .constraints import clamp_to_words, constrain, free_words, given_words
 from .measures import likelihood_bound
@@ -239,10 +239,7 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
                 words, or that are too long. The message names them.
         """
         guides = check_guides(guides)
-        if not isinstance(generator, torch.Generator | None):
-            raise ValueError(
-                f"generator is a {type(generator).__name__}, and no torch.Generator; give one for all texts"
-            )
+        check_generator(generator)
         self.check_inputs(num_texts, num_inference_steps, guides, temperature, num_candidates, batch_size, output_type)
         if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
             raise ValueError(
@@ -255,8 +252,7 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
             steering = Steering(steering)
         if steering.update == "words" and not config.weighted_embeddings:
             raise ValueError("steering by 'words' needs a model with weighted_embeddings; take Steering('norm')")
-        device = None if generator is None else generator.device
-        seed = int(torch.randint(2**62, (), generator=generator, device=device))
+        seed = draw_seed(generator)
         if infill is None:
             num_texts = 1 if num_texts is None else num_texts
             allowed = free_words(config, length).expand(num_texts * num_candidates, -1, -1)

@@ -11,6 +11,8 @@ from typing import Any
 
 from charset_normalizer import from_bytes
 
+from ..checks import shown
+
 
 SEPARATORS = (",", ";", "\t", "|")
 SINGLE_QUOTED = re.compile("'[^'\\r\\n]*'[,;\\t|]'[^'\\r\\n]*'")  # of a first line
@@ -53,15 +55,15 @@ class CSVFormat:
     def __post_init__(self):
         for name, choices in CHOICES.items():
             if (value := getattr(self, name)) not in (None, *choices) and not isinstance(value, (list, tuple)):
-                raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}")
+                raise ValueError(f"{name}={shown(value)} is not one of {', '.join(map(repr, choices))}")
         if self.decimal not in (None, ".", ",") or (self.decimal and self.decimal == self.separator):
-            raise ValueError(f"decimal={self.decimal!r} is not '.' or ',', and other than the separator")
+            raise ValueError(f"decimal={shown(self.decimal)} is not '.' or ',', and other than the separator")
         if self.separator is not None and not (isinstance(self.separator, str) and len(self.separator) == 1):
-            raise ValueError(f"separator={self.separator!r} is not one character")
+            raise ValueError(f"separator={shown(self.separator)} is not one character")
         if isinstance(self.null_words, str):
-            raise ValueError(f"null_words={self.null_words!r} is one word; give a list of words")
+            raise ValueError(f"null_words={shown(self.null_words)} is one word; give a list of words")
         if self.null_words is not None and not all(isinstance(word, str) for word in self.null_words):
-            raise ValueError(f"null_words={list(self.null_words)!r} are not all strings")
+            raise ValueError(f"null_words={shown(list(self.null_words))} are not all strings")
         for name in ("null_words", "quoting"):
             if isinstance(value := getattr(self, name), list):  # as JSON has them
                 object.__setattr__(self, name, tuple(value))

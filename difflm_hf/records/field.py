@@ -17,6 +17,7 @@ import pyarrow as pa
 from jsonschema.exceptions import best_match
 from pandas.api import types as pd_types
 
+from ..checks import shown
 from .datetime_format import datetime_format
 from .dtypes import arrow_type, dtype_of, plain, restore, time_zone
 from .nested import inferred_names, is_json, names_of, to_plain
@@ -200,7 +201,7 @@ class Field:
         if column.isna().iloc[row]:
             raise ValueError(f"null in row {row}; fill it, drop the record, or set nullable=True in the schema")
         value = column.tolist()[row]
-        written, reason = repr(value) if self.type != "json" else reprlib.repr(value), ""
+        written, reason = shown(value) if self.type != "json" else reprlib.repr(value), ""
         if self.type == "json":
             reason = _what_is_wrong(self.json_schema, value)
         ways = "drop the record, or change the schema"
@@ -282,7 +283,7 @@ class Field:
         if not exact.all():
             value = values.tolist()[exact.argmin()]
             raise ValueError(
-                f"{value!r} cannot be kept as {self.description}; convert the column, e.g. by astype(str)"
+                f"{shown(value)} cannot be kept as {self.description}; convert the column, e.g. by astype(str)"
             )
         return numbers
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Value
 from pandas.api.types import infer_dtype
 
+from ..checks import short, shown
 from ..files import atomic_write
 from .csv_files import NULLABLE, read_csv, write_csv
 from .csv_format import CSVFormat
@@ -235,8 +236,8 @@ def read_table(data: Any, csv: CSVFormat | None = None, query: str | None = None
             raise ValueError(f"{data}: give query, the name of a table or a SELECT (--query)")
         return read_sql(str(data), query)
     path = Path(data)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+    if not os.path.isfile(path):  # unlike `Path.is_file`, it takes names that are too long
+        raise FileNotFoundError(f"{short(str(path))}: no such file")
     read = _by_ending(READERS, path)
     if query is not None and read is not _read_excel:
         raise ValueError(f"{path}: query={query!r} is for databases and Excel files; leave it out (--query)")
@@ -295,7 +296,9 @@ def check_columns(table: pd.DataFrame, source: str) -> None:
         raise ValueError(f"{source} has no rows (columns: {list(table.columns)})")
     for name in table.columns:
         if not isinstance(name, str) or not name:
-            raise ValueError(f"column name {name!r} is not a non-empty string; rename it, e.g. table.columns.map(str)")
+            raise ValueError(
+                f"column name {shown(name)} is not a non-empty string; rename it, e.g. table.columns.map(str)"
+            )
     if not table.columns.is_unique:
         double = table.columns[table.columns.duplicated()][0]
         raise ValueError(f"column name {double!r} stands more than once; rename or drop one of them")

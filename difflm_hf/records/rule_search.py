@@ -164,7 +164,10 @@ def _present(table: pd.DataFrame, fields: Mapping[str, Field]) -> Iterator[Prese
         given, values = table[f.name].notna(), other.categories if other.type == "category" else [False, True]
         column = table[other.name].astype(object)
         present = [value for value in values if given[column == value].any()]
-        num_absent = int((~column.isin(present)).sum())
+        is_absent = ~column.isin(present)
+        if given[is_absent].any():  # where the other is null
+            continue
+        num_absent = int(is_absent.sum())
         # By chance all of these would be null in no more than one of a million tables.
         if num_absent >= MIN_ROWS and num_absent * np.log(max((~given).mean(), 1e-300)) < np.log(1e-6):
             yield PresentIf(f.name, other.name, tuple(present))

@@ -12,12 +12,12 @@ from huggingface_hub.utils import validate_repo_id
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
+from ..checks import check_choices, check_positive
 from ..injection import INJECTIONS
 from ..modeling_difflm import DiffLMModel
 from ..processing_difflm import KEY_ORDERS, DiffLMProcessor
 from ..records import RecordSchema
 from .beta_schedule import BetaSchedule
-from .checks import check_choices, check_positive
 from .recipes import TUNINGS
 
 

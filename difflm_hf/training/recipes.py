@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import CONFIG_MAPPING
 
-from .checks import check_positive
+from ..checks import check_positive
 
 
 if TYPE_CHECKING:

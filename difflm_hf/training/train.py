@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import EDMDPMSolverMultistepScheduler
-from transformers import AutoTokenizer, set_seed
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from ..hub.cards import model_card
+from ..hub.upload import explain_hub_errors
 from ..latents import encode_latents
 from ..pipeline_difflm import DiffLMPipeline
 from ..records import RecordSchema
@@ -94,7 +95,7 @@ def train(
         hub_args.check(model_args)
     with hold_output_dir(output_dir, resume):
         bases = (model_args.base_model, model_args.base_encoder)
-        tokenizers = [base and AutoTokenizer.from_pretrained(base) for base in bases]
+        tokenizers = [base and _load_tokenizer(base) for base in bases]
         records = prepare_records(data, validation, schema, data_args, *tokenizers, seed=seed)
         processor = records.processor
 
@@ -147,3 +148,11 @@ def train(
         if hub_args is not None:
             pipe.push_to_hub(commit_message="End of training", **hub_args.push_fields(output_dir))
         return pipe
+
+
+def _load_tokenizer(base: str) -> PreTrainedTokenizerBase:
+    try:
+        with explain_hub_errors(base, is_upload=False):
+            return AutoTokenizer.from_pretrained(base)
+    except (OSError, ValueError) as error:
+        raise OSError(f"{base} is no base model with a tokenizer: {error}") from error
