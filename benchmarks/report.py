@@ -25,6 +25,7 @@ from .reading import reading_section
 from .report_control import control_section
 from .report_documents import documents_section, pretrained_section
 from .results import load_result
+from .robustness import robustness_section
 from .speed import NUM_ROWS, speed_section
 from .tables import LOG_TARGET, MAX_MINUTES, MODELS, OURS, SEED
 
@@ -177,6 +178,10 @@ at hand. Where a model did not end within {max_minutes} minutes, or failed, the 
 ## The Hub
 
 {hub}
+
+## Faults and attacks
+
+{robustness}
 
 ## Evaluation
 
@@ -629,6 +634,7 @@ def main() -> None:
         pretrained=pretrained_section(),
         documents=documents_section(),
         hub=hub_section(),
+        robustness=robustness_section(),
         evaluation=evaluation_table(),
         latents=latents_table(tables),
         tradeoff=tradeoff_section(),

@@ -1,0 +1,99 @@
+"""
+Attacks on saved pipelines and on the arguments of calls and commands, by tests/attacks.py, and runs that are killed,
+that share a folder, and whose disk is full, by tests/soak.py.
+
+    python -m benchmarks.robustness [--parts files call command soak] [--cases 2000] [--kills 200] [--full-disks 20]
+
+Figures go to benchmarks/results/robustness.json; `python -m benchmarks.report` writes docs/benchmarks.md from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from .markdown import to_table
+from .results import load_result, save_result
+
+
+TESTS = Path(__file__).parents[1] / "tests"
+TRAIN = """
+import sys
+import tiny
+
+tiny.train(tiny.make_table(), sys.argv[1] + "/model", recipe="tiny")
+tiny.train(tiny.make_table(200, seed=1).drop(columns="size"), sys.argv[1] + "/other", recipe="tiny")
+"""
+ATTACKS = {
+    "files": "saved pipelines: files cut, emptied, zeroed, of another model; values of their configurations replaced",
+    "call": "arguments of a pipeline's methods",
+    "command": "arguments of the command",
+}
+
+
+def run(*command: str | Path) -> list[str]:
+    """What a script of the tests says, line by line."""
+    done = subprocess.run([sys.executable, *map(str, command)], cwd=TESTS, text=True, stdout=subprocess.PIPE)
+    print(done.stdout, flush=True)
+    return done.stdout.splitlines()
+
+
+def attack(part: str, cases: int) -> dict[str, int]:
+    """How many cases ended how."""
+    with tempfile.TemporaryDirectory() as folder:
+        run("-c", TRAIN, folder)
+        models = [Path(folder, name) for name in (("model", "other") if part == "files" else ("model",))]
+        return ast.literal_eval(run(TESTS / "attacks.py", part, *models, "--cases", str(cases))[-1])
+
+
+def soak(kills: int, full_disks: int) -> dict[str, dict[str, int]]:
+    """By kind of run how many times what happened."""
+    lines = run(TESTS / "soak.py", "--kills", str(kills), "--full-disks", str(full_disks))
+    return {task: ast.literal_eval(counts) for task, counts in (line.split(" ", 1) for line in lines)}
+
+
+def robustness_section() -> str:
+    results = load_result("robustness")
+    passages = []
+    attacks = {part: results[part] for part in ATTACKS if part in results}
+    if attacks:
+        rows = []
+        for part, counts in attacks.items():
+            total = sum(number for end, number in counts.items() if end != "bad")
+            rows.append([ATTACKS[part], *(f"{n:,}" for n in (total, counts["records"], counts["error"]))])
+            rows[-1].append(str(counts.get("bad", 0)))
+        passages.append(
+            "`tests/attacks.py` draws cases at random. A case ends well where valid records come, or one clear error, "
+            "in under 5 s and 1 GiB:\n\n" + to_table(["attacks on", "cases", "records", "errors", "bad ends"], rows)
+        )
+    if "soak" in results:
+        of = results["soak"]
+        names = list(dict.fromkeys(name for counts in of.values() for name in counts))
+        rows = [[task, *(str(counts.get(name, 0)) for name in names)] for task, counts in of.items()]
+        passages.append(
+            "`tests/soak.py` kills runs at random moments (SIGKILL, SIGTERM), starts two into one folder, and fills "
+            "their disks. *Whole* are outputs that came to the same bytes as those of a run that nobody disturbs, of "
+            "files that hold nothing else; one of two that write one folder is refused:\n\n"
+            + to_table(["runs", *names], rows)
+        )
+    return "\n\n".join(passages)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=[*ATTACKS, "soak"], default=[*ATTACKS, "soak"])
+    parser.add_argument("--cases", type=int, default=2000)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--full-disks", type=int, default=20)
+    args = parser.parse_args()
+    for part in args.parts:
+        measured = soak(args.kills, args.full_disks) if part == "soak" else attack(part, args.cases)
+        save_result("robustness", {part: measured})
+
+
+if __name__ == "__main__":
+    main()
