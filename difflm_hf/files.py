@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -30,12 +31,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     Lets a file appear only when it is complete, and on the disk: gives a path to write to, of the same name in a new
     folder beside it that is this user's alone, whose name nobody can foretell. A file that it replaces leaves its
-    mode.
+    mode; a link is replaced, and not followed.
 
     Raises:
         `OSError`: where no file can be written.
     """
     with _explain(path):
+        mode = _mode_of(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         begun = Path(tempfile.mkdtemp(prefix=BEGUN, dir=path.parent))
     temporary = begun / path.name
@@ -43,8 +45,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        with suppress(FileNotFoundError):
-            os.chmod(temporary, stat.S_IMODE(os.lstat(path).st_mode))
+        if mode is not None:
+            os.chmod(temporary, mode)
         os.replace(temporary, path)
         _sync_folder(path.parent)
     finally:
@@ -61,6 +63,7 @@ def check_writable(path: Path) -> None:
     if os.path.isdir(path):  # unlike `Path.is_dir`, it takes names that are too long
         raise IsADirectoryError(f"{path} is a folder; name a file")
     with _explain(path):
+        _mode_of(path)
         there = next(folder for folder in path.absolute().parents if folder.exists())
         begun = Path(tempfile.mkdtemp(prefix=BEGUN, dir=there))
         try:
@@ -69,6 +72,19 @@ def check_writable(path: Path) -> None:
             file.touch()
         finally:
             shutil.rmtree(begun, ignore_errors=True)
+
+
+def _mode_of(path: Path) -> int | None:
+    """The mode of a file that is there. Devices, pipes and sockets are no place for one."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISREG(mode):
+        return stat.S_IMODE(mode)
+    if stat.S_ISLNK(mode) or stat.S_ISDIR(mode):
+        return None
+    raise OSError(errno.EINVAL, "it is no regular file")
 
 
 @contextmanager
@@ -109,13 +125,15 @@ def lock_folder(folder: Path) -> Iterator[None]:
     except Timeout as error:
         known = "another process"
         with suppress(OSError):
-            known = holder.read_text(encoding="utf-8")
+            if holder.is_file() and not holder.is_symlink():
+                known = holder.read_text(encoding="utf-8", errors="replace")[:200]
         raise RuntimeError(f"{folder} is written by {known}; wait for its end, or name another folder") from error
     try:
         for begun in folder.glob(f"{BEGUN}*"):
             shutil.rmtree(begun, ignore_errors=True)
         since = datetime.now().astimezone().isoformat(" ", "seconds")
-        holder.write_text(f"process {os.getpid()} on {socket.gethostname()} since {since}", encoding="utf-8")
+        with atomic_write(holder) as temporary:
+            temporary.write_text(f"process {os.getpid()} on {socket.gethostname()} since {since}", encoding="utf-8")
         yield
     finally:
         for path in (holder, folder / LOCK):

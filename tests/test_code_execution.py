@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import socket
 import string
 import subprocess
@@ -82,6 +83,9 @@ PRETENCES = [
     "'''",
     "x = \\",
     "def f(): '''",
+    # An error whose name is asked of a function of C, so that the frame that asks it seems to speak
+    "import sys, functools\nclass M(type): __name__ = property(functools.partial(sys.audit, 'program.end'))\n"
+    "class E(Exception, metaclass=M): pass\nraise E",
 ]
 # Takes all secrets that are in reach, and sends them wherever it can.
 THIEF = """
@@ -243,6 +247,9 @@ ATTEMPTS = {
     "servers are opened": "import socket; socket.create_server(('127.0.0.1', 0))",
     "names are looked up": "import socket; socket.gethostbyname('localhost')",
     "hidden files are made": "os.memfd_create('x')",
+    "semaphores are taken": CALL + "call(64 if os.uname().machine == 'x86_64' else 190, 0, 250, 0o1600)",
+    "watches are taken": CALL + "call(294 if os.uname().machine == 'x86_64' else 26, 0)",
+    "files are locked": "import fcntl; fcntl.flock(open(os.__file__), fcntl.LOCK_EX)",
     "the disk is filled": "[open(str(k), 'wb').write(bytes(2**23)) for k in range(9)]",
 }
 
@@ -330,6 +337,33 @@ def test_what_is_missing_for_a_sandbox(monkeypatch):
     assert "processors of riscv64" in why()
 
 
+@needs_sandbox
+@pytest.mark.parametrize("closed", [(0,), (1,), (0, 1, 2)])
+def test_where_standard_streams_are_closed(closed, tmp_path):
+    program = f"""
+        import os
+        from difflm_hf.evaluation import run_code
+        for stream in {closed}: os.close(stream)
+        result = run_code("pass")
+        open({str(tmp_path / "result")!r}, "w").write(result.status)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False)
+    assert (tmp_path / "result").read_text() == "passed"
+
+
+@needs_sandbox
+def test_the_bwrap_that_was_tried_is_the_one_that_runs(tmp_path, monkeypatch):
+    """Though it is in no folder that every system looks in."""
+    (tmp_path / "bwrap").symlink_to(shutil.which("bwrap"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert why_no_sandbox.__wrapped__() is None and run_code("pass").passed
+
+
+@needs_sandbox
+def test_programs_of_any_size(place):
+    assert run("x = 1\n" * 10**7, max_memory=2**26, timeout=30).status == "out of memory"
+
+
 def test_a_sandbox_that_does_not_work(monkeypatch, tmp_path):
     """As in containers."""
     (tmp_path / "bwrap").write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
@@ -345,11 +379,13 @@ def test_sets_have_an_order(place):
 
 
 def test_wrong_limits(monkeypatch):
-    for timeout in (0, -1, float("inf"), float("nan")):
+    for timeout in (0, -1, 1e6, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="`timeout` is"):
             run_code("", timeout=timeout)
     with pytest.raises(ValueError, match="`max_memory` is 1000 bytes"):
         run_code("", max_memory=1000)
+    with pytest.raises(ValueError, match="none has 2"):
+        run_code("", max_memory=2**63)
     assert run("", max_memory=2**26).passed
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match="no interpreter started .* nothing came from /.*bin/false"):

@@ -1,5 +1,6 @@
 """What is written is there whole or not at all, and one process at a time writes into a folder."""
 
+import contextlib
 import os
 import signal
 import stat
@@ -16,7 +17,7 @@ from tiny import make_table, train
 
 from difflm_hf import DiffLMPipeline, RecordSchema
 from difflm_hf.blocks import write_shards
-from difflm_hf.files import atomic_write, check_writable, is_whole, lock_folder
+from difflm_hf.files import HOLDER, atomic_write, check_writable, is_whole, lock_folder
 from difflm_hf.records import write_table
 from difflm_hf.training import train_diffusion_lm
 
@@ -62,6 +63,33 @@ def test_nothing_is_written_through_links(tmp_path):
     write_table(pd.DataFrame({"a": [1]}), out / "table.csv")
     assert precious.read_text() == "precious" and not (out / "table.csv").is_symlink()
     assert (out / ".table.csv").is_symlink() and (out / "table.csv.tmp").is_symlink()
+
+
+def test_a_link_that_is_replaced_gives_no_mode(tmp_path):
+    (tmp_path / "target").write_text("kept")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with atomic_write(tmp_path / "link") as temporary:
+        temporary.write_text("new")
+        mode = temporary.stat().st_mode
+    assert (tmp_path / "link").stat().st_mode == mode and (tmp_path / "target").read_text() == "kept"
+
+
+def test_pipes_and_devices_are_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for write in (check_writable, lambda path: atomic_write(path).__enter__()):
+        with pytest.raises(OSError, match="pipe cannot be written: it is no regular file"):
+            write(tmp_path / "pipe")
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.parametrize("plant", [lambda path, other: path.symlink_to(other), lambda path, other: os.mkfifo(path)])
+def test_what_is_planted_as_a_holder_of_a_lock(plant, tmp_path):
+    (tmp_path / "other").write_text("kept")
+    (tmp_path / "folder").mkdir()
+    plant(tmp_path / "folder" / HOLDER, tmp_path / "other")
+    with contextlib.suppress(OSError), lock_folder(tmp_path / "folder"):
+        pass
+    assert (tmp_path / "other").read_text() == "kept"
 
 
 def test_two_writers_of_one_file(tmp_path):

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import math
+import os
 import re
 import signal
 import threading
@@ -513,6 +514,7 @@ def test_answers_under_way_are_kept(endpoint, tmp_path):
 
 
 def test_it_can_be_interrupted(endpoint):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells take from what runs in the background
     interrupted = []
 
     def interrupt(handler):
@@ -668,3 +670,31 @@ def test_verdicts_follow_the_records_whatever_the_order_of_answers(endpoint):
     expected = {0: "win", 1: "tie", 2: "loss"}
     assert all(pair["verdict"] == expected[pair["synthetic"] % 3] for pair in result["pairs"])
     assert Counter(pair["verdict"] for pair in result["pairs"]) == {"win": 20, "tie": 20, "loss": 20}
+
+
+@pytest.mark.parametrize(
+    "line", ['{"key": 1, "content": "", "prompt_tokens": 0, "completion_tokens": 0}', "[" * 10**5]
+)
+def test_answers_of_other_types_are_no_answers(endpoint, tmp_path, line):
+    (tmp_path / "answers").write_text(line + "\n")
+    with pytest.raises(ValueError, match="line 1 of .* is no answer of a judge"):
+        judge_records(GOOD[:1], endpoint.url, "judge", answers_file=tmp_path / "answers")
+
+
+def test_a_pipe_keeps_no_answers(endpoint, tmp_path):
+    os.mkfifo(tmp_path / "answers")
+    with pytest.raises(ValueError, match="no file of a judge's answers"):
+        judge_records(GOOD[:1], endpoint.url, "judge", answers_file=tmp_path / "answers")
+
+
+def test_errors_do_not_steer_terminals(endpoint):
+    endpoint.judge = lambda question: fail(401, "no \x1b[2J\ud800key")
+    with pytest.raises(PermissionError) as error:
+        judge_records(GOOD[:1], endpoint.url, "judge")
+    assert str(error.value).replace("\n", "").isprintable() and "key" in str(error.value)
+
+
+def test_usage_is_a_number_that_can_be_written(endpoint):
+    answer = completion('{"score": 3}') | {"usage": {"prompt_tokens": 10**4000}}
+    endpoint.judge = lambda question: lambda handler: handler.send(200, answer)
+    json.dumps(judge_records(GOOD[:2], endpoint.url, "judge"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import platform
 import shutil
 import struct
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -16,6 +18,7 @@ from pathlib import Path
 
 
 MAX_FILES_SIZE = 2**26  # bytes of all files that a program leaves
+MAX_SECONDS = 60  # that an empty program takes to start on however busy a machine
 SHARED_FOLDERS = ("/usr", "/lib", "/lib64", "/bin")  # what interpreters link to
 
 # By architecture: the number that the kernel has for it, and those of the system calls that are refused. Without them
@@ -30,6 +33,7 @@ REFUSED = {
     "memfd_create": (319, 279),
     "memfd_secret": (447, 447),
     "shmget": (29, 194),
+    "semget": (64, 190),
     "msgget": (68, 186),
     "mq_open": (240, 180),
     "ptrace": (101, 117),
@@ -57,6 +61,13 @@ REFUSED = {
     "perf_event_open": (298, 241),
     "userfaultfd": (323, 282),
     "io_uring_setup": (425, 425),
+    # What all programs of a user, or all of the machine, have only so many of
+    "io_setup": (206, 0),
+    "inotify_init": (253, None),
+    "inotify_init1": (294, 26),
+    "fanotify_init": (300, 262),
+    "timer_create": (222, 107),
+    "flock": (73, 32),
     "personality": (135, 92),
     "syslog": (103, 116),
     "sched_setscheduler": (144, 119),
@@ -71,7 +82,11 @@ REFUSED = {
 @contextmanager
 def sandbox() -> Iterator[tuple[list[str], int]]:
     """The words to begin a command with that is to run in a sandbox, and the file that it has to be passed."""
-    read, write = os.pipe()
+    ends = os.pipe()
+    # Not in the place of a standard stream that is closed here: the program is given its own.
+    read, write = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3) for end in ends)
+    for end in ends:
+        os.close(end)
     try:
         os.write(write, seccomp_filter(platform.machine()))
         os.close(write)
@@ -87,9 +102,15 @@ def why_no_sandbox() -> str | None:
         return f"there is none for processors of {platform.machine()}, only for {' and '.join(ARCHITECTURES)}"
     if shutil.which("bwrap") is None:
         return "bubblewrap's `bwrap` is not installed; `apt install bubblewrap`, or your system's package, has it"
-    with sandbox() as (words, file):
-        tried = subprocess.run([*words, interpreter(), "-ISc", ""], pass_fds=[file], capture_output=True, text=True)
-    said = (tried.stderr.strip().splitlines() or [f"exit with code {tried.returncode}"])[-1]
+    try:
+        with sandbox() as (words, file):
+            command = [*words, interpreter(), "-ISc", ""]
+            tried = subprocess.run(
+                command, pass_fds=[file], stdin=subprocess.DEVNULL, capture_output=True, timeout=MAX_SECONDS
+            )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"bubblewrap does not work here ({error})"
+    said = (tried.stderr.decode(errors="replace").strip().splitlines() or [f"exit with code {tried.returncode}"])[-1]
     return f"bubblewrap does not work here ({said}); containers often forbid namespaces" if tried.returncode else None
 
 
@@ -113,11 +134,16 @@ def seccomp_filter(machine: str) -> bytes:
 
 
 def _command() -> list[str]:
-    folders = dict.fromkeys((*SHARED_FOLDERS, str(Path(interpreter()).parents[1])))
-    shared = [word for folder in folders if folder != "/" for word in ("--ro-bind-try", folder, folder)]
+    # Of the interpreter no more than itself and its libraries: what lies above may be the user's home.
+    libraries = (str(Path(sysconfig.get_path(name)).parent) for name in ("stdlib", "platstdlib"))
+    shared = [
+        word
+        for path in dict.fromkeys((*SHARED_FOLDERS, *libraries, interpreter()))
+        for word in ("--ro-bind-try", path, path)
+    ]
     return [
         *(
-            "bwrap",
+            str(shutil.which("bwrap")),
             "--unshare-user",
             "--unshare-all",
             "--disable-userns",

@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 FIRST_WAIT, MAX_WAIT = 0.5, 60.0  # seconds
 MAX_SIZE = 4 * 2**20  # bytes of a reply
 MAX_UNANSWERED = 10  # requests in a row
+MAX_TOKENS = 2**31  # that an answer may say it took, since any number may stand there
 
 
 class Prompt(NamedTuple):
@@ -231,8 +232,9 @@ class ChatModel:
         return self._shorten(f"{type(error).__name__}: {error}")
 
     def _shorten(self, text: str) -> str:
-        """Also leaves out the key, which some endpoints repeat."""
-        text = " ".join(text.replace(self.api_key, "***").split() if self.api_key else text.split())
+        """A text for messages, without the key, which some endpoints repeat, and without what steers terminals."""
+        text = text.replace(self.api_key, "***") if self.api_key else text
+        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return text if len(text) <= 300 else f"{text[:300]}…"
 
 
@@ -247,14 +249,18 @@ class AnswersFile:
         if path is None:
             return
         path = Path(path)
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{path} is no file of a judge's answers; name another")
         data = path.read_bytes() if path.exists() else b""
         *lines, rest = data.split(b"\n")
         for number, line in enumerate(lines, 1):
             try:
                 fields = json.loads(line)
-                key = fields.pop("key")
-                self.known[key] = Answer(**fields)
-            except (ValueError, TypeError, LookupError, AttributeError) as error:
+                key, answer = fields.pop("key"), Answer(**fields)
+                if not isinstance(key, str) or list(map(type, answer)) != [str, int, int]:
+                    raise TypeError("values of other types")
+                self.known[key] = answer
+            except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
                 raise ValueError(f"line {number} of {path} is no answer of a judge; name another file") from error
         if not rest.startswith(self.START[: len(rest)]):
             raise ValueError(f"{path} is no file of a judge's answers; name another")
@@ -295,7 +301,7 @@ def _read_answer(content: bytes) -> Answer | None:
         completion = json.loads(content)
         content = completion["choices"][0]["message"].get("content")
         usage = completion.get("usage") or {}
-        tokens = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
+        tokens = [min(int(usage.get(name) or 0), MAX_TOKENS) for name in ("prompt_tokens", "completion_tokens")]
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError, OverflowError):
         return None
     return Answer(content if isinstance(content, str) else "", *tokens)

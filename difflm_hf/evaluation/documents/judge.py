@@ -299,7 +299,7 @@ def _read(answer: str | NoAnswer, field: str, pattern: str) -> tuple[str | None,
             continue
         try:
             value, after = decoder.raw_decode(text, position)
-            match = re.fullmatch(pattern, str(value.get(field)).strip(), re.IGNORECASE)
+            match = re.fullmatch(pattern, str(value.get(field)).strip(), re.IGNORECASE | re.ASCII)
             reason = str(value.get("reason", ""))
         except (ValueError, RecursionError):
             continue
@@ -307,7 +307,7 @@ def _read(answer: str | NoAnswer, field: str, pattern: str) -> tuple[str | None,
             found, end = (match[1].lower(), reason), after
     if found is not None:
         return found
-    values = re.findall(rf'"{field}"\s*:\s*"?{pattern}"?\s*[,}}]', text, re.IGNORECASE)
+    values = re.findall(rf'"{field}"\s*:\s*"?{pattern}"?\s*[,}}]', text, re.IGNORECASE | re.ASCII)
     values = {value.lower() for value in values}
     return (values.pop() if len(values) == 1 else None), answer
 

@@ -18,12 +18,12 @@ from functools import cache
 from tempfile import mkdtemp
 from typing import Any
 
-from .bubblewrap import interpreter, sandbox, why_no_sandbox
+from .bubblewrap import MAX_SECONDS, interpreter, sandbox, why_no_sandbox
 
 
 MEBIBYTE = 2**20
 MIN_MEMORY = 64 * MEBIBYTE  # an interpreter of its own takes some of it
-START_SECONDS = 60.0  # until the interpreter is there, on however busy a machine
+MAX_TIMEOUT = 86_400  # seconds
 # What the child says when all limits are set, where it is a literal; and bytes that it never says in all.
 READY, MAX_REPORT = b".", 4096
 
@@ -57,8 +57,8 @@ def run_code(
     there are a fresh interpreter with the standard library alone, the libraries of the system, which cannot be
     changed, and an empty folder for 64 MiB of files, which is gone afterwards. There are no other files, no input,
     no environment, no network, no other processes, and no way to start a process or a thread. Time, memory and the
-    size of files are limited. System calls that programs have no use for are refused by the kernel, which is what
-    remains to be attacked: it is the same as outside.
+    size of files are limited; what the kernel keeps of empty files by time alone. System calls that programs have no
+    use for are refused by the kernel, which is what remains to be attacked: it is the same as outside.
 
     What a program prints is thrown away. Sets have the same order each time. A program has passed when its last
     statement has run: `sys.exit(0)`, `os._exit(0)` or a text that looks like success do not count, since the end is
@@ -79,7 +79,7 @@ def run_code(
 
     Raises:
         `NotImplementedError`: on systems other than Linux, which lack these limits.
-        `ValueError`: for a `timeout` that is not positive and finite, or too small a `max_memory`.
+        `ValueError`: for a `timeout` that is not positive, or above a day, or too small a `max_memory`.
         `RuntimeError`: when no sandbox can be had, or no interpreter starts; the message says why.
 
     Example:
@@ -110,7 +110,7 @@ def run_code(
         try:
             with suppress(BrokenPipeError), process.stdin:  # an interpreter that did not start says why
                 process.stdin.write(token + program.encode("utf-8", "surrogatepass"))
-            report = _receive(process, START_SECONDS)
+            report = _receive(process, MAX_SECONDS)
             if not report.startswith(READY):
                 while more := _receive(process, 1.0):
                     report += more
@@ -132,10 +132,10 @@ def check_limits(timeout: float, max_memory: int, allow_unsafe: bool) -> None:
         raise NotImplementedError(
             f"programs are limited by means of Linux, and this is {sys.platform}; run them in a container of Linux"
         )
-    if not 0 < timeout < math.inf:
-        raise ValueError(f"`timeout` is {timeout}; it is a positive number of seconds")
-    if max_memory < MIN_MEMORY:
-        raise ValueError(f"`max_memory` is {max_memory} bytes; an interpreter needs {MIN_MEMORY}")
+    if not 0 < timeout <= MAX_TIMEOUT:
+        raise ValueError(f"`timeout` is {timeout}; it is a positive number of seconds, {MAX_TIMEOUT:,} at most")
+    if not MIN_MEMORY <= max_memory < 2**62:
+        raise ValueError(f"`max_memory` is {max_memory} bytes; an interpreter needs {MIN_MEMORY}, and none has 2^62")
     if why_no_sandbox() and not allow_unsafe:
         raise RuntimeError(
             f"there is no sandbox to run programs in: {why_no_sandbox()}. Where they may do whatever you may, as in a "
@@ -178,7 +178,7 @@ def _judge(report: bytes, token: bytes, returncode: int) -> ExecutionResult:
 
 @cache
 def _child_source() -> str:
-    functions = (_make_witness, _child)
+    functions = (_make_witness, _describe, _child)
     # The types of annotations are not there.
     return "from __future__ import annotations\n" + "\n\n".join(map(inspect.getsource, functions)) + "\n\n_child()\n"
 
@@ -205,6 +205,12 @@ def _make_witness(frame: Any, report: int) -> Callable[[str, tuple], None]:
     return witness
 
 
+def _describe(error: BaseException) -> bytes:
+    """Asked in a frame of its own: what a program makes of its name may speak in that of whoever asks."""
+    message = f"{type(error).__name__}: {error}"  # `traceback` would take longer to import than all the rest
+    return message.removesuffix(": ")[:500].encode("utf-8", "backslashreplace")
+
+
 def _child() -> None:
     """Sets the limits, runs the program that stands in stdin after the token, and reports how it ended."""
     import os
@@ -212,7 +218,7 @@ def _child() -> None:
     import sys
     import types
 
-    audit, leave, write, report = sys.audit, os._exit, os.write, os.dup(1)
+    audit, leave, write, describe, report = sys.audit, os._exit, os.write, _describe, os.dup(1)
     seconds, memory = map(int, sys.argv[1:])
     for limit, value in (
         (resource.RLIMIT_AS, memory),
@@ -227,19 +233,18 @@ def _child() -> None:
         resource.setrlimit(limit, (value, value))
 
     sys.addaudithook(_make_witness(sys._getframe(), report))
-    program = sys.stdin.buffer.read().decode("utf-8", "surrogatepass")
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     null = os.open(os.devnull, os.O_RDWR)
     for output in (1, 2):
         os.dup2(null, output)
     write(report, b".")
     try:
+        program = sys.stdin.buffer.read().decode("utf-8", "surrogatepass")
         exec(compile(program, "<program>", "exec", dont_inherit=True), main.__dict__)
     except MemoryError:
         write(report, b"MemoryError")  # without any memory
     except BaseException as error:
-        message = f"{type(error).__name__}: {error}"  # `traceback` would take longer to import than all the rest
-        write(report, message.removesuffix(": ")[:500].encode("utf-8", "backslashreplace"))
+        write(report, describe(error))
     else:
         audit("program.end")
     leave(0)
