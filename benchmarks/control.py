@@ -20,6 +20,7 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pandas as pd
+import torch
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from xgboost import XGBClassifier
@@ -204,6 +205,15 @@ def measure_prediction(s: Setting) -> dict[str, float]:
     return {"ours": roc_auc_score(true, ours), "XGBoost": roc_auc_score(true, theirs)}
 
 
+def measure_posterior(s: Setting) -> float:
+    """What latents of real rows of the class say of it: mean p(class|z)."""
+    classifier = LatentClassifier.fit(s.pipe, s.train, TARGET)
+    rows = s.train[s.train[TARGET] == POSITIVE]
+    latents = encode_latents(s.pipe.vae, to_dataset(s.pipe.processor, rows)).tensors
+    z = latents["mean"] + latents["std"] * torch.randn(latents["mean"].shape, generator=seeded(s.seed))
+    return float(classifier(z).softmax(-1)[:, classifier.values.index(POSITIVE)].mean())
+
+
 def measure_guidance(s: Setting) -> dict[str, list[float]]:
     """By scale: share of the class, shapes of its other fields, seconds. By a score: the same."""
     classifier = LatentClassifier.fit(s.pipe, s.train, TARGET)
@@ -258,6 +268,7 @@ PARTS = {
     "imputation": (measure_imputation, DATASETS),
     "prediction": (measure_prediction, ("adult",)),
     "guidance": (measure_guidance, ("adult",)),
+    "posterior": (measure_posterior, ("adult",)),
     "rules": (measure_rules, DATASETS),
 }
 

@@ -50,7 +50,7 @@ def control_section() -> str:
             f"{mean_interval(trees)}."
         )
     if "guidance" in results:
-        passages.append(_guidance(results["guidance"]["adult"]))
+        passages.append(_guidance(results["guidance"]["adult"], results["posterior"]["adult"]))
     if "rules" in results:
         passages.append(_rules(results["rules"]))
     passages.append(_documents(load_result("control_documents")))
@@ -119,7 +119,7 @@ def _imputation(figures: dict[str, Any]) -> str:
     )
 
 
-def _guidance(figures: dict[str, Any]) -> str:
+def _guidance(figures: dict[str, Any], posterior: dict[str, float]) -> str:
     runs = _runs(figures)
     names = [name for name in runs[0] if name.startswith("scale")]
     points = {name: np.mean([run[name] for run in runs], axis=0) for name in runs[0]}
@@ -139,7 +139,11 @@ def _guidance(figures: dict[str, Any]) -> str:
         "A classifier of latents guides records of adult to an income above 50K; as a score, it chooses among records "
         "by k log p(class|z):\n\n"
         + to_table(["guide", "share of the class", "shapes of its other fields", "8,192 records"], rows)
-        + "\n\n![Share of the class and shapes by scale](images/guidance.png)"
+        + "\n\n![Share of the class and shapes by scale](images/guidance.png)\n\n"
+        f"Latents of real rows of the class give it a probability of {mean_interval(_runs(posterior))} on average. "
+        "That is the share that a guide of scale 1 should come to, and about what it does. A larger share takes "
+        "latents that are surer of the class than those of real rows, which costs shapes: a value that has to be sure "
+        "is for a condition."
     )
 
 

@@ -68,7 +68,8 @@ def robustness_section() -> str:
             rows[-1].append(str(counts.get("bad", 0)))
         passages.append(
             "`tests/attacks.py` draws cases at random. A case ends well where valid records come, or one clear error, "
-            "in under 5 s and 1 GiB:\n\n" + to_table(["attacks on", "cases", "records", "errors", "bad ends"], rows)
+            "in under 5 s of the processor and 1 GiB:\n\n"
+            + to_table(["attacks on", "cases", "records", "errors", "bad ends"], rows)
         )
     if "soak" in results:
         of = results["soak"]
