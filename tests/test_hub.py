@@ -619,6 +619,7 @@ def test_errors_of_loading_and_of_commands(hub, trained):
     assert not hub.files("alice/fails-500") and not hub.files("alice/fails-429", repo_type="dataset")
 
 
+@pytest.mark.slow  # the client tries again for half a minute
 def test_no_hub(hub, trained):
     nowhere = "http://127.0.0.1:9"
     told = run(hub, find_no_hub, str(trained.folder), token="hf_alice", HF_ENDPOINT=nowhere)
