@@ -30,6 +30,7 @@ from .utils import draw_seed, map_in_threads, release_memory, seeded_generator
 
 
 OutputType = Literal["dict", "pandas", "dataset", "text"]
+MAX_RECORDS = 2**62  # beyond which there are no names of shards
 MAX_STEPS = 10_000  # of a scheduler
 TEMPERATURES = 1e-30, 1e30  # beyond which logits leave all numbers
 MAX_ATTEMPTS = 20  # rounds of sampling documents before giving up
@@ -155,7 +156,7 @@ class BlockwisePipeline(DiffusionPipeline):
         output_type: str,
     ) -> None:
         """Raises a `ValueError` for the first argument out of range."""
-        check_integer("num_records", num_records)
+        check_integer("num_records", num_records, most=MAX_RECORDS)
         check_integer("num_inference_steps", num_inference_steps, most=MAX_STEPS)
         check_integer("batch_size", 1 if batch_size is None else batch_size)
         low, high = TEMPERATURES

@@ -85,6 +85,13 @@ def change_bins(folder: Path) -> None:
     path.write_text(json.dumps(config))
 
 
+def change_grid(folder: Path) -> None:
+    path = folder / "processor" / "processor_config.json"
+    config = json.loads(path.read_text())
+    dict(config["codec"]["tokens"])["age"]["grid"]["origin"] = 10**12
+    path.write_text(json.dumps(config))
+
+
 @pytest.mark.parametrize(
     ("attack", "message"),
     [
@@ -116,6 +123,7 @@ def change_bins(folder: Path) -> None:
         (lambda f, o: [(f / VAE).unlink(), os.mkfifo(f / VAE)], "is no regular file"),
         (lambda f, o: [(f / WEIGHTS).unlink(), (f / WEIGHTS).symlink_to("/dev/zero")], "is no regular file"),
         (lambda f, o: change_bins(f), "do not follow one another"),
+        (lambda f, o: change_grid(f), "the grid of field 'age' is from 1000000000000 to .* beyond its bounds"),
         (
             lambda f, o: [shutil.rmtree(f / "processor"), shutil.copytree(o / "processor", f / "processor")],
             "of different",

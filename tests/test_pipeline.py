@@ -360,6 +360,11 @@ def test_callbacks_that_give_no_latents(pipe, change, message):
         pipe(5, callback_on_step_end=lambda *args: {"latents": change(args[3]["latents"])})
 
 
+def test_half_a_character_among_dates(pipe):
+    with pytest.raises(ValueError, match="column 'birthday': '.ud800' has half a character"):
+        pipe.vary(make_table(3).astype(object).assign(birthday="\ud800"))
+
+
 # Parts
 
 

@@ -142,6 +142,7 @@ def test_numbers_of_numpy_are_those_of_python(pipe, tmp_path):
         ({"output_dir": "a\0b"}, r"'a\\x00b' cannot be written: embedded null byte"),
         ({"output_dir": "x" * 9999}, "x+[.]{3}x+ cannot be written: File name too long"),
         ({"output_dir": "/dev/null/x"}, "/dev/null/x cannot be written: Not a directory"),
+        ({"num_records": 10**30}, "num_records=10+ is more than 4,611,686,018,427,387,904"),
         ({"seed": "x"}, "seed='x' is not an integer of -9223372036854775808 or more"),
         ({"seed": 2**64}, "seed=18446744073709551616 is more than 18,446,744,073,709,551,615"),
         ({"conditions": pd.DataFrame([[1, 2]], columns=["age", "age"])}, "column name 'age' stands more than once"),

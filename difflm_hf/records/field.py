@@ -419,6 +419,9 @@ def naming_column(column: str) -> Iterator[None]:
     """Puts the column's name before whatever is said about its values."""
     try:
         yield
+    except UnicodeEncodeError as error:
+        reason = "half a character (a lone surrogate), which UTF-8 cannot hold; replace or drop it"
+        raise ValueError(f"column {column!r}: {shown(error.object)} has {reason}") from error
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"column {column!r}: {error}") from error
 

@@ -72,6 +72,10 @@ def check_tokens(schema: RecordSchema, tokens: dict[str, FieldTokens]) -> None:
             raise ValueError(f"the tokens of field {name!r} are {t.values}, which are not its values")
         if t.grid is not None and not f.is_numeric and t.grid.size > len(own):
             raise ValueError(f"field {name!r} has {len(own)} categories, and tokens of {t.grid.size}")
+        if f.is_numeric:
+            first, last = t.grid.decode(f, np.array([0, t.grid.size - 1], dtype=np.uint64))
+            if not (f.bounds[0] <= first and last <= f.bounds[1]):
+                raise ValueError(f"the grid of field {name!r} is from {first} to {last}, beyond its bounds {f.bounds}")
         if unknown := [source for source in t.copies if source not in names[: names.index(name)]]:
             raise ValueError(f"field {name!r} is to repeat {unknown[0]!r}, which is no field before it")
 
