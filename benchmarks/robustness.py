@@ -2,7 +2,8 @@
 Attacks on saved pipelines and on the arguments of calls and commands, by tests/attacks.py, and runs that are killed,
 that share a folder, and whose disk is full, by tests/soak.py.
 
-    python -m benchmarks.robustness [--parts files call command soak] [--cases 2000] [--kills 200] [--full-disks 20]
+    python -m benchmarks.robustness [--parts files call command train generate] [--cases 2000] [--kills 100]
+        [--full-disks 10]
 
 Figures go to benchmarks/results/robustness.json; `python -m benchmarks.report` writes docs/benchmarks.md from them.
 """
@@ -33,6 +34,7 @@ ATTACKS = {
     "call": "arguments of a pipeline's methods",
     "command": "arguments of the command",
 }
+SOAKS = {"train": "trainings", "generate": "generations of shards"}
 
 
 def run(*command: str | Path) -> list[str]:
@@ -52,10 +54,10 @@ def attack(part: str, cases: int) -> dict[str, int]:
         return ast.literal_eval(run(TESTS / "attacks.py", part, *models, "--cases", str(cases))[-1])
 
 
-def soak(kills: int, full_disks: int) -> dict[str, dict[str, int]]:
-    """By kind of run how many times what happened."""
-    lines = run(TESTS / "soak.py", "--kills", str(kills), "--full-disks", str(full_disks))
-    return {task: ast.literal_eval(counts) for task, counts in (line.split(" ", 1) for line in lines)}
+def soak(task: str, kills: int, full_disks: int) -> dict[str, int]:
+    """How many times what happened."""
+    lines = run(TESTS / "soak.py", "--tasks", task, "--kills", str(kills), "--full-disks", str(full_disks))
+    return ast.literal_eval(lines[-1].removeprefix(task))
 
 
 def robustness_section() -> str:
@@ -73,10 +75,10 @@ def robustness_section() -> str:
             "in under 5 s of the processor and 1 GiB:\n\n"
             + to_table(["attacks on", "cases", "records", "errors", "bad ends"], rows)
         )
-    if "soak" in results:
-        of = results["soak"]
-        names = list(dict.fromkeys(name for counts in of.values() for name in counts))
-        rows = [[task, *(str(counts.get(name, 0)) for name in names)] for task, counts in of.items()]
+    soaks = {what: results[task] for task, what in SOAKS.items() if task in results}
+    if soaks:
+        names = list(dict.fromkeys(name for counts in soaks.values() for name in counts))
+        rows = [[what, *(str(counts.get(name, 0)) for name in names)] for what, counts in soaks.items()]
         passages.append(
             "`tests/soak.py` kills runs at random moments (SIGKILL, SIGTERM), starts two into one folder, and fills "
             "their disks. *Whole* are outputs that came to the same bytes as those of a run that nobody disturbs, of "
@@ -88,13 +90,13 @@ def robustness_section() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=[*ATTACKS, "soak"], default=[*ATTACKS, "soak"])
+    parser.add_argument("--parts", nargs="+", choices=[*ATTACKS, *SOAKS], default=[*ATTACKS, *SOAKS])
     parser.add_argument("--cases", type=int, default=2000)
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--full-disks", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--full-disks", type=int, default=10)
     args = parser.parse_args()
     for part in args.parts:
-        measured = soak(args.kills, args.full_disks) if part == "soak" else attack(part, args.cases)
+        measured = attack(part, args.cases) if part in ATTACKS else soak(part, args.kills, args.full_disks)
         save_result("robustness", {part: measured})
 
 

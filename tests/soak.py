@@ -2,9 +2,9 @@
 Runs that are killed at random, that write into one folder, and whose disk is full: each ends whole, or goes on to the
 same bytes.
 
-    python tests/soak.py [--kills 200] [--full-disks 20] [--seed 0]
+    python tests/soak.py [--tasks train generate] [--kills 100] [--full-disks 10] [--seed 0]
 
-Half of the kills are of trainings, half of generations of shards. Disks are of memory, which only root can mount.
+Kills and full disks are so many of trainings, and so many of generations of shards. Disks are of memory, which only root can mount.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 
+TASKS = ("train", "generate")
 PARTS = ("vae/model.safetensors", "denoiser/diffusion_pytorch_model.safetensors")
 NUM_RECORDS, BLOCK = 6000, 64
 FULL = re.compile("^error: .*(No space left|cannot be written)")
@@ -153,14 +155,17 @@ def disk(folder: Path, size: int):
         subprocess.run(["umount", folder], check=True)
 
 
-def soak(kills: int, full_disks: int, seed: int, work: Path) -> dict[str, dict[str, int]]:
+def soak(
+    kills: int, full_disks: int, seed: int, work: Path, tasks: Sequence[str] = TASKS
+) -> dict[str, dict[str, int]]:
     rng, counts = random.Random(seed), {}
     training = Soak("train", work)
-    for task in (training, Soak("generate", work, work / "train" / "undisturbed")):
+    for name in tasks:
+        task = training if name == "train" else Soak(name, work, work / "train" / "undisturbed")
         task.run_two()
-        task.kill(kills // 2, rng)
+        task.kill(kills, rng)
         if full_disks:
-            task.fill_disks(full_disks // 2, rng)
+            task.fill_disks(full_disks, rng)
         counts[task.task] = dict(task.counts)
         print(task.task, counts[task.task], flush=True)
     return counts
@@ -170,12 +175,13 @@ def main() -> None:
     if sys.argv[1:2] == ["run"]:
         return main_of_run()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--full-disks", type=int, default=20)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--full-disks", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
-        soak(args.kills, args.full_disks, args.seed, Path(work))
+        soak(args.kills, args.full_disks, args.seed, Path(work), args.tasks)
 
 
 if __name__ == "__main__":
