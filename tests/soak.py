@@ -4,7 +4,8 @@ same bytes.
 
     python tests/soak.py [--tasks train generate] [--kills 100] [--full-disks 10] [--seed 0]
 
-Kills and full disks are so many of trainings, and so many of generations of shards. Disks are of memory, which only root can mount.
+Kills and full disks are so many of trainings, and so many of generations of shards. Disks are of memory, which only
+root can mount.
 """
 
 from __future__ import annotations
