@@ -54,7 +54,8 @@ class ImputationMixin(ConditionalGenerationMixin):
                 values of another type. The message names the column.
         """
         check_choice("aggregate", aggregate, ("draw", "mean"))
-        self.check_inputs(num_imputations, num_inference_steps, 1.0, 1.0, batch_size, "pandas")
+        check_integer("num_imputations", num_imputations)
+        self.check_inputs(1, num_inference_steps, 1.0, 1.0, batch_size, "pandas")
         condition = self._condition_of_gaps(table)
         sampling = {"num_inference_steps": num_inference_steps, "batch_size": batch_size, "condition": condition}
         draws = [

@@ -120,7 +120,10 @@ class _Reader:
         try:
             tree = ast.parse(QUOTED.sub(alias, self.where).strip(), mode="eval")
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise ValueError(f"where={shown(self.where)} cannot be read: {error}") from error
+            raise ValueError(
+                f"where={shown(self.where)} cannot be read: {error}. Equal is ==, strings stand in quotes, and "
+                "names that are no single word in `backticks`"
+            ) from error
         try:
             return self._clause(tree.body)
         except RecursionError as error:
@@ -211,7 +214,10 @@ class _Reader:
             raise self._refuse(node, "is no column")
         name = self.aliases.get(node.id, node.id)
         if name not in self.names:
-            raise ValueError(f"where={shown(self.where)}: no column {shown(name)}; the columns are {self.names}")
+            raise ValueError(
+                f"where={shown(self.where)}: no column {shown(name)}; the columns are {self.names}. Strings stand in "
+                "quotes, and names that are no single word in `backticks`"
+            )
         return name
 
     def _columns(self, node: ast.AST) -> set[str]:

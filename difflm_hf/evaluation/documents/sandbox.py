@@ -79,6 +79,7 @@ def run_code(
 
     Raises:
         `NotImplementedError`: on systems other than Linux, which lack these limits.
+        `TypeError`: for a program that is no `str`.
         `ValueError`: for a `timeout` that is not positive, or above a day, or too small a `max_memory`.
         `RuntimeError`: when no sandbox can be had, or no interpreter starts; the message says why.
 
@@ -91,6 +92,8 @@ def run_code(
     ExecutionResult(status='failed', error='AssertionError')
     ```
     """
+    if not isinstance(program, str):
+        raise TypeError(f"`program` is a {type(program).__name__}; give the source of a program")
     check_limits(timeout, max_memory, allow_unsafe)
     token = secrets.token_bytes(32)
     limits = [str(math.ceil(timeout) + 1), str(max_memory)]
