@@ -359,6 +359,18 @@ def test_bad_options_of_evaluate_for_documents(options, message, evaluation, err
     assert message in error_of("evaluate", *words(documents(evaluation) | options))
 
 
+def test_names_that_no_system_has(evaluation, error_of, tmp_path):
+    name = tmp_path / ("n" * 4000)
+    assert "cannot be written: File name too long" in error_of("evaluate", *words(evaluation | {"--output": name}))
+    line = error_of("generate", name, "--num-records", 3, "--output", tmp_path / "new.csv")
+    assert "is neither a folder nor a model" in line and len(line) < 1000
+    (tmp_path / "deep.json").write_text("[" * 10**5)
+    line = error_of(
+        "train", evaluation["--real"], "--output-dir", tmp_path / "m", "--base-model", tmp_path / "deep.json"
+    )
+    assert "is no base model with a tokenizer" in line
+
+
 def test_evaluate_names_the_file_that_cannot_be_read(evaluation, error_of, tmp_path):
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\x00")
     (tmp_path / "cut.json").write_text('{"type":')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,7 +42,7 @@ def evaluate(
     from ..evaluation import summarize, write_report
     from ..files import check_writable
 
-    if output.is_file():
+    if os.path.isfile(output):  # unlike `Path.is_file`, it takes names that are too long
         raise ValueError(f"--output {output} is a file; name a folder")
     check_writable(output / "report.html")
     unused = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -153,7 +154,7 @@ def check_output(path: Path) -> None:
 
     if path.suffix and (ending := ending_of(path)) not in WRITERS:
         raise ValueError(f"{path}: {ending} is not one of {', '.join(WRITERS)}; a folder has no ending")
-    if not path.suffix and path.is_file():
+    if not path.suffix and os.path.isfile(path):  # unlike `Path.is_file`, it takes names that are too long
         raise ValueError(f"{path} is a file; name a folder, or a file that ends in {', '.join(WRITERS)}")
     if path.suffix:
         check_writable(path)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..base_model import HUB_ARGUMENTS, check_vocabulary
+from ..checks import short
 from ..configuration_difflm import DiffLMConfig
 from ..denoiser import DiffLMDenoiser
 from ..modeling_difflm import DiffLMModel
@@ -70,7 +71,10 @@ def pipeline_folder(
             try:
                 folder = Path(download(name, **kwargs))
             except (OSError, ValueError) as error:
-                raise OSError(f"{name} is neither a folder nor a model that the Hub gives: {error}") from error
+                reason = str(error).replace(str(name), short(str(name)))
+                raise OSError(
+                    f"{short(str(name))} is neither a folder nor a model that the Hub gives: {reason}"
+                ) from error
     _check_files(folder, files, given=kwargs)
     for component, cls in models.items():
         if component not in kwargs:

@@ -154,5 +154,5 @@ def _load_tokenizer(base: str) -> PreTrainedTokenizerBase:
     try:
         with explain_hub_errors(base, is_upload=False):
             return AutoTokenizer.from_pretrained(base)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise OSError(f"{base} is no base model with a tokenizer: {error}") from error
