@@ -138,12 +138,13 @@ def commits_section() -> str:
                     dataset,
                     f"{side} ({sides[side]['commit']})",
                     *(mean_interval([run[name] for run in runs]) for name in COLUMNS),
+                    mean_interval([run["train_seconds"] for run in runs], ".0f"),
                 ]
             )
     starts = [[side, *(f"{s:.2f} s" for s in seconds.values())] for side, seconds in results["start"].items()]
     return "\n\n".join(
         [
-            to_table(["table", "code", *COLUMNS.values()], rows),
+            to_table(["table", "code", *COLUMNS.values(), "training, s"], rows),
             "What it takes to start, Python itself included, at best of several tries:",
             to_table(["code", *results["start"]["after"]], starts),
         ]
