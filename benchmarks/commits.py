@@ -145,6 +145,7 @@ def commits_section() -> str:
     return "\n\n".join(
         [
             to_table(["table", "code", *COLUMNS.values(), "training, s"], rows),
+            "Seconds of training were taken beside other work, on machines that differ: they are no comparison.",
             "What it takes to start, Python itself included, at best of several tries:",
             to_table(["code", *results["start"]["after"]], starts),
         ]
