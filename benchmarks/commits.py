@@ -3,9 +3,11 @@ Trains two commits of this package on the same tables with the same seeds, and s
 whether a change of the code changed the quality.
 
     python -m benchmarks.commits --data-dir DIR --before COMMIT [--after COMMIT] [--datasets adult magic]
+    python -m benchmarks.commits --data-dir DIR --before COMMIT --training-time --datasets magic
 
 Each dataset is a folder of DIR as for `benchmarks.tables`. Commits are checked out, and rows and models kept, in the
-work folder; what is there is not trained again, nor measured. Figures go to benchmarks/results/commits.json;
+work folder; what is there is not trained again, nor measured. How long both train is measured by itself, in turn on a
+machine that does nothing else; those models are not kept. Figures go to benchmarks/results/commits.json;
 `python -m benchmarks.report` writes docs/benchmarks.md from them.
 """
 
@@ -15,6 +17,7 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +36,7 @@ from difflm_hf.evaluation import (
     quality_scores,
 )
 
+from .generation import processor
 from .markdown import mean_interval, to_table
 from .protocol import published_scores
 from .results import load_result, save_result
@@ -41,6 +45,7 @@ from .tables import LOG_TARGET
 
 NUM_STARTS = 5
 NUM_DRAWS = 4  # tables of each model
+TURNS = ("before", "after", "after", "before")  # a machine that slows down slows both
 COLUMNS = {
     "c2st": "C2ST",
     "mle": "MLE",
@@ -125,11 +130,23 @@ def start_seconds(tree: Path) -> dict[str, float]:
     return seconds
 
 
+def training_seconds(trees: dict[str, Path], data: Path) -> dict[str, list[float]]:
+    """Seconds that each tree's code trains on a table, in turn; seeds differ from one try to the next."""
+    seconds: dict[str, list[float]] = {side: [] for side in trees}
+    for side in TURNS:
+        with tempfile.TemporaryDirectory() as folder:
+            generate(trees[side], data, Path(folder), len(seconds[side]))
+            run = json.loads((Path(folder) / "run.json").read_text())
+        seconds[side].append(run["train_seconds"])
+        print(data.name, side, f"{seconds[side][-1]:.0f} s", flush=True)
+    return seconds
+
+
 def commits_section() -> str:
     """The page's passage on the last change of the code that was measured."""
     results = load_result("commits")
     rows = []
-    for dataset in sorted(results.keys() - {"versions", "start"}):
+    for dataset in sorted(results.keys() - {"versions", "start", "training"}):
         sides = results[dataset]
         for side in ("before", "after"):
             runs = [run for seed, run in sides[side].items() if seed != "commit"]
@@ -138,14 +155,25 @@ def commits_section() -> str:
                     dataset,
                     f"{side} ({sides[side]['commit']})",
                     *(mean_interval([run[name] for run in runs]) for name in COLUMNS),
-                    mean_interval([run["train_seconds"] for run in runs], ".0f"),
                 ]
             )
+    times = [
+        [
+            dataset,
+            sides["processor"],
+            f"{side} ({sides['commits'][side]})",
+            " and ".join(f"{seconds:.0f} s" for seconds in sides[side]),
+            f"{np.mean(sides[side]) / np.mean(sides['before']):.2f}",
+        ]
+        for dataset, sides in sorted(results["training"].items())
+        for side in ("before", "after")
+    ]
     starts = [[side, *(f"{s:.2f} s" for s in seconds.values())] for side, seconds in results["start"].items()]
     return "\n\n".join(
         [
-            to_table(["table", "code", *COLUMNS.values(), "training, s"], rows),
-            "Seconds of training were taken beside other work, on machines that differ: they are no comparison.",
+            to_table(["table", "code", *COLUMNS.values()], rows),
+            "How long training takes, in turn on a machine that does nothing else:",
+            to_table(["table", "processor", "code", "training", "ratio"], times),
             "What it takes to start, Python itself included, at best of several tries:",
             to_table(["code", *results["start"]["after"]], starts),
         ]
@@ -159,9 +187,16 @@ def main() -> None:
     parser.add_argument("--after", default="HEAD")
     parser.add_argument("--datasets", nargs="+", default=("adult", "magic"))
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
+    parser.add_argument("--training-time", action="store_true", help="measure nothing but how long both train")
     parser.add_argument("--work-dir", type=Path, default=Path("benchmark-models"))
     args = parser.parse_args()
     trees = {side: checkout(getattr(args, side), args.work_dir / "commits") for side in ("before", "after")}
+    if args.training_time:
+        for dataset in args.datasets:
+            commits = {side: tree.name for side, tree in trees.items()}
+            times = {"commits": commits, "processor": processor(), **training_seconds(trees, args.data_dir / dataset)}
+            save_result("commits", {"training": {**load_result("commits").get("training", {}), dataset: times}})
+        return
     save_result("commits", {"start": {side: start_seconds(tree) for side, tree in trees.items()}})
     for dataset in args.datasets:
         figures = load_result("commits").get(dataset, {})
