@@ -112,6 +112,11 @@ class DiffLMConfig(PreTrainedConfig):
         return ranges[:-1] if self.num_texts else ranges
 
     @property
+    def num_uniforms(self) -> int:
+        """Random numbers that choose the ids of a record: one for each, and two that those of lists are made of."""
+        return self.max_record_length - 1 + 2 * bool(getattr(self.decoder_config, "levels", None))
+
+    @property
     def injected_size(self) -> int:
         """The size of what is injected: z, and what is known."""
         return self.latent_size + self.condition_size

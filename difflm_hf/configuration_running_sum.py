@@ -1,6 +1,6 @@
 """Configuration of the causal LM for rows of tables."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -25,6 +25,9 @@ class RunningSumConfig(PreTrainedConfig):
         token_dropout (`float`, defaults to 0.0):
             Share of the records that, in training, lose embeddings from their sum: each but the first with a
             probability that is drawn anew for each record.
+        levels (`list[dict]`, *optional*):
+            For records with lists in them, what [`~records.layout.RecordLayout`] says of their tokens.
+        memory_size (`int`, defaults to 128): Size of the state that goes from one item of a list to the next.
         is_decoder (`bool`, defaults to `True`): Whether there is a state for each token, rather than one for all.
 
     Example:
@@ -51,6 +54,8 @@ class RunningSumConfig(PreTrainedConfig):
     max_position_embeddings: int = 64
     num_silent_positions: int = 0
     token_dropout: float = 0.0
+    levels: list[dict[str, Any]] | None = None
+    memory_size: int = 128
     is_decoder: bool = True
     tie_word_embeddings: bool = False
 

@@ -26,10 +26,12 @@ from .configuration_difflm import DiffLMConfig
 from .control.allowed import AllowedIds
 from .injection import build_injection, layer_devices
 from .known_fields import KnownFields
+from .likelihood import row_nll, token_nll
 from .lora import add_lora, lora_parameters
 from .modeling_running_sum import RunningSumForCausalLM  # noqa: F401 (AutoModelForCausalLM learns of it)
 from .pretrained_model import DiffLMPreTrainedModel
 from .records.grammar import Grammar
+from .records.layout import LevelLayout, RecordLayout
 from .sampling import sample_by_grammar, sample_rows, sample_texts
 
 
@@ -349,26 +351,36 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
             condition = self.known_fields(input_ids[:, 1 : 1 + is_known.shape[1]], is_known)
             latents = self.with_condition(latents, condition)
             is_known = F.pad(is_known, (0, 0, 0, len(latents) - len(is_known)))
-        hidden, _ = self.hidden_states(inputs, latents)
-        nll, ranges = hidden.new_zeros(len(hidden), dtype=torch.float32), self.config.fixed_ranges
-        if num_fixed := len(ranges):
-            starts, ends = torch.tensor(ranges, device=input_ids.device).T
-            ids = starts[:, None] + torch.arange(max(end - start for start, end in ranges), device=input_ids.device)
-            head = self.get_output_embeddings()
-            known = ids.clamp(max=len(head.weight) - 1)
-            # One batched product over positions, each with the head's rows for its own range.
-            logits = torch.einsum("bph,pkh->bpk", hidden[:, :num_fixed], F.embedding(known, head.weight))
-            if head.bias is not None:
-                logits = logits + head.bias[known]
-            logits = logits.float().masked_fill(ids >= ends[:, None], -torch.inf)
-            nll = _token_nll(logits, targets[:, :num_fixed] - starts)
-            nll = (nll if is_known is None else nll.masked_fill(is_known, 0)).sum(1)
+        layout = self.layout
+        if layout is not None:
+            inputs = inputs[:, : len(self.config.fixed_ranges)]
+        hidden, cache = self.hidden_states(inputs, latents, use_cache=layout is not None)
+        nll, head = hidden.new_zeros(len(hidden), dtype=torch.float32), self.get_output_embeddings()
+        if num_fixed := len(self.config.fixed_ranges):
+            is_free = None if is_known is None else ~is_known
+            root = LevelLayout(self.config.fixed_ranges) if layout is None else layout.levels[0]
+            nll = row_nll(head, hidden[:, :num_fixed], targets[:, :num_fixed], root, is_free)
+        if layout is not None:
+            rows = layout.unpack(input_ids)
+            of_items = self.lm.model.item_states(rows, self.sums(cache, input_ids[:, num_fixed]))
+            for level, of_level, states in zip(layout.levels[1:], rows[1:], of_items):
+                of_rows = row_nll(head, states.transpose(0, 1), of_level.ids, level)
+                nll = nll.index_add(0, of_level.records, of_rows)
         if self.config.num_texts:
             start, end = self.config.position_ranges[-1]
             texts = targets[:, num_fixed:]
             logits = self.range_logits(hidden[:, num_fixed:], start, end)
-            nll = nll + _token_nll(logits, texts.where(texts < 0, texts - start)).sum(1)
+            nll = nll + token_nll(logits, texts.where(texts < 0, texts - start)).sum(1)
         return nll
+
+    @property
+    def layout(self) -> RecordLayout | None:
+        """Where the tokens of records with lists stand; `None` for those without."""
+        return getattr(self.lm.base_model, "layout", None)
+
+    def sums(self, cache: Cache, last_ids: torch.LongTensor) -> torch.Tensor:
+        """The sums in a cache, and the last ids, which it has not, of shape `(batch_size, embedding_size)`."""
+        return cache.layers[0].values[:, 0, 0] + self.get_input_embeddings()(last_ids).float()
 
     @torch.no_grad()
     def sample_records(
@@ -387,7 +399,7 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
 
         Args:
             latents (`torch.FloatTensor` of shape `(batch_size, latent_size)`): Latents z.
-            uniforms (`torch.FloatTensor` of shape `(batch_size, max_record_length - 1)`):
+            uniforms (`torch.FloatTensor` of shape `(batch_size, config.num_uniforms)`):
                 Uniform random numbers in [0, 1), one for each id: all the randomness there is, so that a record does
                 not depend on the batch it is in.
             temperature (`float`, defaults to 1.0): Divides the logits; 0 takes the likeliest id.
@@ -460,15 +472,6 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
             return None
         allowed = allowed.to(self.device)
         return self.known_fields(allowed.ids, allowed.is_known)
-
-
-def _token_nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """−log softmax(logits)[target] of each token, 0 where the target is negative."""
-    # The vocabulary is the last dimension, not the second: softmax over memory that is not contiguous is slow.
-    nll = F.cross_entropy(
-        logits.flatten(0, 1).float(), targets.flatten().clamp(min=-100), reduction="none", ignore_index=-100
-    )
-    return nll.view(targets.shape)
 
 
 AutoModelForCausalLM.register(DiffLMConfig, DiffLMForCausalLM)

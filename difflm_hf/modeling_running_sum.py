@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, Cache, DynamicCache, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import STATIC_LAYER_TYPE_MAPPING, DynamicLayer
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
 from .configuration_running_sum import RunningSumConfig
-
-
-SHORT = 64  # tokens, up to which a product with a triangle of ones takes a third of the time of `cumsum`
-
-
-def running_sums(terms: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-    """The sums of the first 1, 2, ... terms along the last dimension but one, with a weight of each if given."""
-    length = terms.shape[-2]
-    if 1 < length <= SHORT:
-        triangle = terms.new_ones(length, length).tril()
-        return (triangle if weights is None else triangle * weights[..., None, :]) @ terms
-    terms = weigh(terms, weights)
-    return terms if length == 1 else terms.cumsum(-2)
-
-
-def weigh(terms: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-    return terms if weights is None else terms * weights[..., None]
+from .modeling_lists import ItemLevel, item_states, summarize
+from .positionwise import PositionwiseLinear, RunningSumBlock, running_sums, weigh, weights_at
+from .records.layout import LevelRows, RecordLayout
 
 
 class RunningSumLayer(DynamicLayer):
@@ -78,52 +65,6 @@ class RunningSumLayer(DynamicLayer):
 STATIC_LAYER_TYPE_MAPPING[RunningSumLayer._layer_type] = RunningSumLayer
 
 
-def _at(weight: torch.Tensor, positions: slice | torch.LongTensor) -> torch.Tensor:
-    """The weights of some positions. Those of all are not sliced: the gradient of a slice is a copy of the whole."""
-    return weight if positions == slice(0, len(weight)) else weight[positions]
-
-
-class PositionwiseLinear(nn.Module):
-    """
-    A linear map of its own for each position.
-
-    Args:
-        num_positions, in_features, out_features (`int`): Sizes.
-    """
-
-    def __init__(self, num_positions: int, in_features: int, out_features: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_positions, in_features, out_features))
-
-    def forward(
-        self, hidden: torch.Tensor, positions: slice | torch.LongTensor, added: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """
-        Args:
-            hidden (`torch.Tensor` of shape `(num_groups, group_size, in_features)`): States, by position.
-            positions (`slice` or `torch.LongTensor` of shape `(num_groups,)`): The position of each group.
-            added (`torch.Tensor`, *optional*): What to add to the result.
-
-        Returns:
-            `torch.Tensor` of shape `(num_groups, group_size, out_features)`.
-        """
-        weight = _at(self.weight, positions)
-        return torch.bmm(hidden, weight) if added is None else torch.baddbmm(added, hidden, weight)
-
-
-class RunningSumBlock(GradientCheckpointingLayer):
-    """Two layers around an activation, added to their input."""
-
-    def __init__(self, config: RunningSumConfig):
-        super().__init__()
-        sizes = config.hidden_size, config.intermediate_size
-        self.up = PositionwiseLinear(config.num_positions, *sizes)
-        self.down = PositionwiseLinear(config.num_positions, *reversed(sizes))
-
-    def forward(self, hidden: torch.Tensor, positions: slice | torch.LongTensor) -> torch.Tensor:
-        return self.down(F.relu(self.up(hidden, positions)), positions, added=hidden)
-
-
 class RunningSumPreTrainedModel(PreTrainedModel):
     """Loading and saving of [`RunningSumModel`] and [`RunningSumForCausalLM`]."""
 
@@ -136,8 +77,11 @@ class RunningSumPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, PositionwiseLinear):
             init.normal_(module.weight, 0, module.weight.shape[1] ** -0.5)
-        elif isinstance(module, RunningSumModel):
-            init.zeros_(module.bias)
+        elif isinstance(module, (RunningSumModel, ItemLevel)):
+            if hasattr(module, "bias"):
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.GRUCell):
+            module.reset_parameters()
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, 0, 0.5)
         elif isinstance(module, nn.Linear):
@@ -162,6 +106,9 @@ class RunningSumModel(RunningSumPreTrainedModel):
         self.proj_in = PositionwiseLinear(config.num_positions, config.embedding_size, config.hidden_size)
         self.bias = nn.Parameter(torch.empty(config.num_positions, 1, config.hidden_size))
         self.blocks = nn.ModuleList(RunningSumBlock(config) for _ in range(config.num_blocks))
+        if config.levels:
+            self.layout = RecordLayout.from_list(config.levels)
+            self.lists = nn.ModuleList(ItemLevel(config, len(level.ranges)) for level in self.layout.levels[1:])
         self.post_init()
 
     @can_return_tuple
@@ -202,7 +149,10 @@ class RunningSumModel(RunningSumPreTrainedModel):
         if past_key_values is None and use_cache:
             past_key_values = DynamicCache(config=self.config)
         start = 0 if past_key_values is None else past_key_values.get_seq_length()
-        if not self.config.is_decoder:
+        if not self.config.is_decoder and self.config.levels:
+            rows = self.layout.unpack(input_ids)
+            sums = summarize(self.lists, self.layout.parents, rows, self.embed_tokens)[:, None]
+        elif not self.config.is_decoder:
             sums = weigh(inputs_embeds.float(), weights).sum(1, keepdim=True)
         elif past_key_values is None:
             sums = running_sums(inputs_embeds.float(), weights)
@@ -225,7 +175,7 @@ class RunningSumModel(RunningSumPreTrainedModel):
                 positions = position_ids.T.flatten()
                 hidden = hidden.reshape(num_groups * batch_size, 1, -1)
 
-        states = [self.proj_in(hidden, positions, added=_at(self.bias, positions))]
+        states = [self.proj_in(hidden, positions, added=weights_at(self.bias, positions))]
         for block in self.blocks:
             states.append(block(states[-1], positions))
         states[-1] = F.layer_norm(states[-1], states[-1].shape[-1:])
@@ -239,6 +189,21 @@ class RunningSumModel(RunningSumPreTrainedModel):
             past_key_values=past_key_values if use_cache else None,
             hidden_states=tuple(states) if output_hidden_states else None,
         )
+
+    def item_states(self, rows: Sequence[LevelRows], root: torch.Tensor) -> list[torch.Tensor]:
+        """
+        The states that the tokens of lists are predicted from.
+
+        Args:
+            rows (`Sequence[LevelRows]`): The rows of all levels, as `layout.unpack` gives them.
+            root (`torch.Tensor` of shape `(batch_size, embedding_size)`):
+                The sums of the records without their lists, latents included.
+
+        Returns:
+            For each list a `torch.Tensor` of shape `(num_positions, num_items, hidden_size)`.
+        """
+        dropout = self.config.token_dropout if self.training else 0.0
+        return item_states(self.lists, self.layout.parents, rows, self.embed_tokens, root, dropout)
 
     def _positions_from(self, start: int, num: int) -> slice:
         """The weights of `num` positions from `start` on, none of which is silent."""

@@ -331,7 +331,7 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
         callback_on_step_end: Callable | None,
         grammar: Grammar | None = None,
     ) -> Iterator[pd.DataFrame]:
-        size, length = self.config.block_size, self.vae.config.max_record_length - 1
+        size, length = self.config.block_size, self.vae.config.num_uniforms
         is_always_valid = self.processor.codec.has_fixed_layout and not self.processor.schema.rules
         num = num_needed if is_always_valid else size
         with record_function("difflm::latents"):
@@ -454,7 +454,7 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
 
         Args:
             latents (`torch.Tensor` of shape `(num_latents, latent_size)`): Latents z, on any device.
-            uniforms (`torch.Tensor` of shape `(num_latents, max_record_length - 1)`): Random numbers that choose ids.
+            uniforms (`torch.Tensor` of shape `(num_latents, num_uniforms)`): Random numbers that choose ids.
             within_bin_offsets (`torch.Tensor` of shape `(num_latents, num_offsets)`): And those inside the steps.
             temperature, top_p, batch_size: As in the call.
             grammar ([`~difflm_hf.records.grammar.Grammar`], *optional*):

@@ -15,13 +15,14 @@ from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, P
 
 from .configuration_difflm import DiffLMConfig
 from .hub.mixin import PushToHubMixin
-from .records import CODECS, CompactCodec, JSONCodec, RecordCodec, RecordSchema, TextCodec, read_table
+from .records import CODECS, CompactCodec, JSONCodec, NestedCodec, RecordCodec, RecordSchema, TextCodec, read_table
 from .records.bpe import SPECIAL_TOKENS, to_tokenizer, train_bpe
 from .records.codec import special_ids
 from .records.grammar import JSONGrammar
 
 
 KEY_ORDERS = ("schema", "shuffled")
+NESTED = ("json", "rows")
 DOCUMENT_VOCAB_SIZE = 4096  # of the byte-level BPE of documents, for LMs from scratch
 
 
@@ -80,6 +81,7 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         min_token_count: int = 1,
         key_order: str = "schema",
         drop_overlong: bool = False,
+        nested: str = "json",
     ) -> DiffLMProcessor:
         """
         Fits a processor to data.
@@ -102,7 +104,13 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
             drop_overlong (`bool`, defaults to `False`):
                 Fit to the records that are not too long, rather than raise an error where one is.
                 [`DiffLMProcessor.too_long`] says which are.
+            nested (`str`, defaults to `"json"`):
+                How records with nested values become tokens without a pretrained LM: as the text of their JSON, or as
+                `"rows"` inside rows, which takes a small part of the time, and asks that all in them be categories,
+                numbers, dates and booleans.
         """
+        if nested not in NESTED:
+            raise ValueError(f"nested={nested!r} is not one of {', '.join(map(repr, NESTED))}")
         table = read_table(data)
         schema = RecordSchema.infer(table) if schema is None else schema.fit(schema.conform(table))
         if tokenizer is None and not schema.is_of_documents:
@@ -114,6 +122,9 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
                 drop_overlong=drop_overlong,
                 min_value_count=min_token_count,
             )
+            return cls(tokenizer, tokenizer, codec, max_length, min_text_count=min_token_count)
+        if nested == "rows" and tokenizer is None and any(f.type == "json" for f in schema):
+            codec, tokenizer = NestedCodec.fit(schema, table, min_value_count=min_token_count)
             return cls(tokenizer, tokenizer, codec, max_length, min_text_count=min_token_count)
         codec = TextCodec(schema) if schema.is_of_texts else JSONCodec(schema)
         if tokenizer is not None:

@@ -14,6 +14,7 @@ from transformers import LogitsProcessor, PreTrainedModel
 from .cache import BufferedLayer, buffered_cache
 from .control.allowed import AllowedIds
 from .records.grammar import Grammar
+from .records.hashing import derive_keys, keys_of, uniforms_of
 from .utils import check_cancelled
 
 
@@ -78,7 +79,7 @@ def sample_rows(
     before it, where the model was not told which one it is; and that of the ratio of the probability of a row given
     `free_latents` to the one that it was drawn with, known ids aside.
     """
-    config, num_fixed = model.config, len(model.config.fixed_ranges)
+    config, num_fixed, layout = model.config, len(model.config.fixed_ranges), model.layout
     bos, eos, pad = (getattr(model.lm.config, f"{name}_token_id") for name in ("bos", "eos", "pad"))
     num_rows = len(latents)
     num_open = torch.full((num_rows,), config.num_texts, device=latents.device)
@@ -99,6 +100,8 @@ def sample_rows(
         with record_function("difflm::head"):
             start, end = config.position_ranges[min(position, len(config.position_ranges) - 1)]
             all_logits = model.range_logits(hidden[:, -1], start, end)
+            if layout is not None:
+                all_logits = layout.levels[0].limit(all_logits, position, ids[1:].T)
             logits = all_logits[:num_rows]
         with record_function("difflm::sampling"):
             if allowed is not None and (shares := allowed.log_shares(position, ids)) is not None:
@@ -127,7 +130,66 @@ def sample_rows(
             ids[position + 1] = next_ids
             if position >= num_fixed - 1 and not (num_open > 0).any():
                 break
-    return ids[: position + 2].T, log_weights, log_ratios
+    ids = ids[: position + 2].T
+    if layout is not None:
+        keys = derive_keys(*map(keys_of, uniforms[-2:]))
+        ids = sample_lists(model, ids[:, 1:], model.sums(cache, ids[:, -1])[:num_rows], keys, temperature, top_p)
+    return ids, log_weights, log_ratios
+
+
+def sample_lists(
+    model: PreTrainedModel,
+    ids: torch.LongTensor,
+    sums: torch.Tensor,
+    keys: torch.LongTensor,
+    temperature: float,
+    top_p: float,
+) -> torch.LongTensor:
+    """
+    Records with their lists, by the records without: list by list, item by item, of all that have one there.
+
+    Args:
+        model ([`DiffLMForCausalLM`]): The model.
+        ids (`torch.LongTensor` of shape `(batch_size, num_positions)`): The tokens of records without lists.
+        sums (`torch.Tensor` of shape `(batch_size, embedding_size)`): Their sums, latents included.
+        keys (`torch.LongTensor` of shape `(batch_size,)`): All the randomness there is.
+        temperature, top_p: As of `sample_records`.
+
+    Returns:
+        `torch.LongTensor` of shape `(batch_size, sequence_length)`: ids from BOS on, right-padded.
+    """
+    layout, embedding = model.layout, model.get_input_embeddings()
+    all_ids, all_parents, all_keys, after = [ids], [torch.arange(len(ids), device=ids.device)], [keys], [sums]
+    for number, (level, modules) in enumerate(zip(layout.levels[1:], model.lm.model.lists), 1):
+        above = level.parent
+        lengths = layout.num_items(number, all_ids[above])
+        order = lengths.argsort(descending=True, stable=True)  # those that have an item at a place come first
+        state, total = modules.memory.start(len(order)), torch.zeros_like(after[above])
+        context, list_keys = after[above][order], derive_keys(all_keys[above][order], number)
+        found = []
+        for place in range(int(lengths.max()) if len(lengths) else 0):
+            check_cancelled()
+            num = int((lengths > place).sum())
+            item_keys = derive_keys(list_keys[:num], place)
+            before = context[:num] + modules.memory.to_item(state[:num]).float()
+            items, whole = torch.zeros(num, len(level.ranges), dtype=torch.long, device=ids.device), before
+            for position, (start, end) in enumerate(level.ranges):
+                hidden = modules.states(whole[None], slice(position, position + 1))[0]
+                logits = level.limit(model.range_logits(hidden, start, end), position, items)
+                uniforms = uniforms_of(derive_keys(item_keys, position))
+                items[:, position] = start + inverse_transform_sample(logits, uniforms, temperature, top_p)
+                whole = whole + embedding(items[:, position]).float()
+            terms = whole - before
+            state = torch.cat([modules.memory.cell(terms.to(state.dtype), state[:num]), state[num:]])
+            total[:num] += terms
+            found.append((items, order[:num], item_keys, whole))
+        after[above] = after[above].index_add(0, order, modules.memory.summary(total, state, lengths[order]))
+        found = found or [(ids.new_zeros(0, len(level.ranges)), order[:0], keys[:0], sums[:0])]
+        items, parents, item_keys, whole = map(torch.cat, zip(*found))
+        by_list = parents.argsort(stable=True)  # places ascend already
+        for of_level, rows in zip((all_ids, all_parents, all_keys, after), (items, parents, item_keys, whole)):
+            of_level.append(rows[by_list])
+    return layout.pack(all_ids, all_parents)
 
 
 def sample_by_grammar(

@@ -21,6 +21,7 @@ FLOORS = [
     ["control"],
     [
         *("configuration_running_sum", "modeling_running_sum", "known_fields"),
+        *("positionwise", "modeling_lists", "likelihood"),
         *("configuration_difflm", "cache", "float32_buffers", "injection", "posterior", "lora", "base_model"),
     ],
     ["denoiser", "scheduling_latent_edm"],

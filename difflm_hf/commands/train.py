@@ -92,6 +92,7 @@ def train(
         list[str] | None, typer.Option(help="A column that is as inferred, whatever the doubt; repeatable.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Take all that inference doubts for errors.")] = False,
+    nested: Annotated[str, typer.Option(help="How nested values are learnt: as json, or as rows.")] = "json",
     separator: Separator = None,
     decimal: Decimal = None,
     encoding: Encoding = None,
@@ -157,6 +158,7 @@ def train(
             find_rules,
             tuple(accept or ()),
             strict,
+            nested,
         ),
         model_args=ModelArguments(base_model, base_encoder, tuning, quantization, activation_checkpointing, injection),
         hub_args=hub_args if push_to_hub else None,

@@ -181,7 +181,7 @@ class GivenRecordsMixin(ConditionalGenerationMixin):
     ) -> tuple[pd.DataFrame, np.ndarray]:
         """A record of each latent, and which are valid. All may share the random numbers of one."""
         num = 1 if is_shared else max(GROUP_SIZE, len(latents))
-        uniforms = torch.rand(num, self.vae.config.max_record_length - 1, generator=generator)
+        uniforms = torch.rand(num, self.vae.config.num_uniforms, generator=generator)
         offsets = torch.rand(num, self.processor.num_offsets, generator=generator, dtype=torch.float64)
         uniforms, offsets = (
             t.expand(len(latents), -1) if is_shared else t[: len(latents)] for t in (uniforms, offsets)

@@ -140,7 +140,7 @@ class RecordGroup:
     ) -> tuple[torch.Tensor, ...]:
         """Ids, and the logarithms of weights among those of a latent, and among latents."""
         vae, step = self.pipe.vae, self.batch_size
-        uniforms = _draw_numbers(generator, places, vae.config.max_record_length - 1)
+        uniforms = _draw_numbers(generator, places, vae.config.num_uniforms)
         batches = [
             vae.decoder.sample_allowed(z, u, part, self.temperature, self.top_p)
             for z, u, part in zip(latents.split(step), uniforms.split(step), condition.allowed.batches(step))

@@ -116,7 +116,7 @@ class ImputationMixin(ConditionalGenerationMixin):
                 latents = self.generate_latents(
                     GROUP_SIZE, num_inference_steps, group, None, slice(size), Guidance(known)
                 )
-                uniforms = torch.rand(GROUP_SIZE, self.vae.config.max_record_length - 1, generator=group)[:size]
+                uniforms = torch.rand(GROUP_SIZE, self.vae.config.num_uniforms, generator=group)[:size]
                 latents = latents.to(decoder.device)
                 ids, *_ = decoder.sample_allowed(latents, uniforms, allowed)
                 logits = decoder.next_logits(ids[:, : 1 + position], latents, known, position)

@@ -5,6 +5,7 @@ from .equations import ProductOf, SumOf
 from .field import Field
 from .identifiers import Identifier
 from .json_codec import JSONCodec
+from .nested_codec import NestedCodec
 from .readers import read_table, write_table
 from .rules import Ascending, Combinations, PresentIf, Rule, Unique
 from .schema import RecordSchema
@@ -12,7 +13,9 @@ from .text_codec import TextCodec
 
 
 # By the names that saved processors have for them.
-CODECS: dict[str, type[RecordCodec]] = {codec.name: codec for codec in (CompactCodec, JSONCodec, TextCodec)}
+CODECS: dict[str, type[RecordCodec]] = {
+    codec.name: codec for codec in (CompactCodec, NestedCodec, JSONCodec, TextCodec)
+}
 
 __all__ = [
     "CODECS",
@@ -23,6 +26,7 @@ __all__ = [
     "Field",
     "Identifier",
     "JSONCodec",
+    "NestedCodec",
     "PresentIf",
     "ProductOf",
     "RecordCodec",

@@ -29,11 +29,13 @@ class RecordCodec(ABC):
         has_fixed_layout (`bool`):
             Whether each position of a record has ids of its own, few enough for a small model from scratch.
         num_offsets (`int`): Numbers of a record that lie somewhere inside a step, where an *offset* says.
+        levels (`list[dict]`, *optional*): Of records with lists, where their tokens stand, as configurations have it.
     """
 
     name: ClassVar[str]
     has_fixed_layout: ClassVar[bool] = False
     num_offsets: int = 0
+    levels: list[dict[str, Any]] | None = None
 
     def __init__(self, schema: RecordSchema):
         self.schema = schema

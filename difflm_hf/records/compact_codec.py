@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -78,6 +78,7 @@ class CompactCodec(RecordCodec):
         min_text_count: int = 1,
         drop_overlong: bool = False,
         min_value_count: int = 1,
+        exact: Sequence[str] = (),
     ) -> tuple[CompactCodec, PreTrainedTokenizerFast]:
         """
         Reads bins, values and the text vocabulary off a table.
@@ -104,6 +105,7 @@ class CompactCodec(RecordCodec):
             min_value_count (`int`, defaults to 1):
                 Records that a number must be seen in to get a token of its own, and that a step holds at least. Where
                 all numbers without a token are fewer, they lie in one step from the smallest to the largest of all.
+            exact (`Sequence[str]`, defaults to none): Numbers that have a token for each value, whatever their number.
 
         Returns:
             The codec and its tokenizer.
@@ -119,8 +121,7 @@ class CompactCodec(RecordCodec):
         texts = [f.name for f in schema if f.type == "text" and f.name not in schema.identifiers]
         pieces, merges = [], []
         if texts:
-            rows = table[texts].itertuples(index=False)
-            given = [[text for text in row if isinstance(text, str)] for row in rows]
+            given = [[text for text in row if isinstance(text, str)] for row in table[texts].itertuples(index=False)]
             pieces, merges = train_bpe(given, text_vocab_size, min_text_count)
         vocab = [PAD, BOS, NULL, EOS, *pieces]
         tokens: dict[str, FieldTokens] = {}
@@ -140,7 +141,8 @@ class CompactCodec(RecordCodec):
             t.grid = Grid.fit(f, values)
             points = t.grid.encode(f, values)
             distinct, counts = np.unique(points, return_counts=True)
-            own = own_tokens(counts, max_values, num_bins, min_records, min_value_count)
+            most = len(counts) if f.name in exact else max_values
+            own = own_tokens(counts, most, num_bins, min_records, min_value_count)
             t.values = distinct[own].tolist()
             t.rarest = int(counts[own].min()) if own.any() else None
             binned = ~np.isin(points, distinct[own])
@@ -345,8 +347,7 @@ class CompactCodec(RecordCodec):
         """
         columns, units = {}, {}
         for i, (name, t) in enumerate(self.tokens.items()):
-            f = self.schema[name]
-            apart = input_ids[:, 1 + i] - t.start
+            f, apart = self.schema[name], input_ids[:, 1 + i] - t.start
             ids = np.maximum(apart - len(f.apart), 0)
             if t.grid is None:
                 values = np.array(t.values, dtype=object)[ids]

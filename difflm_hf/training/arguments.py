@@ -15,7 +15,7 @@ from transformers.trainer_utils import HubStrategy
 from ..checks import check_choices, check_positive
 from ..injection import INJECTIONS
 from ..modeling_difflm import DiffLMModel
-from ..processing_difflm import KEY_ORDERS, DiffLMProcessor
+from ..processing_difflm import KEY_ORDERS, NESTED, DiffLMProcessor
 from ..records import RecordSchema
 from .beta_schedule import BetaSchedule
 from .recipes import TUNINGS
@@ -46,6 +46,9 @@ class DataArguments:
         strict (`bool`, defaults to `False`):
             Whether all that inference doubts is an error. Columns of texts that are most likely numbers or dates are
             one in any case.
+        nested (`str`, defaults to `"json"`):
+            How records with nested values are learnt without a pretrained LM: as the text of their JSON, or as
+            `"rows"` inside rows, see [`NestedCodec`].
 
     Raises:
         `ValueError`: for a value that is none of those.
@@ -59,13 +62,14 @@ class DataArguments:
     find_rules: bool = field(default=False, metadata={"help": "Look for rules between columns."})
     accept: Sequence[str] = field(default=(), metadata={"help": "Columns that are as inferred, whatever the doubt."})
     strict: bool = field(default=False, metadata={"help": "Take all that inference doubts for errors."})
+    nested: str = field(default="json", metadata={"help": "How nested values are learnt: as json or as rows."})
 
     def __post_init__(self):
         for name in ("categorical", "accept"):
             if isinstance(columns := getattr(self, name), str):
                 raise ValueError(f"{name}={columns!r} is one name; give a list of names of columns")
             setattr(self, name, tuple(columns))
-        check_choices(self, overlong=("raise", "drop"), key_order=KEY_ORDERS)
+        check_choices(self, overlong=("raise", "drop"), key_order=KEY_ORDERS, nested=NESTED)
         check_positive(max_length=self.max_length, min_category_count=self.min_category_count)
 
 

@@ -88,6 +88,8 @@ def build_row_model(processor: DiffLMProcessor, recipe: Recipe, injection: str =
     # The last token of a record is written, and not read.
     num_virtual = build_injection(config).num_virtual_tokens
     config.decoder_config.max_position_embeddings = config.max_record_length - 1 + num_virtual
+    if processor.codec.levels:
+        config.encoder_config.levels = config.decoder_config.levels = processor.codec.levels
     if hasattr(config.decoder_config, "num_silent_positions"):
         config.decoder_config.num_silent_positions = num_virtual
     model = DiffLMModel(config)

@@ -84,7 +84,15 @@ def prepare_records(
     table = schema.conform(table)
     _check_rules(schema, table)
     drops_overlong = args.overlong == "drop"
-    settings = (tokenizer, encoder_tokenizer, args.max_length, args.min_category_count, args.key_order, drops_overlong)
+    settings = {
+        "tokenizer": tokenizer,
+        "encoder_tokenizer": encoder_tokenizer,
+        "max_length": args.max_length,
+        "min_token_count": args.min_category_count,
+        "key_order": args.key_order,
+        "drop_overlong": drops_overlong,
+        "nested": args.nested,
+    }
     num_rare, num_dropped = 0, 0
     while True:
         kept = np.ones(len(table), bool)
@@ -92,7 +100,7 @@ def prepare_records(
             schema, kept = schema.without_rare_categories(table, args.min_category_count)
             num_rare += int((~kept).sum())
         if kept.all():
-            processor = DiffLMProcessor.from_records(table, schema, *settings)
+            processor = DiffLMProcessor.from_records(table, schema, **settings)
             if drops_overlong:
                 kept = ~processor.too_long(table)
                 num_dropped += int((~kept).sum())

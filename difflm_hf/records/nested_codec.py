@@ -1,0 +1,259 @@
+"""The nested codec: records with lists and optional keys as a few tokens, for decoders trained from scratch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from .bpe import SPECIAL_TOKENS, to_tokenizer
+from .codec import RecordCodec
+from .compact_codec import CompactCodec
+from .field import Field, naming_column
+from .grammar import JSONGrammar
+from .hashing import derive_keys, keys_of, uniforms_of
+from .inference import infer_field
+from .json_codec import JSONCodec
+from .layout import Gate, LevelLayout, LevelRows, RecordLayout
+from .nested_tables import ABSENT_VALUE, GIVEN, NestedRows, NestedTables, Place
+from .schema import RecordSchema
+
+
+NUM_SPECIAL = len(SPECIAL_TOKENS)
+MAX_CATEGORIES = 100_000
+
+
+class NestedCodec(RecordCodec):
+    """
+    Turns records with nested values into token ids and back, exactly.
+
+    A record is `⟨s⟩`, then a row of tokens as the compact codec makes it of a table's row: of its columns, of what is
+    in its objects, and of the lengths of its lists. Then follow the items of the lists, each a row of its own.
+
+    Use [`NestedCodec.fit`] to make one.
+
+    Args:
+        schema (`RecordSchema`): The fields.
+        tables ([`NestedTables`]): How the nested ones are tables.
+        codecs (`list[CompactCodec]`): That of each table, with ids from the special ones on.
+    """
+
+    name = "nested"
+    has_fixed_layout = True
+
+    def __init__(self, schema: RecordSchema, tables: NestedTables, codecs: list[CompactCodec]):
+        super().__init__(schema)
+        self.tables = tables
+        self.codecs = codecs
+        sizes = [codec.vocab_size - NUM_SPECIAL for codec in codecs]
+        self.offsets = [sum(sizes[:number]) for number in range(len(sizes))]
+        self.num_offsets = 1
+        self.layout = RecordLayout([self._level_layout(number) for number in range(len(codecs))])
+        self.levels = self.layout.to_list()
+        self.texts: list[Field] = []
+
+    @classmethod
+    def fit(cls, schema: RecordSchema, table: pd.DataFrame, **kwargs) -> tuple[NestedCodec, PreTrainedTokenizerFast]:
+        """
+        Reads places, lengths, bins and values off records.
+
+        Args:
+            schema (`RecordSchema`): Their schema.
+            table (`pandas.DataFrame`): The records.
+            kwargs (*optional*): Those of [`CompactCodec.fit`].
+
+        Returns:
+            The codec and its tokenizer.
+
+        Raises:
+            `ValueError`: for records that are no rows inside rows of categories, numbers and dates.
+        """
+        table = schema.conform(table)
+        tables = NestedTables.infer(table[[f.name for f in schema if f.type == "json"]])
+        codecs, vocab = [], list(SPECIAL_TOKENS)
+        for number, frame in enumerate(_frames(schema, tables, table)):
+            level = tables.levels[number]
+            fields = [f for f in schema if f.type != "json"] if number == 0 else []
+            lengths = [below.lengths for below in tables.levels if below.parent == number]
+            for name in level.columns:
+                with naming_column(name):
+                    fields.append(_infer_leaf(name, frame[name]))
+            codec, tokenizer = CompactCodec.fit(RecordSchema(fields), frame, exact=lengths, **kwargs)
+            codecs.append(codec)
+            vocab += tokenizer.convert_ids_to_tokens(range(NUM_SPECIAL, codec.vocab_size))
+        return cls(schema, tables, codecs), to_tokenizer(vocab, [])
+
+    def _level_layout(self, number: int) -> LevelLayout:
+        level, codec, offset = self.tables.levels[number], self.codecs[number], self.offsets[number]
+        ranges = [(start + offset, end + offset) for start, end in codec.position_ranges]
+        positions = {name: position for position, name in enumerate(codec.tokens)}
+        gates = []
+        for name, source in level.gates.items():
+            if name not in positions:  # nothing but nulls
+                continue
+            opened = codec.tokens[source]
+            open_id = opened.start + len(codec.schema[source].apart) + opened.values.index(GIVEN) + offset
+            gates.append(Gate(positions[name], positions[source], open_id, name in level.nullable))
+        if level.parent < 0:
+            return LevelLayout(ranges, gates)
+        above = self.codecs[level.parent]
+        f, tokens = above.schema[level.lengths], above.tokens[level.lengths]
+        lengths = [*[0] * len(f.apart), *tokens.grid.decode(f, np.array(tokens.values, np.uint64)).tolist()]
+        position = list(above.tokens).index(level.lengths)
+        return LevelLayout(ranges, gates, level.parent, position, lengths)
+
+    @property
+    def position_fields(self) -> list[int]:
+        """The field that stands at each position before the lists, as a place among those with tokens."""
+        return self.codecs[0].position_fields
+
+    @property
+    def ordered_ranges(self) -> list[tuple[int, int]]:
+        ranges = zip(self.codecs, self.offsets)
+        return [(start + o, end + o) for codec, o in ranges for start, end in codec.ordered_ranges]
+
+    @property
+    def rarest(self) -> dict[str, int]:
+        found = super().rarest
+        for codec in self.codecs:
+            found |= codec.rarest
+        return found
+
+    def to_inputs(
+        self,
+        records: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        encoder_tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        key_order: str = "schema",
+        grammar: JSONGrammar | None = None,
+    ) -> dict[str, np.ndarray]:
+        table = self.schema.conform(records)
+        rows = self.tables.to_tables(table[[f.name for f in self.schema if f.type == "json"]])
+        ids, parents, offsets = [], [], []
+        for number, (codec, frame) in enumerate(zip(self.codecs, _frames(self.schema, self.tables, table, rows))):
+            found, above = codec.encode_fields(codec.schema.conform(frame))
+            ids.append(torch.from_numpy(found + self.offsets[number]))
+            parents.append(torch.tensor(rows[number].parents or range(len(frame)), dtype=torch.long))
+            offsets.append(above)
+        input_ids = self.layout.pack(ids, parents)
+        inputs = {"input_ids": input_ids.numpy(), "attention_mask": (input_ids > 0).long().numpy()}
+        return inputs | {"within_bin_offsets": self._pack_offsets(offsets, self.layout.unpack(input_ids))}
+
+    def to_records(
+        self, input_ids: np.ndarray, tokenizer: PreTrainedTokenizerBase, within_bin_offsets: np.ndarray | None = None
+    ) -> tuple[pd.DataFrame, np.ndarray]:
+        levels = self.layout.unpack(torch.from_numpy(np.ascontiguousarray(input_ids)))
+        rows, flat = [], pd.DataFrame()
+        for number, (codec, level) in enumerate(zip(self.codecs, levels)):
+            offsets = self._offsets_of(within_bin_offsets, number, levels)
+            ids = np.pad(level.ids.numpy() - self.offsets[number], ((0, 0), (1, 0)))
+            table = codec.decode(ids, tokenizer, offsets)
+            columns = {name: _to_list(table[name]) for name in self.tables.levels[number].columns}
+            rows.append(NestedRows(columns, level.parents.tolist()))
+            flat = table if number == 0 else flat
+        values = self.tables.to_values(rows)
+        columns = {f.name: flat[f.name] for f in self.schema if f.type != "json"}
+        columns |= {name: _to_series(of_field) for name, of_field in values.items()}
+        return self.schema.to_table(columns), np.ones(len(input_ids), bool)
+
+    def _offsets_of(self, given: np.ndarray | None, number: int, levels: list[LevelRows]) -> np.ndarray:
+        """
+        The offsets of a level's rows, of shape `(num_rows, num_offsets)`: as encoded, or floats in [0, 1), which those
+        of a record stand for, of shape `(num_records, 1)`.
+        """
+        level, shape = levels[number], (len(levels[number].ids), self.codecs[number].num_offsets)
+        if given is None:
+            return np.full(shape, 0.5)
+        if given.dtype == np.int64:
+            return given.view(np.uint64)[self._offset_places(levels)[number]]
+        ranks = torch.arange(shape[0]) - torch.searchsorted(level.records, level.records)
+        keys = derive_keys(derive_keys(keys_of(torch.from_numpy(given[:, 0])), number)[level.records], ranks)
+        return uniforms_of(derive_keys(keys[:, None], torch.arange(shape[1]))).numpy()
+
+    def _pack_offsets(self, offsets: list[np.ndarray], levels: list[LevelRows]) -> np.ndarray:
+        """The offsets of all rows of a record side by side, of shape `(num_records, most_of_a_record)`."""
+        places = self._offset_places(levels)
+        width = max((int(columns.max(initial=-1)) for _, columns in places), default=-1) + 1
+        packed = np.zeros((len(levels[0].ids), width), np.uint64)
+        for of_level, at in zip(offsets, places):
+            packed[at] = of_level
+        return packed.view(np.int64)
+
+    def _offset_places(self, levels: list[LevelRows]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Where in packed offsets those of each level are: row and column, of shape `(num_rows, num_offsets)`."""
+        used, places = np.zeros(len(levels[0].ids), np.int64), []
+        for codec, level in zip(self.codecs, levels):
+            records = level.records.numpy()
+            rank = np.arange(len(records)) - np.searchsorted(records, records)
+            columns = (used[records] + rank * codec.num_offsets)[:, None] + np.arange(codec.num_offsets)
+            places.append((np.broadcast_to(records[:, None], columns.shape), columns))
+            used += np.bincount(records, minlength=len(used)) * codec.num_offsets
+        return places
+
+    def to_texts(self, records: Any) -> list[str]:
+        return JSONCodec(self.schema).encode(records)
+
+    def too_long(
+        self, records: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, key_order: str = "schema"
+    ) -> np.ndarray:
+        return np.zeros(len(self.schema.conform(records)), bool)
+
+    def config_fields(self, max_length: int) -> dict[str, Any]:
+        root = self.codecs[0]
+        return {
+            "position_ranges": root.position_ranges,
+            "max_record_length": root.max_length,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The codec as JSON values."""
+        return {
+            "name": self.name,
+            "schema": self.schema.to_dict(),
+            "places": [[name, place.to_dict()] for name, place in self.tables.places.items()],
+            "codecs": [codec.to_dict() for codec in self.codecs],
+        }
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> NestedCodec:
+        """A codec of what `to_dict` gave."""
+        return cls(
+            RecordSchema.from_dict(state["schema"]),
+            NestedTables({name: Place.from_dict(place) for name, place in state["places"]}),
+            [CompactCodec.from_dict(codec) for codec in state["codecs"]],
+        )
+
+
+def _frames(
+    schema: RecordSchema, tables: NestedTables, table: pd.DataFrame, rows: list[NestedRows] | None = None
+) -> list[pd.DataFrame]:
+    """The table of each level; that of records has their columns that are not nested, too."""
+    nested = [f.name for f in schema if f.type == "json"]
+    frames = [of_level.to_frame() for of_level in rows or tables.to_tables(table[nested])]
+    flat = table.drop(columns=nested).reset_index(drop=True)
+    return [pd.concat([flat, frames[0]], axis=1), *frames[1:]]
+
+
+def _infer_leaf(name: str, column: pd.Series) -> Field:
+    """The field of a column of a level. Texts of few numbers, such as versions, are names, and no quantities."""
+    f = infer_field(name, column, False, MAX_CATEGORIES)
+    if f.is_spelled and f.type != "datetime":
+        named = infer_field(name, column, True, MAX_CATEGORIES)
+        f = named if 2 * len(named.categories) <= column.notna().sum() else f
+    if f.type == "text":
+        raise ValueError("it has free texts, which have no token each")
+    return f
+
+
+def _to_list(column: pd.Series) -> list[Any]:
+    """Values as Python has them."""
+    return [None if null else value for value, null in zip(column.tolist(), column.isna())]
+
+
+def _to_series(values: list[Any]) -> pd.Series:
+    """A column of nested values; an absent one is null, as in all tables."""
+    return pd.Series([None if value is ABSENT_VALUE else value for value in values], dtype=object)
