@@ -25,12 +25,13 @@ class ItemMemory(nn.Module):
     def __init__(self, config: RunningSumConfig):
         super().__init__()
         self.cell = nn.GRUCell(config.embedding_size, config.memory_size)
-        self.to_item = nn.Linear(config.memory_size, config.embedding_size, bias=False)
+        if config.is_decoder:
+            self.to_item = nn.Linear(config.memory_size, config.embedding_size, bias=False)
         self.to_rest = nn.Linear(config.memory_size, config.embedding_size, bias=False)
 
     def start(self, num_lists: int) -> torch.Tensor:
         """The state of lists before their first item, of shape `(num_lists, memory_size)`."""
-        return self.to_item.weight.new_zeros(num_lists, self.cell.hidden_size)
+        return self.to_rest.weight.new_zeros(num_lists, self.cell.hidden_size)
 
     def run(self, terms: torch.Tensor, rows: LevelRows, num_lists: int) -> tuple[torch.Tensor, torch.Tensor]:
         """
@@ -42,15 +43,15 @@ class ItemMemory(nn.Module):
             num_lists (`int`): Lists, those without items included.
 
         Returns:
-            For each item what the items before it add to its sum, of shape `(num_items, embedding_size)`, and for each
-            list what it adds to that of all that comes after it, of shape `(num_lists, embedding_size)`.
+            The state before each item, of shape `(num_items, memory_size)`, and for each list what it adds to the sum
+            of all that comes after it, of shape `(num_lists, embedding_size)`.
         """
         lengths = torch.bincount(rows.parents, minlength=num_lists)
         # Longest lists first: those that have an item at a place are the first ones then.
         order = lengths.argsort(descending=True, stable=True)
         rank = order.argsort()
         by_place = (rows.places * num_lists + rank[rows.parents]).argsort()
-        sorted_terms = terms[by_place].to(self.to_item.weight.dtype)
+        sorted_terms = terms[by_place].to(self.to_rest.weight.dtype)
         state, states, start = self.start(num_lists), [], 0
         for size in torch.bincount(rows.places).tolist():
             states.append(state[:size])
@@ -58,7 +59,7 @@ class ItemMemory(nn.Module):
             start += size
         before = torch.cat(states)[by_place.argsort()] if states else self.start(0)
         sums = terms.new_zeros(num_lists, terms.shape[1]).index_add(0, rows.parents, terms)
-        return self.to_item(before).float(), self.summary(sums, state[rank], lengths)
+        return before, self.summary(sums, state[rank], lengths)
 
     def summary(self, sums: torch.Tensor, state: torch.Tensor, lengths: torch.LongTensor) -> torch.Tensor:
         """What lists add to the sum of all after them, by the sums over their items and their last states."""
@@ -143,7 +144,7 @@ def item_states(
             terms = terms * (torch.rand(terms.shape[:2], device=terms.device) >= rates * (chosen < dropout))[..., None]
         whole = terms.sum(1)
         before, summary = level.memory.run(whole, of_level, len(after[above]))
-        context = after[above][of_level.parents] + before
+        context = after[above][of_level.parents] + level.memory.to_item(before).float()
         sums = running_sums(torch.cat([context[:, None], terms[:, :-1]], dim=1)).transpose(0, 1)
         found.append(level.states(sums, slice(0, len(sums))))
         after.append(context + whole)

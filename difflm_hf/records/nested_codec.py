@@ -24,6 +24,7 @@ from .schema import RecordSchema
 
 NUM_SPECIAL = len(SPECIAL_TOKENS)
 MAX_CATEGORIES = 100_000
+AS_JSON = 'leave it out, or learn the records as documents, by nested="json"'
 
 
 class NestedCodec(RecordCodec):
@@ -72,7 +73,10 @@ class NestedCodec(RecordCodec):
             `ValueError`: for records that are no rows inside rows of categories, numbers and dates.
         """
         table = schema.conform(table)
-        tables = NestedTables.infer(table[[f.name for f in schema if f.type == "json"]])
+        try:
+            tables = NestedTables.infer(table[[f.name for f in schema if f.type == "json"]])
+        except ValueError as error:
+            raise ValueError(f"{error}: these are no rows inside rows; {AS_JSON}") from error
         codecs, vocab = [], list(SPECIAL_TOKENS)
         for number, frame in enumerate(_frames(schema, tables, table)):
             level = tables.levels[number]
@@ -81,7 +85,10 @@ class NestedCodec(RecordCodec):
             for name in level.columns:
                 with naming_column(name):
                     fields.append(_infer_leaf(name, frame[name]))
-            codec, tokenizer = CompactCodec.fit(RecordSchema(fields), frame, exact=lengths, **kwargs)
+            if texts := [f.name for f in fields if f.type == "text" and f.name not in schema.identifiers]:
+                raise ValueError(f"column {texts[0]!r} has free texts, which have no token each; {AS_JSON}")
+            rules = list(schema.identifiers.values()) if number == 0 else []
+            codec, tokenizer = CompactCodec.fit(RecordSchema(fields, rules), frame, exact=lengths, **kwargs)
             codecs.append(codec)
             vocab += tokenizer.convert_ids_to_tokens(range(NUM_SPECIAL, codec.vocab_size))
         return cls(schema, tables, codecs), to_tokenizer(vocab, [])
@@ -244,8 +251,6 @@ def _infer_leaf(name: str, column: pd.Series) -> Field:
     if f.is_spelled and f.type != "datetime":
         named = infer_field(name, column, True, MAX_CATEGORIES)
         f = named if 2 * len(named.categories) <= column.notna().sum() else f
-    if f.type == "text":
-        raise ValueError("it has free texts, which have no token each")
     return f
 
 
