@@ -12,10 +12,11 @@ from transformers import PreTrainedTokenizerBase
 
 from .codec import special_ids
 from .document_codec import DocumentCodec
-from .field import Field, isoformat
+from .field import Field
 from .grammar import JSONGrammar
 from .json_schema import fields_to_json_schema
-from .nested import order_keys, to_json, to_plain
+from .json_values import from_json_values, to_json_values
+from .nested import order_keys, to_json
 from .validators import is_valid, validator_of
 
 
@@ -95,7 +96,7 @@ class JSONCodec(DocumentCodec):
         columns = {f.name: pd.Series([record.get(f.name) for record in parsed], dtype=object) for f in self.schema}
         allowed = np.all([f.allows(columns[f.name]) for f in self.schema], axis=0)
         valid[valid] = allowed
-        columns = {f.name: _from_json_values(f, columns[f.name][allowed]) for f in self.schema}
+        columns = {f.name: from_json_values(f, columns[f.name][allowed]) for f in self.schema}
         return self.schema.to_table(columns), valid
 
     def grammar_schema(self) -> dict[str, Any]:
@@ -204,7 +205,7 @@ def _reject(constant: str) -> None:
 
 def _to_json_texts(f: Field, column: pd.Series, key_generator: np.random.Generator | None) -> list[str | None]:
     """The JSON of each value, `None` where an optional one is null."""
-    values = _to_json_values(f, column)
+    values = to_json_values(f, column)
     if f.type == "json" and key_generator is not None:
         values = [order_keys(value, {}, key_generator) for value in values]
     write = _write_number if f.type == "number" and f.decimals is not None and not f.is_spelled else to_json
@@ -215,37 +216,3 @@ def _write_number(value: float) -> str:
     """Without an exponent, which a grammar does not allow between bounds."""
     text = repr(value)
     return np.format_float_positional(value, trim="0") if "e" in text else text
-
-
-def _to_json_values(f: Field, column: pd.Series) -> list:
-    null = column.isna().to_numpy()
-    values = column[~null]
-    if f.is_spelled:
-        values = values.astype(str)
-    elif f.type in ("integer", "number"):
-        values = f.to_numpy(values)
-    elif f.type == "boolean":
-        values = values.astype(bool)
-    elif f.type == "json":
-        values = values.map(lambda value: order_keys(to_plain(value), f.json_schema))
-    elif f.type == "datetime":
-        moments = pd.Series(f.to_numpy(values))
-        if (zone := f.time_zone) is not None:
-            moments = moments.dt.tz_localize("UTC").dt.tz_convert(zone)
-        values = moments.map(isoformat)
-    filled = np.full(len(column), None)
-    # Element by element, since NumPy would take lists for dimensions.
-    for position, value in zip(np.flatnonzero(~null), values.tolist()):
-        filled[position] = value
-    return filled.tolist()
-
-
-def _from_json_values(f: Field, column: pd.Series) -> pd.Series:
-    if f.type == "json":
-        return column.reset_index(drop=True)
-    apart = f.index_apart(column)
-    given = apart < 0
-    values = f.to_numpy(column[given]) if f.is_numeric else column[given].to_numpy()
-    filled = np.zeros(len(column), values.dtype)
-    filled[given] = values
-    return f.with_words(f.to_series(filled, ~given), apart)

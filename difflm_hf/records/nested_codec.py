@@ -19,6 +19,7 @@ from .inference import infer_field
 from .json_codec import JSONCodec
 from .layout import Gate, LevelLayout, LevelRows, RecordLayout
 from .nested_tables import ABSENT_VALUE, GIVEN, NestedRows, NestedTables, Place
+from .ordered_columns import OrderedColumn
 from .schema import RecordSchema
 
 
@@ -40,13 +41,21 @@ class NestedCodec(RecordCodec):
         schema (`RecordSchema`): The fields.
         tables ([`NestedTables`]): How the nested ones are tables.
         codecs (`list[CompactCodec]`): That of each table, with ids from the special ones on.
+        ordered (`dict[str, OrderedColumn]`): Columns of items that ascend, by name: their tokens are of gaps.
     """
 
     name = "nested"
     has_fixed_layout = True
 
-    def __init__(self, schema: RecordSchema, tables: NestedTables, codecs: list[CompactCodec]):
+    def __init__(
+        self,
+        schema: RecordSchema,
+        tables: NestedTables,
+        codecs: list[CompactCodec],
+        ordered: dict[str, OrderedColumn],
+    ):
         super().__init__(schema)
+        self.ordered = ordered
         self.tables = tables
         self.codecs = codecs
         sizes = [codec.vocab_size - NUM_SPECIAL for codec in codecs]
@@ -77,9 +86,14 @@ class NestedCodec(RecordCodec):
             tables = NestedTables.infer(table[[f.name for f in schema if f.type == "json"]])
         except ValueError as error:
             raise ValueError(f"{error}: these are no rows inside rows; {AS_JSON}") from error
-        codecs, vocab = [], list(SPECIAL_TOKENS)
-        for number, frame in enumerate(_frames(schema, tables, table)):
-            level = tables.levels[number]
+        codecs, vocab, ordered = [], list(SPECIAL_TOKENS), {}
+        rows = tables.to_tables(table[[f.name for f in schema if f.type == "json"]])
+        for number, frame in enumerate(_frames(schema, table, rows)):
+            level, parents = tables.levels[number], np.array(rows[number].parents)
+            for name in level.columns if number else ():
+                if name not in level.gates and (found := OrderedColumn.find(name, frame[name], parents)):
+                    ordered[name] = found
+                    frame[name] = found.to_gaps(frame[name], parents)
             fields = [f for f in schema if f.type != "json"] if number == 0 else []
             lengths = [below.lengths for below in tables.levels if below.parent == number]
             for name in level.columns:
@@ -91,7 +105,7 @@ class NestedCodec(RecordCodec):
             codec, tokenizer = CompactCodec.fit(RecordSchema(fields, rules), frame, exact=lengths, **kwargs)
             codecs.append(codec)
             vocab += tokenizer.convert_ids_to_tokens(range(NUM_SPECIAL, codec.vocab_size))
-        return cls(schema, tables, codecs), to_tokenizer(vocab, [])
+        return cls(schema, tables, codecs, ordered), to_tokenizer(vocab, [])
 
     def _level_layout(self, number: int) -> LevelLayout:
         level, codec, offset = self.tables.levels[number], self.codecs[number], self.offsets[number]
@@ -141,7 +155,10 @@ class NestedCodec(RecordCodec):
         table = self.schema.conform(records)
         rows = self.tables.to_tables(table[[f.name for f in self.schema if f.type == "json"]])
         ids, parents, offsets = [], [], []
-        for number, (codec, frame) in enumerate(zip(self.codecs, _frames(self.schema, self.tables, table, rows))):
+        for number, (codec, frame) in enumerate(zip(self.codecs, _frames(self.schema, table, rows))):
+            for name in self.ordered.keys() & set(frame):
+                with naming_column(name):
+                    frame[name] = self.ordered[name].to_gaps(frame[name], np.array(rows[number].parents))
             found, above = codec.encode_fields(codec.schema.conform(frame))
             ids.append(torch.from_numpy(found + self.offsets[number]))
             parents.append(torch.tensor(rows[number].parents or range(len(frame)), dtype=torch.long))
@@ -159,6 +176,8 @@ class NestedCodec(RecordCodec):
             offsets = self._offsets_of(within_bin_offsets, number, levels)
             ids = np.pad(level.ids.numpy() - self.offsets[number], ((0, 0), (1, 0)))
             table = codec.decode(ids, tokenizer, offsets)
+            for name in self.ordered.keys() & set(table):
+                table[name] = self.ordered[name].from_gaps(table[name], level.parents.numpy())
             columns = {name: _to_list(table[name]) for name in self.tables.levels[number].columns}
             rows.append(NestedRows(columns, level.parents.tolist()))
             flat = table if number == 0 else flat
@@ -223,6 +242,7 @@ class NestedCodec(RecordCodec):
             "schema": self.schema.to_dict(),
             "places": [[name, place.to_dict()] for name, place in self.tables.places.items()],
             "codecs": [codec.to_dict() for codec in self.codecs],
+            "ordered": {name: column.to_dict() for name, column in self.ordered.items()},
         }
 
     @classmethod
@@ -232,16 +252,14 @@ class NestedCodec(RecordCodec):
             RecordSchema.from_dict(state["schema"]),
             NestedTables({name: Place.from_dict(place) for name, place in state["places"]}),
             [CompactCodec.from_dict(codec) for codec in state["codecs"]],
+            {name: OrderedColumn.from_dict(column) for name, column in state["ordered"].items()},
         )
 
 
-def _frames(
-    schema: RecordSchema, tables: NestedTables, table: pd.DataFrame, rows: list[NestedRows] | None = None
-) -> list[pd.DataFrame]:
+def _frames(schema: RecordSchema, table: pd.DataFrame, rows: list[NestedRows]) -> list[pd.DataFrame]:
     """The table of each level; that of records has their columns that are not nested, too."""
-    nested = [f.name for f in schema if f.type == "json"]
-    frames = [of_level.to_frame() for of_level in rows or tables.to_tables(table[nested])]
-    flat = table.drop(columns=nested).reset_index(drop=True)
+    frames = [of_level.to_frame() for of_level in rows]
+    flat = table.drop(columns=[f.name for f in schema if f.type == "json"]).reset_index(drop=True)
     return [pd.concat([flat, frames[0]], axis=1), *frames[1:]]
 
 

@@ -36,7 +36,7 @@ def search_rules(table: pd.DataFrame, fields: Mapping[str, Field]) -> list[Rule]
     """
     if len(table) < MIN_ROWS:
         return []
-    identifiers = [rule for f in fields.values() if (rule := _identifier(f, table[f.name])) is not None]
+    identifiers = [rule for f in fields.values() if (rule := find_identifier(f, table[f.name])) is not None]
     left = {name: f for name, f in fields.items() if name not in {rule.name for rule in identifiers}}
     derived = [*_derived(table, left)]
     present = [*_present(table, left)]
@@ -46,7 +46,8 @@ def search_rules(table: pd.DataFrame, fields: Mapping[str, Field]) -> list[Rule]
     return [*identifiers, *derived, *_ascending(table, left, derived), *combinations, *present]
 
 
-def _identifier(f: Field, column: pd.Series) -> Identifier | None:
+def find_identifier(f: Field, column: pd.Series) -> Identifier | None:
+    """The rule of a column that tells rows apart and says nothing else, or `None`."""
     if f.nullable or not column.is_unique:
         return None
     if f.type == "integer":

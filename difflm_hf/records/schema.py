@@ -14,6 +14,7 @@ import pyarrow as pa
 from datasets import Features
 
 from ..files import atomic_write
+from .child_tables import ChildTable, nest_tables, relate_tables, unnest_records, with_room
 from .csv_files import CSV, FORMATS, ColumnFormat, column_format, with_texts
 from .csv_format import USUAL_CSV, CSVFormat
 from .dtypes import for_arrow
@@ -157,6 +158,61 @@ class RecordSchema:
         how = CSVFormat(**table.attrs.get(CSV, {}))
         schema.csv = how if how not in (CSVFormat(), USUAL_CSV) else None
         return schema.fit(table)
+
+    @classmethod
+    def from_tables(
+        cls, parents: pd.DataFrame, children: Mapping[str, pd.DataFrame], on: str | Mapping[str, str], **kwargs
+    ) -> RecordSchema:
+        """
+        The schema of tables that belong together: a record is a row of the parents with the lists of its children.
+
+        Args:
+            parents (`pandas.DataFrame`): A row for each record.
+            children (`Mapping[str, pandas.DataFrame]`):
+                Tables with any number of rows for each, in the order that lists are to have: `{"orders": orders}`.
+                Children of these are named by the way to them: `"orders.lines"`.
+            on (`str` or `Mapping[str, str]`):
+                The column by which children name their parents, and both have; for each child table, where they
+                differ. Records get new keys.
+            kwargs (*optional*): Those of [`RecordSchema.infer`].
+
+        Raises:
+            `ValueError`: for keys that are doubled or null, children without parents, and what inference refuses.
+
+        Example:
+
+        ```python
+        >>> schema = RecordSchema.from_tables(customers, children={"orders": orders}, on="customer_id")
+        >>> records = schema.from_parents(customers, {"orders": orders})
+        >>> pipe = train(records, "model", schema=schema, data_args=DataArguments(nested="rows"))
+        >>> customers, children = pipe.processor.schema.to_tables(pipe(1000, output_type="pandas").records)
+        ```
+        """
+        identifier, rules = relate_tables(parents, children, on)
+        records = nest_tables(rules, parents, children)
+        schema = cls.infer(records, **kwargs)
+        schema[identifier.name] = with_room(schema[identifier.name])
+        return cls(schema.fields, [*schema.rules, identifier, *rules], schema.csv)
+
+    def from_parents(self, parents: pd.DataFrame, children: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        """The records of tables as of [`RecordSchema.from_tables`], with their children in lists."""
+        return nest_tables(self._child_tables, parents, children)
+
+    def to_tables(self, records: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+        """
+        Parents and children of records, with keys that fit.
+
+        Args:
+            records (`pandas.DataFrame`): Records of this schema, which [`RecordSchema.from_tables`] made.
+        """
+        return unnest_records(self._child_tables, self.conform(records))
+
+    @property
+    def _child_tables(self) -> list[ChildTable]:
+        rules = [rule for rule in self.rules if isinstance(rule, ChildTable)]
+        if not rules:
+            raise ValueError("this schema is of one table; make it by RecordSchema.from_tables")
+        return rules
 
     def fit(self, table: pd.DataFrame) -> RecordSchema:
         """
