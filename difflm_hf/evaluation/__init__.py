@@ -17,6 +17,7 @@ _NAMES = {
     "documents.tools": ["evaluate_tools"],
     "language_models": ["evaluate_downstream", "perplexity", "train_language_model"],
     "latents": ["evaluate_latents"],
+    "nested": ["categorical_columns", "flatten_records", "nested_scores"],
     "record_metric": ["module_path"],
     "report.html": ["write_report"],
     "report.markdown": ["to_markdown"],
