@@ -38,6 +38,7 @@ from .arguments import DiffLMTrainingArguments, LatentDiffusionTrainingArguments
 from .output_dir import save_whole
 from .prepare import PreparedRecords
 from .recipes import (
+    BATCH_ITEM_TOKENS,
     BATCH_LOGITS,
     COMMON_ARGUMENTS,
     CPU_BATCH_LOGITS,
@@ -117,9 +118,10 @@ def fit_autoencoder(vae: DiffLMModel, records: PreparedRecords, recipe: Recipe, 
     if "decoder_input_ids" in records.train.tensors:
         # Logits over the vocabulary take most of the memory.
         num_logits = records.train.tensors["decoder_input_ids"].shape[1] * vae.config.get_text_config().vocab_size
-        most = max(1, (CPU_BATCH_LOGITS if default_device().type == "cpu" else BATCH_LOGITS) // num_logits)
-        sizes = ("per_device_train_batch_size", "per_device_eval_batch_size")
-        fields |= {name: min(most, (COMMON_ARGUMENTS | fields)[name]) for name in sizes}
+        most = (CPU_BATCH_LOGITS if default_device().type == "cpu" else BATCH_LOGITS) // num_logits
+        fields |= _limited_batches(fields, most)
+    elif records.processor.codec.levels:
+        fields |= _limited_batches(fields, int(BATCH_ITEM_TOKENS / _mean_length(records.train)))
     arguments = run.arguments(DiffLMTrainingArguments, "vae", fields)
     if arguments.max_steps <= 0:
         arguments.max_steps = max(recipe.min_steps, steps_of_epochs(arguments, len(records.train)))
@@ -173,6 +175,11 @@ def fit_denoiser(
 def same_weights(model: torch.nn.Module) -> torch.nn.Module:
     """The model for a trainer: accelerate gives what it prepares another `forward`, and leaves it there."""
     return copy.copy(model)
+
+
+def _limited_batches(fields: dict[str, Any], most: int) -> dict[str, int]:
+    sizes = ("per_device_train_batch_size", "per_device_eval_batch_size")
+    return {name: max(1, min(most, (COMMON_ARGUMENTS | fields)[name])) for name in sizes}
 
 
 def _mean_length(dataset: TensorDataset) -> float:

@@ -211,6 +211,9 @@ SAMPLER_CONFIG = {"solver_order": 3}
 # batches are no slower, and learn more.
 BATCH_LOGITS, CPU_BATCH_LOGITS = 2**28, 2**26
 
+# Of records with lists: with as many tokens a batch of long records learns no less than one of as many rows
+BATCH_ITEM_TOKENS = 2**14
+
 # Records that are generated together: rows by the compact codec, and documents
 COMPACT_BLOCK_SIZE, DOCUMENT_BLOCK_SIZE = 4096, 64
 

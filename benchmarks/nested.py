@@ -1,0 +1,231 @@
+"""
+Records with lists, sequences, and tables that belong together: as rows inside rows, and beside other ways.
+
+    python -m benchmarks.nested --data-dir DIR [--datasets compat beijing] [--models rows json ...] [--work-dir DIR]
+
+`compat` are nested records; `beijing` is joined again from its splits as two tables, days and their hours. Models are
+trained where the work folder has none yet. Figures go to benchmarks/results/nested.json;
+`python -m benchmarks.report` writes docs/benchmarks.md from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from difflm_hf import DiffLMPipeline, train
+from difflm_hf.evaluation import classifier_two_sample_test
+from difflm_hf.evaluation.nested import categorical_columns, flatten_records, nested_scores
+from difflm_hf.records import JSONCodec, RecordSchema, read_table
+from difflm_hf.training import DataArguments
+
+from .generation import processor
+from .markdown import mean_interval, to_table
+from .results import load_result, save_result
+from .setting import seeded
+from .tables import MODELS, Model, find_python
+
+
+MINUTES = 15
+SLOW_RECORDS = 2048  # of models that write a few dozen a second
+HOURS = 24
+TITLES = {
+    "rows": "**rows inside rows**",
+    "json": "JSON text, an LM from scratch",
+    "tabular_argn": "TabularARGN, flat columns",
+    "origami": "origami",
+}
+ORIGAMI = Model("origami", ("origami-ml==2.0.1", "pandas"))
+
+
+@dataclass
+class Dataset:
+    """Records and their splits, and of those that are two tables the schema."""
+
+    name: str
+    train: pd.DataFrame
+    valid: pd.DataFrame
+    test: pd.DataFrame
+    schema: RecordSchema | None = None
+
+    @cached_property
+    def max_items(self) -> int | None:
+        return HOURS if self.schema is not None else None
+
+    def flat(self, *tables: pd.DataFrame) -> list[pd.DataFrame]:
+        return flatten_records(*[self.unkeyed(table) for table in tables], max_items=self.max_items)
+
+    def unkeyed(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Without the column that tells records apart and says nothing of them."""
+        return table if self.schema is None else table.drop(columns=list(self.schema.identifiers))
+
+
+def read_compat(folder: Path) -> Dataset:
+    return Dataset("compat", *(read_table(folder / f"{split}.jsonl") for split in ("train", "valid", "test")))
+
+
+def read_beijing(folder: Path) -> Dataset:
+    """Days with their hours, split anew: its splits are of hours."""
+    hours = pd.concat([pd.read_csv(folder / f"{split}.csv") for split in ("train", "valid", "test")])
+    hours = hours.sort_values(["year", "month", "day", "hour"], ignore_index=True)
+    days = hours[["year", "month", "day"]].drop_duplicates(ignore_index=True)
+    days.insert(0, "day_id", range(1, len(days) + 1))
+    hours = days.merge(hours, on=["year", "month", "day"]).drop(columns=["year", "month", "day"])
+    days = days.drop(columns="day")
+    schema = RecordSchema.from_tables(days, {"hours": hours}, on="day_id", categorical=["year", "month"])
+    records = schema.from_parents(days, {"hours": hours})
+    order = np.random.default_rng(42).permutation(len(records))
+    tenth = len(records) // 10
+    parts = (order[2 * tenth :], order[:tenth], order[tenth : 2 * tenth])
+    return Dataset("beijing", *(records.iloc[part].reset_index(drop=True) for part in parts), schema)
+
+
+READERS: dict[str, Callable[[Path], Dataset]] = {"compat": read_compat, "beijing": read_beijing}
+
+
+def run_ours(data: Dataset, nested: str, output: Path, seed: int) -> dict[str, Any]:
+    """Trains and generates, and leaves records.jsonl."""
+    start = time.perf_counter()
+    arguments = {"schema": data.schema, "data_args": DataArguments(nested=nested), "seed": seed}
+    train(data.train, output / "model", validation=data.valid, max_minutes=MINUTES, **arguments)
+    train_seconds = time.perf_counter() - start
+    pipe = DiffLMPipeline.from_pretrained(output / "model")
+    pipe.set_progress_bar_config(disable=True)
+    pipe(8)
+    num = len(data.train) if nested == "rows" else SLOW_RECORDS
+    start = time.perf_counter()
+    records = pipe(num, generator=seeded(seed), output_type="pandas").records
+    seconds = time.perf_counter() - start
+    lines = JSONCodec(pipe.processor.schema).encode(records)
+    (output / "records.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    figures = {"train_seconds": train_seconds, "records_per_second": num / seconds}
+    if data.schema is not None:
+        parents, children = pipe.processor.schema.to_tables(records)
+        figures["doubled_keys"] = int(parents["day_id"].duplicated().sum())
+        figures["orphans"] = int((~children["hours"]["day_id"].isin(parents["day_id"])).sum())
+    return figures
+
+
+def run_flat(data: Dataset, output: Path, seed: int) -> None:
+    """Lets TabularARGN learn the flat columns; leaves rows.csv and run.json."""
+    flat = data.flat(data.train, data.valid)
+    for split, table in zip(("train", "valid"), flat):
+        table.to_csv(output / f"{split}.csv", index=False)
+    info = {"categorical": categorical_columns(flat[0])}
+    (output / "info.json").write_text(json.dumps(info))
+    model = MODELS["tabular_argn"]
+    command = [find_python(model, output.parents[2] / "environments"), "-m", "benchmarks.models.tabular_argn"]
+    command += ["--data", output, "--output", output, "--num-rows", len(data.train), "--seed", seed]
+    subprocess.run([*map(str, command)], check=True)
+
+
+def run_origami(data: Dataset, folder: Path, output: Path, seed: int) -> None:
+    command = [find_python(ORIGAMI, output.parents[2] / "environments"), "-m", "benchmarks.models.origami"]
+    command += ["--data", folder, "--output", output, "--num-records", SLOW_RECORDS, "--minutes", MINUTES]
+    subprocess.run([*map(str, command), "--seed", str(seed)], check=True)
+
+
+def generate(model: str, data: Dataset, folder: Path, output: Path, seed: int) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    if model in ("rows", "json"):
+        figures = run_ours(data, model, output, seed)
+        (output / "run.json").write_text(json.dumps(figures, indent=2))
+    elif model == "origami":
+        run_origami(data, folder, output, seed)
+    else:
+        run_flat(data, output, seed)
+
+
+def score(model: str, data: Dataset, output: Path, seed: int) -> dict[str, Any]:
+    figures = json.loads((output / "run.json").read_text())
+    figures["records_per_second"] = figures.get("records_per_second", figures.get("rows_per_second"))
+    if model == "tabular_argn":
+        [test] = data.flat(data.test)
+        synthetic = pd.read_csv(output / "rows.csv")[test.columns].astype(test.dtypes.to_dict())
+        return figures | {"c2st": two_sample(test, synthetic, seed)}
+    synthetic = read_table(output / "records.jsonl")
+    for name in set(data.train) - set(synthetic):
+        synthetic[name] = None
+    return figures | scores(data, synthetic[list(data.train)], seed)
+
+
+def scores(data: Dataset, synthetic: pd.DataFrame, seed: int) -> dict[str, Any]:
+    validator = RecordSchema.infer(data.train) if data.schema is None else data.schema
+    valid = np.all([validator[name].allows(synthetic[name]) for name in validator.names], axis=0)
+    found = nested_scores(data.unkeyed(data.train), data.unkeyed(synthetic))
+    parts = {f"{name}_{of}": part[of] for name, part in found.items() for of in ("mean", "worst")}
+    return {"valid": float(valid.mean()), "c2st": two_sample(*data.flat(data.test, synthetic), seed), **parts}
+
+
+def two_sample(real: pd.DataFrame, synthetic: pd.DataFrame, seed: int) -> float:
+    return classifier_two_sample_test(real, synthetic, categorical_columns(real), seed=seed)
+
+
+COLUMNS = {
+    "valid": ("valid", ".1%"),
+    "c2st": ("C2ST", ".3f"),
+    "lengths_mean": ("lengths", ".3f"),
+    "lengths_worst": ("worst", ".3f"),
+    "presence_mean": ("presence", ".3f"),
+    "presence_worst": ("worst ", ".3f"),
+    "autocorrelation_worst": ("autocorrelation", ".3f"),
+    "parent_child_mean": ("parents and children", ".3f"),
+    "train_seconds": ("training, s", ".0f"),
+    "records_per_second": ("records/s", ",.0f"),
+}
+
+
+def nested_section() -> str:
+    results, passages = load_result("nested"), []
+    for name in (name for name in READERS if name in results):
+        rows = []
+        for model, title in {"real": "real records", **TITLES}.items():
+            if model not in results[name]:
+                continue
+            runs = list(results[name][model].values())
+            cells = []
+            for key, (_, form) in COLUMNS.items():
+                found = [run[key] for run in runs if run.get(key) is not None and np.isfinite(run[key])]
+                cells.append(mean_interval(found, form) if found else "")
+            rows.append([title, *cells])
+        passages.append(f"**{name}**\n\n" + to_table(["", *(title for title, _ in COLUMNS.values())], rows))
+    return "\n\n".join(passages) + f"\n\nOn {results['processor']}."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--datasets", nargs="+", choices=READERS, default=list(READERS))
+    parser.add_argument("--models", nargs="+", choices=["real", *TITLES], default=["real", *TITLES])
+    parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
+    parser.add_argument("--work-dir", type=Path, default=Path("benchmark-models"))
+    args = parser.parse_args()
+    for name in args.datasets:
+        data = READERS[name](args.data_dir / name)
+        for model in args.models:
+            for seed in args.seeds:
+                output = args.work_dir / "nested" / name / f"{model}-{seed}"
+                if model == "real":
+                    found = scores(data, data.train.sample(len(data.test), random_state=seed), seed)
+                else:
+                    if not (output / "run.json").exists():
+                        generate(model, data, args.data_dir / name, output, seed)
+                    found = score(model, data, output, seed)
+                figures = load_result("nested").get(name, {})
+                measured = {**figures, model: {**figures.get(model, {}), str(seed): found}}
+                save_result("nested", {name: measured, "processor": processor()})
+                print(name, model, seed, found, flush=True)
+
+
+if __name__ == "__main__":
+    main()
