@@ -7,6 +7,7 @@ Each of the three loops takes a [`DiffLMForCausalLM`], and the arguments of its 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.profiler import record_function
 from transformers import LogitsProcessor, PreTrainedModel
@@ -105,10 +106,8 @@ def sample_rows(
             logits = all_logits[:num_rows]
         with record_function("difflm::sampling"):
             if allowed is not None and (shares := allowed.log_shares(position, ids)) is not None:
-                logits = logits if temperature in (0, 1) else logits / temperature
-                limited = logits + shares
-                log_weights += limited.logsumexp(-1) - logits.logsumexp(-1)
-                logits = limited if temperature in (0, 1) else limited * temperature
+                logits, log_shares = limit_logits(logits, shares, temperature)
+                log_weights += log_shares
             next_ids = start + inverse_transform_sample(logits, uniforms[position], temperature, top_p)
             if allowed is not None and position < num_fixed and (known := allowed.is_known[:, position]).any():
                 next_ids = next_ids.where(~known, allowed.ids[:, position])
@@ -132,8 +131,12 @@ def sample_rows(
                 break
     ids = ids[: position + 2].T
     if layout is not None:
-        keys = derive_keys(*map(keys_of, uniforms[-2:]))
-        ids = sample_lists(model, ids[:, 1:], model.sums(cache, ids[:, -1])[:num_rows], keys, temperature, top_p)
+        keys, last = derive_keys(*map(keys_of, uniforms[-2:])), ids[:, -1]
+        # Of a model that is told nothing, if there is one: then lists need no weight for what it was told.
+        sums = model.sums(cache, last if free_latents is None else last.repeat(2))[-num_rows:]
+        items = {} if allowed is None else allowed.items
+        ids, of_lists = sample_lists(model, ids[:, 1:], sums, keys, temperature, top_p, items)
+        log_weights = log_weights + of_lists
     return ids, log_weights, log_ratios
 
 
@@ -144,7 +147,8 @@ def sample_lists(
     keys: torch.LongTensor,
     temperature: float,
     top_p: float,
-) -> torch.LongTensor:
+    allowed: dict[int, AllowedIds],
+) -> tuple[torch.LongTensor, torch.FloatTensor]:
     """
     Records with their lists, by the records without: list by list, item by item, of all that have one there.
 
@@ -154,14 +158,18 @@ def sample_lists(
         sums (`torch.Tensor` of shape `(batch_size, embedding_size)`): Their sums, latents included.
         keys (`torch.LongTensor` of shape `(batch_size,)`): All the randomness there is.
         temperature, top_p: As of `sample_records`.
+        allowed (`dict[int, AllowedIds]`): What conditions leave of items, by level, the same for all of them.
 
     Returns:
-        `torch.LongTensor` of shape `(batch_size, sequence_length)`: ids from BOS on, right-padded.
+        Ids from BOS on, right-padded, `torch.LongTensor` of shape `(batch_size, sequence_length)`, and of each record
+        the logarithm of the probability that the allowed ids had, of shape `(batch_size,)`.
     """
+    log_weights = torch.zeros(len(ids), device=ids.device)
+    all_records = [torch.arange(len(ids), device=ids.device)]
     layout, embedding = model.layout, model.get_input_embeddings()
     all_ids, all_parents, all_keys, after = [ids], [torch.arange(len(ids), device=ids.device)], [keys], [sums]
     for number, (level, modules) in enumerate(zip(layout.levels[1:], model.lm.model.lists), 1):
-        above = level.parent
+        above, left = level.parent, allowed.get(number)
         lengths = layout.num_items(number, all_ids[above])
         order = lengths.argsort(descending=True, stable=True)  # those that have an item at a place come first
         state, total = modules.memory.start(len(order)), torch.zeros_like(after[above])
@@ -177,7 +185,15 @@ def sample_lists(
                 hidden = modules.states(whole[None], slice(position, position + 1))[0]
                 logits = level.limit(model.range_logits(hidden, start, end), position, items)
                 uniforms = uniforms_of(derive_keys(item_keys, position))
+                of_items = torch.zeros(num, device=ids.device)
+                if left is not None and (shares := left.log_shares(position, F.pad(items, (1, 0)).T)) is not None:
+                    logits, of_items = limit_logits(logits, shares, temperature)
                 items[:, position] = start + inverse_transform_sample(logits, uniforms, temperature, top_p)
+                if left is not None and left.is_known[0, position]:
+                    items[:, position] = left.ids[0, position]
+                    of_items = logits.log_softmax(-1)[:, left.ids[0, position] - start]
+                if left is not None:
+                    log_weights.index_add_(0, all_records[above][order[:num]], of_items)
                 whole = whole + embedding(items[:, position]).float()
             terms = whole - before
             state = torch.cat([modules.memory.cell(terms.to(state.dtype), state[:num]), state[num:]])
@@ -187,9 +203,19 @@ def sample_lists(
         found = found or [(ids.new_zeros(0, len(level.ranges)), order[:0], keys[:0], sums[:0])]
         items, parents, item_keys, whole = map(torch.cat, zip(*found))
         by_list = parents.argsort(stable=True)  # places ascend already
+        all_records.append(all_records[above][parents[by_list]])
         for of_level, rows in zip((all_ids, all_parents, all_keys, after), (items, parents, item_keys, whole)):
             of_level.append(rows[by_list])
-    return layout.pack(all_ids, all_parents)
+    return layout.pack(all_ids, all_parents), log_weights
+
+
+def limit_logits(
+    logits: torch.Tensor, log_shares: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of what is allowed, by the logarithm of the share of each id, and that of their probability in all."""
+    scale = 1 if temperature in (0, 1) else temperature
+    limited = logits / scale + log_shares
+    return limited * scale, limited.logsumexp(-1) - (logits / scale).logsumexp(-1)
 
 
 def sample_by_grammar(

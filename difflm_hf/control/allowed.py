@@ -78,6 +78,7 @@ class AllowedIds:
         ids (`torch.LongTensor` of shape `(num_rows, num_positions)`): Ids that are known, and any others.
         is_known (`torch.BoolTensor` of the same shape): Which of them are known.
         limits (`dict[int, IdLimits | StepLimits]`): Of positions that are neither known nor free in all rows.
+        items (`dict[int, AllowedIds]`): Of records with lists, what is left of their items, by level.
 
     `num_rows` is 1 where all records have the same conditions.
     """
@@ -85,11 +86,12 @@ class AllowedIds:
     ids: torch.LongTensor
     is_known: torch.BoolTensor
     limits: dict[int, IdLimits | StepLimits] = field(default_factory=dict)
+    items: dict[int, AllowedIds] = field(default_factory=dict)
 
     def take(self, rows: slice | np.ndarray) -> AllowedIds:
         """Those of some records, where each has its own."""
         limits = {position: replace(of, which=of.which[rows]) for position, of in self.limits.items()}
-        return AllowedIds(self.ids[rows], self.is_known[rows], limits)
+        return AllowedIds(self.ids[rows], self.is_known[rows], limits, self.items)
 
     def batches(self, size: int) -> Iterator[AllowedIds]:
         """Those of `size` records at a time, or again and again those of all."""
@@ -99,7 +101,16 @@ class AllowedIds:
 
     def to(self, device: torch.device) -> AllowedIds:
         limits = {position: of.to(device) for position, of in self.limits.items()}
-        return AllowedIds(self.ids.to(device), self.is_known.to(device), limits)
+        items = {number: allowed.to(device) for number, allowed in self.items.items()}
+        return AllowedIds(self.ids.to(device), self.is_known.to(device), limits, items)
+
+    def shifted(self, offset: int) -> AllowedIds:
+        """The same with ids that begin later in the vocabulary."""
+        limits = {
+            position: replace(of, first_bin=of.first_bin + offset) if isinstance(of, StepLimits) else of
+            for position, of in self.limits.items()
+        }
+        return replace(self, ids=self.ids + offset, limits=limits)
 
     def log_shares(self, position: int, ids: torch.LongTensor) -> torch.Tensor | None:
         """

@@ -17,6 +17,7 @@ from .conditions import Condition, Conditions
 from .documents import DocumentCondition, generate_documents
 from .groups import RecordGroup
 from .guidance import Guidance, Guide
+from .nested_conditions import NestedCondition
 from .resampling import FIRST_GROUP_SIZE, GROUP_SIZE
 from .score import Score, check_score
 
@@ -72,7 +73,8 @@ class ConditionalGenerationMixin:
         check_score(score)
         condition = self._row_condition(conditions, where, balance, num_records)
         if condition is None and (guides or score):
-            condition = Condition.free(self._compact_codec())
+            codec = self.processor.codec
+            condition = NestedCondition.free(codec) if codec.levels else Condition.free(self._compact_codec())
         return condition if score is None else replace(condition, score=score)
 
     def _row_condition(
@@ -84,6 +86,10 @@ class ConditionalGenerationMixin:
     ) -> Condition | None:
         if conditions is None and where is None and balance is None:
             return None
+        if self.processor.codec.levels:
+            if balance is not None:
+                raise ValueError("balance is for rows of tables, and these have lists; give conditions, or a score")
+            return NestedCondition.of_records(self.processor.codec, conditions, where)
         codec = self._compact_codec()
         if balance is not None:
             if where is not None:
@@ -164,4 +170,6 @@ class ConditionalGenerationMixin:
         codec = self.processor.codec
         if not codec.has_fixed_layout:
             raise ValueError("this is for rows of tables, and these are documents, which take conditions and a score")
+        if codec.levels:
+            raise ValueError("this is for rows of tables, and these have lists, which take conditions and a score")
         return codec

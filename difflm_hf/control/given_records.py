@@ -150,7 +150,8 @@ class GivenRecordsMixin(ConditionalGenerationMixin):
         return self._numbered(redraw(draw, num_records), seed)
 
     def _conformed(self, records: Any) -> pd.DataFrame:
-        self._compact_codec()
+        if not self.processor.codec.levels:
+            self._compact_codec()
         table = self.processor.schema.conform(records)
         check_columns(table, "the table of records")
         return table

@@ -60,11 +60,12 @@ class LevelLayout:
         Args:
             logits (`torch.Tensor` of shape `(num_rows, num_choices)`): Those of its range, which may go on beyond it.
             position (`int`): The position.
-            ids (`torch.LongTensor` of shape `(num_rows, num_positions)`): The rows, up to that position.
+            ids (`torch.LongTensor` of shape `(num_rows, num_positions)`):
+                The rows, up to that position; as many again and again where there are more logits.
         """
         for gate in self.gates:
             if gate.position == position:
-                is_open = (ids[:, gate.source] == gate.open_id)[:, None]
+                is_open = (ids[:, gate.source] == gate.open_id).repeat(len(logits) // len(ids))[:, None]
                 is_first = torch.arange(logits.shape[1], device=logits.device) == 0
                 refused = ~is_first & ~is_open if gate.is_nullable else is_first == is_open
                 logits = logits.masked_fill(refused, -torch.inf)

@@ -165,7 +165,7 @@ class NestedCodec(RecordCodec):
             offsets.append(above)
         input_ids = self.layout.pack(ids, parents)
         inputs = {"input_ids": input_ids.numpy(), "attention_mask": (input_ids > 0).long().numpy()}
-        return inputs | {"within_bin_offsets": self._pack_offsets(offsets, self.layout.unpack(input_ids))}
+        return inputs | {"within_bin_offsets": self.pack_offsets(offsets, self.layout.unpack(input_ids))}
 
     def to_records(
         self, input_ids: np.ndarray, tokenizer: PreTrainedTokenizerBase, within_bin_offsets: np.ndarray | None = None
@@ -173,7 +173,7 @@ class NestedCodec(RecordCodec):
         levels = self.layout.unpack(torch.from_numpy(np.ascontiguousarray(input_ids)))
         rows, flat = [], pd.DataFrame()
         for number, (codec, level) in enumerate(zip(self.codecs, levels)):
-            offsets = self._offsets_of(within_bin_offsets, number, levels)
+            offsets = self.offsets_of(within_bin_offsets, number, levels)
             ids = np.pad(level.ids.numpy() - self.offsets[number], ((0, 0), (1, 0)))
             table = codec.decode(ids, tokenizer, offsets)
             for name in self.ordered.keys() & set(table):
@@ -186,7 +186,7 @@ class NestedCodec(RecordCodec):
         columns |= {name: _to_series(of_field) for name, of_field in values.items()}
         return self.schema.to_table(columns), np.ones(len(input_ids), bool)
 
-    def _offsets_of(self, given: np.ndarray | None, number: int, levels: list[LevelRows]) -> np.ndarray:
+    def offsets_of(self, given: np.ndarray | None, number: int, levels: list[LevelRows]) -> np.ndarray:
         """
         The offsets of a level's rows, of shape `(num_rows, num_offsets)`: as encoded, or floats in [0, 1), which those
         of a record stand for, of shape `(num_records, 1)`.
@@ -200,7 +200,7 @@ class NestedCodec(RecordCodec):
         keys = derive_keys(derive_keys(keys_of(torch.from_numpy(given[:, 0])), number)[level.records], ranks)
         return uniforms_of(derive_keys(keys[:, None], torch.arange(shape[1]))).numpy()
 
-    def _pack_offsets(self, offsets: list[np.ndarray], levels: list[LevelRows]) -> np.ndarray:
+    def pack_offsets(self, offsets: list[np.ndarray], levels: list[LevelRows]) -> np.ndarray:
         """The offsets of all rows of a record side by side, of shape `(num_records, most_of_a_record)`."""
         places = self._offset_places(levels)
         width = max((int(columns.max(initial=-1)) for _, columns in places), default=-1) + 1

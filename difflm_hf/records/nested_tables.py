@@ -15,6 +15,7 @@ from .nested import infer_json_schema, kind_of, to_plain
 ABSENT = "absent"  # of a key that an object may lack
 NULL = "null"
 GIVEN = "given"
+PRESENCE = "?"  # after the name of a place, the column that says which of these it is
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Place:
     @property
     def presence(self) -> str | None:
         """The column that says whether there is a value, where a null in the place's own column does not say it."""
-        return f"{self.name}?" if self.states and (self.kind == "object" or len(self.states) > 1) else None
+        return f"{self.name}{PRESENCE}" if self.states and (self.kind == "object" or len(self.states) > 1) else None
 
     @property
     def is_nullable(self) -> bool:

@@ -1,0 +1,145 @@
+"""Conditions on records with lists, by the conditions of each of their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from ..checks import shown
+from ..records import CompactCodec, NestedCodec
+from ..records.nested_tables import GIVEN, PRESENCE
+from .conditions import Condition
+from .predicates import AllOf, Not
+from .where import parse_where
+
+
+@dataclass
+class NestedCondition(Condition):
+    """
+    What records with lists have to satisfy: that of the records without lists, and of the items of each list.
+
+    Args:
+        nested ([`NestedCodec`]): The codec of the records.
+        levels (`list[Condition]`): Of each level a condition, that of records first.
+    """
+
+    nested: NestedCodec | None = None
+    levels: list[Condition] = field(default_factory=list)
+
+    @classmethod
+    def of_records(
+        cls, codec: NestedCodec, conditions: Mapping[str, Any] | None = None, where: str | None = None
+    ) -> NestedCondition:
+        """
+        Conditions that all records satisfy.
+
+        Args:
+            codec ([`NestedCodec`]): The codec of the records.
+            conditions (`Mapping`, *optional*):
+                As of [`Condition.of_fields`], by path: `"address.city"`, `"orders[*].price"` for all items, and
+                `"len(orders)"`.
+            where (`str`, *optional*): An expression, in which paths stand in backticks.
+
+        Raises:
+            `ValueError`: as of [`Condition.of_fields`].
+        """
+        names = names_of(codec)
+        if conditions is not None and not isinstance(conditions, Mapping):
+            raise ValueError("records with lists take conditions that are the same for all of them: give a dict")
+        given = {name: [condition] for name, condition in (conditions or {}).items()}
+        if where is not None:
+            read, predicates = parse_where(where, list(names), _refuse, _refuse)
+            if predicates:
+                raise ValueError(f"where={shown(where)} relates fields of records with lists; give a score for that")
+            for name, condition in read.items():
+                given.setdefault(name, []).append(condition)
+        if not given:
+            raise ValueError("there are no conditions; name at least one field")
+        by_level: list[dict[str, list[Any]]] = [{} for _ in codec.codecs]
+        for name, asked in given.items():
+            if name not in names:
+                raise ValueError(f"no field {shown(name)} to put a condition on; the fields are {list(names)}")
+            number, column = names[name]
+            if column == f"{name}{PRESENCE}":
+                asked = [_of_presence(codec.codecs[number], name, column, condition) for condition in asked]
+            by_level[number].setdefault(column, []).extend(asked)
+        levels = [_of_level(codec, number, asked) for number, asked in enumerate(by_level)]
+        return cls._of_levels(codec, levels)
+
+    @classmethod
+    def free(cls, codec: NestedCodec) -> NestedCondition:
+        """The condition that all records satisfy."""
+        return cls._of_levels(codec, [Condition.free(of_level) for of_level in codec.codecs])
+
+    @classmethod
+    def _of_levels(cls, codec: NestedCodec, levels: list[Condition]) -> NestedCondition:
+        root = levels[0]
+        items = {
+            number: condition.allowed.shifted(codec.offsets[number])
+            for number, condition in enumerate(levels)
+            if number and (condition.allowed.limits or condition.allowed.is_known.any())
+        }
+        allowed = replace(root.allowed, items=items)
+        return cls(root.codec, root.known, allowed, root.offsets, root.domains, nested=codec, levels=levels)
+
+    def place(self, input_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        levels, placed = self.nested.layout.unpack(torch.from_numpy(input_ids)), []
+        for number, (condition, rows) in enumerate(zip(self.levels, levels)):
+            ids = F.pad(rows.ids - self.nested.offsets[number], (1, 0)).numpy()
+            placed.append(condition.place(ids, self.nested.offsets_of(offsets, number, levels)))
+        return self.nested.pack_offsets(placed, levels)
+
+    def complete(self, table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+        return replace(Condition.free(self.codec), codec=self.nested, score=self.score).complete(table)
+
+
+def names_of(codec: NestedCodec) -> dict[str, tuple[int, str]]:
+    """The level and the column of all that a condition may be on, by the names that conditions have for them."""
+    names = {}
+    for number, (level, of_level) in enumerate(zip(codec.tables.levels, codec.codecs)):
+        lengths = {below.lengths for below in codec.tables.levels if below.parent == number}
+        for column in of_level.tokens:
+            name = f"len({column})" if column in lengths else column
+            if column in level.gates.values():
+                name = column.removesuffix(PRESENCE)
+            if column not in codec.ordered:
+                names.setdefault(name, (number, column))
+    return names
+
+
+def _of_presence(codec: CompactCodec, name: str, column: str, condition: Any) -> Any:
+    """A condition on what is there, as one on the words for that."""
+    if condition is None:
+        return [state for state in codec.schema[column].categories if state != GIVEN]
+    if condition == Not(None):
+        return GIVEN
+    raise ValueError(f"{shown(condition)} is no condition on the object {name!r}: None and Not(None) are")
+
+
+def _of_level(codec: NestedCodec, number: int, asked: dict[str, list[Any]]) -> Condition:
+    of_level, level = codec.codecs[number], codec.tables.levels[number]
+    if not asked:
+        return Condition.free(of_level)
+    opened: dict[str, list[Any]] = {}
+    for name, conditions in asked.items():
+        gate = level.gates.get(name)
+        if gate is not None and name not in level.nullable and None in conditions:
+            place = gate.removesuffix(PRESENCE)
+            raise ValueError(f"{name!r} is never null where {place!r} is there; ask for None in the place of that")
+        # What has a value lies in what is there.
+        while gate is not None:
+            opened[gate] = [GIVEN]
+            gate = level.gates.get(gate)
+    both = {name: (*asked.get(name, []), *opened.get(name, [])) for name in asked | opened}
+    conditions = {name: of[0] if len(of) == 1 else AllOf(of) for name, of in both.items()}
+    return Condition.of_fields(of_level, conditions)
+
+
+def _refuse(*given: Any) -> Callable:
+    return lambda table: np.ones(len(table), bool)
