@@ -175,7 +175,9 @@ class TestOrderedColumn:
     def test_units(self):
         values = pd.Series(np.tile([0, 20, 20, 80, 100], 20) + 40, dtype=object)
         column = OrderedColumn.find("t", values, self.LISTS)
-        assert (column.first, column.unit) == (40, 20)
+        assert (column.first, column.last, column.unit) == (40, 140, 20)
+        lists = np.zeros(4, int)
+        assert column.from_gaps(pd.Series([1, 3, 4, 0]), lists).tolist() == [60, 120, 140, 140]
         with pytest.raises(ValueError, match="lies between two steps of 20"):
             column.to_gaps(pd.Series([40, 45], dtype=object), np.zeros(2, int))
 

@@ -27,12 +27,13 @@ class OrderedColumn:
 
     Args:
         field ([`Field`]): That of its values.
-        first (`int`): The smallest of all, in steps of the last digit or nanoseconds.
+        first, last (`int`): The smallest and the largest of all, in steps of the last digit or nanoseconds.
         unit (`int`): What all gaps are multiples of.
     """
 
     field: Field
     first: int
+    last: int
     unit: int
 
     @classmethod
@@ -61,7 +62,7 @@ class OrderedColumn:
             return None
         first = int(steps.min())
         unit = int(np.gcd.reduce(np.concatenate([gaps, steps - first])))
-        return cls(f, first, unit) if (steps.max() - first) // unit < MAX_UNITS else None
+        return cls(f, first, int(steps.max()), unit) if (steps.max() - first) // unit < MAX_UNITS else None
 
     def to_gaps(self, column: pd.Series, lists: np.ndarray) -> pd.Series:
         """
@@ -84,11 +85,11 @@ class OrderedColumn:
         return pd.Series((gaps // self.unit).tolist(), dtype=object)
 
     def from_gaps(self, gaps: pd.Series, lists: np.ndarray) -> pd.Series:
-        """The inverse of [`OrderedColumn.to_gaps`]."""
+        """The inverse of [`OrderedColumn.to_gaps`]; what adds up to more than the largest of all is that."""
         totals = gaps.to_numpy(np.int64).cumsum()
         starts = np.searchsorted(lists, lists)
         before = np.concatenate([[0], totals])[starts] if len(totals) else totals
-        steps = self.first + (totals - before) * self.unit
+        steps = np.minimum(self.first + (totals - before) * self.unit, self.last)
         f = self.field
         if f.type == "datetime":
             values = steps.astype("datetime64[ns]")
@@ -103,7 +104,7 @@ class OrderedColumn:
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> OrderedColumn:
         """A column of what `to_dict` gave."""
-        return cls(from_plain(Field, state["field"]), state["first"], state["unit"])
+        return cls(from_plain(Field, state["field"]), state["first"], state["last"], state["unit"])
 
 
 def _to_steps(f: Field, column: pd.Series) -> np.ndarray:
