@@ -25,13 +25,19 @@ class ItemMemory(nn.Module):
     def __init__(self, config: RunningSumConfig):
         super().__init__()
         self.cell = nn.GRUCell(config.embedding_size, config.memory_size)
+        size = config.memory_size + config.embedding_size
         if config.is_decoder:
-            self.to_item = nn.Linear(config.memory_size, config.embedding_size, bias=False)
-        self.to_rest = nn.Linear(config.memory_size, config.embedding_size, bias=False)
+            self.to_item = nn.Linear(size, config.embedding_size, bias=False)
+        self.to_rest = nn.Linear(size, config.embedding_size, bias=False)
 
     def start(self, num_lists: int) -> torch.Tensor:
-        """The state of lists before their first item, of shape `(num_lists, memory_size)`."""
-        return self.to_rest.weight.new_zeros(num_lists, self.cell.hidden_size)
+        """The state of lists before their first item, of shape `(num_lists, memory_size + embedding_size)`."""
+        return self.to_rest.weight.new_zeros(num_lists, self.to_rest.in_features)
+
+    def step(self, terms: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        """The state after an item: the recurrent one, and the item itself, from which the next may differ little."""
+        terms = terms.to(state.dtype)
+        return torch.cat([self.cell(terms, state[:, : self.cell.hidden_size]), terms], dim=1)
 
     def run(self, terms: torch.Tensor, rows: LevelRows, num_lists: int) -> tuple[torch.Tensor, torch.Tensor]:
         """
@@ -43,19 +49,19 @@ class ItemMemory(nn.Module):
             num_lists (`int`): Lists, those without items included.
 
         Returns:
-            The state before each item, of shape `(num_items, memory_size)`, and for each list what it adds to the sum
-            of all that comes after it, of shape `(num_lists, embedding_size)`.
+            The state before each item, of shape `(num_items, memory_size + embedding_size)`, and for each list what it
+            adds to the sum of all that comes after it, of shape `(num_lists, embedding_size)`.
         """
         lengths = torch.bincount(rows.parents, minlength=num_lists)
         # Longest lists first: those that have an item at a place are the first ones then.
         order = lengths.argsort(descending=True, stable=True)
         rank = order.argsort()
         by_place = (rows.places * num_lists + rank[rows.parents]).argsort()
-        sorted_terms = terms[by_place].to(self.to_rest.weight.dtype)
+        sorted_terms = terms[by_place]
         state, states, start = self.start(num_lists), [], 0
         for size in torch.bincount(rows.places).tolist():
             states.append(state[:size])
-            state = torch.cat([self.cell(sorted_terms[start : start + size], state[:size]), state[size:]])
+            state = torch.cat([self.step(sorted_terms[start : start + size], state[:size]), state[size:]])
             start += size
         before = torch.cat(states)[by_place.argsort()] if states else self.start(0)
         sums = terms.new_zeros(num_lists, terms.shape[1]).index_add(0, rows.parents, terms)

@@ -196,7 +196,7 @@ def sample_lists(
                     log_weights.index_add_(0, all_records[above][order[:num]], of_items)
                 whole = whole + embedding(items[:, position]).float()
             terms = whole - before
-            state = torch.cat([modules.memory.cell(terms.to(state.dtype), state[:num]), state[num:]])
+            state = torch.cat([modules.memory.step(terms, state[:num]), state[num:]])
             total[:num] += terms
             found.append((items, order[:num], item_keys, whole))
         after[above] = after[above].index_add(0, order, modules.memory.summary(total, state, lengths[order]))
