@@ -1,7 +1,8 @@
 """
 Records with lists, sequences, and tables that belong together: as rows inside rows, and beside other ways.
 
-    python -m benchmarks.nested --data-dir DIR [--datasets compat beijing] [--models rows json ...] [--work-dir DIR]
+    python -m benchmarks.nested --data-dir DIR [--datasets compat beijing] [--models rows json ...] [--minutes 15]
+        [--work-dir DIR]
 
 `compat` are nested records; `beijing` is joined again from its splits as two tables, days and their hours. Models are
 trained where the work folder has none yet. Figures go to benchmarks/results/nested.json;
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from difflm_hf import DiffLMPipeline, train
 from difflm_hf.evaluation import classifier_two_sample_test
@@ -93,11 +95,11 @@ def read_beijing(folder: Path) -> Dataset:
 READERS: dict[str, Callable[[Path], Dataset]] = {"compat": read_compat, "beijing": read_beijing}
 
 
-def run_ours(data: Dataset, nested: str, output: Path, seed: int) -> dict[str, Any]:
+def run_ours(data: Dataset, nested: str, output: Path, seed: int, minutes: float) -> dict[str, Any]:
     """Trains and generates, and leaves records.jsonl."""
     start = time.perf_counter()
     arguments = {"schema": data.schema, "data_args": DataArguments(nested=nested), "seed": seed}
-    train(data.train, output / "model", validation=data.valid, max_minutes=MINUTES, **arguments)
+    train(data.train, output / "model", validation=data.valid, max_minutes=minutes, **arguments)
     train_seconds = time.perf_counter() - start
     pipe = DiffLMPipeline.from_pretrained(output / "model")
     pipe.set_progress_bar_config(disable=True)
@@ -108,7 +110,7 @@ def run_ours(data: Dataset, nested: str, output: Path, seed: int) -> dict[str, A
     seconds = time.perf_counter() - start
     lines = JSONCodec(pipe.processor.schema).encode(records)
     (output / "records.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    figures = {"train_seconds": train_seconds, "records_per_second": num / seconds}
+    figures = {"train_seconds": train_seconds, "records_per_second": num / seconds, "threads": torch.get_num_threads()}
     if data.schema is not None:
         parents, children = pipe.processor.schema.to_tables(records)
         figures["doubled_keys"] = int(parents["day_id"].duplicated().sum())
@@ -129,19 +131,19 @@ def run_flat(data: Dataset, output: Path, seed: int) -> None:
     subprocess.run([*map(str, command)], check=True)
 
 
-def run_origami(data: Dataset, folder: Path, output: Path, seed: int) -> None:
+def run_origami(data: Dataset, folder: Path, output: Path, seed: int, minutes: float) -> None:
     command = [find_python(ORIGAMI, output.parents[2] / "environments"), "-m", "benchmarks.models.origami"]
-    command += ["--data", folder, "--output", output, "--num-records", SLOW_RECORDS, "--minutes", MINUTES]
+    command += ["--data", folder, "--output", output, "--num-records", SLOW_RECORDS, "--minutes", minutes]
     subprocess.run([*map(str, command), "--seed", str(seed)], check=True)
 
 
-def generate(model: str, data: Dataset, folder: Path, output: Path, seed: int) -> None:
+def generate(model: str, data: Dataset, folder: Path, output: Path, seed: int, minutes: float) -> None:
     output.mkdir(parents=True, exist_ok=True)
     if model in ("rows", "json"):
-        figures = run_ours(data, model, output, seed)
+        figures = run_ours(data, model, output, seed, minutes)
         (output / "run.json").write_text(json.dumps(figures, indent=2))
     elif model == "origami":
-        run_origami(data, folder, output, seed)
+        run_origami(data, folder, output, seed, minutes)
     else:
         run_flat(data, output, seed)
 
@@ -208,6 +210,7 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", choices=READERS, default=list(READERS))
     parser.add_argument("--models", nargs="+", choices=["real", *TITLES], default=["real", *TITLES])
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="that models from scratch train")
     parser.add_argument("--work-dir", type=Path, default=Path("benchmark-models"))
     args = parser.parse_args()
     for name in args.datasets:
@@ -219,7 +222,7 @@ def main() -> None:
                     found = scores(data, data.train.sample(len(data.test), random_state=seed), seed)
                 else:
                     if not (output / "run.json").exists():
-                        generate(model, data, args.data_dir / name, output, seed)
+                        generate(model, data, args.data_dir / name, output, seed, args.minutes)
                     found = score(model, data, output, seed)
                 figures = load_result("nested").get(name, {})
                 measured = {**figures, model: {**figures.get(model, {}), str(seed): found}}
