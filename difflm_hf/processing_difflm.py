@@ -125,7 +125,7 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
             return cls(tokenizer, tokenizer, codec, max_length, min_text_count=min_token_count)
         if nested == "rows" and tokenizer is None and any(f.type == "json" for f in schema):
             codec, tokenizer = NestedCodec.fit(schema, table, min_value_count=min_token_count)
-            return cls(tokenizer, tokenizer, codec, max_length, min_text_count=min_token_count)
+            return cls(tokenizer, tokenizer, codec, max_length)
         codec = TextCodec(schema) if schema.is_of_texts else JSONCodec(schema)
         if tokenizer is not None:
             return cls(tokenizer, encoder_tokenizer or tokenizer, codec, max_length, key_order)

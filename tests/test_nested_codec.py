@@ -284,3 +284,31 @@ class TestPipeline:
         again = train(orders, tmp_path / "again", recipe="tiny", nested="rows")
         assert weights(tmp_path / "again")
         assert again(10, generator=seeded()).records == pipe(10, generator=seeded()).records
+
+
+class TestPrivacy:
+    RECORDS = [{"kind": "a", "visits": [{"shop": str(i % 3)}] * (1 + i % 2)} for i in range(60)]
+    ALONE = [
+        {"kind": "a", "visits": [{"shop": "rare"}] * 2},
+        {"kind": "a", "visits": [{"shop": "0"}] * 40},  # as many items as are common, all of one record
+    ]
+
+    def test_rarest_is_of_records(self):
+        processor = DiffLMProcessor.from_records([*self.RECORDS, *self.ALONE], **ROWS)
+        rarest = processor.codec.rarest
+        assert rarest["visits[*].shop"] == 1 and rarest["visits"] == 1
+        with pytest.raises(ValueError, match="fewer than 10 records"):
+            processor.check_publishable()
+        DiffLMProcessor.from_records(self.RECORDS, **ROWS).check_publishable()
+
+    def test_rare_ones_are_left_out(self, tmp_path):
+        pipe = train([*self.RECORDS, *self.ALONE], tmp_path, recipe="tiny", nested="rows", min_category_count=10)
+        codec = pipe.processor.codec
+        assert codec.codecs[1].schema["visits[*].shop"].categories == ["0", "1", "2"]
+        assert codec.layout.levels[1].lengths == [1, 2]
+        pipe.processor.check_publishable()
+
+    def test_too_many_are_rare(self, tmp_path):
+        records = [{"kind": "a", "v": [{"name": str(i // 2)}]} for i in range(60)]
+        with pytest.raises(ValueError, match="60 of 60 records have strings or lengths"):
+            train(records, tmp_path, recipe="tiny", nested="rows", min_category_count=10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,7 @@ class NestedCodec(RecordCodec):
             raise ValueError(f"{error}: these are no rows inside rows; {AS_JSON}") from error
         codecs, vocab, ordered = [], list(SPECIAL_TOKENS), {}
         rows = tables.to_tables(table[[f.name for f in schema if f.type == "json"]])
+        records = tables.records_of(rows, len(table))
         for number, frame in enumerate(_frames(schema, table, rows)):
             level, parents = tables.levels[number], np.array(rows[number].parents)
             for name in level.columns if number else ():
@@ -103,9 +105,35 @@ class NestedCodec(RecordCodec):
                 raise ValueError(f"column {texts[0]!r} has free texts, which have no token each; {AS_JSON}")
             rules = list(schema.identifiers.values()) if number == 0 else []
             codec, tokenizer = CompactCodec.fit(RecordSchema(fields, rules), frame, exact=lengths, **kwargs)
+            _count_records(codec, frame, records[number])
             codecs.append(codec)
             vocab += tokenizer.convert_ids_to_tokens(range(NUM_SPECIAL, codec.vocab_size))
         return cls(schema, tables, codecs, ordered), to_tokenizer(vocab, [])
+
+    @staticmethod
+    def with_common_values(table: pd.DataFrame, min_count: int) -> np.ndarray:
+        """
+        Which records have no string, no length of a list and no presence of a key that fewer than `min_count` records
+        have: the codec names them all.
+
+        Args:
+            table (`pandas.DataFrame`): The columns of nested values.
+            min_count (`int`): The fewest records.
+
+        Returns:
+            `np.ndarray` of shape `(num_records,)`, `bool`.
+        """
+        tables, kept = NestedTables.infer(table), np.ones(len(table), bool)
+        rows = tables.to_tables(table)
+        for level, of_level, records in zip(tables.levels, rows, tables.records_of(rows, len(table))):
+            lengths, frame = {below.lengths for below in tables.levels}, of_level.to_frame()
+            for name in level.columns:
+                if name in lengths or _infer_leaf(name, frame[name]).type in ("category", "text"):
+                    places, values = pd.factorize(frame[name])
+                    pairs = np.unique(np.stack([records, places]), axis=1)
+                    counts = np.bincount(pairs[1][pairs[1] >= 0], minlength=len(values))
+                    kept[records[(places >= 0) & (counts[places] < min_count)]] = False
+        return kept
 
     def _level_layout(self, number: int) -> LevelLayout:
         level, codec, offset = self.tables.levels[number], self.codecs[number], self.offsets[number]
@@ -261,6 +289,26 @@ def _frames(schema: RecordSchema, table: pd.DataFrame, rows: list[NestedRows]) -
     frames = [of_level.to_frame() for of_level in rows]
     flat = table.drop(columns=[f.name for f in schema if f.type == "json"]).reset_index(drop=True)
     return [pd.concat([flat, frames[0]], axis=1), *frames[1:]]
+
+
+def _count_records(codec: CompactCodec, frame: pd.DataFrame, records: np.ndarray) -> None:
+    """Has a codec know how many records have the rarest of what it names of each column: one may have many items."""
+    ids, _ = codec.encode_fields(codec.schema.conform(frame))
+    for position, (name, t) in enumerate(codec.tokens.items()):
+        f = codec.schema[name]
+        if f.discloses_values:
+            rows, places, names = f.names_in(frame[name])
+            codec.schema[name] = replace(f, rarest=_fewest(records[rows], places, len(names)))
+        if f.is_numeric and t.values:
+            places = ids[:, position] - t.start - len(f.apart)
+            is_own = (places >= 0) & (places < len(t.values))
+            t.rarest = _fewest(records[is_own], places[is_own], len(t.values))
+
+
+def _fewest(records: np.ndarray, places: np.ndarray, num_values: int) -> int:
+    """The records that the rarest of some values is in."""
+    _, of_value = np.unique(np.stack([records, places]), axis=1)
+    return int(np.bincount(of_value, minlength=num_values).min())
 
 
 def _infer_leaf(name: str, column: pd.Series) -> Field:

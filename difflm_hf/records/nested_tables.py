@@ -206,6 +206,13 @@ class NestedTables:
                     raise ValueError(f"record {record}: {error}") from error
         return rows
 
+    def records_of(self, rows: list[NestedRows], num_records: int) -> list[np.ndarray]:
+        """Of each level the record that each row is in."""
+        records = [np.arange(num_records)]
+        for level, of_level in zip(self.levels[1:], rows[1:]):
+            records.append(records[level.parent][np.array(of_level.parents, np.int64)])
+        return records
+
     def _append(self, place: Place, value: Any, rows: list[NestedRows], number: int, row: int) -> None:
         columns = rows[number].columns
         state = ABSENT if value is ABSENT_VALUE else NULL if value is None else GIVEN

@@ -14,7 +14,7 @@ from transformers.utils import logging
 from ..batches import TensorDataset
 from ..latents import to_dataset
 from ..processing_difflm import DiffLMProcessor
-from ..records import RecordSchema, read_table
+from ..records import NestedCodec, RecordSchema, read_table
 from ..records.csv_files import alike
 from ..records.readers import OPTIONAL
 from ..records.report import check_doubts, describe
@@ -98,6 +98,14 @@ def prepare_records(
         kept = np.ones(len(table), bool)
         if args.min_category_count > 1:
             schema, kept = schema.without_rare_categories(table, args.min_category_count)
+            nested = [f.name for f in schema if f.type == "json"]
+            if nested and args.nested == "rows" and tokenizer is None:
+                kept[kept] = NestedCodec.with_common_values(table.loc[kept, nested], args.min_category_count)
+                if 2 * kept.sum() < len(table):
+                    raise ValueError(
+                        f"{int((~kept).sum())} of {len(table)} records have strings or lengths of lists that fewer "
+                        f"than {args.min_category_count} records have; drop columns, or lower min_category_count"
+                    )
             num_rare += int((~kept).sum())
         if kept.all():
             processor = DiffLMProcessor.from_records(table, schema, **settings)
