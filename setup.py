@@ -47,6 +47,7 @@ setup(
         "sacrebleu>=2.4",
         "evaluate>=0.4.6",
         "jsonschema>=4.20",
+        "jsonschema-rs>=0.33",
         "regex>=2024.4",
         "charset-normalizer>=3.3",
         "python-dateutil>=2.8",

@@ -19,6 +19,7 @@ from .categories import categories_section
 from .commits import commits_section
 from .diffusion_lm.report import diffusion_lm_section, write_samples
 from .markdown import to_table
+from .nested import nested_section
 from .numbers import numbers_section
 from .protocol import protocol_section
 from .reading import reading_section
@@ -174,6 +175,18 @@ at hand. Where a model did not end within {max_minutes} minutes, or failed, the 
 ## Documents
 
 {documents}
+
+## Records with lists
+
+`python -m benchmarks.nested` learns records with lists [as rows inside rows](nested.md): `compat`, nested records of
+what browsers support, and `beijing`, of which days and their hours are two tables that belong together. *C2ST* is by
+XGBoost on flat columns against the test split, each list by its number of items and by position; *lengths* and
+*presence* are total variation distances from the training split, of the numbers of items and of optional keys, in the
+mean and at worst; *autocorrelation* is the largest difference of any number at lags 1 to 12, and *parents and children*
+the mean difference of correlations between them. *Real records* are as many of the training split as the test split
+has.
+
+{nested}
 
 ## The Hub
 
@@ -635,6 +648,7 @@ def main() -> None:
         documents=documents_section(),
         hub=hub_section(),
         robustness=robustness_section(),
+        nested=nested_section(),
         evaluation=evaluation_table(),
         latents=latents_table(tables),
         tradeoff=tradeoff_section(),

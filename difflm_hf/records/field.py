@@ -22,7 +22,7 @@ from .datetime_format import datetime_format
 from .dtypes import arrow_type, dtype_of, plain, restore, time_zone
 from .nested import inferred_names, is_json, names_of, to_plain
 from .number_format import number_format
-from .validators import is_valid, make_validator, validator_of
+from .validators import acceptor_of, make_validator, validator_of
 
 
 FieldType = Literal["integer", "number", "category", "boolean", "datetime", "text", "json", "null"]
@@ -218,8 +218,8 @@ class Field:
         if self.type == "null":
             allowed[given] = False
         elif self.type == "json":
-            validator = validator_of(self.json_schema)
-            allowed[given] = [is_json(value) and is_valid(validator, to_plain(value)) for value in values]
+            accepts = acceptor_of(self.json_schema)
+            allowed[given] = [is_json(value) and accepts(to_plain(value)) for value in values]
         elif self.type == "text":
             limit = np.inf if self.max_length is None else self.max_length
             allowed[given] = [is_text(value) and len(value) <= limit for value in values]

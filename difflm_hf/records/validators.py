@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
+import jsonschema_rs
 import regex
 from jsonschema import Draft202012Validator, SchemaError, ValidationError
 from jsonschema.validators import extend
@@ -14,6 +16,10 @@ from referencing.exceptions import Unresolvable
 
 MAX_SIZE = 10**6  # values of a schema, those that it refers to counted each time
 MAX_SECONDS = 1  # of a pattern on a string
+PLAIN_KEYWORDS = {
+    *("type", "enum", "anyOf", "properties", "required", "additionalProperties", "items", "minItems", "maxItems"),
+    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "title", "description"),
+}
 
 
 def _search(pattern: str, text: str) -> bool:
@@ -74,6 +80,37 @@ def is_valid(validator: Draft202012Validator, value: Any) -> bool:
         return False
     except Unresolvable as error:
         raise ValueError(f"`schema` refers to {error.ref!r}, which it does not hold; add it under $defs") from error
+
+
+def acceptor_of(schema: dict[str, Any]) -> Callable[[Any], bool]:
+    """
+    Whether what is known to be a JSON Schema accepts a value, as a function for many values. Schemas of the keywords
+    that all libraries read alike are left to one that is some hundred times as fast.
+
+    Args:
+        schema (`dict`): The JSON Schema.
+    """
+    validator = validator_of(schema)
+    if not _is_plain(schema):
+        return partial(is_valid, validator)
+    fast = jsonschema_rs.Draft202012Validator(schema)
+
+    def accepts(value: Any) -> bool:
+        try:
+            return fast.is_valid(value)
+        except (ValueError, OverflowError, RecursionError):  # such as half a character
+            return is_valid(validator, value)
+
+    return accepts
+
+
+def _is_plain(schema: Any) -> bool:
+    if not isinstance(schema, dict):
+        return isinstance(schema, bool)
+    if not schema.keys() <= PLAIN_KEYWORDS:
+        return False
+    parts = [*schema.get("properties", {}).values(), *schema.get("anyOf", ())]
+    return all(map(_is_plain, [*parts, *(schema[key] for key in ("items", "additionalProperties") if key in schema)]))
 
 
 def validator_of(schema: dict[str, Any]) -> Draft202012Validator:
