@@ -182,9 +182,9 @@ at hand. Where a model did not end within {max_minutes} minutes, or failed, the 
 what browsers support, and `beijing`, of which days and their hours are two tables that belong together. *C2ST* is by
 XGBoost on flat columns against the test split, each list by its number of items and by position; *lengths* and
 *presence* are total variation distances from the training split, of the numbers of items and of optional keys, in the
-mean and at worst; *autocorrelation* is the largest difference of any number at lags 1 to 12, and *parents and children*
-the mean difference of correlations between them. *Real records* are as many of the training split as the test split
-has.
+mean and at worst; *autocorrelation* is the largest difference of any number at lags 1 to 12, and *parents and
+children* the mean difference of correlations between them. *Real records* are as many of the training split as the
+test split has.
 
 {nested}
 
