@@ -312,3 +312,49 @@ class TestPrivacy:
         records = [{"kind": "a", "v": [{"name": str(i // 2)}]} for i in range(60)]
         with pytest.raises(ValueError, match="60 of 60 records have strings or lengths"):
             train(records, tmp_path, recipe="tiny", nested="rows", min_category_count=10)
+
+
+class TestDamage:
+    """Saved models whose files do not go together."""
+
+    def damaged(self, pipe, folder, file, change):
+        pipe.save_pretrained(folder)
+        path = folder / file
+        state = json.loads(path.read_text(encoding="utf-8"))
+        change(state)
+        path.write_text(json.dumps(state), encoding="utf-8")
+        with pytest.raises((OSError, ValueError)) as error:
+            DiffLMPipeline.from_pretrained(folder)
+        return str(error.value)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda codec: codec["codecs"].pop(),
+            lambda codec: codec["codecs"].reverse(),
+            lambda codec: codec["places"].pop(),
+            lambda codec: codec["places"][0].reverse(),
+            lambda codec: codec["places"][0][1].update(kind="value"),
+            lambda codec: codec["places"][0][1].update(items=None),
+            lambda codec: codec.update(ordered={"orders[*].price": 3}),
+            lambda codec: codec["codecs"][0]["tokens"][2][1].update(values=[1, 2, 3]),
+        ],
+    )
+    def test_codec(self, pipe, tmp_path, change):
+        message = self.damaged(pipe, tmp_path, "processor/processor_config.json", lambda state: change(state["codec"]))
+        assert len(message) < 2000
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda levels: levels.pop(),
+            lambda levels: levels[1].update(parent=3),
+            lambda levels: levels[1].update(lengths=[0]),
+            lambda levels: levels[1].update(ranges=[]),
+            lambda levels: levels[1].update(length_position=99),
+            lambda levels: levels[0]["gates"][0].update(source=10**12),
+        ],
+    )
+    @pytest.mark.parametrize("part", ["encoder_config", "decoder_config"])
+    def test_levels(self, pipe, tmp_path, part, change):
+        self.damaged(pipe, tmp_path, "vae/config.json", lambda state: change(state[part]["levels"]))

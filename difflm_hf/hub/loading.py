@@ -129,6 +129,9 @@ def check_fit(vae: DiffLMModel, denoiser: DiffLMDenoiser, processor: DiffLMProce
         said["denoiser"]["condition_size"] = denoiser.config.condition_size
     if processor.codec.has_fixed_layout:
         said["processor"] = processor.codec.config_fields(processor.max_length)
+    configs = [getattr(part, "levels", None) for part in (vae.config.decoder_config, vae.config.encoder_config)]
+    if len({json.dumps(levels, sort_keys=True) for levels in [*configs, processor.codec.levels]}) > 1:
+        raise ValueError("vae and processor are of different models: their records have lists in other places")
     for component, fields in said.items():
         for name, value in fields.items():
             if json.dumps(getattr(vae.config, name)) != json.dumps(value):  # lists of tuples, and of lists

@@ -275,13 +275,26 @@ class NestedCodec(RecordCodec):
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> NestedCodec:
-        """A codec of what `to_dict` gave."""
-        return cls(
-            RecordSchema.from_dict(state["schema"]),
-            NestedTables({name: Place.from_dict(place) for name, place in state["places"]}),
-            [CompactCodec.from_dict(codec) for codec in state["codecs"]],
-            {name: OrderedColumn.from_dict(column) for name, column in state["ordered"].items()},
-        )
+        """A codec of what `to_dict` gave. Raises a `ValueError` for tables that are not those of the places."""
+        schema = RecordSchema.from_dict(state["schema"])
+        tables = NestedTables({name: Place.from_dict(place) for name, place in state["places"]})
+        codecs = [CompactCodec.from_dict(codec) for codec in state["codecs"]]
+        ordered = {name: OrderedColumn.from_dict(column) for name, column in state["ordered"].items()}
+        if list(tables.places) != [f.name for f in schema if f.type == "json"]:
+            raise ValueError(f"there are places of {list(tables.places)}, and the fields are {schema.names}")
+        expected = [list(level.columns) for level in tables.levels]
+        expected[0] = [*(f.name for f in schema if f.type != "json"), *expected[0]]
+        if (found := [codec.schema.names for codec in codecs]) != expected:
+            raise ValueError(f"there are tables of {found}, and the places are {expected}")
+        for level in tables.levels[1:]:
+            f, tokens = codecs[level.parent].schema[level.lengths], codecs[level.parent].tokens.get(level.lengths)
+            if f.type != "integer" or tokens is None or tokens.bins is not None or f.bounds[0] < 0:
+                raise ValueError(f"the lengths of {level.lengths} are no numbers of items with a token each")
+        for name, column in ordered.items():
+            of_name = [codec.schema[name] for codec in codecs[1:] if name in codec.schema.names]
+            if [f.type for f in of_name] != ["integer"] or column.unit < 1 or column.first > column.last:
+                raise ValueError(f"{name} is no column of items that ascends")
+        return cls(schema, tables, codecs, ordered)
 
 
 def _frames(schema: RecordSchema, table: pd.DataFrame, rows: list[NestedRows]) -> list[pd.DataFrame]:

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..checks import shown
 from .nested import infer_json_schema, kind_of, to_plain
 
 
 ABSENT = "absent"  # of a key that an object may lack
 NULL = "null"
 GIVEN = "given"
+# Each with whether it has parts and items
+KINDS = {("value", False, False), ("object", True, False), ("list", False, True)}
 PRESENCE = "?"  # after the name of a place, the column that says which of these it is
 
 
@@ -94,7 +97,10 @@ class Place:
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Place:
-        """A place of what `to_dict` gave."""
+        """A place of what `to_dict` gave. Raises a `ValueError` for one that is not of its kind."""
+        given = (state["kind"], bool(state["parts"]), state["items"] is not None)
+        if given not in KINDS or not set(state["states"]) <= {ABSENT, NULL}:
+            raise ValueError(f"{state['name']!r} is no place of nested values: {shown(state)}")
         parts = {key: cls.from_dict(part) for key, part in state["parts"]}
         items = None if state["items"] is None else cls.from_dict(state["items"])
         return cls(state["name"], state["kind"], list(state["states"]), parts, items)
