@@ -124,8 +124,10 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
             )
             return cls(tokenizer, tokenizer, codec, max_length, min_text_count=min_token_count)
         if nested == "rows" and tokenizer is None and any(f.type == "json" for f in schema):
-            codec, tokenizer = NestedCodec.fit(schema, table, min_value_count=min_token_count)
-            return cls(tokenizer, tokenizer, codec, max_length)
+            counts = {"min_value_count": min_token_count, "min_text_count": min_token_count}
+            codec, tokenizer = NestedCodec.fit(schema, table, **counts)
+            spelled = min_token_count if codec.tables.speller else None
+            return cls(tokenizer, tokenizer, codec, max_length, min_text_count=spelled)
         codec = TextCodec(schema) if schema.is_of_texts else JSONCodec(schema)
         if tokenizer is not None:
             return cls(tokenizer, encoder_tokenizer or tokenizer, codec, max_length, key_order)

@@ -151,10 +151,38 @@ class TestCodec:
         with pytest.raises(ValueError, match=message):
             processor([orders[1] | change])
 
-    def test_free_texts(self):
-        records = [{"items": [{"note": f"text {i} of many words"}], "kind": "a"} for i in range(40)]
+    def test_long_texts(self):
+        records = [{"items": [{"note": f"text {i} of " + "many words " * 20}], "kind": "a"} for i in range(40)]
         with pytest.raises(ValueError, match=r"items\[\*\].note.*free texts.*nested=\"json\""):
             DiffLMProcessor.from_records(records, **ROWS)
+
+    def test_short_texts(self, tmp_path):
+        names = [f"Zoë {chr(97 + i % 26)}{i}😀 O'Neil" for i in range(90)]
+        records = [
+            {
+                "name": name,
+                "friends": [{"nick": n} if k % 2 else {"nick": n, "said": None} for k, n in enumerate(some)],
+            }
+            for name, some in ((name, names[i : i + i % 3]) for i, name in enumerate(names))
+        ]
+        records[3]["name"] = None
+        records[5]["friends"] = [{"nick": ""}]
+        processor = DiffLMProcessor.from_records(records, **ROWS)
+        inputs = processor(records)
+        table, _ = processor.decode_records(inputs["input_ids"], inputs["within_bin_offsets"])
+        assert as_json(processor, table) == as_json(processor, records)
+        processor([{"name": "字", "friends": [{"nick": "Zoë"}]}])
+        with pytest.raises(ValueError, match="column 'name' has a text of .* pieces, and the longest .*; shorten"):
+            processor([{"name": "字" * 12, "friends": [{"nick": "Zoë"}]}])
+        with pytest.raises(ValueError, match="pieces"):
+            processor.check_publishable()
+        pipe = train(records, tmp_path, recipe="tiny", nested="rows")
+        generated = DiffLMPipeline.from_pretrained(tmp_path)(60, generator=seeded()).records
+        longest = max(map(len, names))
+        assert all(len(r["name"] or "") <= longest for r in generated)
+        assert any(isinstance(friend["nick"], str) for r in generated for friend in r["friends"])
+        with pytest.raises(ValueError, match="no field 'name'"):
+            pipe(2, conditions={"name": "Zoë"})
 
     def test_several_types(self):
         with pytest.raises(ValueError, match='several types.*nested="json"'):

@@ -19,7 +19,7 @@ from ..records.field import Field, naming_column, shortest_digits
 from ..records.readers import check_columns
 from ..records.rules import PresentIf
 from .allowed import AllowedIds, IdLimits, StepLimits
-from .fields import allowed_ids, check_name, domain_of_field, filler, first_bin, only_value, satisfies
+from .fields import allowed_ids, check_name, domain_of_field, filler, first_bin, nearest_values, only_value, satisfies
 from .predicates import (
     FREE,
     AllOf,
@@ -213,7 +213,7 @@ class Condition:
         As [`Condition.of_table`], for rows whose gaps are to be filled. A number between those that the codec has ids
         for stands for the nearest, and a category that it has no id for tells nothing. No null fills a gap.
         """
-        nearest = pd.DataFrame({name: codec.nearest(name, table[name]) for name in codec.tokens})
+        nearest = pd.DataFrame({name: nearest_values(codec, name, table[name]) for name in codec.tokens})
         condition = cls._of_rows(codec, nearest)
         condition.given = table
         for position, (name, t) in enumerate(codec.tokens.items()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,36 @@ def only_value(codec: CompactCodec, name: str, domain: Domain) -> list[Any]:
             return []
         values = values_at(f, t, [start])
     return values if len(values) == 1 else []
+
+
+def nearest_values(codec: CompactCodec, name: str, column: pd.Series) -> pd.Series:
+    """
+    The values of a field that the codec has ids for and that lie nearest to given ones: of numbers the last not
+    above them, or else the first. Words stay. Null where there are none, as for a category that was not seen.
+
+    Raises:
+        `ValueError`: for values of another type, naming column and value.
+    """
+    f, t = codec.schema[name], codec.tokens[name]
+    apart = f.index_apart(column)
+    given = apart < 0
+    values = np.where(given, None, np.array([*f.apart, None], dtype=object)[apart])
+    with naming_column(name):
+        if not f.is_numeric:
+            index = f.index(column[given])
+            choices = np.array([*(f.categories or (False, True)), None], dtype=object)
+            values[given] = choices[index]
+        elif given.any():
+            numbers = column[given]
+            if f.type == "integer":
+                numbers = numbers.map(lambda number: math.floor(number) if isinstance(number, float) else number)
+            points = t.grid.floor(t.grid.units(f, f.to_numpy(numbers)))
+            if t.bins is None:
+                own = np.array(t.values, np.uint64)
+                points = own[np.maximum(np.searchsorted(own, points, side="right") - 1, 0)]
+            numbers = f.to_series(t.grid.decode(f, points), np.zeros(len(points), bool))
+            values[given] = np.array(shortest_digits(numbers).tolist(), dtype=object)
+    return pd.Series(values, index=column.index, dtype=object)
 
 
 def first_bin(codec: CompactCodec, name: str) -> int:

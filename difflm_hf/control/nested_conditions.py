@@ -108,7 +108,8 @@ def names_of(codec: NestedCodec) -> dict[str, tuple[int, str]]:
             name = f"len({column})" if column in lengths else column
             if column in level.gates.values():
                 name = column.removesuffix(PRESENCE)
-            if column not in codec.ordered:
+            is_text = column in codec.tables.pieces or f"{column}[*]" in codec.tables.pieces
+            if column not in codec.ordered and not is_text:
                 names.setdefault(name, (number, column))
     return names
 

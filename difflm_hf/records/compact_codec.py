@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -13,7 +12,6 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .bpe import BOS, BOS_ID, EOS, EOS_ID, NULL, NULL_ID, PAD, PAD_ID, to_tokenizer, train_bpe
 from .codec import RecordCodec
-from .field import naming_column, shortest_digits
 from .field_tokens import FieldTokens, check_tokens, find_copies, own_tokens
 from .grammar import JSONGrammar
 from .json_codec import JSONCodec
@@ -78,7 +76,7 @@ class CompactCodec(RecordCodec):
         min_text_count: int = 1,
         drop_overlong: bool = False,
         min_value_count: int = 1,
-        exact: Sequence[str] = (),
+        exact: Mapping[str, Sequence[int]] | None = None,
     ) -> tuple[CompactCodec, PreTrainedTokenizerFast]:
         """
         Reads bins, values and the text vocabulary off a table.
@@ -105,7 +103,8 @@ class CompactCodec(RecordCodec):
             min_value_count (`int`, defaults to 1):
                 Records that a number must be seen in to get a token of its own, and that a step holds at least. Where
                 all numbers without a token are fewer, they lie in one step from the smallest to the largest of all.
-            exact (`Sequence[str]`, defaults to none): Numbers that have a token for each value, whatever their number.
+            exact (`Mapping[str, Sequence[int]]`, *optional*):
+                Integers that have a token for each of these values, whatever their number, and no others.
 
         Returns:
             The codec and its tokenizer.
@@ -138,11 +137,15 @@ class CompactCodec(RecordCodec):
             values = table[f.name][f.index_apart(table[f.name]) < 0]
             if len(values) == 0:
                 raise ValueError(f"column {f.name!r} has no values to fit on; drop it, or make its type 'null'")
+            if exact is not None and f.name in exact:
+                numbers = pd.Series(exact[f.name])
+                t.grid = Grid.fit(f, numbers)
+                t.values = t.grid.encode(f, numbers).tolist()
+                continue
             t.grid = Grid.fit(f, values)
             points = t.grid.encode(f, values)
             distinct, counts = np.unique(points, return_counts=True)
-            most = len(counts) if f.name in exact else max_values
-            own = own_tokens(counts, most, num_bins, min_records, min_value_count)
+            own = own_tokens(counts, max_values, num_bins, min_records, min_value_count)
             t.values = distinct[own].tolist()
             t.rarest = int(counts[own].min()) if own.any() else None
             binned = ~np.isin(points, distinct[own])
@@ -299,35 +302,6 @@ class CompactCodec(RecordCodec):
             np.concatenate([no_ids, *coarse, *fine], axis=1),
             np.concatenate([no_offsets, *within_bin_offsets], axis=1),
         )
-
-    def nearest(self, name: str, column: pd.Series) -> pd.Series:
-        """
-        The values of a field that the codec has ids for and that lie nearest to given ones: of numbers the last not
-        above them, or else the first. Words stay. Null where there are none, as for a category that was not seen.
-
-        Raises:
-            `ValueError`: for values of another type, naming column and value.
-        """
-        f, t = self.schema[name], self.tokens[name]
-        apart = f.index_apart(column)
-        given = apart < 0
-        values = np.where(given, None, np.array([*f.apart, None], dtype=object)[apart])
-        with naming_column(name):
-            if not f.is_numeric:
-                index = f.index(column[given])
-                choices = np.array([*(f.categories or (False, True)), None], dtype=object)
-                values[given] = choices[index]
-            elif given.any():
-                numbers = column[given]
-                if f.type == "integer":
-                    numbers = numbers.map(lambda number: math.floor(number) if isinstance(number, float) else number)
-                points = t.grid.floor(t.grid.units(f, f.to_numpy(numbers)))
-                if t.bins is None:
-                    own = np.array(t.values, np.uint64)
-                    points = own[np.maximum(np.searchsorted(own, points, side="right") - 1, 0)]
-                numbers = f.to_series(t.grid.decode(f, points), np.zeros(len(points), bool))
-                values[given] = np.array(shortest_digits(numbers).tolist(), dtype=object)
-        return pd.Series(values, index=column.index, dtype=object)
 
     def decode(
         self, input_ids: np.ndarray, tokenizer: PreTrainedTokenizerFast, within_bin_offsets: np.ndarray

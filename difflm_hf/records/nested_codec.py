@@ -22,10 +22,12 @@ from .layout import Gate, LevelLayout, LevelRows, RecordLayout
 from .nested_tables import ABSENT_VALUE, GIVEN, NestedRows, NestedTables, Place
 from .ordered_columns import OrderedColumn
 from .schema import RecordSchema
+from .spelling import Speller
 
 
 NUM_SPECIAL = len(SPECIAL_TOKENS)
 MAX_CATEGORIES = 100_000
+MAX_CHARACTERS = 200  # of texts that are spelled in rows
 AS_JSON = 'leave it out, or learn the records as documents, by nested="json"'
 
 
@@ -83,12 +85,14 @@ class NestedCodec(RecordCodec):
             `ValueError`: for records that are no rows inside rows of categories, numbers and dates.
         """
         table = schema.conform(table)
+        nested = table[_nested_names(schema)]
         try:
-            tables = NestedTables.infer(table[[f.name for f in schema if f.type == "json"]])
+            tables = NestedTables.infer(nested)
         except ValueError as error:
             raise ValueError(f"{error}: these are no rows inside rows; {AS_JSON}") from error
+        tables = _spelled(tables, nested, kwargs.get("min_text_count", 1))
         codecs, vocab, ordered = [], list(SPECIAL_TOKENS), {}
-        rows = tables.to_tables(table[[f.name for f in schema if f.type == "json"]])
+        rows = tables.to_tables(nested)
         records = tables.records_of(rows, len(table))
         for number, frame in enumerate(_frames(schema, table, rows)):
             level, parents = tables.levels[number], np.array(rows[number].parents)
@@ -96,15 +100,20 @@ class NestedCodec(RecordCodec):
                 if name not in level.gates and (found := OrderedColumn.find(name, frame[name], parents)):
                     ordered[name] = found
                     frame[name] = found.to_gaps(frame[name], parents)
-            fields = [f for f in schema if f.type != "json"] if number == 0 else []
-            lengths = [below.lengths for below in tables.levels if below.parent == number]
+            fields = [f for f in schema if f.name not in nested] if number == 0 else []
             for name in level.columns:
                 with naming_column(name):
                     fields.append(_infer_leaf(name, frame[name]))
-            if texts := [f.name for f in fields if f.type == "text" and f.name not in schema.identifiers]:
-                raise ValueError(f"column {texts[0]!r} has free texts, which have no token each; {AS_JSON}")
+                    if name in tables.pieces:
+                        fields[-1] = Field(name, "category", categories=tables.speller.vocab)
+            exact = {}
+            for place in (below.lengths for below in tables.levels if below.parent == number):
+                exact[place] = sorted(set(frame[place].dropna()))
+                if f"{place}[*]" in tables.pieces:  # there may be texts of any number of pieces, up to the most
+                    exact[place] = [*range(exact[place][-1] + 1)]
+                    fields = [replace(f, minimum=0) if f.name == place else f for f in fields]
             rules = list(schema.identifiers.values()) if number == 0 else []
-            codec, tokenizer = CompactCodec.fit(RecordSchema(fields, rules), frame, exact=lengths, **kwargs)
+            codec, tokenizer = CompactCodec.fit(RecordSchema(fields, rules), frame, exact=exact, **kwargs)
             _count_records(codec, frame, records[number])
             codecs.append(codec)
             vocab += tokenizer.convert_ids_to_tokens(range(NUM_SPECIAL, codec.vocab_size))
@@ -128,7 +137,7 @@ class NestedCodec(RecordCodec):
         for level, of_level, records in zip(tables.levels, rows, tables.records_of(rows, len(table))):
             lengths, frame = {below.lengths for below in tables.levels}, of_level.to_frame()
             for name in level.columns:
-                if name in lengths or _infer_leaf(name, frame[name]).type in ("category", "text"):
+                if name in lengths or _infer_leaf(name, frame[name]).type == "category":
                     places, values = pd.factorize(frame[name])
                     pairs = np.unique(np.stack([records, places]), axis=1)
                     counts = np.bincount(pairs[1][pairs[1] >= 0], minlength=len(values))
@@ -169,7 +178,8 @@ class NestedCodec(RecordCodec):
         found = super().rarest
         for codec in self.codecs:
             found |= codec.rarest
-        return found
+        of_texts = {column.removesuffix("[*]") for column in self.tables.pieces} | self.tables.pieces
+        return {name: count for name, count in found.items() if name not in of_texts}
 
     def to_inputs(
         self,
@@ -181,12 +191,19 @@ class NestedCodec(RecordCodec):
         grammar: JSONGrammar | None = None,
     ) -> dict[str, np.ndarray]:
         table = self.schema.conform(records)
-        rows = self.tables.to_tables(table[[f.name for f in self.schema if f.type == "json"]])
+        rows = self.tables.to_tables(table[_nested_names(self.schema)])
         ids, parents, offsets = [], [], []
         for number, (codec, frame) in enumerate(zip(self.codecs, _frames(self.schema, table, rows))):
             for name in self.ordered.keys() & set(frame):
                 with naming_column(name):
                     frame[name] = self.ordered[name].to_gaps(frame[name], np.array(rows[number].parents))
+            for name in (column.removesuffix("[*]") for column in self.tables.pieces):
+                most = codec.schema[name].maximum if name in frame else 0
+                if name in frame and (longest := frame[name].max()) > most:
+                    raise ValueError(
+                        f"column {name!r} has a text of {longest} pieces, and the longest of those that the codec was "
+                        f"fitted on has {most}; shorten or drop it"
+                    )
             found, above = codec.encode_fields(codec.schema.conform(frame))
             ids.append(torch.from_numpy(found + self.offsets[number]))
             parents.append(torch.tensor(rows[number].parents or range(len(frame)), dtype=torch.long))
@@ -210,8 +227,8 @@ class NestedCodec(RecordCodec):
             rows.append(NestedRows(columns, level.parents.tolist()))
             flat = table if number == 0 else flat
         values = self.tables.to_values(rows)
-        columns = {f.name: flat[f.name] for f in self.schema if f.type != "json"}
-        columns |= {name: _to_series(of_field) for name, of_field in values.items()}
+        columns = {f.name: flat[f.name] for f in self.schema if f.name not in values}
+        columns |= {name: _to_series(self.schema[name], of_field) for name, of_field in values.items()}
         return self.schema.to_table(columns), np.ones(len(input_ids), bool)
 
     def offsets_of(self, given: np.ndarray | None, number: int, levels: list[LevelRows]) -> np.ndarray:
@@ -268,6 +285,7 @@ class NestedCodec(RecordCodec):
         return {
             "name": self.name,
             "schema": self.schema.to_dict(),
+            "speller": self.tables.speller and self.tables.speller.to_dict(),
             "places": [[name, place.to_dict()] for name, place in self.tables.places.items()],
             "codecs": [codec.to_dict() for codec in self.codecs],
             "ordered": {name: column.to_dict() for name, column in self.ordered.items()},
@@ -277,13 +295,16 @@ class NestedCodec(RecordCodec):
     def from_dict(cls, state: dict[str, Any]) -> NestedCodec:
         """A codec of what `to_dict` gave. Raises a `ValueError` for tables that are not those of the places."""
         schema = RecordSchema.from_dict(state["schema"])
-        tables = NestedTables({name: Place.from_dict(place) for name, place in state["places"]})
+        speller = None if state["speller"] is None else Speller(**state["speller"])
+        tables = NestedTables({name: Place.from_dict(place) for name, place in state["places"]}, speller)
+        if tables.pieces and speller is None:
+            raise ValueError(f"there are texts of {sorted(tables.pieces)}, and no speller")
         codecs = [CompactCodec.from_dict(codec) for codec in state["codecs"]]
         ordered = {name: OrderedColumn.from_dict(column) for name, column in state["ordered"].items()}
-        if list(tables.places) != [f.name for f in schema if f.type == "json"]:
+        if list(tables.places) != _nested_names(schema):
             raise ValueError(f"there are places of {list(tables.places)}, and the fields are {schema.names}")
         expected = [list(level.columns) for level in tables.levels]
-        expected[0] = [*(f.name for f in schema if f.type != "json"), *expected[0]]
+        expected[0] = [*(f.name for f in schema if f.name not in tables.places), *expected[0]]
         if (found := [codec.schema.names for codec in codecs]) != expected:
             raise ValueError(f"there are tables of {found}, and the places are {expected}")
         for level in tables.levels[1:]:
@@ -297,10 +318,40 @@ class NestedCodec(RecordCodec):
         return cls(schema, tables, codecs, ordered)
 
 
+def _nested_names(schema: RecordSchema) -> list[str]:
+    """The columns that lists may be in; texts are lists of pieces."""
+    return [f.name for f in schema if f.type in ("json", "text") and f.name not in schema.identifiers]
+
+
+def _spelled(tables: NestedTables, nested: pd.DataFrame, min_count: int) -> NestedTables:
+    """The tables of records with those texts in pieces that have no token each."""
+    texts: dict[str, int] = {}
+    rows, of_records = tables.to_tables(nested), [[] for _ in range(len(nested))]
+    for level, of_level, records in zip(tables.levels, rows, tables.records_of(rows, len(nested))):
+        frame = of_level.to_frame()
+        for name in level.columns:
+            with naming_column(name):
+                if name not in nested and _infer_leaf(name, frame[name]).type != "text":
+                    continue
+                if not all(isinstance(value, str) for value in frame[name].dropna()):
+                    continue
+            given = frame[name].notna()
+            texts[name] = int(frame[name][given].str.len().max()) if given.any() else 0
+            for record, text in zip(records[given], frame[name][given]):
+                of_records[record].append(text)
+    if not texts:
+        return tables
+    speller = Speller.fit(of_records, min_count)
+    for name, length in texts.items():
+        if length > MAX_CHARACTERS:
+            raise ValueError(f"column {name!r} has free texts of up to {length} characters; {AS_JSON}")
+    return NestedTables({name: place.spelled(texts) for name, place in tables.places.items()}, speller)
+
+
 def _frames(schema: RecordSchema, table: pd.DataFrame, rows: list[NestedRows]) -> list[pd.DataFrame]:
     """The table of each level; that of records has their columns that are not nested, too."""
     frames = [of_level.to_frame() for of_level in rows]
-    flat = table.drop(columns=[f.name for f in schema if f.type == "json"]).reset_index(drop=True)
+    flat = table.drop(columns=_nested_names(schema)).reset_index(drop=True)
     return [pd.concat([flat, frames[0]], axis=1), *frames[1:]]
 
 
@@ -338,6 +389,10 @@ def _to_list(column: pd.Series) -> list[Any]:
     return [None if null else value for value, null in zip(column.tolist(), column.isna())]
 
 
-def _to_series(values: list[Any]) -> pd.Series:
-    """A column of nested values; an absent one is null, as in all tables."""
-    return pd.Series([None if value is ABSENT_VALUE else value for value in values], dtype=object)
+def _to_series(f: Field, values: list[Any]) -> pd.Series:
+    """A column of nested values or texts; an absent one is null, as in all tables."""
+    values = [None if value is ABSENT_VALUE else value for value in values]
+    if f.type == "json":
+        return pd.Series(values, dtype=object)
+    null = np.array([value is None for value in values], bool)
+    return f.to_series(np.array(values, dtype=object), null)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,27 +11,29 @@ import pandas as pd
 
 from ..checks import shown
 from .nested import infer_json_schema, kind_of, to_plain
+from .spelling import Speller
 
 
 ABSENT = "absent"  # of a key that an object may lack
 NULL = "null"
 GIVEN = "given"
 # Each with whether it has parts and items
-KINDS = {("value", False, False), ("object", True, False), ("list", False, True)}
+KINDS = {("value", False, False), ("object", True, False), ("list", False, True), ("text", False, True)}
 PRESENCE = "?"  # after the name of a place, the column that says which of these it is
 
 
 @dataclass
 class Place:
     """
-    A place in nested values: a scalar, an object or a list.
+    A place in nested values: a scalar, an object, a list, or a text, which is a list of pieces.
 
     Args:
         name (`str`): Its path, as of a JSON path without `$`: `orders[*].price`. So its column is called.
-        kind (`str`): `"value"`, `"object"` or `"list"`.
+        kind (`str`): `"value"`, `"object"`, `"list"` or `"text"`.
         states (`list[str]`): What may stand there in place of a value: `"absent"`, `"null"`, or both.
         parts (`dict[str, Place]`): Of an object what stands under each key, in order.
-        items (`Place`, *optional*): Of a list what each item is.
+        items (`Place`, *optional*): Of a list what each item is, of a text what each piece is.
+        max_length (`int`, *optional*): Characters of the longest text.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Place:
     states: list[str] = field(default_factory=list)
     parts: dict[str, Place] = field(default_factory=dict)
     items: Place | None = None
+    max_length: int | None = None
 
     @property
     def presence(self) -> str | None:
@@ -103,7 +106,20 @@ class Place:
             raise ValueError(f"{state['name']!r} is no place of nested values: {shown(state)}")
         parts = {key: cls.from_dict(part) for key, part in state["parts"]}
         items = None if state["items"] is None else cls.from_dict(state["items"])
-        return cls(state["name"], state["kind"], list(state["states"]), parts, items)
+        return cls(state["name"], state["kind"], list(state["states"]), parts, items, state["max_length"])
+
+    def spelled(self, texts: dict[str, int]) -> Place:
+        """
+        The place, and all inside it, with texts in pieces.
+
+        Args:
+            texts (`dict[str, int]`): The names of texts, and the characters of the longest.
+        """
+        if self.name in texts:
+            pieces = Place(f"{self.name}[*]", "value")
+            return replace(self, kind="text", items=pieces, max_length=texts[self.name])
+        parts = {key: part.spelled(texts) for key, part in self.parts.items()}
+        return replace(self, parts=parts, items=self.items and self.items.spelled(texts))
 
 
 @dataclass
@@ -153,10 +169,13 @@ class NestedTables:
 
     Args:
         places (`dict[str, Place]`): What each column holds.
+        speller ([`Speller`], *optional*): Of texts, where there are any.
     """
 
-    def __init__(self, places: dict[str, Place]):
+    def __init__(self, places: dict[str, Place], speller: Speller | None = None):
         self.places = places
+        self.speller = speller
+        self.pieces: set[str] = set()  # columns of texts' pieces
         self.levels = [Level(None)]
         self.level_of: dict[str, int] = {}  # by the name of a list
         for place in places.values():
@@ -191,6 +210,8 @@ class NestedTables:
         if place.items is not None:
             self.level_of[place.name] = len(self.levels)
             self.levels.append(Level(place.items, number, place.name))
+            if place.kind == "text":
+                self.pieces.add(place.items.name)
             self._add_columns(place.items, self.level_of[place.name], None)
 
     def to_tables(self, table: pd.DataFrame) -> list[NestedRows]:
@@ -243,6 +264,10 @@ class NestedTables:
             for key, part in place.parts.items():
                 self._append(part, value.get(key, ABSENT_VALUE) if is_given else OUTSIDE, rows, number, row)
         else:
+            if is_given and place.kind == "text":
+                if not isinstance(value, str):
+                    raise ValueError(f"{place.name} is {str(value)[:80]}, and no text; drop the record")
+                value = self.speller.to_pieces(value)
             if is_given and not isinstance(value, list):
                 raise ValueError(f"{place.name} is {str(value)[:80]}, and no list; drop the record")
             columns[place.name].append(len(value) if is_given else None)
@@ -270,6 +295,10 @@ class NestedTables:
             )
         elif place.kind == "list":
             values = self._lists(columns[place.name], iter(items[self.level_of[place.name]]), missing)
+        elif place.kind == "text":
+            lists = self._lists(columns[place.name], iter(items[self.level_of[place.name]]), missing)
+            spell = self.speller.to_text
+            values = (spell(pieces)[: place.max_length] if isinstance(pieces, list) else pieces for pieces in lists)
         else:
             values = (missing if value is None else value for value in columns[place.name])
         if place.presence is None:
