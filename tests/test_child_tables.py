@@ -204,3 +204,43 @@ class TestOrderedColumn:
         assert list(processor.codec.ordered) == ["events[*].t"]
         with pytest.raises(ValueError, match=r"column 'events\[\*\].t'.*4 is below the one before it in its list"):
             processor([{"events": [{"t": t, "k": "a"} for t in (1, 9, 4)]}])
+
+    def test_times_that_add_up_to_more_than_64_bits(self):
+        values, lists = pd.Series([10**18 * k for k in (0, 1, 2, 4)] * 20, dtype=object), np.repeat(np.arange(20), 4)
+        column = OrderedColumn.find("t", values, lists)
+        found = column.from_gaps(pd.Series([3, 3, 3, 3] * 20), lists).tolist()
+        assert found == [3 * 10**18, *[4 * 10**18] * 3] * 20
+        wide = pd.Series([-9 * 10**18, 9 * 10**18] * 50, dtype=object)
+        assert OrderedColumn.find("t", wide, np.arange(100) // 2) is None
+
+
+class TestKeys:
+    @pytest.mark.parametrize("dtype", ["uint8", "int16", "Int8"])
+    def test_narrow_keys(self, dtype, tmp_path):
+        rng = np.random.default_rng(0)
+        parents = pd.DataFrame({"id": pd.Series(np.arange(100), dtype=dtype), "kind": rng.choice([*"ab"], 100)})
+        keys = pd.Series(rng.permutation(100), dtype=dtype)
+        children = pd.DataFrame({"id": pd.Series(rng.integers(0, 100, 100), dtype=dtype), "own": keys, "n": keys % 3})
+        schema = RecordSchema.from_tables(parents, {"orders": children}, "id")
+        records = schema.from_parents(parents, {"orders": children})
+        pipe = train(records, tmp_path, recipe="tiny", schema=schema, nested="rows")
+        parents, found = pipe.processor.schema.to_tables(pipe(400, output_type="pandas", generator=seeded()).records)
+        assert parents["id"].is_unique and found["orders"]["own"].is_unique
+        assert found["orders"]["id"].isin(parents["id"]).all()
+
+    def test_own_keys_in_another_order(self):
+        rng = np.random.default_rng(0)
+        parents = pd.DataFrame({"id": range(50)})
+        children = pd.DataFrame({"oid": rng.permutation(600) + 1, "id": rng.integers(0, 50, 600), "n": 1})
+        [rule] = [r for r in RecordSchema.from_tables(parents, {"orders": children}, "id").rules if hasattr(r, "key")]
+        assert rule.key == "oid"
+
+    def test_rare_categories_are_named_nowhere(self, tmp_path):
+        rng = np.random.default_rng(0)
+        parents = pd.DataFrame({"id": range(300), "kind": rng.choice([*"ab"], 300)})
+        items = ["RARE" if i < 3 else "abc"[i % 3] for i in range(900)]
+        children = pd.DataFrame({"id": rng.integers(0, 300, 900), "item": items})
+        schema = RecordSchema.from_tables(parents, {"orders": children}, "id")
+        records = schema.from_parents(parents, {"orders": children})
+        pipe = train(records, tmp_path, recipe="tiny", schema=schema, nested="rows", min_category_count=5)
+        assert "RARE" not in json.dumps(pipe.processor.to_dict(), default=str)

@@ -386,3 +386,56 @@ class TestDamage:
     @pytest.mark.parametrize("part", ["encoder_config", "decoder_config"])
     def test_levels(self, pipe, tmp_path, part, change):
         self.damaged(pipe, tmp_path, "vae/config.json", lambda state: change(state[part]["levels"]))
+
+
+class TestOddRecords:
+    def comes_back(self, records: list[dict]) -> DiffLMProcessor:
+        processor = DiffLMProcessor.from_records(records, **ROWS)
+        inputs = processor(records)
+        table, _ = processor.decode_records(inputs["input_ids"], inputs["within_bin_offsets"])
+        assert as_json(processor, table) == as_json(processor, records)
+        return processor
+
+    def test_objects_that_few_have(self):
+        rare = {5: {"p": {"k": 1}}, 6: {"p": {"k": 1, "q": {"z": 1}}}}
+        self.comes_back([{"a": [1, 2], **rare.get(i, {})} for i in range(60)])
+        self.comes_back([{"a": [1, 2, 3], "b": {"k": 1}}, {"a": [1]}])
+
+    @pytest.mark.parametrize("items", [[None], [{"x": None}]])
+    def test_items_of_nulls(self, items):
+        with pytest.raises(ValueError, match="items of 'a' have nothing but nulls"):
+            DiffLMProcessor.from_records([{"a": items * (i % 3), "k": i % 2} for i in range(60)], **ROWS)
+
+    @pytest.mark.parametrize(
+        "records",
+        [
+            [{"a.b": i % 3, "a": {"b": i % 5}} for i in range(30)],
+            [{"o": [{"a[*]": [{"k": 1}], "a": [[i % 3]]}]} for i in range(30)],
+            [{"a?": i % 2} | ({"a": {"k": 1}} if i % 2 else {}) for i in range(30)],
+        ],
+    )
+    def test_names_that_collide(self, records):
+        with pytest.raises(ValueError, match="is called as a place inside|two places are called"):
+            DiffLMProcessor.from_records(records, **ROWS)
+
+    def test_numbers_of_one_record(self):
+        """Many items of one record are still those of one."""
+        records = [{"a": [{"n": i % 5} for _ in range(3)], "k": "ab"[i % 2]} for i in range(300)]
+        records[7]["a"] = [{"n": 7777}] * 3
+        schema = RecordSchema.infer(records)
+        processor = DiffLMProcessor.from_records(records, schema, min_token_count=3, **ROWS)
+        assert 7777 not in processor.codec.codecs[1].tokens["a[*].n"].values
+        processor.check_publishable(3)
+
+    def test_bytes_that_are_no_character(self):
+        processor = self.comes_back([{"s": f"ü€{i}xq", "v": [1]} for i in range(60)])
+        speller = processor.codec.tables.speller
+        euro = speller.to_pieces("€uro")
+        assert speller.to_text(euro) == "€uro"
+        assert speller.to_text([*speller.to_pieces("字")[:1], "a"]) == "a"
+
+
+def test_value_that_may_be_null_and_absent(tmp_path):
+    records = [{"t": [{}, {"s": None}, {"s": "a"}, {"s": "b"}][i % 4], "v": [i % 3]} for i in range(120)]
+    pipe = train(records, tmp_path, recipe="tiny", nested="rows")
+    assert all(record["t"]["s"] == "a" for record in pipe(20, conditions={"t.s": "a"}, generator=seeded()).records)

@@ -106,8 +106,10 @@ def names_of(codec: NestedCodec) -> dict[str, tuple[int, str]]:
         lengths = {below.lengths for below in codec.tables.levels if below.parent == number}
         for column in of_level.tokens:
             name = f"len({column})" if column in lengths else column
-            if column in level.gates.values():
+            if column in codec.tables.presences:
                 name = column.removesuffix(PRESENCE)
+                if name in level.columns:  # whose own values may be asked for
+                    continue
             is_text = column in codec.tables.pieces or f"{column}[*]" in codec.tables.pieces
             if column not in codec.ordered and not is_text:
                 names.setdefault(name, (number, column))

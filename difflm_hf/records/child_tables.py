@@ -10,19 +10,20 @@ import numpy as np
 import pandas as pd
 
 from ..checks import shown
-from .field import Field, naming_column
+from .field import WIDEST, Field, naming_column
 from .identifiers import Identifier
 from .inference import infer_field
 from .json_values import from_json_values, to_json_values
 from .nested_tables import plain_or_none
 from .plain_values import from_plain
 from .readers import check_columns
-from .rule_search import find_identifier
+from .rule_search import MIN_ROWS, find_identifier
 from .rules import Rule
 
 
 MAX_CATEGORIES = 100_000
 ROOM = 1000  # times as many keys as in the data
+MAX_GAPS = 1.2  # numbers for each row, of those that number rows and say nothing else
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,23 @@ class ChildTable(Rule):
 
     def holds(self, table: pd.DataFrame, fields: Mapping[str, Field]) -> np.ndarray:
         return np.ones(len(table), bool)
+
+    def fit(self, table: pd.DataFrame) -> ChildTable:
+        """The rule that names no category, and no bound, of records that are left out."""
+        items = [plain_or_none(value) for value in table[self.columns[0]]]
+        for key in self.name.split(".")[1:]:
+            items = [item.get(key) for of_list in items for item in of_list or ()]
+        items = [item for of_list in items for item in of_list or ()]
+        states = []
+        for f in self.schema.values():
+            if items and f.name not in (self.on, self.key) and f.type != "null":
+                column = from_json_values(f, pd.Series([item.get(f.name) for item in items], dtype=object))
+                column = column.cat.remove_unused_categories() if column.dtype == "category" else column
+                found = infer_field(f.name, column, f.type == "category", MAX_CATEGORIES)
+                if found.type == f.type:
+                    f = replace(found, nullable=f.nullable, dtype=f.dtype, format=f.format)
+            states.append(to_state(f))
+        return replace(self, fields=states)
 
     @property
     def schema(self) -> dict[str, Field]:
@@ -89,7 +107,7 @@ class ChildTable(Rule):
 
     def _new_keys(self, f: Field, num: int) -> pd.Series:
         if self.pattern is None:
-            return f.to_series(f.bounds[0] + np.arange(num), np.zeros(num, bool))
+            return as_wide(f).to_series(f.bounds[0] + np.arange(num), np.zeros(num, bool))
         rule = Identifier(self.key, self.pattern)
         if num > (capacity := rule.capacity({})):
             raise ValueError(f"{self.name}: {num} rows need as many keys, and {self.pattern} has {capacity}")
@@ -139,8 +157,7 @@ def relate_tables(
         own = next((f for f in fields if found[f.name] and f.name != columns[name]), None)
         key = keys.get(name, own and own.name)
         pattern = found[key].pattern if key else None
-        states = [{k: v for k, v in vars(f).items() if v is not None} for f in fields]
-        rules.append(ChildTable(name, columns[name], states, key, pattern))
+        rules.append(ChildTable(name, columns[name], [*map(to_state, fields)], key, pattern))
     key = keys[""]
     return _identify("the table of parents", _field("", parents[key], key), parents[key], True), rules
 
@@ -191,11 +208,22 @@ def unnest_records(rules: list[ChildTable], records: pd.DataFrame) -> tuple[pd.D
     return records.drop(columns=lists), {rule.name: tables[rule.name] for rule in rules}
 
 
+def to_state(f: Field) -> dict[str, Any]:
+    """A field as JSON values."""
+    return {key: value for key, value in vars(f).items() if value is not None}
+
+
 def with_room(f: Field) -> Field:
     """A field of keys, for more records than there are in the data."""
     if f.type != "integer":
         return f
-    return replace(f, maximum=f.minimum + ROOM * (f.maximum - f.minimum + 1) - 1)
+    most = f.minimum + ROOM * (f.maximum - f.minimum + 1) - 1
+    return replace(as_wide(f), maximum=min(most, WIDEST["integer"][1]))
+
+
+def as_wide(f: Field) -> Field:
+    """A field of numbers in 64 bits, for more keys than narrower ones can tell apart."""
+    return f if f.is_spelled or f.dtype == "object" else replace(f, dtype="int64")
 
 
 def _check_keys(name: str, column: str, above: pd.DataFrame, table: pd.DataFrame, owner: str) -> None:
@@ -221,7 +249,10 @@ def _field(table: str, column: pd.Series, name: str) -> Field:
 
 def _identify(table: str, f: Field, column: pd.Series, is_needed: bool) -> Identifier | None:
     """What tells the rows of a table apart, if this column does; a `ValueError` where it is needed."""
-    rule = Identifier(f.name) if is_needed and f.type == "integer" else find_identifier(f, column)
+    is_numbered = f.type == "integer" and column.is_unique and len(column) >= MIN_ROWS
+    if f.type == "integer" and (is_needed or (is_numbered and f.maximum - f.minimum < MAX_GAPS * len(column))):
+        return Identifier(f.name)
+    rule = find_identifier(f, column)
     if rule is None and is_needed:
         raise ValueError(
             f"{table}: the keys {shown(column.iloc[0])}, ... of {f.name!r} follow no pattern; number them"

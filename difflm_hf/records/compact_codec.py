@@ -77,6 +77,7 @@ class CompactCodec(RecordCodec):
         drop_overlong: bool = False,
         min_value_count: int = 1,
         exact: Mapping[str, Sequence[int]] | None = None,
+        owners: np.ndarray | None = None,
     ) -> tuple[CompactCodec, PreTrainedTokenizerFast]:
         """
         Reads bins, values and the text vocabulary off a table.
@@ -105,6 +106,8 @@ class CompactCodec(RecordCodec):
                 all numbers without a token are fewer, they lie in one step from the smallest to the largest of all.
             exact (`Mapping[str, Sequence[int]]`, *optional*):
                 Integers that have a token for each of these values, whatever their number, and no others.
+            owners (`np.ndarray` of shape `(num_records,)`, *optional*):
+                Numbers of those that `min_value_count` counts in place of records, where one may have several.
 
         Returns:
             The codec and its tokenizer.
@@ -134,7 +137,8 @@ class CompactCodec(RecordCodec):
             if not f.is_numeric and len(f.categories or ()) <= MAX_LISTED:
                 t.values = f.categories if f.type == "category" else [False, True]
                 continue
-            values = table[f.name][f.index_apart(table[f.name]) < 0]
+            given = f.index_apart(table[f.name]) < 0
+            values = table[f.name][given]
             if len(values) == 0:
                 raise ValueError(f"column {f.name!r} has no values to fit on; drop it, or make its type 'null'")
             if exact is not None and f.name in exact:
@@ -143,17 +147,20 @@ class CompactCodec(RecordCodec):
                 t.values = t.grid.encode(f, numbers).tolist()
                 continue
             t.grid = Grid.fit(f, values)
-            points = t.grid.encode(f, values)
-            distinct, counts = np.unique(points, return_counts=True)
+            points = counted = t.grid.encode(f, values)
+            if owners is not None and min_value_count > 1:  # each once for its owner, who may have many
+                counted = np.unique(np.stack([owners[given].astype(np.uint64), points]), axis=1)[1]
+            distinct, counts = np.unique(counted, return_counts=True)
             own = own_tokens(counts, max_values, num_bins, min_records, min_value_count)
             t.values = distinct[own].tolist()
             t.rarest = int(counts[own].min()) if own.any() else None
             binned = ~np.isin(points, distinct[own])
             units |= {f.name: t.grid.to_units(points)} if f.is_numeric else {}
             if binned.any():
+                left = counted[~np.isin(counted, distinct[own])]
                 t.bins = (
-                    QuantileBins.fit(points[binned], num_bins, num_steps, min_records, min_value_count, t.grid)
-                    if binned.sum() >= min_value_count
+                    QuantileBins.fit(left, num_bins, num_steps, min_records, min_value_count, t.grid)
+                    if len(left) >= min_value_count
                     # A step that starts at one of them would name it.
                     else QuantileBins([0], t.grid.size - 1, [0], tilts=[0.0], grid=t.grid)
                 )

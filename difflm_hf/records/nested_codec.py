@@ -91,6 +91,9 @@ class NestedCodec(RecordCodec):
         except ValueError as error:
             raise ValueError(f"{error}: these are no rows inside rows; {AS_JSON}") from error
         tables = _spelled(tables, nested, kwargs.get("min_text_count", 1))
+        inside = {name for level in tables.levels for name in level.columns} - set(nested)
+        if both := sorted(inside & set(schema.names)):
+            raise ValueError(f"column {both[0]!r} is called as a place inside another column; rename it")
         codecs, vocab, ordered = [], list(SPECIAL_TOKENS), {}
         rows = tables.to_tables(nested)
         records = tables.records_of(rows, len(table))
@@ -103,7 +106,7 @@ class NestedCodec(RecordCodec):
             fields = [f for f in schema if f.name not in nested] if number == 0 else []
             for name in level.columns:
                 with naming_column(name):
-                    fields.append(_infer_leaf(name, frame[name]))
+                    fields.append(_infer_leaf(name, frame[name], name in tables.presences))
                     if name in tables.pieces:
                         fields[-1] = Field(name, "category", categories=tables.speller.vocab)
             exact = {}
@@ -113,7 +116,12 @@ class NestedCodec(RecordCodec):
                     exact[place] = [*range(exact[place][-1] + 1)]
                     fields = [replace(f, minimum=0) if f.name == place else f for f in fields]
             rules = list(schema.identifiers.values()) if number == 0 else []
-            codec, tokenizer = CompactCodec.fit(RecordSchema(fields, rules), frame, exact=exact, **kwargs)
+            codec, tokenizer = CompactCodec.fit(
+                RecordSchema(fields, rules), frame, exact=exact, owners=records[number], **kwargs
+            )
+            if codec.num_fixed == 0:
+                where = level.lengths or "records"
+                raise ValueError(f"the items of {where!r} have nothing but nulls in them; {AS_JSON}")
             _count_records(codec, frame, records[number])
             codecs.append(codec)
             vocab += tokenizer.convert_ids_to_tokens(range(NUM_SPECIAL, codec.vocab_size))
@@ -137,7 +145,8 @@ class NestedCodec(RecordCodec):
         for level, of_level, records in zip(tables.levels, rows, tables.records_of(rows, len(table))):
             lengths, frame = {below.lengths for below in tables.levels}, of_level.to_frame()
             for name in level.columns:
-                if name in lengths or _infer_leaf(name, frame[name]).type == "category":
+                is_presence = name in tables.presences
+                if name in lengths or _infer_leaf(name, frame[name], is_presence).type == "category":
                     places, values = pd.factorize(frame[name])
                     pairs = np.unique(np.stack([records, places]), axis=1)
                     counts = np.bincount(pairs[1][pairs[1] >= 0], minlength=len(values))
@@ -331,7 +340,8 @@ def _spelled(tables: NestedTables, nested: pd.DataFrame, min_count: int) -> Nest
         frame = of_level.to_frame()
         for name in level.columns:
             with naming_column(name):
-                if name not in nested and _infer_leaf(name, frame[name]).type != "text":
+                is_presence = name in tables.presences
+                if name not in nested and _infer_leaf(name, frame[name], is_presence).type != "text":
                     continue
                 if not all(isinstance(value, str) for value in frame[name].dropna()):
                     continue
@@ -375,9 +385,9 @@ def _fewest(records: np.ndarray, places: np.ndarray, num_values: int) -> int:
     return int(np.bincount(of_value, minlength=num_values).min())
 
 
-def _infer_leaf(name: str, column: pd.Series) -> Field:
+def _infer_leaf(name: str, column: pd.Series, is_presence: bool = False) -> Field:
     """The field of a column of a level. Texts of few numbers, such as versions, are names, and no quantities."""
-    f = infer_field(name, column, False, MAX_CATEGORIES)
+    f = infer_field(name, column, is_presence, MAX_CATEGORIES)
     if f.is_spelled and f.type != "datetime":
         named = infer_field(name, column, True, MAX_CATEGORIES)
         f = named if 2 * len(named.categories) <= column.notna().sum() else f

@@ -176,13 +176,15 @@ class NestedTables:
         self.places = places
         self.speller = speller
         self.pieces: set[str] = set()  # columns of texts' pieces
+        self.presences: set[str] = set()  # columns that say what is there
         self.levels = [Level(None)]
         self.level_of: dict[str, int] = {}  # by the name of a list
         for place in places.values():
             self._add_columns(place, 0, None)
-        for number, level in enumerate(self.levels):
-            if twice := [name for name in level.columns if level.columns.count(name) > 1]:
-                raise ValueError(f"two places of level {number} are called {twice[0]}")
+        names = [name for level in self.levels for name in level.columns]
+        if len(self.level_of) < len(self.levels) - 1 or len(set(names)) < len(names):
+            twice = [name for name in names if names.count(name) > 1] or list(self.level_of)
+            raise ValueError(f"two places are called {twice[0]!r}; rename a key")
 
     @classmethod
     def infer(cls, table: pd.DataFrame) -> NestedTables:
@@ -197,6 +199,7 @@ class NestedTables:
     def _add_columns(self, place: Place, number: int, gate: str | None) -> None:
         level = self.levels[number]
         names = [place.presence] if place.presence else []
+        self.presences.update(names)
         names += [place.name] if place.kind != "object" else []
         for name in names:
             level.columns.append(name)

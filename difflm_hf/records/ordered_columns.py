@@ -18,6 +18,7 @@ from .plain_values import from_plain
 MAX_CHANCE = 1e-6  # that as many lists ascend if each is in random order
 MAX_CATEGORIES = 100_000
 MAX_UNITS = 2**53
+MAX_RANGE = 2**62
 
 
 @dataclass
@@ -52,6 +53,8 @@ class OrderedColumn:
         if not f.is_numeric or f.words or (f.type == "number" and f.decimals is None):
             return None
         steps = _to_steps(f, column)
+        if len(steps) == 0 or int(steps.max()) - int(steps.min()) > MAX_RANGE:
+            return None
         gaps = np.diff(steps)[lists[1:] == lists[:-1]]
         if len(gaps) == 0 or gaps.min() < 0 or gaps.max() == 0:
             return None
@@ -89,7 +92,10 @@ class OrderedColumn:
         totals = gaps.to_numpy(np.int64).cumsum()
         starts = np.searchsorted(lists, lists)
         before = np.concatenate([[0], totals])[starts] if len(totals) else totals
-        steps = np.minimum(self.first + (totals - before) * self.unit, self.last)
+        # As floats, too: what adds up to more than 64 bits is beyond the last in any case.
+        most = (self.last - self.first) // self.unit
+        is_beyond = gaps.astype(float).groupby(lists).cumsum().to_numpy() >= most
+        steps = self.first + np.where(is_beyond, most, totals - before) * self.unit
         f = self.field
         if f.type == "datetime":
             values = steps.astype("datetime64[ns]")

@@ -48,14 +48,12 @@ def search_rules(table: pd.DataFrame, fields: Mapping[str, Field]) -> list[Rule]
 
 def find_identifier(f: Field, column: pd.Series) -> Identifier | None:
     """The rule of a column that tells rows apart and says nothing else, or `None`."""
-    if f.nullable or not column.is_unique:
+    if f.nullable or f.type not in ("integer", "text") or not column.is_unique:
         return None
     if f.type == "integer":
         # Numbers that are distinct by chance lie far apart.
         is_dense = f.maximum - f.minimum < 10 * len(column)
         return Identifier(f.name) if is_dense and column.is_monotonic_increasing else None
-    if f.type != "text":
-        return None
     # The same characters around as many digits each.
     shapes = {DIGITS.sub(lambda run: "\0" * len(run[0]), text) for text in column}
     if len(shapes) != 1 or "\0" not in (shape := shapes.pop()):

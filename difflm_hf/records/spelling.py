@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from .bpe import train_bpe
 
 
+REPLACEMENT = "\ufffd"  # what stands for bytes that are no character
 NUM_PIECES = 512  # so that each is a category with a token of its own
 
 
@@ -44,8 +45,8 @@ class Speller:
         return self._tokenizer.encode(text).tokens
 
     def to_text(self, pieces: list[str]) -> str:
-        """The text of pieces; bytes that are no character become a replacement character."""
-        return self._decoder.decode(pieces)
+        """The text of pieces, without bytes that are no character."""
+        return self._decoder.decode(pieces).replace(REPLACEMENT, "")
 
     def to_dict(self) -> dict[str, Any]:
         """The speller as JSON values."""
