@@ -26,7 +26,7 @@ _NAMES = {
     "pipeline_difflm": ["DiffLMPipeline", "DiffLMPipelineOutput"],
     "processing_difflm": ["DiffLMProcessor"],
     "record_generation": ["RecordGenerationPipeline", "register"],
-    "records": ["CompactCodec", "Field", "JSONCodec", "RecordSchema", "TextCodec"],
+    "records": ["CompactCodec", "Field", "JSONCodec", "NestedCodec", "RecordSchema", "TextCodec"],
     "scheduling_latent_edm": ["LatentEDMScheduler"],
     "training": [
         "BetaSchedule",
