@@ -373,17 +373,16 @@ class TestDamage:
         assert len(message) < 2000
 
     @pytest.mark.parametrize(
-        "change",
+        "part, change",
         [
-            lambda levels: levels.pop(),
-            lambda levels: levels[1].update(parent=3),
-            lambda levels: levels[1].update(lengths=[0]),
-            lambda levels: levels[1].update(ranges=[]),
-            lambda levels: levels[1].update(length_position=99),
-            lambda levels: levels[0]["gates"][0].update(source=10**12),
+            ("encoder_config", lambda levels: levels.pop()),
+            ("decoder_config", lambda levels: levels[1].update(parent=3)),
+            ("encoder_config", lambda levels: levels[1].update(lengths=[0])),
+            ("decoder_config", lambda levels: levels[1].update(ranges=[])),
+            ("encoder_config", lambda levels: levels[1].update(length_position=99)),
+            ("decoder_config", lambda levels: levels[0]["gates"][0].update(source=10**12)),
         ],
     )
-    @pytest.mark.parametrize("part", ["encoder_config", "decoder_config"])
     def test_levels(self, pipe, tmp_path, part, change):
         self.damaged(pipe, tmp_path, "vae/config.json", lambda state: change(state[part]["levels"]))
 

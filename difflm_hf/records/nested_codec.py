@@ -396,7 +396,12 @@ def _infer_leaf(name: str, column: pd.Series, is_presence: bool = False) -> Fiel
 
 def _to_list(column: pd.Series) -> list[Any]:
     """Values as Python has them."""
-    return [None if null else value for value, null in zip(column.tolist(), column.isna())]
+    null = column.isna().to_numpy()
+    if not null.any():
+        return column.tolist()
+    values = column.astype(object).to_numpy(copy=True)
+    values[null] = None
+    return values.tolist()
 
 
 def _to_series(f: Field, values: list[Any]) -> pd.Series:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -288,14 +289,11 @@ class NestedTables:
             items[number] = list(self._values(self.levels[number].root, columns[number], items))
         return {name: list(self._values(place, columns[0], items)) for name, place in self.places.items()}
 
-    def _values(self, place: Place, columns: dict[str, list], items: list[list[Any]]) -> Iterator[Any]:
+    def _values(self, place: Place, columns: dict[str, list], items: list[list[Any]]) -> Iterable[Any]:
         """The values of a place in all rows of its level; `ABSENT_VALUE` where there is none."""
         missing = ABSENT_VALUE if place.states == [ABSENT] else None
         if place.kind == "object":
-            keys, parts = list(place.parts), [self._values(part, columns, items) for part in place.parts.values()]
-            values: Iterator[Any] = (
-                {key: value for key, value in zip(keys, of_row) if value is not ABSENT_VALUE} for of_row in zip(*parts)
-            )
+            values = self._objects(place, columns, items)
         elif place.kind == "list":
             values = self._lists(columns[place.name], iter(items[self.level_of[place.name]]), missing)
         elif place.kind == "text":
@@ -303,7 +301,9 @@ class NestedTables:
             spell = self.speller.to_text
             values = (spell(pieces)[: place.max_length] if isinstance(pieces, list) else pieces for pieces in lists)
         else:
-            values = (missing if value is None else value for value in columns[place.name])
+            values = columns[place.name]
+            if missing is not None:
+                values = [missing if value is None else value for value in values]
         if place.presence is None:
             return values
         states = {ABSENT: ABSENT_VALUE, NULL: None}
@@ -311,10 +311,25 @@ class NestedTables:
             value if state == GIVEN else states.get(state) for value, state in zip(values, columns[place.presence])
         )
 
+    def _objects(self, place: Place, columns: dict[str, list], items: list[list[Any]]) -> Iterator[dict[str, Any]]:
+        values = {key: list(self._values(part, columns, items)) for key, part in place.parts.items()}
+        required = [key for key, part in place.parts.items() if ABSENT not in part.states]
+        optional = [values[key] for key in values if key not in required]
+        # Most objects lack what is optional, and are made without a look at each key.
+        is_whole = [False] * len(next(iter(values.values())))
+        for of_key in optional:
+            is_whole = [known or value is not ABSENT_VALUE for known, value in zip(is_whole, of_key)]
+        bare = zip(*(values[key] for key in required)) if required else itertools.repeat(())
+        for has_more, of_required, of_all in zip(is_whole, bare, zip(*values.values())):
+            if has_more:
+                yield {key: value for key, value in zip(values, of_all) if value is not ABSENT_VALUE}
+            else:
+                yield dict(zip(required, of_required))
+
     @staticmethod
     def _lists(lengths: list[int | None], items: Iterator[Any], missing: Any) -> Iterator[Any]:
         for length in lengths:
-            yield missing if length is None else [next(items) for _ in range(length)]
+            yield missing if length is None else list(itertools.islice(items, length))
 
 
 class _Missing:
