@@ -249,8 +249,8 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
             temperature (`float`, defaults to 1.0): Of the causal LM; 0 is greedy.
             top_p (`float`, defaults to 1.0): Share of the probability, likeliest tokens first, to sample from.
             batch_size (`int`, *optional*):
-                Records that the causal LM writes at once; 2,048 when not given, of records with lists 4,096, or fewer if they are long. Records do
-                not depend on it.
+                Records that the causal LM writes at once; 2,048 when not given, of records with lists 4,096, or fewer
+                if they are long. Records do not depend on it.
             generator (`torch.Generator`, *optional*): For reproducible records.
             conditions (`dict`, list of `dict`, or `pandas.DataFrame`, *optional*):
                 What all records satisfy, by field: a value, a list of values, `None` for null, or a predicate of
