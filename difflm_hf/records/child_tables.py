@@ -21,7 +21,6 @@ from .rule_search import MIN_ROWS, find_identifier
 from .rules import Rule
 
 
-MAX_CATEGORIES = 100_000
 ROOM = 1000  # times as many keys as in the data
 MAX_GAPS = 1.2  # numbers for each row, of those that number rows and say nothing else
 
@@ -65,7 +64,7 @@ class ChildTable(Rule):
             if items and f.name not in (self.on, self.key) and f.type != "null":
                 column = from_json_values(f, pd.Series([item.get(f.name) for item in items], dtype=object))
                 column = column.cat.remove_unused_categories() if column.dtype == "category" else column
-                found = infer_field(f.name, column, f.type == "category", MAX_CATEGORIES)
+                found = infer_field(f.name, column, f.type == "category")
                 if found.type == f.type:
                     f = replace(found, nullable=f.nullable, dtype=f.dtype, format=f.format)
             states.append(to_state(f))
@@ -243,7 +242,7 @@ def _check_keys(name: str, column: str, above: pd.DataFrame, table: pd.DataFrame
 
 def _field(table: str, column: pd.Series, name: str) -> Field:
     with naming_column(f"{table}.{name}".lstrip(".")):
-        f = infer_field(name, column, False, MAX_CATEGORIES)
+        f = infer_field(name, column)
         return replace(f, nullable=True, dtype="object") if f.type == "null" else f
 
 

@@ -38,13 +38,18 @@ ANY_NUMBER, ANY_DATE = "1.5e+300", "ISO 8601"  # of whatever many ways to write 
 MAX_WORDS, MAX_WORD_LENGTH = 8, 32  # distinct texts that may stand among numbers or dates, and their characters
 NUM_GUESSED = 20  # texts whose possible formats are tried on all
 NUM_PROBED = 1000  # texts that are looked at before all are
+MAX_CATEGORIES = 100_000  # distinct strings that are categories, unless the caller says otherwise
 MAX_SORTED = 512  # categories in the order of their names
 MAX_INTEGER = 2**63
 MAX_EXACT_INTEGER = 2**53  # above it, neighbouring integers share one float64
 
 
 def infer_field(
-    name: str, column: pd.Series, categorical: bool, max_categories: int, decimal: str | None = None
+    name: str,
+    column: pd.Series,
+    categorical: bool = False,
+    max_categories: int = MAX_CATEGORIES,
+    decimal: str | None = None,
 ) -> Field:
     """
     The field of a column, as [`RecordSchema.infer`] takes it.
@@ -52,8 +57,8 @@ def infer_field(
     Args:
         name (`str`): The name of the column.
         column (`pd.Series`): Its values.
-        categorical (`bool`): Whether they are categories, whatever they look like.
-        max_categories (`int`): Distinct strings that are categories, at most.
+        categorical (`bool`, defaults to `False`): Whether they are categories, whatever they look like.
+        max_categories (`int`, defaults to 100,000): Distinct strings that are categories, at most.
         decimal (`str`, *optional*): The decimal point of numbers in texts.
 
     Raises:

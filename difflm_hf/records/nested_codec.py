@@ -26,7 +26,6 @@ from .spelling import Speller
 
 
 NUM_SPECIAL = len(SPECIAL_TOKENS)
-MAX_CATEGORIES = 100_000
 MAX_CHARACTERS = 200  # of texts that are spelled in rows
 AS_JSON = 'leave it out, or learn the records as documents, by nested="json"'
 
@@ -387,9 +386,9 @@ def _fewest(records: np.ndarray, places: np.ndarray, num_values: int) -> int:
 
 def _infer_leaf(name: str, column: pd.Series, is_presence: bool = False) -> Field:
     """The field of a column of a level. Texts of few numbers, such as versions, are names, and no quantities."""
-    f = infer_field(name, column, is_presence, MAX_CATEGORIES)
+    f = infer_field(name, column, is_presence)
     if f.is_spelled and f.type != "datetime":
-        named = infer_field(name, column, True, MAX_CATEGORIES)
+        named = infer_field(name, column, True)
         f = named if 2 * len(named.categories) <= column.notna().sum() else f
     return f
 

@@ -16,7 +16,6 @@ from .plain_values import from_plain
 
 
 MAX_CHANCE = 1e-6  # that as many lists ascend if each is in random order
-MAX_CATEGORIES = 100_000
 MAX_UNITS = 2**53
 MAX_RANGE = 2**62
 
@@ -49,7 +48,7 @@ class OrderedColumn:
         """
         if column.isna().any() or column.map(type).eq(bool).any():
             return None
-        f = infer_field(name, column, False, MAX_CATEGORIES)
+        f = infer_field(name, column)
         if not f.is_numeric or f.words or (f.type == "number" and f.decimals is None):
             return None
         steps = _to_steps(f, column)

@@ -21,7 +21,7 @@ from .dtypes import for_arrow
 from .equations import Equation, solve_equations
 from .field import Field, naming_column
 from .identifiers import Identifier
-from .inference import decimals_of, infer_field
+from .inference import MAX_CATEGORIES, decimals_of, infer_field
 from .json_schema import fields_from_json_schema, fields_to_json_schema
 from .nested import to_json
 from .plain_values import from_plain
@@ -117,7 +117,7 @@ class RecordSchema:
 
     @classmethod
     def infer(
-        cls, data: Any, categorical: Sequence[str] = (), max_categories: int = 100_000, find_rules: bool = False
+        cls, data: Any, categorical: Sequence[str] = (), max_categories: int = MAX_CATEGORIES, find_rules: bool = False
     ) -> RecordSchema:
         """
         Reads the schema off data.
