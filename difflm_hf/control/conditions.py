@@ -14,10 +14,8 @@ import torch
 
 from ..checks import shown
 from ..records import CompactCodec
-from ..records.equations import Equation
 from ..records.field import Field, naming_column, shortest_digits
 from ..records.readers import check_columns
-from ..records.rules import PresentIf
 from .allowed import AllowedIds, IdLimits, StepLimits
 from .fields import allowed_ids, check_name, domain_of_field, filler, first_bin, nearest_values, only_value, satisfies
 from .predicates import (
@@ -140,9 +138,7 @@ class Condition:
         asked = dict.fromkeys(name for of_row in rows for name in of_row)
         condition.domains = {name: RowDomains.of([of_row.get(name) for of_row in rows]) for name in asked}
         # What follows from other columns is not drawn from the ids that are allowed.
-        derived = {
-            name for rule in codec.schema.rules if isinstance(rule, (Equation, PresentIf)) for name in rule.columns
-        }
+        derived = {name for rule in codec.schema.rules for name in rule.derived}
         condition.checked = sorted(derived & condition.domains.keys())
         condition._check_rules(table)
         for name in condition.domains:
@@ -294,7 +290,7 @@ class Condition:
         """
         schema = self.codec.schema
         if schema.rules:
-            known = {f.name: np.broadcast_to(self.is_given(f.name), len(table)) for f in schema}
+            known = self.known | {f.name: np.broadcast_to(self.is_given(f.name), len(table)) for f in schema}
             if self.given is not None:
                 given = self.given.set_axis(table.index)
                 table = table.assign(**{f.name: _overlaid(f, table[f.name], given[f.name]) for f in schema})

@@ -15,6 +15,7 @@ from ..checks import shown
 from ..records import CompactCodec, NestedCodec
 from ..records.nested_tables import GIVEN, PRESENCE
 from .conditions import Condition
+from .fields import satisfies
 from .predicates import AllOf, Not
 from .where import parse_where
 
@@ -96,7 +97,23 @@ class NestedCondition(Condition):
         return self.nested.pack_offsets(placed, levels)
 
     def complete(self, table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
-        return replace(Condition.free(self.codec), codec=self.nested, score=self.score).complete(table)
+        own, names = replace(Condition.free(self.codec), codec=self.nested, score=self.score), names_of(self.nested)
+        derived = [name for rule in self.nested.schema.rules for name in rule.derived]
+        asked = {name: names[name] for name in dict.fromkeys(derived) if name in names}
+        own.known |= {name: self.levels[number].known[column] for name, (number, column) in asked.items()}
+        table, log_weights = own.complete(table)
+        return table, np.where(self._holds(table, asked), log_weights, -np.inf) if asked else log_weights
+
+    def _holds(self, table: pd.DataFrame, asked: dict[str, tuple[int, str]]) -> np.ndarray:
+        """Of which records the values that follow from others are as they are asked for."""
+        frames, rows = self.nested.split(table)
+        records = self.nested.tables.records_of(rows, len(table))
+        held = np.ones(len(table), bool)
+        for number, column in asked.values():
+            if of_column := self.levels[number].domains.get(column):
+                is_right = satisfies(self.levels[number].codec, column, of_column.distinct[0])(frames[number])
+                held[records[number][~is_right]] = False
+        return held
 
 
 def names_of(codec: NestedCodec) -> dict[str, tuple[int, str]]:

@@ -31,6 +31,10 @@ class Equation(Rule):
     def columns(self) -> tuple[str, ...]:
         return (self.total, *self.parts)
 
+    @property
+    def derived(self) -> tuple[str, ...]:
+        return self.columns
+
     @abstractmethod
     def _combine(self, numbers: list[np.ndarray]) -> np.ndarray:
         """The total of the parts' numbers."""

@@ -189,6 +189,21 @@ class NestedCodec(RecordCodec):
         of_texts = {column.removesuffix("[*]") for column in self.tables.pieces} | self.tables.pieces
         return {name: count for name, count in found.items() if name not in of_texts}
 
+    def split(self, table: pd.DataFrame) -> tuple[list[pd.DataFrame], list[NestedRows]]:
+        """
+        The tables that records are, with the columns that its codec has tokens for, and which rows these are of.
+
+        Args:
+            table (`pandas.DataFrame`): Records of the schema.
+        """
+        rows = self.tables.to_tables(table[_nested_names(self.schema)])
+        frames = _frames(self.schema, table, rows)
+        for frame, of_level in zip(frames, rows):
+            for name in self.ordered.keys() & set(frame):
+                with naming_column(name):
+                    frame[name] = self.ordered[name].to_gaps(frame[name], np.array(of_level.parents))
+        return frames, rows
+
     def to_inputs(
         self,
         records: Any,
@@ -198,13 +213,9 @@ class NestedCodec(RecordCodec):
         key_order: str = "schema",
         grammar: JSONGrammar | None = None,
     ) -> dict[str, np.ndarray]:
-        table = self.schema.conform(records)
-        rows = self.tables.to_tables(table[_nested_names(self.schema)])
+        frames, rows = self.split(self.schema.conform(records))
         ids, parents, offsets = [], [], []
-        for number, (codec, frame) in enumerate(zip(self.codecs, _frames(self.schema, table, rows))):
-            for name in self.ordered.keys() & set(frame):
-                with naming_column(name):
-                    frame[name] = self.ordered[name].to_gaps(frame[name], np.array(rows[number].parents))
+        for number, (codec, frame) in enumerate(zip(self.codecs, frames)):
             for name in (column.removesuffix("[*]") for column in self.tables.pieces):
                 most = codec.schema[name].maximum if name in frame else 0
                 if name in frame and (longest := frame[name].max()) > most:

@@ -36,6 +36,11 @@ class Rule(ABC):
     def columns(self) -> tuple[str, ...]:
         """The columns that it relates."""
 
+    @property
+    def derived(self) -> tuple[str, ...]:
+        """The columns whose values may be made to follow from those of others."""
+        return ()
+
     def check(self, fields: Mapping[str, Field]) -> None:
         """Raises a `ValueError` where it does not suit the fields of a schema, which are given by name."""
         for name in self.columns:
@@ -190,6 +195,10 @@ class PresentIf(Rule):
     @property
     def columns(self) -> tuple[str, ...]:
         return (self.name, self.other)
+
+    @property
+    def derived(self) -> tuple[str, ...]:
+        return self.columns
 
     def check(self, fields: Mapping[str, Field]) -> None:
         for name in self.columns:

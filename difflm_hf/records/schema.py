@@ -24,6 +24,7 @@ from .identifiers import Identifier
 from .inference import MAX_CATEGORIES, decimals_of, infer_field
 from .json_schema import fields_from_json_schema, fields_to_json_schema
 from .nested import to_json
+from .path_rules import PathRule, derive_paths
 from .plain_values import from_plain
 from .readers import OPTIONAL, check_columns, read_table
 from .rule_search import search_rules
@@ -66,6 +67,7 @@ class RecordSchema:
     def __post_init__(self):
         if not isinstance(self.rules, Sequence) or not all(isinstance(rule, Rule) for rule in self.rules):
             raise ValueError(f"rules={self.rules!r} is not a list of rules")
+        self.rules = [PathRule.wrap(rule, self.by_name) for rule in self.rules]
         for rule in self.rules:
             rule.check(self.by_name)
             if numbered := [name for name in rule.columns if name in self.identifiers and rule.is_of_each]:
@@ -244,10 +246,11 @@ class RecordSchema:
             `pandas.DataFrame` with a row for each rule: `rule`, `num_broken` records, and the `first_broken` row.
         """
         table, rows = read_table(data), []
-        for rule in self.rules:
+        rules = [PathRule.wrap(rule, self.by_name) for rule in self.rules]
+        for rule in rules:
             if missing := [name for name in rule.columns if name not in table]:
                 raise ValueError(f"{rule}: column {missing[0]!r} is missing; the table has {list(table.columns)}")
-        for rule in self.rules:
+        for rule in rules:
             broken = ~rule.holds(table, self.by_name)
             rows.append((str(rule), int(broken.sum()), int(broken.argmax()) if broken.any() else None))
         return pd.DataFrame(rows, columns=["rule", "num_broken", "first_broken"])
@@ -259,8 +262,10 @@ class RecordSchema:
         Args:
             table (`pandas.DataFrame`): Records.
             known (`Mapping[str, np.ndarray]`, *optional*):
-                Values that stay, as a `bool` array of shape `(num_records,)` for each column.
+                Values that stay, as a `bool` array of shape `(num_records,)` for each column, and for paths as of
+                [`derive_paths`].
         """
+        table = derive_paths([rule for rule in self.rules if isinstance(rule, PathRule)], table, known)
         if equations := [rule for rule in self.rules if isinstance(rule, Equation)]:
             table = solve_equations(equations, table, self.by_name, known)
         for rule in self.rules:
@@ -282,7 +287,9 @@ class RecordSchema:
         """
         held = np.ones(len(table), bool)
         for rule in self.rules:
-            if rule.is_of_each:
+            if isinstance(rule, PathRule):
+                held &= rule.holds(table, self.by_name, known)
+            elif rule.is_of_each:
                 is_given = False if known is None else np.logical_and.reduce([known[name] for name in rule.columns])
                 held &= rule.holds(table, self.by_name) | is_given
         # What was derived may lie outside the bounds; so may what follows from known values alone.
