@@ -134,8 +134,7 @@ def sample_rows(
         keys, last = derive_keys(*map(keys_of, uniforms[-2:])), ids[:, -1]
         # Of a model that is told nothing, if there is one: then lists need no weight for what it was told.
         sums = model.sums(cache, last if free_latents is None else last.repeat(2))[-num_rows:]
-        items = {} if allowed is None else allowed.items
-        ids, of_lists = sample_lists(model, ids[:, 1:], sums, keys, temperature, top_p, items)
+        ids, of_lists = sample_lists(model, ids[:, 1:], sums, keys, temperature, top_p, allowed)
         log_weights = log_weights + of_lists
     return ids, log_weights, log_ratios
 
@@ -147,7 +146,7 @@ def sample_lists(
     keys: torch.LongTensor,
     temperature: float,
     top_p: float,
-    allowed: dict[int, AllowedIds],
+    allowed: AllowedIds | None = None,
 ) -> tuple[torch.LongTensor, torch.FloatTensor]:
     """
     Records with their lists, by the records without: list by list, item by item, of all that have one there.
@@ -158,7 +157,7 @@ def sample_lists(
         sums (`torch.Tensor` of shape `(batch_size, embedding_size)`): Their sums, latents included.
         keys (`torch.LongTensor` of shape `(batch_size,)`): All the randomness there is.
         temperature, top_p: As of `sample_records`.
-        allowed (`dict[int, AllowedIds]`): What conditions leave of items, by level, the same for all of them.
+        allowed ([`AllowedIds`], *optional*): What conditions leave of records, and of their items.
 
     Returns:
         Ids from BOS on, right-padded, `torch.LongTensor` of shape `(batch_size, sequence_length)`, and of each record
@@ -168,8 +167,9 @@ def sample_lists(
     all_records = [torch.arange(len(ids), device=ids.device)]
     layout, embedding = model.layout, model.get_input_embeddings()
     all_ids, all_parents, all_keys, after = [ids], [torch.arange(len(ids), device=ids.device)], [keys], [sums]
+    given = [torch.full_like(all_records[0], -1) if allowed is None or allowed.numbers is None else allowed.numbers]
     for number, (level, modules) in enumerate(zip(layout.levels[1:], model.lm.model.lists), 1):
-        above, left = level.parent, allowed.get(number)
+        above, of_level = level.parent, None if allowed is None else allowed.items.get(number)
         lengths = layout.num_items(number, all_ids[above])
         order = lengths.argsort(descending=True, stable=True)  # those that have an item at a place come first
         state, total = modules.memory.start(len(order)), torch.zeros_like(after[above])
@@ -179,6 +179,10 @@ def sample_lists(
             check_cancelled()
             num = int((lengths > place).sum())
             item_keys = derive_keys(list_keys[:num], place)
+            rows, left = given[above][order[:num]], of_level
+            if of_level is not None and of_level.starts is not None:
+                rows = of_level.rows_of_items(rows, place)
+                left = of_level.take(rows)
             before = context[:num] + modules.memory.to_item(state[:num]).float()
             items, whole = torch.zeros(num, len(level.ranges), dtype=torch.long, device=ids.device), before
             for position, (start, end) in enumerate(level.ranges):
@@ -189,23 +193,25 @@ def sample_lists(
                 if left is not None and (shares := left.log_shares(position, F.pad(items, (1, 0)).T)) is not None:
                     logits, of_items = limit_logits(logits, shares, temperature)
                 items[:, position] = start + inverse_transform_sample(logits, uniforms, temperature, top_p)
-                if left is not None and left.is_known[0, position]:
-                    items[:, position] = left.ids[0, position]
-                    of_items = logits.log_softmax(-1)[:, left.ids[0, position] - start]
+                if left is not None and (known := left.is_known[:, position]).any():
+                    items[:, position] = items[:, position].where(~known, left.ids[:, position])
+                    log_probs = logits.log_softmax(-1).gather(1, items[:, position, None] - start).squeeze(1)
+                    of_items = of_items.where(~known, log_probs)
                 if left is not None:
                     log_weights.index_add_(0, all_records[above][order[:num]], of_items)
                 whole = whole + embedding(items[:, position]).float()
             terms = whole - before
             state = torch.cat([modules.memory.step(terms, state[:num]), state[num:]])
             total[:num] += terms
-            found.append((items, order[:num], item_keys, whole))
+            found.append((items, order[:num], item_keys, whole, rows))
         after[above] = after[above].index_add(0, order, modules.memory.summary(total, state, lengths[order]))
-        found = found or [(ids.new_zeros(0, len(level.ranges)), order[:0], keys[:0], sums[:0])]
-        items, parents, item_keys, whole = map(torch.cat, zip(*found))
+        found = found or [(ids.new_zeros(0, len(level.ranges)), order[:0], keys[:0], sums[:0], order[:0])]
+        items, parents, item_keys, whole, rows = map(torch.cat, zip(*found))
         by_list = parents.argsort(stable=True)  # places ascend already
         all_records.append(all_records[above][parents[by_list]])
-        for of_level, rows in zip((all_ids, all_parents, all_keys, after), (items, parents, item_keys, whole)):
-            of_level.append(rows[by_list])
+        all_levels, found = (all_ids, all_parents, all_keys, after, given), (items, parents, item_keys, whole, rows)
+        for all_rows, of_rows in zip(all_levels, found):
+            all_rows.append(of_rows[by_list])
     return layout.pack(all_ids, all_parents), log_weights
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from ..records.numbers import QuantileBins
 from .predicates import FREE
@@ -79,19 +80,39 @@ class AllowedIds:
         is_known (`torch.BoolTensor` of the same shape): Which of them are known.
         limits (`dict[int, IdLimits | StepLimits]`): Of positions that are neither known nor free in all rows.
         items (`dict[int, AllowedIds]`): Of records with lists, what is left of their items, by level.
+        numbers (`torch.LongTensor` of shape `(num_rows,)`, *optional*):
+            Of records whose items have conditions each, which rows of the next levels' `starts` are theirs.
+        starts (`torch.LongTensor` of shape `(num_rows_above + 1,)`, *optional*):
+            Of items with conditions each, where those of each row of the level above begin. The last row of all is
+            for any others.
 
-    `num_rows` is 1 where all records have the same conditions.
+    `num_rows` is 1 where all have the same conditions.
     """
 
     ids: torch.LongTensor
     is_known: torch.BoolTensor
     limits: dict[int, IdLimits | StepLimits] = field(default_factory=dict)
     items: dict[int, AllowedIds] = field(default_factory=dict)
+    numbers: torch.LongTensor | None = None
+    starts: torch.LongTensor | None = None
 
     def take(self, rows: slice | np.ndarray) -> AllowedIds:
-        """Those of some records, where each has its own."""
+        """Those of some records, or items, where each has its own."""
         limits = {position: replace(of, which=of.which[rows]) for position, of in self.limits.items()}
-        return AllowedIds(self.ids[rows], self.is_known[rows], limits, self.items)
+        numbers = None if self.numbers is None else self.numbers[rows]
+        return replace(self, ids=self.ids[rows], is_known=self.is_known[rows], limits=limits, numbers=numbers)
+
+    def with_free_row(self) -> AllowedIds:
+        """The same with one more row, of which nothing is known."""
+        limits = {k: replace(of, which=F.pad(of.which, (0, 1), value=FREE)) for k, of in self.limits.items()}
+        ids, is_known = F.pad(self.ids, (0, 0, 0, 1)), F.pad(self.is_known, (0, 0, 0, 1))
+        return replace(self, ids=ids, is_known=is_known, limits=limits)
+
+    def rows_of_items(self, rows_above: torch.LongTensor, place: int) -> torch.LongTensor:
+        """The rows of the items at a place in the lists of rows of the level above, of which −1 is none."""
+        first = self.starts[rows_above.clamp(min=0)]
+        end = self.starts[rows_above.clamp(min=0) + 1]
+        return torch.where((rows_above >= 0) & (first + place < end), first + place, -1)
 
     def batches(self, size: int) -> Iterator[AllowedIds]:
         """Those of `size` records at a time, or again and again those of all."""
@@ -102,7 +123,8 @@ class AllowedIds:
     def to(self, device: torch.device) -> AllowedIds:
         limits = {position: of.to(device) for position, of in self.limits.items()}
         items = {number: allowed.to(device) for number, allowed in self.items.items()}
-        return AllowedIds(self.ids.to(device), self.is_known.to(device), limits, items)
+        numbers, starts = (None if t is None else t.to(device) for t in (self.numbers, self.starts))
+        return AllowedIds(self.ids.to(device), self.is_known.to(device), limits, items, numbers, starts)
 
     def shifted(self, offset: int) -> AllowedIds:
         """The same with ids that begin later in the vocabulary."""

@@ -147,10 +147,10 @@ class Condition:
 
     @classmethod
     def _of_known_rows(cls, codec: CompactCodec, table: pd.DataFrame, known: dict[str, np.ndarray]) -> Condition:
-        """As `_of_known`, with an error that names the first row of which a value has no id."""
+        """As `of_known`, with an error that names the first row of which a value has no id."""
 
         def of_first(num_rows: int) -> Condition:
-            return cls._of_known(codec, table.head(num_rows), {name: of[:num_rows] for name, of in known.items()})
+            return cls.of_known(codec, table.head(num_rows), {name: of[:num_rows] for name, of in known.items()})
 
         try:
             return of_first(len(table))
@@ -162,7 +162,7 @@ class Condition:
     @classmethod
     def free(cls, codec: CompactCodec) -> Condition:
         """The condition that all records satisfy."""
-        return cls._of_known(codec, pd.DataFrame(index=[0]), {name: np.zeros(1, bool) for name in codec.tokens})
+        return cls.of_known(codec, pd.DataFrame(index=[0]), {name: np.zeros(1, bool) for name in codec.tokens})
 
     @classmethod
     def known_row(cls, codec: CompactCodec, conditions: Mapping[str, Any]) -> pd.DataFrame:
@@ -199,7 +199,7 @@ class Condition:
                 raise ValueError(f"column {name!r} has more than values; give conditions as a list of dicts")
         nowhere = np.zeros(len(table), bool)
         known = {name: table[name].notna().to_numpy() if name in table else nowhere for name in codec.tokens}
-        condition = cls._of_known(codec, table, known)
+        condition = cls.of_known(codec, table, known)
         condition.num_rows = len(table)
         return condition
 
@@ -220,7 +220,8 @@ class Condition:
         return condition
 
     @classmethod
-    def _of_known(cls, codec: CompactCodec, table: pd.DataFrame, known: dict[str, np.ndarray]) -> Condition:
+    def of_known(cls, codec: CompactCodec, table: pd.DataFrame, known: dict[str, np.ndarray]) -> Condition:
+        """A condition of each row: what is known of it, by column."""
         columns = {}
         for f in codec.schema:
             column = pd.Series([filler(codec, f.name)] * len(table), dtype=object)

@@ -1,4 +1,4 @@
-"""What is missing of rows: filled, or predicted."""
+"""What is missing of records: filled, or predicted."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from ..utils import draw_seed
 from .conditions import Condition
 from .generation import ConditionalGenerationMixin
 from .guidance import Guidance
+from .nested_conditions import NestedCondition
 from .resampling import GROUP_SIZE
 
 
 class ImputationMixin(ConditionalGenerationMixin):
-    """What [`DiffLMPipeline`] does with gaps in rows of tables."""
+    """What [`DiffLMPipeline`] does with gaps in rows of tables, and in records with lists."""
 
     @torch.no_grad()
     def impute(
@@ -38,11 +39,14 @@ class ImputationMixin(ConditionalGenerationMixin):
         Fills what is missing of a table, given the rest of each row, and touches nothing else.
 
         Args:
-            table (`pandas.DataFrame`): Rows with all columns of the records; nulls are missing.
+            table (`pandas.DataFrame`):
+                Rows with all columns of the records; nulls are missing. So they are inside of nested values, and so
+                is a key that no record of the training data lacks. A list that is null gets items, and one that is
+                given gets no more.
             num_imputations (`int`, defaults to 1): Draws.
             aggregate (`str`, defaults to `"draw"`):
                 `"draw"`: each draw is a table. `"mean"`: one table, with the means of numbers and datetimes, and of
-                all else the most frequent values.
+                all else the most frequent values. Records with lists have none.
             num_inference_steps, batch_size, generator: As in the call.
 
         Returns:
@@ -56,7 +60,10 @@ class ImputationMixin(ConditionalGenerationMixin):
         check_choice("aggregate", aggregate, ("draw", "mean"))
         check_integer("num_imputations", num_imputations)
         self.check_inputs(1, num_inference_steps, 1.0, 1.0, batch_size, "pandas")
-        condition = self._condition_of_gaps(table)
+        is_nested = bool(self.processor.codec.levels)
+        if is_nested and aggregate == "mean":
+            raise ValueError("records with lists have no mean; take aggregate='draw'")
+        condition = self._condition_of_gaps(table, is_nested)
         sampling = {"num_inference_steps": num_inference_steps, "batch_size": batch_size, "condition": condition}
         draws = [
             pd.concat(self._generate_blocks(len(table), sampling, generator), ignore_index=True)
@@ -69,7 +76,7 @@ class ImputationMixin(ConditionalGenerationMixin):
             rows = np.arange(len(table))
             rows = np.where(np.isfinite(log_weights), rows, rows + len(rows))
             draws = [pd.concat([means, draws[0]], ignore_index=True).iloc[rows].reset_index(drop=True)]
-        filled = [self._number_gaps(table, _fill(table, draw)) for draw in draws]
+        filled = [self._number_gaps(table, self._filled(table, draw)) for draw in draws]
         return filled if len(filled) > 1 else filled[0]
 
     @torch.no_grad()
@@ -141,8 +148,14 @@ class ImputationMixin(ConditionalGenerationMixin):
                 filled[name] = pd.Series(column, index=filled.index, dtype=object).astype(filled[name].dtype)
         return filled
 
-    def _condition_of_gaps(self, table: pd.DataFrame) -> Condition:
-        codec = self._compact_codec()
+    def _filled(self, table: pd.DataFrame, draw: pd.DataFrame) -> pd.DataFrame:
+        # What has values inside is filled already.
+        nested = [f.name for f in self.processor.schema if f.type == "json"]
+        filled = _fill(table.drop(columns=nested), draw)
+        return filled.assign(**{name: draw[name].set_axis(table.index) for name in nested})[table.columns]
+
+    def _condition_of_gaps(self, table: pd.DataFrame, is_nested: bool = False) -> Condition:
+        codec = self.processor.codec if is_nested else self._compact_codec()
         if not isinstance(table, pd.DataFrame):
             raise ValueError(f"a pandas.DataFrame is to be filled, not {type(table).__name__}")
         check_columns(table, "the table")
@@ -151,11 +164,12 @@ class ImputationMixin(ConditionalGenerationMixin):
             raise ValueError(f"no field {unknown[0]!r}, which the model would know; drop the column. It knows {names}")
         if missing := [name for name in names if name not in table.columns]:
             raise ValueError(f"column {missing[0]!r} is missing; add it, with None where nothing is known")
-        for name, t in codec.tokens.items():
-            if table[name].isna().any():
+        flat = codec.codecs[0] if is_nested else codec
+        for name, t in flat.tokens.items():
+            if name in names and flat.schema[name] == codec.schema[name] and table[name].isna().any():
                 with naming_column(name):
-                    _fits(table[name], codec.schema[name], t)
-        return Condition.of_gaps(codec, table)
+                    _fits(table[name], flat.schema[name], t)
+        return NestedCondition.of_gaps(codec, table) if is_nested else Condition.of_gaps(codec, table)
 
 
 def _fits(column: pd.Series, f: Field, t: FieldTokens) -> None:

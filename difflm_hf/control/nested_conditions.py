@@ -13,10 +13,12 @@ import torch.nn.functional as F
 
 from ..checks import shown
 from ..records import CompactCodec, NestedCodec
-from ..records.nested_tables import GIVEN, PRESENCE
+from ..records.nested_tables import GAP, GIVEN, PRESENCE, UNKNOWN, plain_or_none
+from ..records.path_rules import known_paths
+from .allowed import IdLimits
 from .conditions import Condition
-from .fields import satisfies
-from .predicates import AllOf, Not
+from .fields import nearest_values, satisfies
+from .predicates import FREE, AllOf, Not
 from .where import parse_where
 
 
@@ -79,6 +81,35 @@ class NestedCondition(Condition):
         return cls._of_levels(codec, [Condition.free(of_level) for of_level in codec.codecs])
 
     @classmethod
+    def of_gaps(cls, codec: NestedCodec, table: pd.DataFrame) -> NestedCondition:
+        """
+        A condition for each record: all that is not null, and which items there are. Nulls are filled, and so are keys
+        that no record lacks; as of [`Condition.of_gaps`], what fills them is no null.
+
+        Args:
+            codec (`NestedCodec`): The codec of the records.
+            table (`pandas.DataFrame`): All columns.
+
+        Raises:
+            `ValueError`: for values that the records cannot have, and for gaps in columns that ascend.
+        """
+        places = codec.tables.places
+        marked = table.astype(object).where(table.notna(), GAP)
+        for name, place in places.items():
+            values = [place.with_gaps(plain_or_none(value)) for value in table[name]]
+            marked[name] = pd.Series(values, table.index, object)
+        frames, rows = codec.split(marked)
+        levels = [_of_gaps(of_level, frame) for of_level, frame in zip(codec.codecs, frames)]
+        condition = cls._of_levels(codec, levels)
+        for number, items in condition.allowed.items.items():
+            num_above = len(frames[codec.tables.levels[number].parent])
+            starts = np.searchsorted(rows[number].parents, np.arange(num_above + 1))
+            condition.allowed.items[number] = replace(items.with_free_row(), starts=torch.from_numpy(starts))
+        condition.allowed = replace(condition.allowed, numbers=torch.arange(len(table)))
+        condition.num_rows, condition.given = len(table), table
+        return condition
+
+    @classmethod
     def _of_levels(cls, codec: NestedCodec, levels: list[Condition]) -> NestedCondition:
         root = levels[0]
         items = {
@@ -89,7 +120,14 @@ class NestedCondition(Condition):
         allowed = replace(root.allowed, items=items)
         return cls(root.codec, root.known, allowed, root.offsets, root.domains, nested=codec, levels=levels)
 
+    @property
+    def is_limited(self) -> np.ndarray:
+        # Neither denoiser nor decoder is told what is known of items: of several latents, one is chosen by that.
+        return np.full(self.num_rows or 1, self.given is not None)
+
     def place(self, input_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        if self.given is not None:  # which takes the place of what is known
+            return offsets
         levels, placed = self.nested.layout.unpack(torch.from_numpy(input_ids)), []
         for number, (condition, rows) in enumerate(zip(self.levels, levels)):
             ids = F.pad(rows.ids - self.nested.offsets[number], (1, 0)).numpy()
@@ -97,12 +135,27 @@ class NestedCondition(Condition):
         return self.nested.pack_offsets(placed, levels)
 
     def complete(self, table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+        if self.given is not None:
+            return self._complete_gaps(table)
         own, names = replace(Condition.free(self.codec), codec=self.nested, score=self.score), names_of(self.nested)
         derived = [name for rule in self.nested.schema.rules for name in rule.derived]
         asked = {name: names[name] for name in dict.fromkeys(derived) if name in names}
         own.known |= {name: self.levels[number].known[column] for name, (number, column) in asked.items()}
         table, log_weights = own.complete(table)
         return table, np.where(self._holds(table, asked), log_weights, -np.inf) if asked else log_weights
+
+    def _complete_gaps(self, table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+        """Records with what is known of them, and with what follows from that and what was drawn."""
+        filled, known = {}, {}
+        for name, place in self.nested.tables.places.items():
+            given = [plain_or_none(value) for value in self.given[name]]
+            drawn = [plain_or_none(value) for value in table[name]]
+            filled[name] = pd.Series([*map(place.filled, given, drawn)], table.index, object)
+            known[name] = pd.Series([*map(place.filled, given, map(_blank, drawn))], table.index, object)
+        given = self.given.set_axis(table.index)
+        of_paths = known_paths(self.nested.schema.rules, given.assign(**known))
+        rows = Condition(self.nested, of_paths, self.allowed, self.offsets, given=given.assign(**filled))
+        return rows.complete(table.assign(**filled))
 
     def _holds(self, table: pd.DataFrame, asked: dict[str, tuple[int, str]]) -> np.ndarray:
         """Of which records the values that follow from others are as they are asked for."""
@@ -114,6 +167,33 @@ class NestedCondition(Condition):
                 is_right = satisfies(self.levels[number].codec, column, of_column.distinct[0])(frames[number])
                 held[records[number][~is_right]] = False
         return held
+
+
+def _of_gaps(codec: CompactCodec, frame: pd.DataFrame) -> Condition:
+    """What is known of the rows of a level, each by itself."""
+    known, values, limits = {}, {}, {}
+    for position, (name, t) in enumerate(codec.tokens.items()):
+        f, column = codec.schema[name], frame[name].reset_index(drop=True)
+        is_first, is_inside = (np.array([value is gap for value in column], bool) for gap in (GAP, UNKNOWN))
+        column = column.where(~(is_first | is_inside), None)
+        values[name] = nearest_values(codec, name, column)
+        # A category that was not seen tells nothing.
+        known[name] = ~(is_first | is_inside | (column.notna() & values[name].isna()).to_numpy())
+        is_presence = GIVEN in t.values and is_first.any()
+        if is_presence or (f.nullable and is_first.any()):
+            ids = torch.arange(t.num_coarse(f))[None]
+            is_allowed = ids == len(f.apart) + t.values.index(GIVEN) if is_presence else ids > 0
+            limits[position] = IdLimits(torch.from_numpy(np.where(is_first, 0, FREE)), is_allowed)
+    condition = Condition.of_known(codec, pd.DataFrame(values, index=range(len(frame))), known)
+    condition.allowed.limits |= limits
+    return condition
+
+
+def _blank(value: Any) -> Any:
+    """A JSON value of the same form, with nulls for what is in it."""
+    if isinstance(value, dict):
+        return {key: _blank(part) for key, part in value.items()}
+    return [*map(_blank, value)] if isinstance(value, list) else None
 
 
 def names_of(codec: NestedCodec) -> dict[str, tuple[int, str]]:

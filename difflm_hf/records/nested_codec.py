@@ -19,7 +19,7 @@ from .hashing import derive_keys, keys_of, uniforms_of
 from .inference import infer_field
 from .json_codec import JSONCodec
 from .layout import Gate, LevelLayout, LevelRows, RecordLayout
-from .nested_tables import ABSENT_VALUE, GIVEN, NestedRows, NestedTables, Place
+from .nested_tables import ABSENT_VALUE, GAP, GIVEN, UNKNOWN, NestedRows, NestedTables, Place
 from .ordered_columns import OrderedColumn
 from .schema import RecordSchema
 from .spelling import Speller
@@ -201,6 +201,8 @@ class NestedCodec(RecordCodec):
         for frame, of_level in zip(frames, rows):
             for name in self.ordered.keys() & set(frame):
                 with naming_column(name):
+                    if any(value is GAP or value is UNKNOWN for value in frame[name]):
+                        raise ValueError("it ascends, and has gaps; fill these, or leave out the items")
                     frame[name] = self.ordered[name].to_gaps(frame[name], np.array(of_level.parents))
         return frames, rows
 

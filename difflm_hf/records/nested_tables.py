@@ -122,6 +122,28 @@ class Place:
         parts = {key: part.spelled(texts) for key, part in self.parts.items()}
         return replace(self, parts=parts, items=self.items and self.items.spelled(texts))
 
+    def with_gaps(self, value: Any) -> Any:
+        """A JSON value, as `to_tables` takes it, with gaps for nulls and for keys that no record lacks."""
+        if value is None:
+            return GAP
+        if self.kind == "object" and isinstance(value, dict):
+            lacking = {key: GAP for key, part in self.parts.items() if ABSENT not in part.states}
+            return lacking | {k: self.parts[k].with_gaps(v) if k in self.parts else v for k, v in value.items()}
+        if self.kind == "list" and isinstance(value, list):
+            return [self.items.with_gaps(item) for item in value]
+        return value
+
+    def filled(self, value: Any, drawn: Any) -> Any:
+        """A JSON value with what was drawn in the place of its gaps."""
+        if value is None:
+            return drawn
+        if self.kind == "object":
+            known = {key: self.parts[key].filled(part, drawn.get(key)) for key, part in value.items()}
+            return known | {key: part for key, part in drawn.items() if key not in known}
+        if self.kind == "list":
+            return [self.items.filled(*pair) for pair in zip(value, drawn)]
+        return value
+
 
 @dataclass
 class Level:
@@ -246,13 +268,15 @@ class NestedTables:
 
     def _append(self, place: Place, value: Any, rows: list[NestedRows], number: int, row: int) -> None:
         columns = rows[number].columns
+        if value is OUTSIDE or value is GAP:
+            self._append_nothing(place, value, columns)
+            return
         state = ABSENT if value is ABSENT_VALUE else NULL if value is None else GIVEN
-        is_outside = value is OUTSIDE
-        if not is_outside and state != GIVEN and state not in place.states:
+        if state != GIVEN and state not in place.states:
             raise ValueError(f"{place.name} is {state}, which it is in no record that the codec was fitted on")
         if place.presence:
-            columns[place.presence].append(None if is_outside else state)
-        is_given = state == GIVEN and not is_outside
+            columns[place.presence].append(state)
+        is_given = state == GIVEN
         if place.kind == "value":
             if is_given and isinstance(value, (dict, list)):
                 raise ValueError(f"{place.name} is {str(value)[:80]}, and not a single value; drop the record")
@@ -279,6 +303,15 @@ class NestedTables:
             for item in value if is_given else ():
                 rows[below].parents.append(row)
                 self._append(place.items, item, rows, below, len(rows[below].parents) - 1)
+
+    def _append_nothing(self, place: Place, value: Any, columns: dict[str, list]) -> None:
+        """What lies outside, or is a gap, of which all but the first column is unknown."""
+        for name in (place.presence, None if place.kind == "object" else place.name):
+            if name is not None:
+                columns[name].append(None if value is OUTSIDE else value)
+                value = UNKNOWN if value is GAP else value
+        for part in place.parts.values():
+            self._append_nothing(part, value, columns)
 
     def to_values(self, rows: list[NestedRows]) -> dict[str, list]:
         """The inverse of [`NestedTables.to_tables`]: values by column."""
@@ -338,10 +371,14 @@ class _Missing:
 
 ABSENT_VALUE = _Missing()
 OUTSIDE = _Missing()  # inside of what is not there
+GAP = _Missing()  # to be filled
+UNKNOWN = _Missing()  # inside of a gap
 
 
 def plain_or_none(value: Any) -> Any:
     """A value of a column as Python has it; nulls of pandas are `None`."""
+    if isinstance(value, _Missing):
+        return value
     if isinstance(value, (dict, list, tuple, np.ndarray)):
         return to_plain(value)
     return None if pd.isna(value) else to_plain(value)

@@ -68,6 +68,13 @@ class PathColumn:
             return [len(value) if isinstance(value, (list, np.ndarray)) else None for value in values]
         return values
 
+    def are_given(self, rows: Sequence[Any], base: tuple[str, ...]) -> np.ndarray:
+        """In which rows its value is there; of a sum, each that it is of."""
+        if self.function != "sum":
+            return pd.Series(self.values(rows, base), dtype=object).notna().to_numpy()
+        steps = self.steps[len(base) :]
+        return np.array([all(_is_number(value) for _, value in walk(steps, [(0, row)])) for row in rows], bool)
+
 
 @dataclass(frozen=True)
 class PathRule(Rule):
@@ -272,6 +279,16 @@ def derive_paths(
             else:
                 rows.write(columns[name], fields[name], before[name], frame[name])
     return table.assign(**{name: plain[name] for name in plain})
+
+
+def known_paths(rules: Iterable[Rule], table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Which values at the paths of rules are given in records, as [`derive_paths`] takes them."""
+    known = {}
+    for rule in (rule for rule in rules if isinstance(rule, PathRule)):
+        rows = Rows.of(table, rule.base)
+        for column in rule.parsed:
+            known[column.name] = column.are_given(rows.items, rule.base)
+    return known
 
 
 def infer_dtype(f: Field, values: list[Any]) -> pd.Series:
