@@ -22,7 +22,7 @@ from .records.grammar import JSONGrammar
 
 
 KEY_ORDERS = ("schema", "shuffled")
-NESTED = ("json", "rows")
+NESTED = ("auto", "rows", "json")
 DOCUMENT_VOCAB_SIZE = 4096  # of the byte-level BPE of documents, for LMs from scratch
 
 
@@ -81,7 +81,7 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         min_token_count: int = 1,
         key_order: str = "schema",
         drop_overlong: bool = False,
-        nested: str = "json",
+        nested: str = "auto",
     ) -> DiffLMProcessor:
         """
         Fits a processor to data.
@@ -104,10 +104,15 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
             drop_overlong (`bool`, defaults to `False`):
                 Fit to the records that are not too long, rather than raise an error where one is.
                 [`DiffLMProcessor.too_long`] says which are.
-            nested (`str`, defaults to `"json"`):
-                How records with nested values become tokens without a pretrained LM: as the text of their JSON, or as
-                `"rows"` inside rows, which takes a small part of the time, and asks that all in them be categories,
-                numbers, dates and booleans.
+            nested (`str`, defaults to `"auto"`):
+                How records with nested values become tokens without a pretrained LM: as `"rows"` inside rows, which
+                takes a small part of the time, and asks that all in them be categories, numbers, dates, booleans and
+                short texts; or as the text of their `"json"`. `"auto"` takes rows where records are such, their JSON
+                Schema was inferred, and keys are not shuffled.
+
+        Raises:
+            `ValueError`: for values outside the schema, for records that are too long, and for `nested="rows"` where
+                they are none. The message names the column.
         """
         if nested not in NESTED:
             raise ValueError(f"nested={nested!r} is not one of {', '.join(map(repr, NESTED))}")
@@ -123,7 +128,7 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
                 min_value_count=min_token_count,
             )
             return cls(tokenizer, tokenizer, codec, max_length, min_text_count=min_token_count)
-        if nested == "rows" and tokenizer is None and any(f.type == "json" for f in schema):
+        if tokenizer is None and is_of_rows(schema, table, nested, key_order):
             counts = {"min_value_count": min_token_count, "min_text_count": min_token_count}
             codec, tokenizer = NestedCodec.fit(schema, table, **counts)
             spelled = min_token_count if codec.tables.speller else None
@@ -292,3 +297,11 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
 
 
 AutoProcessor.register(DiffLMConfig, DiffLMProcessor)
+
+
+def is_of_rows(schema: RecordSchema, table: pd.DataFrame, nested: str, key_order: str) -> bool:
+    """Whether records with nested values are learnt as rows inside rows, see [`DiffLMProcessor.from_records`]."""
+    inferred = [f.rarest is not None for f in schema if f.type == "json"]
+    if nested == "auto":  # a JSON Schema that was given may ask for more than rows can promise
+        return bool(inferred) and all(inferred) and key_order == "schema" and NestedCodec.suits(schema, table)
+    return nested == "rows" and bool(inferred)

@@ -134,7 +134,7 @@ def tool_pipe(brief, once) -> DiffLMPipeline:
 
 @pytest.fixture(scope="module")
 def row_pipe(brief, once) -> DiffLMPipeline:
-    return load(once("conditions_rows", lambda folder: train(make_rows(), folder, recipe=brief)))
+    return load(once("conditions_rows", lambda folder: train(make_rows(), folder, recipe=brief, nested="json")))
 
 
 @pytest.fixture(scope="module")

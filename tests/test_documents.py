@@ -613,7 +613,7 @@ def test_the_error_names_the_record_of_the_data(overlong, brief, tmp_path):
 @pytest.mark.parametrize("data", [make_texts(), make_nested(), make_table(60)], ids=["texts", "nested", "table"])
 def test_all_are_too_long(data, brief, tmp_path):
     with pytest.raises(ValueError, match="no record takes at most max_length=1 tokens; raise it"):
-        train(data, tmp_path / "model", recipe=brief, overlong="drop", max_length=1)
+        train(data, tmp_path / "model", recipe=brief, overlong="drop", max_length=1, nested="json")
     assert not (tmp_path / "model").exists()
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny import seeded, train, weights
 
 from difflm_hf import DiffLMPipeline, DiffLMProcessor, sampling
-from difflm_hf.records import NestedCodec, RecordSchema
+from difflm_hf.records import JSONCodec, NestedCodec, RecordSchema
 from difflm_hf.records.hashing import derive_keys, keys_of, uniforms_of
 from difflm_hf.records.nested_tables import NestedTables
 from difflm_hf.training.build import build_row_model
@@ -66,6 +66,30 @@ def pipe(orders, tmp_path_factory) -> DiffLMPipeline:
 
 def as_json(processor: DiffLMProcessor, records) -> list[str]:
     return [json.dumps(json.loads(text), sort_keys=True) for text in processor.codec.to_texts(records)]
+
+
+@pytest.mark.parametrize(
+    "data, arguments, codec",
+    [
+        ({"x": [1, 2]}, {}, NestedCodec),
+        ({"x": [1, 2]}, {"nested": "json"}, JSONCodec),
+        ({"x": [1, 2]}, {"key_order": "shuffled"}, JSONCodec),
+        ({"x": [1, 2]}, {"schema": {"type": "array", "uniqueItems": True}}, JSONCodec),
+        ({"x": [1, 2]}, {"schema": {"type": "array", "uniqueItems": True}, "nested": "rows"}, NestedCodec),
+        ({"x": [1, "a", [2]]}, {}, JSONCodec),
+        ({"x": [], "y": 1}, {}, JSONCodec),
+    ],
+)
+def test_what_records_are_learnt_as(data, arguments, codec):
+    if "schema" in arguments:
+        schema = {"type": "object", "properties": {"x": arguments.pop("schema")}, "required": ["x"]}
+        arguments["schema"] = RecordSchema.from_json_schema(schema)
+    assert type(DiffLMProcessor.from_records([data] * 20, **arguments).codec) is codec
+
+
+def test_long_texts_are_learnt_as_json():
+    records = [{"x": [{"text": f"{i} " * 80}]} for i in range(20)]
+    assert type(DiffLMProcessor.from_records(records).codec) is JSONCodec
 
 
 class TestTables:

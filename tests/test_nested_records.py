@@ -1,6 +1,7 @@
 """Records that are no rows of tables: what JSON and texts hold comes out as it went in, and nothing else does."""
 
 import json
+from functools import partial
 from typing import Literal
 
 import jsonschema
@@ -784,7 +785,7 @@ def test_what_is_no_text(value, message):
         ([{"t": "a"}, {"t": "b"}], TextCodec),
         ([{"t": "a"}, {"t": None}], JSONCodec),
         ([{"t": "a", "u": "c"}, {"t": "b", "u": "d"}], JSONCodec),
-        ([{"t": [1]}], JSONCodec),
+        ([{"t": [1]}, {"t": ["a"]}], JSONCodec),
     ],
     ids=str,
 )
@@ -828,7 +829,7 @@ TOKENIZERS = {
 def test_texts_that_look_like_special_tokens(records, specials, tmp_path):
     """Whatever special tokens the tokenizer has, and after the processor was saved."""
     tokenizer = None if specials is None else make_tokenizer(**specials)
-    processor = DiffLMProcessor.from_records(records, tokenizer=tokenizer)
+    processor = DiffLMProcessor.from_records(records, tokenizer=tokenizer, nested="json")
     batch = processor(records)
     bos, eos, pad = processor.special_ids
     ids, mask = batch["decoder_input_ids"], batch["decoder_attention_mask"]
@@ -913,7 +914,7 @@ def test_documents_that_are_too_long(field, chosen, tokenizer):
     texts = ["short", "0123456789" * 10, "tiny", "9876543210" * 12]
     records = [{"x": text if field == "text" else {"k": text}} for text in texts]
     processor = DiffLMProcessor.from_records(
-        records, tokenizer=tokenizer, max_length=30, min_token_count=100, drop_overlong=True
+        records, tokenizer=tokenizer, max_length=30, min_token_count=100, drop_overlong=True, nested="json"
     )
     mask = processor.too_long(records)
     assert mask.tolist() == [False, True, False, True] and mask.dtype == bool
@@ -966,12 +967,13 @@ def test_shuffled_keys_are_the_same_records(tokenizer):
 
 @pytest.mark.parametrize("records", [[{"x": "a"}, {"x": "b"}], [{"x": {"k": "a"}}] * 10], ids=str)
 def test_what_may_be_published(records, tokenizer):
+    make = partial(DiffLMProcessor.from_records, records, nested="json")
     with pytest.raises(ValueError, match="column 'x' is free text: .* fewer than 10 records have; train with"):
-        DiffLMProcessor.from_records(records).check_publishable()
+        make().check_publishable()
     with pytest.raises(ValueError, match="fewer than 3 records have; train with min_category_count=3"):
-        DiffLMProcessor.from_records(records, min_token_count=2).check_publishable(3)
-    DiffLMProcessor.from_records(records, min_token_count=10).check_publishable()
-    DiffLMProcessor.from_records(records, min_token_count=3).check_publishable(3)
+        make(min_token_count=2).check_publishable(3)
+    make(min_token_count=10).check_publishable()
+    make(min_token_count=3).check_publishable(3)
     DiffLMProcessor.from_records(records, tokenizer=tokenizer).check_publishable()  # which knows nothing of the data
 
 

@@ -92,7 +92,7 @@ def train(
         list[str] | None, typer.Option(help="A column that is as inferred, whatever the doubt; repeatable.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Take all that inference doubts for errors.")] = False,
-    nested: Annotated[str, typer.Option(help="How nested values are learnt: as json, or as rows.")] = "json",
+    nested: Annotated[str, typer.Option(help="How nested values are learnt: auto, rows or json.")] = "auto",
     separator: Separator = None,
     decimal: Decimal = None,
     encoding: Encoding = None,

@@ -81,18 +81,11 @@ class NestedCodec(RecordCodec):
             The codec and its tokenizer.
 
         Raises:
-            `ValueError`: for records that are no rows inside rows of categories, numbers and dates.
+            `ValueError`: for records that are no rows inside rows of categories, numbers, dates and short texts.
         """
         table = schema.conform(table)
         nested = table[_nested_names(schema)]
-        try:
-            tables = NestedTables.infer(nested)
-        except ValueError as error:
-            raise ValueError(f"{error}: these are no rows inside rows; {AS_JSON}") from error
-        tables = _spelled(tables, nested, kwargs.get("min_text_count", 1))
-        inside = {name for level in tables.levels for name in level.columns} - set(nested)
-        if both := sorted(inside & set(schema.names)):
-            raise ValueError(f"column {both[0]!r} is called as a place inside another column; rename it")
+        tables = cls.tables_of(schema, table, kwargs.get("min_text_count", 1))
         codecs, vocab, ordered = [], list(SPECIAL_TOKENS), {}
         rows = tables.to_tables(nested)
         records = tables.records_of(rows, len(table))
@@ -118,13 +111,46 @@ class NestedCodec(RecordCodec):
             codec, tokenizer = CompactCodec.fit(
                 RecordSchema(fields, rules), frame, exact=exact, owners=records[number], **kwargs
             )
-            if codec.num_fixed == 0:
-                where = level.lengths or "records"
-                raise ValueError(f"the items of {where!r} have nothing but nulls in them; {AS_JSON}")
             _count_records(codec, frame, records[number])
             codecs.append(codec)
             vocab += tokenizer.convert_ids_to_tokens(range(NUM_SPECIAL, codec.vocab_size))
         return cls(schema, tables, codecs, ordered), to_tokenizer(vocab, [])
+
+    @classmethod
+    def tables_of(cls, schema: RecordSchema, table: pd.DataFrame, min_text_count: int = 1) -> NestedTables:
+        """
+        How the nested values of records are tables.
+
+        Args:
+            schema (`RecordSchema`): Their schema.
+            table (`pandas.DataFrame`): The records, which conform to it.
+            min_text_count (`int`, defaults to 1): As of [`CompactCodec.fit`].
+
+        Raises:
+            `ValueError`: where they are no tables of categories, numbers, dates and short texts.
+        """
+        nested = table[_nested_names(schema)]
+        try:
+            tables = NestedTables.infer(nested)
+            for level, rows in zip(tables.levels, tables.to_tables(nested)):
+                if level.root is not None and all(value is None for of in rows.columns.values() for value in of):
+                    raise ValueError(f"the items of {level.lengths!r} have nothing but nulls in them")
+        except ValueError as error:
+            raise ValueError(f"{error}: these are no rows inside rows; {AS_JSON}") from error
+        tables = _spelled(tables, nested, min_text_count)
+        inside = {name for level in tables.levels for name in level.columns} - set(nested)
+        if both := sorted(inside & set(schema.names)):
+            raise ValueError(f"column {both[0]!r} is called as a place inside another column; rename it")
+        return tables
+
+    @classmethod
+    def suits(cls, schema: RecordSchema, table: pd.DataFrame) -> bool:
+        """Whether there is a codec for records of a schema."""
+        try:
+            cls.tables_of(schema, table)
+        except ValueError:
+            return False
+        return True
 
     @staticmethod
     def with_common_values(table: pd.DataFrame, min_count: int) -> np.ndarray:

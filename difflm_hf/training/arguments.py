@@ -46,9 +46,9 @@ class DataArguments:
         strict (`bool`, defaults to `False`):
             Whether all that inference doubts is an error. Columns of texts that are most likely numbers or dates are
             one in any case.
-        nested (`str`, defaults to `"json"`):
-            How records with nested values are learnt without a pretrained LM: as the text of their JSON, or as
-            `"rows"` inside rows, see [`NestedCodec`].
+        nested (`str`, defaults to `"auto"`):
+            How records with nested values are learnt without a pretrained LM: as `"rows"` inside rows, or as the text
+            of their `"json"`, see [`DiffLMProcessor.from_records`].
 
     Raises:
         `ValueError`: for a value that is none of those.
@@ -62,7 +62,7 @@ class DataArguments:
     find_rules: bool = field(default=False, metadata={"help": "Look for rules between columns."})
     accept: Sequence[str] = field(default=(), metadata={"help": "Columns that are as inferred, whatever the doubt."})
     strict: bool = field(default=False, metadata={"help": "Take all that inference doubts for errors."})
-    nested: str = field(default="json", metadata={"help": "How nested values are learnt: as json or as rows."})
+    nested: str = field(default="auto", metadata={"help": "How nested values are learnt: auto, rows or json."})
 
     def __post_init__(self):
         for name in ("categorical", "accept"):

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from ..batches import TensorDataset
 from ..latents import to_dataset
-from ..processing_difflm import DiffLMProcessor
+from ..processing_difflm import DiffLMProcessor, is_of_rows
 from ..records import NestedCodec, RecordSchema, read_table
 from ..records.csv_files import alike
 from ..records.readers import OPTIONAL
@@ -98,8 +98,8 @@ def prepare_records(
         kept = np.ones(len(table), bool)
         if args.min_category_count > 1:
             schema, kept = schema.without_rare_categories(table, args.min_category_count)
-            nested = [f.name for f in schema if f.type == "json"]
-            if nested and args.nested == "rows" and tokenizer is None:
+            if tokenizer is None and is_of_rows(schema, table[kept], args.nested, args.key_order):
+                nested = [f.name for f in schema if f.type == "json"]
                 kept[kept] = NestedCodec.with_common_values(table.loc[kept, nested], args.min_category_count)
                 if 2 * kept.sum() < len(table):
                     raise ValueError(
