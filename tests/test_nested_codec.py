@@ -213,7 +213,7 @@ class TestCodec:
             DiffLMProcessor.from_records([{"v": [1]}, {"v": "a"}] * 9, **ROWS)
 
     def test_unknown_way(self, orders):
-        with pytest.raises(ValueError, match="nested='tables' is not one of 'json', 'rows'"):
+        with pytest.raises(ValueError, match="nested='tables' is not one of 'auto', 'rows', 'json'"):
             DiffLMProcessor.from_records(orders, nested="tables")
 
     def test_versions_are_names(self):
