@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from huggingface_hub import CommitInfo
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers.utils import logging
 
 from .configuration_difflm import DiffLMConfig
 from .hub.mixin import PushToHubMixin
@@ -21,10 +22,11 @@ from .records.codec import special_ids
 from .records.grammar import JSONGrammar
 
 
+logger = logging.get_logger(__name__)
+
 KEY_ORDERS = ("schema", "shuffled")
 NESTED = ("auto", "rows", "json")
 DOCUMENT_VOCAB_SIZE = 4096  # of the byte-level BPE of documents, for LMs from scratch
-
 
 # Categories of fewer records are not published unless the user says so.
 MIN_CATEGORY_COUNT = 10
@@ -130,9 +132,14 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
             return cls(tokenizer, tokenizer, codec, max_length, min_text_count=min_token_count)
         if tokenizer is None and is_of_rows(schema, table, nested, key_order):
             counts = {"min_value_count": min_token_count, "min_text_count": min_token_count}
-            codec, tokenizer = NestedCodec.fit(schema, table, **counts)
-            spelled = min_token_count if codec.tables.speller else None
-            return cls(tokenizer, tokenizer, codec, max_length, min_text_count=spelled)
+            try:
+                codec, tokenizer = NestedCodec.fit(schema, table, **counts)
+                spelled = min_token_count if codec.tables.speller else None
+                return cls(tokenizer, tokenizer, codec, max_length, min_text_count=spelled)
+            except ValueError as error:
+                if nested == "rows":
+                    raise
+                logger.info(f"records with lists are learnt as the text of their JSON: {error}")
         codec = TextCodec(schema) if schema.is_of_texts else JSONCodec(schema)
         if tokenizer is not None:
             return cls(tokenizer, encoder_tokenizer or tokenizer, codec, max_length, key_order)

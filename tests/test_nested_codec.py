@@ -87,6 +87,13 @@ def test_what_records_are_learnt_as(data, arguments, codec):
     assert type(DiffLMProcessor.from_records([data] * 20, **arguments).codec) is codec
 
 
+def test_what_rows_refuse_is_learnt_as_json():
+    records = [{"a": [f"\x00x{i}"]} for i in range(60)]  # which pandas takes for one
+    processor = DiffLMProcessor.from_records(records)
+    assert type(processor.codec) is JSONCodec
+    assert processor.decode_records(processor(records)["decoder_input_ids"])[0].to_dict("records") == records
+
+
 def test_long_texts_are_learnt_as_json():
     records = [{"x": [{"text": f"{i} " * 80}]} for i in range(20)]
     assert type(DiffLMProcessor.from_records(records).codec) is JSONCodec

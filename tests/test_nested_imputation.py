@@ -1,6 +1,7 @@
 """Gaps in records with lists."""
 
 import copy
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -76,10 +77,15 @@ def test_what_is_whole_stays(pipe):
     )
 
 
-def test_rules_hold(tmp_path):
+@pytest.fixture(scope="module")
+def pipe_with_rules(tmp_path_factory) -> DiffLMPipeline:
     records = make_records(500)
     schema = RecordSchema(RecordSchema.infer(records).fields, RULES)
-    pipe = train(records, tmp_path, schema=schema, recipe="tiny", nested="rows")
+    return train(records, tmp_path_factory.mktemp("rules"), schema=schema, recipe="tiny", nested="rows")
+
+
+def test_rules_hold(pipe_with_rules):
+    records = make_records(500)
     given = copy.deepcopy(records[:40])
     for i, record in enumerate(given):
         record["grand"] = None
@@ -89,11 +95,25 @@ def test_rules_hold(tmp_path):
             record["lines"] = None
         if i % 3 == 0:
             record["meta"]["high"] = None
-    filled = pipe.impute(pd.DataFrame(given), generator=seeded()).to_dict("records")
+    filled = pipe_with_rules.impute(pd.DataFrame(given), generator=seeded()).to_dict("records")
     assert all(map(keeps, filled))
     for before, record in zip(given, filled):
         lines = zip(before["lines"] or [], record["lines"])
         assert record["num_lines"] == before["num_lines"] and all(a["price"] == b["price"] for a, b in lines)
+
+
+def test_rules_hold_of_lists_that_are_drawn(pipe_with_rules):
+    """What is given of a record says how long its list is."""
+    given = pd.DataFrame(make_records(500)[:20])
+    filled = pipe_with_rules.impute(given.assign(lines=None, grand=None), generator=seeded())
+    assert filled["num_lines"].tolist() == given["num_lines"].tolist() and all(map(keeps, filled.to_dict("records")))
+
+
+def test_what_follows_may_lie_outside_the_bounds(pipe_with_rules):
+    line = {"kind": "sale", "count": 4, "price": 1e4, "tax": 0.0, "total": None, "gross": None}
+    given = pd.DataFrame([{"lines": [line], "num_lines": 1, "meta": {"low": 1, "high": float("nan")}, "grand": None}])
+    [record] = pipe_with_rules.impute(given.astype({"grand": object}), generator=seeded()).to_dict("records")
+    assert record["lines"][0]["gross"] == 4e4 and record["meta"]["high"] >= 1
 
 
 def test_what_is_known_tells_of_what_is_not(tmp_path):
@@ -120,6 +140,8 @@ def test_what_is_known_tells_of_what_is_not(tmp_path):
         ({"orders": [[{"colour": "red"}]]}, "has the key 'colour'"),
         ({"orders": [3]}, "no list"),
         ({"age": ["old"]}, "column 'age': 'old'"),
+        ({"grid": [[[0, 1], [math.inf, 0]]]}, "inf is no number of the data"),
+        ({"orders": [[{"price": 3.0, "tags": ["a"]}]]}, r"'orders\[\*\].tags'.*1"),  # all have two
     ],
 )
 def test_bad_tables(pipe, change, message):

@@ -141,6 +141,9 @@ def test_depth():
         (Ascending(["lines[*].count", "lines[*].odd"]), r"nothing stands at 'lines\[\*\].odd'"),
         (SumOf("lines[*].total", ["sum(meta.low)"]), "not in those of"),
         (SumOf("grand", ["sum(meta.low)"]), "is of a single value"),
+        (SumOf("grand", ["sum(lines[*].odd)"]), r"nothing stands at 'sum\(lines\[\*\].odd\)'"),
+        (SumOf("grand", ["sum(lines[*].kind)"]), "is of type category"),
+        (SumOf("lines[*]", ["num_lines"]), "is an item by itself|in different lists"),
         (PresentIf("lines[*].kind", "lines[*].note", ["hello"]), "is never null"),
         (PresentIf("len(lines)", "meta.low", [1]), "is computed"),
         (Unique(["lines[*].count"]), "is of columns of records, and not of paths"),
@@ -154,6 +157,13 @@ def test_rules_that_do_not_suit(rule, message):
     with pytest.raises(ValueError, match=message):
         schema = RecordSchema(RecordSchema.infer(records).fields, [rule])
         schema.fit(schema.conform(records))
+
+
+def test_a_fraction_among_whole_numbers(schema):
+    records = make_records(500)[:20]
+    next(record for record in records if record["lines"])["lines"][0]["count"] = 2.5
+    with pytest.raises(ValueError, match=r"column 'lines\[\*\].count': 2.5 is no whole number"):
+        schema.check_rules(records)
 
 
 def test_broken_data_are_an_error(tmp_path):

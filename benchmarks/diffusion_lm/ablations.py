@@ -16,7 +16,7 @@ from .quality import measure_texts
 from .setting import NUM_SEEDS, Setting
 
 
-NUM_STEPS = 800  # of each training
+NUM_STEPS = 400  # of each training
 NUM_TEXTS, NUM_INFERENCE_STEPS = 100, 200  # as models without weighted embeddings need them
 UNWEIGHTED = {"weighted_embeddings": False}
 ABLATIONS: dict[str, dict[str, Any]] = {

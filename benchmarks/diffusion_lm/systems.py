@@ -30,7 +30,10 @@ def measure_systems(s: Setting) -> dict[str, Any]:
     table, pipe = records(s.data["train"]), difflm(s)
     classifier = LatentClassifier.fit(pipe, table, "name")
     names = [{"name": name} for name in table["name"]]
-    content = SemanticContent.fit(s.pipe, list(table["text"]), names, num_steps=NUM_TEACHING)
+    folder = s.folder / "controls" / "semantic content"
+    if not folder.exists():
+        SemanticContent.fit(s.pipe, list(table["text"]), names, num_steps=NUM_TEACHING).save_pretrained(folder)
+    content = SemanticContent.from_pretrained(folder).eval().requires_grad_(False)
     asked = content.guide({"name": NAME}, scale=SCALES["semantic content"])
     ways = {
         "DiffLM": {
@@ -40,7 +43,7 @@ def measure_systems(s: Setting) -> dict[str, Any]:
         },
         "Diffusion-LM": {
             "free": {},
-            "given": {"infill": f"[gap] {NAME} [gap]"},
+            "given": {"infill": [f"[gap] {NAME} [gap]"] * NUM_NAMED},
             "guided": {"guides": [asked], "num_candidates": NUM_CANDIDATES},
         },
     }
@@ -81,7 +84,7 @@ def write_records(pipe: DiffLMPipeline):
 
 def timed(s: Setting, write, number: int, seed: int, arguments: dict[str, Any]) -> dict[str, Any]:
     start = time.perf_counter()
-    texts = write(number, seed, **arguments)
+    texts = write(None if "infill" in arguments else number, seed, **arguments)
     seconds = time.perf_counter() - start
     return {
         "texts": measure_texts(s, texts),

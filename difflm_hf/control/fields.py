@@ -105,6 +105,8 @@ def nearest_values(codec: CompactCodec, name: str, column: pd.Series) -> pd.Seri
         elif given.any():
             numbers = column[given]
             if f.type == "integer":
+                if infinite := [number for number in numbers if isinstance(number, float) and math.isinf(number)]:
+                    raise ValueError(f"{infinite[0]} is no number of the data; make it missing")
                 numbers = numbers.map(lambda number: math.floor(number) if isinstance(number, float) else number)
             points = t.grid.floor(t.grid.units(f, f.to_numpy(numbers)))
             if t.bins is None:

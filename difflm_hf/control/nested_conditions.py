@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from ..checks import shown
 from ..records import CompactCodec, NestedCodec
-from ..records.nested_tables import GAP, GIVEN, PRESENCE, UNKNOWN, plain_or_none
+from ..records.nested_tables import GAP, GIVEN, PRESENCE, UNKNOWN, DrawnList, plain_or_none
 from ..records.path_rules import known_paths
 from .allowed import IdLimits
 from .conditions import Condition
@@ -99,7 +99,8 @@ class NestedCondition(Condition):
             values = [place.with_gaps(plain_or_none(value)) for value in table[name]]
             marked[name] = pd.Series(values, table.index, object)
         frames, rows = codec.split(marked)
-        levels = [_of_gaps(of_level, frame) for of_level, frame in zip(codec.codecs, frames)]
+        lengths = {level.lengths for level in codec.tables.levels}
+        levels = [_of_gaps(of_level, frame, lengths) for of_level, frame in zip(codec.codecs, frames)]
         condition = cls._of_levels(codec, levels)
         for number, items in condition.allowed.items.items():
             num_above = len(frames[codec.tables.levels[number].parent])
@@ -169,14 +170,15 @@ class NestedCondition(Condition):
         return held
 
 
-def _of_gaps(codec: CompactCodec, frame: pd.DataFrame) -> Condition:
+def _of_gaps(codec: CompactCodec, frame: pd.DataFrame, lengths: set[str]) -> Condition:
     """What is known of the rows of a level, each by itself."""
     known, values, limits = {}, {}, {}
     for position, (name, t) in enumerate(codec.tokens.items()):
         f, column = codec.schema[name], frame[name].reset_index(drop=True)
         is_first, is_inside = (np.array([value is gap for value in column], bool) for gap in (GAP, UNKNOWN))
         column = column.where(~(is_first | is_inside), None)
-        values[name] = nearest_values(codec, name, column)
+        # No list is nearly as long as another.
+        values[name] = column if name in lengths else nearest_values(codec, name, column)
         # A category that was not seen tells nothing.
         known[name] = ~(is_first | is_inside | (column.notna() & values[name].isna()).to_numpy())
         is_presence = GIVEN in t.values and is_first.any()
@@ -193,7 +195,7 @@ def _blank(value: Any) -> Any:
     """A JSON value of the same form, with nulls for what is in it."""
     if isinstance(value, dict):
         return {key: _blank(part) for key, part in value.items()}
-    return [*map(_blank, value)] if isinstance(value, list) else None
+    return DrawnList(map(_blank, value)) if isinstance(value, list) else None
 
 
 def names_of(codec: NestedCodec) -> dict[str, tuple[int, str]]:

@@ -124,7 +124,7 @@ class Place:
 
     def with_gaps(self, value: Any) -> Any:
         """A JSON value, as `to_tables` takes it, with gaps for nulls and for keys that no record lacks."""
-        if value is None:
+        if is_null(value):
             return GAP
         if self.kind == "object" and isinstance(value, dict):
             lacking = {key: GAP for key, part in self.parts.items() if ABSENT not in part.states}
@@ -135,7 +135,7 @@ class Place:
 
     def filled(self, value: Any, drawn: Any) -> Any:
         """A JSON value with what was drawn in the place of its gaps."""
-        if value is None:
+        if is_null(value):
             return drawn
         if self.kind == "object":
             known = {key: self.parts[key].filled(part, drawn.get(key)) for key, part in value.items()}
@@ -373,6 +373,15 @@ ABSENT_VALUE = _Missing()
 OUTSIDE = _Missing()  # inside of what is not there
 GAP = _Missing()  # to be filled
 UNKNOWN = _Missing()  # inside of a gap
+
+
+class DrawnList(list):
+    """A list in the place of a gap."""
+
+
+def is_null(value: Any) -> bool:
+    """Whether a JSON value is missing, as any of pandas' nulls says it."""
+    return value is None or (not isinstance(value, (dict, list, str, np.ndarray, _Missing)) and bool(pd.isna(value)))
 
 
 def plain_or_none(value: Any) -> Any:

@@ -15,6 +15,7 @@ from .equations import Equation, solve_equations
 from .field import Field, naming_column
 from .inference import infer_field
 from .nested import to_plain
+from .nested_tables import DrawnList, is_null
 from .plain_values import from_plain
 from .rules import Ascending, PresentIf, Rule
 
@@ -69,11 +70,12 @@ class PathColumn:
         return values
 
     def are_given(self, rows: Sequence[Any], base: tuple[str, ...]) -> np.ndarray:
-        """In which rows its value is there; of a sum, each that it is of."""
-        if self.function != "sum":
-            return pd.Series(self.values(rows, base), dtype=object).notna().to_numpy()
+        """In which rows its value is there, and none of the lists that it is of was drawn."""
         steps = self.steps[len(base) :]
-        return np.array([all(_is_number(value) for _, value in walk(steps, [(0, row)])) for row in rows], bool)
+        if self.function == "sum":
+            return np.array([_is_sum_given(steps, row) for row in rows], bool)
+        values = [_get(row, steps) for row in rows]
+        return np.array([not (is_null(value) or isinstance(value, DrawnList)) for value in values], bool)
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,8 @@ class PathRule(Rule):
                 raise ValueError(f"{self.of}: the items of {column.name!r} are not in those of {''.join(self.base)!r}")
             if column.function == "sum" and column.base == self.base:
                 raise ValueError(f"{self.of}: {column.name!r} is of a single value; a sum is of the items of a list")
+            if column.name in self.of.derived and column.function is None and column.steps == self.base != ():
+                raise ValueError(f"{self.of}: {column.name!r} is an item by itself, which nothing can follow from")
             if column.function and isinstance(self.of, PresentIf):
                 raise ValueError(f"{self.of}: {column.name!r} is computed, and never null")
 
@@ -157,9 +161,15 @@ class PathRule(Rule):
     def fit(self, table: pd.DataFrame) -> PathRule:
         rows, found = Rows.of(_plain(table, self.heads), self.base), []
         for column in self.parsed:
-            values = pd.Series(column.values(rows.items, self.base), dtype=object)
+            values = column.values(rows.items, self.base)
+            if column.function == "sum":  # of what there is, from which decimals are read off
+                steps = column.steps[len(self.base) :]
+                of_items = [value for _, value in walk(steps, enumerate(rows.items))]
+                values = [value for value in of_items if not is_null(value)] if of_items else values
             with naming_column(column.name):
-                f = infer_field(column.name, values)
+                f = infer_field(column.name, pd.Series(values, dtype=object))
+            if f.is_spelled and column.function == "sum":
+                raise ValueError(f"{self.of}: {column.name!r} is of texts, and not of numbers")
             if f.type == "null" and rows.items:
                 raise ValueError(f"{self.of}: nothing stands at {column.name!r}")
             if column.function:
@@ -181,9 +191,9 @@ class PathRule(Rule):
         held = self.of.holds(frame, own)
         known = known or {}
         given = [np.broadcast_to(known.get(name, False), len(frame)) for name in self.of.columns]
-        if isinstance(self.of, Equation):  # what was derived may lie outside the bounds
-            for name, is_given in zip(self.of.columns, given):
-                held = held & (own[name].allows(frame[name]) | is_given)
+        if isinstance(self.of, Equation) and known.keys().isdisjoint(self.of.columns):
+            for name in self.of.columns:  # what was derived may lie outside the bounds, as given values may
+                held = held & own[name].allows(frame[name])
         held = held | np.logical_and.reduce(given)
         of_records = np.ones(len(table), bool)
         of_records[rows.records[~held]] = False
@@ -296,9 +306,10 @@ def infer_dtype(f: Field, values: list[Any]) -> pd.Series:
     column = pd.Series(values, dtype=object)
     if f.type not in ("integer", "number") or f.is_spelled:
         return column
-    odd = [value for value in values if value is not None and not (_is_number(value) or pd.isna(value))]
-    if odd:
-        raise ValueError(f"{shown(odd[0])} is no number")
+    is_whole = f.type == "integer"
+    for value in values:
+        if not (is_null(value) or (_is_number(value) and not (is_whole and value % 1))):
+            raise ValueError(f"{shown(value)} is no {'whole ' * is_whole}number, as all were before; correct it")
     return column.astype("Int64" if f.type == "integer" else "float64")
 
 
@@ -320,9 +331,22 @@ def _get(value: Any, keys: Sequence[str]) -> Any:
 
 
 def _is_absent(value: Any, keys: Sequence[str]) -> bool:
+    if not keys:
+        return False
     *way, key = keys
     holder = _get(value, way)
     return isinstance(holder, dict) and key not in holder
+
+
+def _is_sum_given(steps: Sequence[str], value: Any) -> bool:
+    """Whether all that a sum is of is there; what lacks adds nothing."""
+    if not steps:
+        return not is_null(value)
+    if steps[0] != ITEMS:
+        return _is_sum_given(steps[1:], value.get(steps[0])) if isinstance(value, dict) else True
+    if isinstance(value, DrawnList):
+        return False
+    return all(_is_sum_given(steps[1:], item) for item in value) if isinstance(value, list) else True
 
 
 def _is_number(value: Any) -> bool:
