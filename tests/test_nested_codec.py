@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -47,6 +48,10 @@ def make_orders(num_records: int = 300, seed: int = 0) -> list[dict]:
             record["address"] = None if i % 5 == 0 else {"city": str(rng.choice(["Bonn", "Ulm"])), "zip": None}
         records.append(record)
     return records
+
+
+def train_orders(folder: Path) -> None:
+    train(make_orders(600), folder, recipe="tiny", nested="rows")
 
 
 @pytest.fixture(scope="module")

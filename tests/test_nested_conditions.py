@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from test_nested_codec import make_orders
-from tiny import seeded, train
+from test_nested_codec import train_orders
+from tiny import seeded
 
 from difflm_hf import DiffLMPipeline
 from difflm_hf.control import Between, Not
@@ -15,8 +15,8 @@ from difflm_hf.control.nested_conditions import NestedCondition
 
 
 @pytest.fixture(scope="module")
-def pipe(tmp_path_factory) -> DiffLMPipeline:
-    return train(make_orders(600), tmp_path_factory.mktemp("orders"), recipe="tiny", nested="rows")
+def pipe(once) -> DiffLMPipeline:
+    return DiffLMPipeline.from_pretrained(once("orders", train_orders))
 
 
 CONDITIONS = [

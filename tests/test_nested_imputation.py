@@ -7,17 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from test_nested_codec import make_orders
-from test_path_rules import RULES, keeps, make_records
+from test_nested_codec import make_orders, train_orders
+from test_path_rules import keeps, make_records, train_with_rules
 from tiny import seeded, train
 
-from difflm_hf import DiffLMPipeline, RecordSchema
+from difflm_hf import DiffLMPipeline
 from difflm_hf.training.recipes import RECIPES
 
 
 @pytest.fixture(scope="module")
-def pipe(tmp_path_factory) -> DiffLMPipeline:
-    return train(make_orders(600), tmp_path_factory.mktemp("orders"), recipe="tiny", nested="rows")
+def pipe(once) -> DiffLMPipeline:
+    return DiffLMPipeline.from_pretrained(once("orders", train_orders))
 
 
 def with_gaps(records: list[dict]) -> list[dict]:
@@ -78,10 +78,8 @@ def test_what_is_whole_stays(pipe):
 
 
 @pytest.fixture(scope="module")
-def pipe_with_rules(tmp_path_factory) -> DiffLMPipeline:
-    records = make_records(500)
-    schema = RecordSchema(RecordSchema.infer(records).fields, RULES)
-    return train(records, tmp_path_factory.mktemp("rules"), schema=schema, recipe="tiny", nested="rows")
+def pipe_with_rules(once) -> DiffLMPipeline:
+    return DiffLMPipeline.from_pretrained(once("rules on paths", train_with_rules))
 
 
 def test_rules_hold(pipe_with_rules):
@@ -116,6 +114,7 @@ def test_what_follows_may_lie_outside_the_bounds(pipe_with_rules):
     assert record["lines"][0]["gross"] == 4e4 and record["meta"]["high"] >= 1
 
 
+@pytest.mark.slow
 def test_what_is_known_tells_of_what_is_not(tmp_path):
     """Of a list whose items repeat one value, the others say what is missing."""
     rng = np.random.default_rng(0)
