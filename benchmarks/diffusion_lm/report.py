@@ -90,7 +90,8 @@ def _steps(figures: dict[str, Any]) -> str:
                 rows.append([name, way, temperature, *cells, *[*rates, "–", "–"][:2]])
     head = ["sentences", "sampler", "temperature", "perplexity", "distinct 4-grams", "texts/s", "guided"]
     return (
-        f"By scheduler, steps and temperature, {NUM_SCORED} texts each, and texts a second with and without a guide "
+        "Of a later training than the one above, of 4,000 steps, and beside other work on the second core: by "
+        f"scheduler, steps and temperature, {NUM_SCORED} texts each, and texts a second with and without a guide "
         "to parts of speech. A temperature costs diversity and gives fluency, more so the more steps there are: fewer "
         "steps are to be compared at a lower temperature, where distinct 4-grams are as many:\n\n"
         + to_table(head, rows)
