@@ -116,6 +116,14 @@ def test_data_are_checked_and_left_alone(schema):
     assert found[str(RULES[2])] == with_lines and found[str(RULES[3])] == 200 and found[str(RULES[4])] == 0
 
 
+def test_dtypes_stay():
+    records = [{"rate": 2, "total": 2 * n, "items": [{"n": n}]} for n in range(40)]
+    schema = RecordSchema(RecordSchema.infer(records).fields, [ProductOf("total", ["rate", "sum(items[*].n)"])])
+    table = schema.conform(records)
+    derived = schema.fit(table).derive(table.assign(total=0))
+    assert derived.equals(table) and derived.dtypes.equals(table.dtypes)
+
+
 def test_saved(schema):
     assert RecordSchema.from_dict(json.loads(json.dumps(schema.to_dict()))) == schema
 

@@ -236,7 +236,7 @@ class Rows:
             for column in rule.parsed:
                 values = column.values(self.items, self.base)
                 with naming_column(column.name):
-                    columns[column.name] = infer_dtype(rule.by_name[column.name], values)
+                    columns[column.name] = to_column(rule.by_name[column.name], values)
         return pd.DataFrame(columns, index=range(len(self.items)))
 
     def write(self, column: PathColumn, f: Field, before: pd.Series, after: pd.Series) -> None:
@@ -285,10 +285,10 @@ def derive_paths(
                 frame = rule.of.derive(frame, fields, given)
         for name in dict.fromkeys(name for rule in of_base for name in rule.derived):
             if name in plain:  # a field of the records, and no path
-                plain[name] = frame[name].set_axis(plain.index).astype(table[name].dtype)
+                plain[name] = frame[name].set_axis(plain.index).astype(object)
             else:
                 rows.write(columns[name], fields[name], before[name], frame[name])
-    return table.assign(**{name: plain[name] for name in plain})
+    return table.assign(**{name: plain[name].astype(table[name].dtype) for name in plain})
 
 
 def known_paths(rules: Iterable[Rule], table: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -301,7 +301,7 @@ def known_paths(rules: Iterable[Rule], table: pd.DataFrame) -> dict[str, np.ndar
     return known
 
 
-def infer_dtype(f: Field, values: list[Any]) -> pd.Series:
+def to_column(f: Field, values: list[Any]) -> pd.Series:
     """Values of JSON as a column that rules compute with; what is of another kind is an error."""
     column = pd.Series(values, dtype=object)
     if f.type not in ("integer", "number") or f.is_spelled:
