@@ -42,12 +42,12 @@ def diffusion_lm(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("model", ["tiny_run", "diffusion_lm"])
 def test_attacks_at_random(model, other_run, request):
     """The short form of what `tests/attacks.py` does by the thousand."""
-    attack("files", request.getfixturevalue(model), other_run, "--cases", "16", "--seed", "7")
+    attack("files", request.getfixturevalue(model), other_run, "--cases", "8", "--seed", "7")
 
 
 @pytest.mark.parametrize("arguments", ["call", "command"])
 def test_attacks_on_arguments(arguments, tiny_run):
-    attack(arguments, tiny_run, "--cases", "20")
+    attack(arguments, tiny_run, "--cases", "8")
 
 
 def attack(*words: str | Path) -> None:

@@ -100,6 +100,7 @@ def test_each_record_satisfies_its_conditions(pipe, rows):
             assert satisfies(records.iloc[[k]][name], condition).all(), (name, condition, records[name][k])
 
 
+@pytest.mark.slow
 def test_records_go_with_what_is_asked_of_them(tmp_path):
     """Where a range is all that is known, the rest of a record is as in the data, and as where all are asked it."""
     rng = np.random.default_rng(0)

@@ -227,7 +227,9 @@ def test_a_table_of_conditions(pipe):
         table_of(pipe, conditions=known.head(0))
 
 
-@pytest.mark.parametrize("conditions", [{"color": "red"}, {"age": Between(20, 40)}])
+@pytest.mark.parametrize(
+    "conditions", [{"color": "red"}, pytest.param({"age": Between(20, 40)}, marks=pytest.mark.slow)]
+)
 def test_records_of_a_seed_are_the_same(pipe, conditions):
     records = table_of(pipe, 1500, conditions=conditions)
     pd.testing.assert_frame_equal(table_of(pipe, 1500, conditions=conditions, batch_size=17), records)

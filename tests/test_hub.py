@@ -453,6 +453,7 @@ def based(hub, tmp_path_factory) -> SimpleNamespace:
     return SimpleNamespace(pushed=pushed, loaded=loaded, bases=bases, requests=hub.requests[num_requests:])
 
 
+@pytest.mark.slow
 def test_frozen_base(hub, based):
     pushed, loaded = based.pushed, based.loaded
     files = hub.files("alice/adapted")
@@ -480,6 +481,7 @@ def test_frozen_base(hub, based):
     assert json.loads(hub.files("alice/merged")["vae/config.json"]).get("base_model") is None
 
 
+@pytest.mark.slow
 def test_what_is_said_of_the_hub_goes_for_the_base(based):
     assert based.loaded["token"] == "no error"
     assert {"models--alice--adapted", "models--alice--base"} <= {*based.loaded["given"]}
@@ -963,6 +965,7 @@ def load_without_package() -> None:
     print(json.dumps([result, texts, type(model).__name__, type(model).__module__]))
 
 
+@pytest.mark.slow
 def test_code_in_the_repository(hub, trained, pipe):
     pipe.push_to_hub("code", include_code=True)
     assert "difflm_hf.py" in hub.files("alice/code")

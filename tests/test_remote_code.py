@@ -135,6 +135,7 @@ def pretrained(tmp_path_factory) -> Path:
 # Without the package
 
 
+@pytest.mark.slow
 def test_pipeline_gives_the_same_records(compact, pretrained, tmp_path):
     folders = {"compact": str(compact), "pretrained": str(pretrained)}
     output = run(

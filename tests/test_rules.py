@@ -507,6 +507,7 @@ def test_values_of_rules_are_saved():
     assert RecordSchema.from_dict(json.loads(json.dumps(schema.to_dict()))) == schema
 
 
+@pytest.mark.slow
 def test_a_difficult_row_does_not_keep_the_others(pipe):
     """A net that few numbers of pieces divide, among rows that are easy."""
     table = make_orders(120, seed=2)

@@ -421,6 +421,7 @@ def test_resumed_run_is_the_same(phase, at_step, run, tmp_path, monkeypatch):
     assert_same_run(run, folder)
 
 
+@pytest.mark.slow
 def test_killed_process(run, tmp_path):
     folder = tmp_path / "model"
     script = f"""
