@@ -80,5 +80,5 @@ setup(
         "sql": SQL,
         "syntax": SYNTAX,
     },
-    entry_points={"console_scripts": ["difflm=difflm_hf.commands.app:main"]},
+    entry_points={"console_scripts": ["difflm=difflm_hf.commands.main:main"]},
 )

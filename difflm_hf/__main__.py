@@ -1,4 +1,4 @@
-from .commands.app import main
+from .commands.main import main
 
 
 main()

@@ -26,7 +26,7 @@ from tiny import make_table, train  # noqa: E402
 from transformers import AutoConfig  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
-from difflm_hf.commands.app import main  # noqa: E402
+from difflm_hf.commands.main import main  # noqa: E402
 from difflm_hf.configuration_difflm import DiffLMConfig  # noqa: E402
 from difflm_hf.modeling_difflm import DiffLMModel  # noqa: E402
 from difflm_hf.utils import default_dtype  # noqa: E402

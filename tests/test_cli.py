@@ -15,7 +15,7 @@ import torch
 from conftest import call
 from tiny import make_table
 
-import difflm_hf.commands.app
+import difflm_hf.commands.main
 import difflm_hf.utils
 from difflm_hf import DiffLMPipeline
 from difflm_hf.records import read_table
@@ -147,7 +147,7 @@ def test_help(monkeypatch, capsys):
 
 
 def test_help_loads_no_libraries():
-    script = "import sys, difflm_hf.commands.app\nprint(*sys.modules)"
+    script = "import sys, difflm_hf.commands.main\nprint(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "transformers", "diffusers", "datasets", "pandas"} & set(modules)
 
@@ -443,7 +443,7 @@ def test_errors_are_not_markup(error_of, monkeypatch):
     def fail() -> None:
         raise ValueError("[bold]columns[/oops] ['a']\n  and " + "long " * 60)
 
-    monkeypatch.setattr(difflm_hf.commands.app, "app", fail)
+    monkeypatch.setattr(difflm_hf.commands.main, "app", fail)
     assert error_of().startswith("error: [bold]columns[/oops] ['a'] and long long")
 
 

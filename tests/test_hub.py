@@ -38,7 +38,7 @@ from difflm_hf import (
     LatentEDMScheduler,
     push_dataset,
 )
-from difflm_hf.commands.app import main
+from difflm_hf.commands.main import main
 from difflm_hf.latents import to_dataset
 from difflm_hf.training import DOCUMENT_RECIPES, RECIPES, TensorDataset
 
