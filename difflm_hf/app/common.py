@@ -1,0 +1,308 @@
+"""What the tabs of the page share: sessions, models, messages, and commands in processes of their own."""
+
+from __future__ import annotations
+
+import functools
+import html
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import IO, Any
+
+import gradio as gr
+import pandas as pd
+from gradio.utils import get_upload_folder
+
+from ..pipeline_difflm import DiffLMPipeline
+from ..records import RecordSchema
+from ..utils import default_device, no_progress_bars
+from .marginals import RealColumn
+
+
+# Of users, disks, networks and machines: what the page explains, rather than log it as a fault of its own.
+EXPECTED = (ImportError, ValueError, OSError, RuntimeError, MemoryError)
+FILE_TYPES = [".csv", ".tsv", ".gz", ".parquet", ".json", ".jsonl", ".arrow", ".feather", ".xlsx"]
+MAX_MODELS = 4  # in memory at a time
+SHOWN_ROWS = 100
+POLL_SECONDS = 0.5
+# Events of one of these names share a limit of how many of them run at a time.
+MODEL_WORK, PROCESS_WORK = "model", "process"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """
+    What one visitor may ask for.
+
+    Args:
+        max_records (`int`, defaults to 100,000): Records of one run.
+        max_minutes (`float`, defaults to 60): Time of one training.
+        concurrency (`int`, defaults to 2): Runs of all visitors at a time, of each kind; others wait for their turn.
+        max_file_size (`str`, defaults to `"200mb"`): Of an upload.
+    """
+
+    max_records: int = 100_000
+    max_minutes: float = 60.0
+    concurrency: int = 2
+    max_file_size: str = "200mb"
+
+
+class Models:
+    """
+    Trained models by name, each of which is loaded once and shared by all sessions.
+
+    Args:
+        served (`str`, *optional*):
+            The only model that visitors may load, beside those that they train. Without it they may name any folder
+            of this machine and any model of the Hub.
+    """
+
+    def __init__(self, served: str | None = None):
+        self.served = served
+        self._pipes: OrderedDict[str, DiffLMPipeline] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, name: str) -> DiffLMPipeline:
+        """
+        The pipeline of that name.
+
+        Raises:
+            `ValueError`: for no name, and for one that visitors may not load.
+            `OSError`: when there is no such model, or it is damaged.
+        """
+        if not name:
+            raise ValueError("no model is chosen; name a folder or a model of the Hub, or train one")
+        if self.served is not None and name != self.served:
+            raise ValueError(f"this page serves {self.served}, and not {name}")
+        with self._lock:
+            if name not in self._pipes:
+                self._pipes[name] = load_pipeline(name)
+                if len(self._pipes) > MAX_MODELS:
+                    self._pipes.popitem(last=False)
+            self._pipes.move_to_end(name)
+            return self._pipes[name]
+
+
+def load_pipeline(name: str | Path) -> DiffLMPipeline:
+    """A pipeline on the device of this machine, that draws no bars."""
+    with no_progress_bars():
+        pipe = DiffLMPipeline.from_pretrained(name)
+    pipe.to(default_device())
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@dataclass
+class Session:
+    """
+    What belongs to one open page.
+
+    Args:
+        folder (`Path`): Its files, which are removed with it.
+        pipe ([`DiffLMPipeline`], *optional*): The model in use.
+        real (`dict[str, RealColumn]`): What is known of the columns that it was trained on: aggregates, no records.
+        trained (`dict[str, tuple]`): Models that were trained here, each with what is known of its columns, by name.
+        stopping (`set[str]`): Kinds of runs that are to end.
+        processes (`list[subprocess.Popen]`): Those that run.
+        uploads (`set[Path]`): Files that came from the browser.
+        table (`pandas.DataFrame`, *optional*): The table to train on.
+        schema ([`RecordSchema`], *optional*): What it was taken for.
+        table_path (`Path`, *optional*): Its file.
+    """
+
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="session-", dir=get_upload_folder())))
+    pipe: DiffLMPipeline | None = None
+    real: dict[str, RealColumn] = field(default_factory=dict)
+    trained: dict[str, tuple[DiffLMPipeline, dict[str, RealColumn]]] = field(default_factory=dict)
+    stopping: set[str] = field(default_factory=set)
+    processes: list[subprocess.Popen] = field(default_factory=list)
+    uploads: set[Path] = field(default_factory=set)
+    table: pd.DataFrame | None = None
+    schema: RecordSchema | None = None
+    table_path: Path | None = None
+
+    def __deepcopy__(self, memo: dict) -> Session:
+        return self  # the same one in all events of a page
+
+    def upload(self, path: str | None, what: str) -> Path:
+        """
+        The path of a file that was uploaded.
+
+        Raises:
+            `ValueError`: when there is none.
+        """
+        if not path:
+            raise ValueError(f"{what} is missing; choose a file, or drop one there")
+        self.uploads.add(Path(path))
+        return Path(path)
+
+    def new_folder(self, name: str) -> Path:
+        """An empty folder, in place of the one of that name before."""
+        for old in self.folder.glob(f"{name}-*"):
+            shutil.rmtree(old, ignore_errors=True)
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder))
+
+    def needed_pipe(self) -> DiffLMPipeline:
+        """The model in use. Raises a `ValueError` when there is none."""
+        if self.pipe is None:
+            raise ValueError("no model is loaded; choose one above, or train one")
+        return self.pipe
+
+    def close(self) -> None:
+        """Ends what runs, and removes all files."""
+        for process in self.processes:
+            process.kill()
+        for path in self.uploads:
+            shutil.rmtree(path.parent, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@dataclass
+class Shared:
+    """
+    What all tabs have in common.
+
+    Args:
+        page (`gr.Blocks`): The page.
+        session (`gr.State`): The [`Session`].
+        model (`gr.Dropdown`): The name of the model in use.
+        models ([`Models`]): Those that are shared by all sessions.
+        limits ([`Limits`]): What one visitor may ask for.
+    """
+
+    page: gr.Blocks
+    session: gr.State
+    model: gr.Dropdown
+    models: Models
+    limits: Limits
+
+
+def close_session(session: Session | None) -> None:
+    """Closes a session, if it was ever opened."""
+    if session is not None:
+        session.close()
+
+
+def said(message: str, *, done: float | None = None, kind: str = "info") -> str:
+    """A line that tells how a run goes, which screen readers read out, with a bar of the share that is done."""
+    bar = "" if done is None else f'<progress max="1" value="{min(done, 1):.3f}" aria-label="progress"></progress>'
+    role = "alert" if kind == "error" else "status"
+    return f'<div class="said {kind}" role="{role}">{html.escape(message)}{bar}</div>'
+
+
+def explain(error: BaseException) -> str:
+    """What went wrong, in one line, without the folders of this machine that uploads lie in."""
+    message = " ".join(str(error).split())
+    return re.sub(re.escape(get_upload_folder()) + r"[\w/-]*/", "", message)
+
+
+def run_buttons(shared: Shared, kind: str, label: str) -> tuple[gr.Button, gr.Button]:
+    """A button that starts a run, and one that ends it."""
+    with gr.Row():
+        start = gr.Button(label, variant="primary", elem_id=kind)
+        stop = gr.Button("Stop", interactive=False, min_width=80, elem_id=f"stop-{kind}")
+    stop.click(lambda session: session.stopping.add(kind), shared.session, None, queue=False)
+    return start, stop
+
+
+def explained(
+    status: gr.HTML, buttons: Sequence[gr.Button] = ()
+) -> Callable[[Callable[..., Iterator[dict]]], Callable[..., Iterator[dict]]]:
+    """
+    Lets a handler of events, a generator of dicts of outputs, tell what a visitor did wrong.
+
+    Args:
+        status (`gr.HTML`): Where.
+        buttons (`Sequence[gr.Button]`, defaults to none): Those of [`run_buttons`], of which one works at a time.
+    """
+
+    def turned(is_running: bool) -> dict:
+        return {button: gr.Button(interactive=is_running == bool(k)) for k, button in enumerate(buttons)}
+
+    def decorate(handler: Callable[..., Iterator[dict]]) -> Callable[..., Iterator[dict]]:
+        @functools.wraps(handler)
+        def run(*args: Any) -> Iterator[dict]:
+            yield turned(True) | {status: said("Working …")}
+            try:
+                yield from handler(*args)
+                if buttons:
+                    yield turned(False)
+            except EXPECTED as error:
+                yield turned(False) | {status: said(explain(error) or type(error).__name__, kind="error")}
+
+        return run
+
+    return decorate
+
+
+def whole_number(name: str, value: float | None, least: int, most: int) -> int:
+    """
+    What a field for numbers has, as an integer.
+
+    Raises:
+        `ValueError`: for nothing, a fraction, and what is out of bounds. The message names the field.
+    """
+    if value is None or value != int(value) or not least <= value <= most:
+        shown = "nothing" if value is None else f"{value:,}"
+        raise ValueError(f"{name} is {shown}; give a whole number from {least:,} to {most:,}")
+    return int(value)
+
+
+def run_command(session: Session, kind: str, *arguments: str | Path) -> Iterator[str]:
+    """
+    Runs a command of `difflm` in a process of its own, whose random numbers and memory are no one else's, and ends it
+    where runs of that kind are to stop, or nobody asks on.
+
+    Args:
+        session ([`Session`]): Whose run it is.
+        kind (`str`): What `session.stopping` calls it.
+        arguments (`str` or `Path`): Those of the command.
+
+    Yields:
+        `str`: What the process has said so far.
+
+    Raises:
+        `ValueError`: with what the process said, when it fails.
+    """
+    session.stopping.discard(kind)
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+        command = [sys.executable, "-m", "difflm_hf", *map(str, arguments)]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        session.processes.append(process)
+        try:
+            while process.poll() is None and kind not in session.stopping:
+                yield _read(log)
+                time.sleep(POLL_SECONDS)
+            yield (output := _read(log))
+            if process.poll():
+                raise ValueError(last_line(output).removeprefix("error: ") or f"exit code {process.returncode}")
+        finally:
+            process.kill()
+            process.wait()
+            session.processes.remove(process)
+
+
+def _read(log: IO[str]) -> str:
+    log.seek(0)
+    return log.read()
+
+
+def last_line(output: str) -> str:
+    """The last line of a process's output, or the last state of a bar in it."""
+    return next((line.strip() for line in reversed(re.split(r"[\r\n]+", output)) if line.strip()), "")
+
+
+def shown_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The first rows, as texts that look as in a file."""
+    rows = table.head(SHOWN_ROWS)
+    return (
+        rows.astype(object).where(rows.notna(), "").map(lambda value: value if isinstance(value, bool) else str(value))
+    )

@@ -1,0 +1,156 @@
+"""The tab that generates records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pandas as pd
+import pyarrow as pa
+from datasets import Dataset
+
+from ..pipeline_difflm import DiffLMPipeline
+from ..records import read_table, write_table
+from ..utils import seeded_generator
+from .common import (
+    MODEL_WORK,
+    SHOWN_ROWS,
+    Session,
+    Shared,
+    explained,
+    run_buttons,
+    said,
+    shown_rows,
+    whole_number,
+)
+from .conditions import condition_inputs, read_conditions
+from .marginals import to_html
+
+
+KIND = "generate"
+ENDINGS = {".csv": "CSV", ".parquet": "Parquet", ".jsonl": "JSON lines"}
+MAX_SEED = 2**31 - 1
+MARGINALS_INFO = """
+<h3>Distributions</h3>
+<p class="legend"><i></i> generated <i class="real"></i> real, where it is known</p>
+<p class="note">A saved model stores no shares of categories, and of numbers quantiles at most. Train on this page to
+compare all columns, or evaluate with the real table. Under conditions the two differ, as they should.</p>
+"""
+
+
+def stream_tables(
+    pipe: DiffLMPipeline, num_records: int, seed: int, temperature: float = 1.0, **conditions: Any
+) -> Iterator[pd.DataFrame]:
+    """
+    Records of a seed, block by block, as a call of the pipeline gives them.
+
+    Args:
+        pipe ([`DiffLMPipeline`]): The model.
+        num_records (`int`): Records in all.
+        seed (`int`): The seed.
+        temperature (`float`, defaults to 1.0): Of the causal LM.
+        conditions (*optional*): `conditions` and `where` of the call.
+    """
+    schema = pipe.processor.schema
+    batches = pipe.stream(num_records, temperature=temperature, generator=seeded_generator(seed), **conditions)
+    for batch in batches:
+        table = read_table(Dataset(pa.Table.from_batches([batch])))
+        yield schema.to_table({name: table[name] for name in schema.names})
+
+
+def write_files(table: pd.DataFrame, folder: Path) -> list[Path]:
+    """The table in each of the formats."""
+    paths = [folder / f"synthetic{ending}" for ending in ENDINGS]
+    for path in paths:
+        write_table(table, path)
+    return paths
+
+
+def build_generate(shared: Shared) -> gr.Dropdown:
+    """The tab. Gives the list of columns that conditions may be on, which depends on the model."""
+    limits = shared.limits
+    gr.Markdown("Draw new records from the model. The same seed gives the same records.", elem_classes="lead")
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320):
+            with gr.Row():
+                num = gr.Number(
+                    1000, label="Records", info=f"Up to {limits.max_records:,}.", precision=0, min_width=130
+                )
+                seed = gr.Number(0, label="Seed", info="Any whole number.", precision=0, min_width=130)
+            temperature = gr.Slider(
+                0.1, 2, 1, step=0.1, label="Temperature", info="1 is what was learnt; less is more typical."
+            )
+            names = gr.Dropdown(
+                [], multiselect=True, label="Conditions on", info="Choose columns, then what they may be."
+            )
+            asked = gr.Column()
+            where = gr.Textbox(
+                label="Expression", info="Columns can be compared, too.", placeholder="age >= 30 and income == '>50K'"
+            )
+            buttons = run_buttons(shared, KIND, "Generate")
+        with gr.Column(scale=3, min_width=320):
+            status = gr.HTML(said("Nothing is generated yet."))
+            with gr.Row():
+                files = [
+                    gr.DownloadButton(name, interactive=False, size="sm", min_width=90) for name in ENDINGS.values()
+                ]
+            rows = gr.Dataframe(label="First rows", interactive=False, max_height=360, visible=False)
+            charts = gr.HTML()
+
+    @explained(status, buttons)
+    def run(
+        session: Session,
+        num: float | None,
+        seed: float | None,
+        temperature: float,
+        where: str,
+        names: list[str],
+        *values,
+    ) -> Iterator[dict]:
+        pipe = session.needed_pipe()
+        num = whole_number("Records", num, 1, limits.max_records)
+        seed = whole_number("Seed", seed, 0, MAX_SEED)
+        given = read_conditions(pipe.processor.schema, names, values)
+        given = ({"conditions": given} if given else {}) | ({"where": where.strip()} if where.strip() else {})
+        session.stopping.discard(KIND)
+        yield {file: gr.DownloadButton(interactive=False) for file in files}
+        tables: list[pd.DataFrame] = []
+        for table in stream_tables(pipe, num, seed, temperature, **given):
+            tables.append(table)
+            count = sum(map(len, tables))
+            first = {rows: gr.Dataframe(shown_rows(table), visible=True)} if len(tables) == 1 else {}
+            yield first | {status: said(f"{count:,} of {num:,} records", done=count / num)}
+            if KIND in session.stopping:
+                break
+        records = pd.concat(tables, ignore_index=True)
+        records.attrs = tables[0].attrs
+        paths = write_files(records, session.new_folder(KIND))
+        stopped = f", stopped before {num:,}" if count < num else ""
+        more = f" The first {SHOWN_ROWS} are shown." if count > SHOWN_ROWS else ""
+        yield {
+            status: said(f"{count:,} records of seed {seed}{stopped}.{more}", kind="done"),
+            rows: gr.Dataframe(shown_rows(records), visible=True),
+            charts: MARGINALS_INFO + to_html(pipe.processor.schema, records, session.real),
+            **{file: gr.DownloadButton(value=str(path), interactive=True) for file, path in zip(files, paths)},
+        }
+
+    with asked:
+
+        @gr.render([shared.session, names], triggers=[shared.page.load, names.change], show_progress="hidden")
+        def ask(session: Session | None, chosen: list[str]) -> None:
+            inputs = []
+            for name in chosen if session is not None and session.pipe is not None else []:
+                inputs += condition_inputs(session.pipe.processor.schema[name])
+            buttons[0].click(
+                run,
+                [shared.session, num, seed, temperature, where, names, *inputs],
+                [status, rows, charts, *files, *buttons],
+                concurrency_limit=limits.concurrency,
+                concurrency_id=MODEL_WORK,
+                show_progress="hidden",
+                key="generate",
+            )
+
+    return names

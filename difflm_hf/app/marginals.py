@@ -1,0 +1,214 @@
+"""How columns of generated records are distributed, beside what is known of the real ones."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ..pipeline_difflm import DiffLMPipeline
+from ..records import Field, RecordSchema
+
+
+NUM_BARS = 24  # of a number
+MAX_CATEGORIES = 8  # of a column; the rest is "other"
+MAX_COLUMNS = 40  # more would be too many to look at
+NUM_QUANTILES = 200
+TAIL = 0.005  # share of numbers at either end that have no room of their own
+OTHER, MISSING = "other", "missing"
+
+
+@dataclass
+class RealColumn:
+    """
+    What is known of a real column: aggregates, and no value of a single record unless many have it.
+
+    Args:
+        shares (`dict[str, float]`, *optional*): Of the most frequent categories.
+        quantiles (`np.ndarray`, *optional*): Of numbers and datetimes, at even steps of probability.
+        missing (`float`, *optional*): Share of nulls, and of words among numbers.
+        note (`str`): What is known where nothing of the above is, in words.
+    """
+
+    shares: dict[str, float] | None = None
+    quantiles: np.ndarray | None = None
+    missing: float = 0.0
+    note: str = ""
+
+    @classmethod
+    def of_values(cls, f: Field, column: pd.Series) -> RealColumn:
+        """The aggregates of a column of the data."""
+        given = column[f.index_apart(column) < 0]
+        missing = 1 - len(given) / len(column)
+        if f.is_numeric and len(given):
+            numbers = _to_floats(f, given)
+            return cls(None, np.quantile(numbers, np.linspace(0, 1, NUM_QUANTILES + 1)), missing)
+        if f.type in ("category", "boolean"):
+            shares = given.astype(str).value_counts()[:MAX_CATEGORIES] / len(column)
+            return cls(shares.to_dict(), None, missing)
+        return cls()
+
+
+def real_columns(schema: RecordSchema, table: pd.DataFrame) -> dict[str, RealColumn]:
+    """What the table that a model is trained on says of its columns."""
+    return {f.name: RealColumn.of_values(f, table[f.name]) for f in schema}
+
+
+def stored_columns(pipe: DiffLMPipeline) -> dict[str, RealColumn]:
+    """What a saved model knows of the columns that it was trained on."""
+    tokens = getattr(pipe.processor.codec, "tokens", {})
+    summaries = {column["name"]: column for column in (pipe.config.training or {}).get("columns", ())}
+    found = {}
+    for f in pipe.processor.schema:
+        summary, t = summaries.get(f.name, {}), tokens.get(f.name)
+        # Numbers that have tokens of their own are in no bin, and how many there were is not stored.
+        if f.is_numeric and t is not None and t.bins is not None and not t.values and not f.apart:
+            starts = [t.bins.starts[step] for step in t.bins.first_steps]
+            ends = f.to_numpy(pd.Series(t.grid.decode(f, np.array([*starts, t.bins.end], np.uint64))))
+            found[f.name] = RealColumn(quantiles=ends.astype(np.float64))
+        elif "range" in summary:
+            low, high = summary["range"]
+            found[f.name] = RealColumn(
+                note=f"nine of ten real values lie from {low:,} to {high:,}"
+                if isinstance(low, (int, float))
+                else f"nine of ten real values lie from {low} to {high}"
+            )
+        elif summary.get("common"):
+            found[f.name] = RealColumn(
+                note=f"most frequent in the real data: {', '.join(map(str, summary['common']))}"
+            )
+        else:
+            found[f.name] = RealColumn()
+    return found
+
+
+@dataclass
+class Bars:
+    """
+    The bars of one column.
+
+    Args:
+        labels (`list[str]`): Of categories one for each bar, of numbers the two ends.
+        generated (`np.ndarray`): Shares of the generated records.
+        real (`np.ndarray`, *optional*): Shares of the real ones.
+    """
+
+    labels: list[str]
+    generated: np.ndarray
+    real: np.ndarray | None = None
+    is_numeric: bool = False
+
+
+def bars_of(f: Field, column: pd.Series, real: RealColumn) -> Bars | None:
+    """The bars of a column of generated records; `None` for texts, nested values and nulls."""
+    given = column[f.index_apart(column) < 0]
+    if f.is_numeric and len(given):
+        return _numeric_bars(f, given, real)
+    if f.type not in ("category", "boolean"):
+        return None
+    counts = given.astype(str).value_counts() / len(column)
+    names = [*(real.shares or counts[:MAX_CATEGORIES].to_dict())]
+    generated, known = counts.reindex(names, fill_value=0.0).tolist(), None
+    missing = 1 - len(given) / len(column)
+    labels, generated = [*names, OTHER, MISSING], [*generated, max(0.0, 1 - sum(generated) - missing), missing]
+    if real.shares is not None:
+        known = [*real.shares.values(), max(0.0, 1 - sum(real.shares.values()) - real.missing), real.missing]
+    kept = [k for k in range(len(labels)) if k < len(names) or max(generated[k], known[k] if known else 0) > 5e-4]
+    return Bars(
+        [labels[k] for k in kept],
+        np.array(generated)[kept],
+        None if known is None else np.array(known)[kept],
+    )
+
+
+def _numeric_bars(f: Field, given: pd.Series, real: RealColumn) -> Bars:
+    numbers = _to_floats(f, given)
+    low, high = np.quantile(numbers, [TAIL, 1 - TAIL])
+    if real.quantiles is not None:
+        ends = np.interp([TAIL, 1 - TAIL], np.linspace(0, 1, len(real.quantiles)), real.quantiles)
+        low, high = min(low, ends[0]), max(high, ends[1])
+    if f.type == "integer" and high - low < NUM_BARS:
+        edges = np.arange(np.floor(low), np.ceil(high) + 2) - 0.5
+    else:
+        edges = np.linspace(low, high, NUM_BARS + 1) if high > low else np.array([low - 0.5, low + 0.5])
+    counts, _ = np.histogram(numbers.clip(edges[0], edges[-1]), edges)
+    shares = None
+    if real.quantiles is not None:
+        below = np.interp(edges, real.quantiles, np.linspace(0, 1, len(real.quantiles)))
+        below[0], below[-1] = 0, 1
+        shares = np.diff(below)
+    return Bars([_label(f, low), _label(f, high)], counts / len(numbers), shares, is_numeric=True)
+
+
+def _to_floats(f: Field, values: pd.Series) -> np.ndarray:
+    numbers = f.to_numpy(values)
+    return (numbers.view(np.int64) if f.type == "datetime" else numbers).astype(np.float64)
+
+
+def _label(f: Field, number: float) -> str:
+    if f.type == "datetime":
+        moment = pd.Timestamp(int(number))
+        is_time = f.format is not None and "%Y" not in f.format and "%y" not in f.format
+        return moment.strftime("%H:%M") if is_time else moment.date().isoformat()
+    return f"{round(number):,}" if f.type == "integer" else f"{number:,.4g}"
+
+
+def to_html(schema: RecordSchema, table: pd.DataFrame, real: Mapping[str, RealColumn]) -> str:
+    """Small charts of all columns, with no resource from elsewhere."""
+    fields = [f for f in schema if f.name not in schema.identifiers][:MAX_COLUMNS]
+    cards = [
+        _card(f, bars_of(f, table[f.name], real.get(f.name, RealColumn())), real.get(f.name, RealColumn()))
+        for f in fields
+    ]
+    more = len(schema) - len(fields)
+    rest = f"<p>{more} more columns are not shown.</p>" if more > 0 else ""
+    return f'<div class="marginals">{"".join(cards)}</div>{rest}'
+
+
+def _card(f: Field, bars: Bars | None, real: RealColumn) -> str:
+    name, note = html.escape(f.name), html.escape(real.note)
+    if bars is None:
+        chart = f'<p class="note">{html.escape(f.type)} column: no chart</p>'
+    else:
+        chart = _histogram(f.name, bars) if bars.is_numeric else _categories(bars)
+    said = f'<p class="note">{note}</p>' if note else ""
+    return f'<figure><figcaption title="{name}">{name}</figcaption>{chart}{said}</figure>'
+
+
+def _histogram(name: str, bars: Bars) -> str:
+    most = max(bars.generated.max(), 0 if bars.real is None else bars.real.max())
+    width, heights = 100 / len(bars.generated), 40 * bars.generated / most
+    drawn = "".join(
+        f'<rect x="{k * width:.2f}" y="{40 - height:.2f}" width="{width * 0.9:.2f}" height="{height:.2f}"/>'
+        for k, height in enumerate(heights)
+    )
+    line = ""
+    if bars.real is not None:
+        steps = " ".join(
+            f"L{k * width:.2f} {40 - height:.2f} L{(k + 1) * width:.2f} {40 - height:.2f}"
+            for k, height in enumerate(40 * bars.real / most)
+        )
+        line = f'<path d="M0 40 {steps} L100 40"/>'
+    low, high = map(html.escape, bars.labels)
+    return (
+        f'<svg viewBox="0 -1 100 41" preserveAspectRatio="none" role="img" '
+        f'aria-label="{html.escape(name)} from {low} to {high}">{drawn}{line}</svg>'
+        f'<div class="ends"><span>{low}</span><span>{high}</span></div>'
+    )
+
+
+def _categories(bars: Bars) -> str:
+    most = max(bars.generated.max(), 0 if bars.real is None else bars.real.max()) or 1.0
+    rows = []
+    for k, label in enumerate(bars.labels):
+        real = "" if bars.real is None else f'<i class="real" style="width:{100 * bars.real[k] / most:.1f}%"></i>'
+        label = html.escape(label)
+        rows.append(
+            f'<div class="row"><span title="{label}">{label}</span>'
+            f'<span class="track"><i style="width:{100 * bars.generated[k] / most:.1f}%"></i>{real}</span>'
+            f"<span>{bars.generated[k]:.1%}</span></div>"
+        )
+    return "".join(rows)

@@ -1,0 +1,183 @@
+"""The tab that trains a model on an uploaded table."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import gradio as gr
+import pandas as pd
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ..records import RecordSchema, read_table
+from .columns import FIXED, HEADERS, edited_schema, to_rows
+from .common import (
+    FILE_TYPES,
+    PROCESS_WORK,
+    Session,
+    Shared,
+    explained,
+    load_pipeline,
+    run_buttons,
+    run_command,
+    said,
+    whole_number,
+)
+from .generate import MAX_SEED
+from .marginals import real_columns
+
+
+KIND = "train"
+PHASES = {"vae": "Autoencoder", "denoiser": "Latent diffusion"}
+CURVES = {"loss": "training", "eval_loss": "validation"}
+
+
+class LossReader:
+    """
+    Losses of a run that goes on, from its TensorBoard logs.
+
+    Args:
+        folder (`Path`): The output folder of the run.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._logs: dict[str, EventAccumulator] = {}
+
+    def read(self, phase: str) -> pd.DataFrame:
+        """The losses of a phase so far: `step`, `loss`, and which `curve` they are of."""
+        folder, rows = self.folder / "logs" / phase, []
+        if folder.is_dir():
+            log = self._logs.setdefault(phase, EventAccumulator(str(folder), {"scalars": 0})).Reload()
+            for tag in CURVES.keys() & set(log.Tags()["scalars"]):
+                rows += [(event.step, event.value, CURVES[tag]) for event in log.Scalars(tag)]
+        return pd.DataFrame(rows, columns=["step", "loss", "curve"])
+
+
+def build_train(shared: Shared, tabs: gr.Tabs) -> None:
+    """The tab."""
+    limits = shared.limits
+    gr.Markdown("Train a model on a table of your own. It stays in this session, for you alone.", elem_classes="lead")
+    file = gr.File(label="Table", file_types=FILE_TYPES, height=140, elem_id="train-file")
+    columns_status = gr.HTML(said("CSV, Parquet, JSON, JSON lines, Arrow or Excel. Its columns are shown first."))
+    with gr.Column(visible=False) as inferred:
+        gr.HTML(
+            "<h3>What the columns are taken for</h3><p class='note'>Double-click a cell, or press Enter in it, to "
+            "correct it. Types: integer, number, category, boolean, datetime, text. Untick “use” to leave a column "
+            "out.</p>"
+        )
+        rows = gr.Dataframe(
+            headers=list(HEADERS),
+            datatype=list(HEADERS.values()),
+            static_columns=[k for k, name in enumerate(HEADERS) if name in FIXED],
+            interactive=True,
+            row_limits=None,
+            max_height=420,
+            show_label=False,
+            pinned_columns=2,
+            elem_id="columns",
+        )
+        rules = gr.CheckboxGroup(
+            [], label="Rules", info="They hold in all rows. Those that stay ticked hold in all generated records."
+        )
+        with gr.Row():
+            minutes = gr.Number(
+                min(5, limits.max_minutes), label="Minutes", info=f"Up to {limits.max_minutes:g}.", min_width=120
+            )
+            seed = gr.Number(0, label="Seed", precision=0, info="Of everything.", min_width=120)
+            recipe = gr.Radio(["small", "base"], value="small", label="Size", info="base takes more time.")
+        buttons = run_buttons(shared, KIND, "Train")
+        status = gr.HTML()
+        with gr.Row():
+            plots = {
+                phase: gr.LinePlot(
+                    x="step", y="loss", color="curve", title=f"{title}: loss", height=240, visible=False, buttons=[]
+                )
+                for phase, title in PHASES.items()
+            }
+        with gr.Row():
+            go = gr.Button("Generate with this model", variant="primary", visible=False, elem_id="go-generate")
+            download = gr.DownloadButton("Download the model", visible=False)
+
+    @explained(columns_status)
+    def infer(session: Session, path: str | None) -> Iterator[dict]:
+        if not path:
+            yield {inferred: gr.Column(visible=False), columns_status: said("Choose a table.")}
+            return
+        table = read_table(session.upload(path, "the table"))
+        schema = RecordSchema.infer(table, find_rules=True)
+        session.table, session.schema, session.table_path = table, schema, Path(path)
+        found = to_rows(schema, table)
+        doubts = int((found["to check"] != "").sum())
+        look = f"; {doubts} to check, see the last column" if doubts else ""
+        names = [str(rule) for rule in schema.rules]
+        yield {
+            columns_status: said(f"{len(table):,} rows, {len(schema)} columns{look}.", kind="done"),
+            inferred: gr.Column(visible=True),
+            rows: found,
+            rules: gr.CheckboxGroup(
+                [(name, k) for k, name in enumerate(names)], value=[*range(len(names))], visible=bool(names)
+            ),
+        }
+
+    @explained(status, buttons)
+    def run(
+        session: Session, rows: pd.DataFrame, rules: list[int], minutes: float | None, seed: float | None, recipe: str
+    ) -> Iterator[dict]:
+        if session.schema is None:
+            raise ValueError("the table is missing; choose a file")
+        if minutes is None or not 0 < minutes <= limits.max_minutes:
+            raise ValueError(f"Minutes is {minutes}; give a number above 0, up to {limits.max_minutes:g}")
+        seed = whole_number("Seed", seed, 0, MAX_SEED)
+        schema = edited_schema(session.schema, session.table, rows, rules)
+        folder = session.new_folder(KIND)
+        schema.save(folder / "schema.json")
+        model, reader, start = folder / "model", LossReader(folder / "model"), time.monotonic()
+        hidden = {plot: gr.LinePlot(visible=False) for plot in plots.values()}
+        yield hidden | {go: gr.Button(visible=False), download: gr.DownloadButton(visible=False)}
+        arguments = ["--output-dir", model, "--schema", folder / "schema.json", "--recipe", recipe]
+        sizes = dict.fromkeys(PHASES, 0)
+        for _ in run_command(
+            session, KIND, "train", session.table_path, *arguments, "--max-minutes", minutes, "--seed", seed
+        ):
+            drawn, phase = {}, "Reading the table"
+            for name, title in PHASES.items():
+                losses = reader.read(name)
+                phase = title if len(losses) else phase
+                if len(losses) > sizes[name]:
+                    sizes[name] = len(losses)
+                    drawn[plots[name]] = gr.LinePlot(losses, visible=True)
+            seconds = time.monotonic() - start
+            line = f"{phase}: {seconds / 60:.1f} of {minutes:g} minutes"
+            yield drawn | {status: said(line, done=seconds / 60 / minutes)}
+        if not (model / "model_index.json").exists():
+            yield {status: said("Stopped. Nothing is kept of this training.")}
+            return
+        yield {status: said("Loading the model …")}
+        for unneeded in ("checkpoints", "logs"):
+            shutil.rmtree(model / unneeded, ignore_errors=True)
+        archive = shutil.make_archive(str(folder / "model"), "zip", model)
+        name = f"{session.table_path.stem} (trained here)"
+        session.trained[name] = load_pipeline(model), real_columns(schema, schema.conform(session.table))
+        known = [shared.models.served] if shared.models.served else []
+        yield {
+            status: said(
+                f"Trained in {(time.monotonic() - start) / 60:.1f} minutes. The model is in use now.", kind="done"
+            ),
+            shared.model: gr.Dropdown([*known, *session.trained], value=name),
+            go: gr.Button(visible=True),
+            download: gr.DownloadButton(value=archive, visible=True),
+        }
+
+    file.change(infer, [shared.session, file], [columns_status, inferred, rows, rules], show_progress="hidden")
+    buttons[0].click(
+        run,
+        [shared.session, rows, rules, minutes, seed, recipe],
+        [status, shared.model, go, download, *plots.values(), *buttons],
+        concurrency_limit=limits.concurrency,
+        concurrency_id=PROCESS_WORK,
+        show_progress="hidden",
+    )
+    go.click(lambda: gr.Tabs(selected="generate"), None, tabs, queue=False)
