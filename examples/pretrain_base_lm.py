@@ -8,13 +8,14 @@ Each record of a file becomes a document: its JSON, but for fields named text an
 own. Leave out the data that the LM is to be adapted to later.
 """
 
-import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from transformers import HfArgumentParser
 
 from difflm_hf import JSONCodec, RecordSchema
 from difflm_hf.evaluation import train_language_model
@@ -23,6 +24,18 @@ from difflm_hf.records import read_table
 
 PROSE = ("text", "code")
 CONTEXT = 1024  # more than a row, since virtual tokens come before a record
+
+
+@dataclass
+class Arguments:
+    output_dir: Path = field(metadata={"help": "The folder of the LM."})
+    max_documents: int = field(default=20_000, metadata={"help": "Documents of each file."})
+    vocab_size: int = field(default=8192, metadata={"help": "Of the byte-level BPE."})
+    length: int = field(default=512, metadata={"help": "Tokens of a row of the batch."})
+    num_steps: int = field(default=2000, metadata={"help": "Steps of training."})
+    batch_size: int = field(default=16, metadata={"help": "Rows of a step."})
+    learning_rate: float = field(default=2e-3, metadata={"help": "The largest learning rate."})
+    seed: int = field(default=0, metadata={"help": "Seed of documents and training."})
 
 
 def documents(path: Path, rng: np.random.Generator) -> Iterator[str]:
@@ -42,48 +55,31 @@ def documents(path: Path, rng: np.random.Generator) -> Iterator[str]:
         yield from JSONCodec(RecordSchema.infer(part)).encode(part)
 
 
-def main(
-    files: list[Path],
-    output_dir: Path,
-    max_documents: int,
-    vocab_size: int,
-    length: int,
-    num_steps: int,
-    batch_size: int,
-    learning_rate: float,
-    seed: int,
-) -> None:
-    rng = np.random.default_rng(seed)
+def main(args: Arguments, files: list[Path]) -> None:
+    rng = np.random.default_rng(args.seed)
     texts: list[str] = []
     for path in files:
         found = list(documents(path, rng))
-        texts += pd.Series(found).sample(min(len(found), max_documents), random_state=seed).tolist()
-        print(f"{path.name}: {min(len(found), max_documents):,} of {len(found):,} documents")
+        texts += pd.Series(found).sample(min(len(found), args.max_documents), random_state=args.seed).tolist()
+        print(f"{path.name}: {min(len(found), args.max_documents):,} of {len(found):,} documents")
     texts = [texts[i] for i in rng.permutation(len(texts))]
     model, tokenizer = train_language_model(
         texts,
-        vocab_size=vocab_size,
-        config={"max_position_embeddings": max(CONTEXT, length)},
-        length=length,
-        num_steps=num_steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        seed=seed,
+        vocab_size=args.vocab_size,
+        config={"max_position_embeddings": max(CONTEXT, args.length)},
+        length=args.length,
+        num_steps=args.num_steps,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        seed=args.seed,
     )
-    model.save_pretrained(output_dir)
-    tokenizer.save_pretrained(output_dir)
-    print(f"{model.num_parameters():,} parameters in {output_dir}")
+    model.save_pretrained(args.output_dir)
+    tokenizer.save_pretrained(args.output_dir)
+    print(f"{model.num_parameters():,} parameters in {args.output_dir}")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = HfArgumentParser(Arguments, description=__doc__)
     parser.add_argument("files", type=Path, nargs="+", help="Tables (.csv, .parquet) and documents (.jsonl).")
-    parser.add_argument("--output-dir", type=Path, required=True)
-    parser.add_argument("--max-documents", type=int, default=20_000, help="Of each file.")
-    parser.add_argument("--vocab-size", type=int, default=8192)
-    parser.add_argument("--length", type=int, default=512, help="Tokens of a row of the batch.")
-    parser.add_argument("--num-steps", type=int, default=2000)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    main(**vars(parser.parse_args()))
+    args, positional = parser.parse_args_into_dataclasses()
+    main(args, positional.files)

@@ -1,16 +1,32 @@
-"""Cuts the functions out of the Python standard library of this machine, as records to train on."""
+"""
+Cuts the functions out of the Python standard library of this machine, as records to train on.
 
-import argparse
+    python examples/stdlib_functions.py --output stdlib.jsonl
+
+A tenth of them is held out: the files are stdlib_train.jsonl and stdlib_test.jsonl.
+"""
+
 import ast
 import sysconfig
 import textwrap
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+from transformers import HfArgumentParser
 
 from difflm_hf.records import write_table
+
+
+@dataclass
+class Arguments:
+    output: Path = field(default=Path("stdlib.jsonl"), metadata={"help": "Ends in .jsonl, .csv or .parquet."})
+    max_lines: int = field(default=40, metadata={"help": "Leave out longer functions."})
+    max_characters: int = field(default=1200, metadata={"help": "Leave out longer functions."})
+    with_tests: bool = field(default=False, metadata={"help": "Those of the library's own tests too."})
+    seed: int = field(default=0, metadata={"help": "Seed of the split."})
 
 
 def functions(source: str, max_lines: int) -> Iterator[str]:
@@ -26,32 +42,28 @@ def functions(source: str, max_lines: int) -> Iterator[str]:
             yield textwrap.dedent("\n".join(lines[first - 1 : node.end_lineno])).strip("\n")
 
 
-def main(output: Path, max_lines: int, max_characters: int, with_tests: bool, seed: int) -> None:
+def main(args: Arguments) -> None:
     records: dict[str, str] = {}  # by their source, so that none stands twice
+    left_out = {"site-packages"} if args.with_tests else {"site-packages", "test", "tests", "idle_test"}
     root = Path(sysconfig.get_paths()["stdlib"])
     for path in sorted(root.rglob("*.py")):
         module = path.relative_to(root)
-        if "site-packages" in module.parts or (not with_tests and {"test", "tests", "idle_test"} & set(module.parts)):
+        if left_out & set(module.parts):
             continue
         try:
-            found = list(functions(path.read_text(encoding="utf-8"), max_lines))
+            found = list(functions(path.read_text(encoding="utf-8"), args.max_lines))
         except (SyntaxError, UnicodeDecodeError):  # files that are tests of these
             continue
-        records |= {code: module.as_posix() for code in found if len(code) <= max_characters}
+        records |= {code: module.as_posix() for code in found if len(code) <= args.max_characters}
     table = pd.DataFrame({"code": list(records), "module": list(records.values())})
-    table = table.sample(frac=1, random_state=seed, ignore_index=True)
+    table = table.sample(frac=1, random_state=args.seed, ignore_index=True)
     held_out = len(table) // 10
     for name, part in (("test", table[:held_out]), ("train", table[held_out:])):
-        path = output.with_name(f"{output.stem}_{name}{output.suffix}")
+        path = args.output.with_name(f"{args.output.stem}_{name}{args.output.suffix}")
         write_table(part.reset_index(drop=True), path)
         print(f"{len(part)} functions in {path}")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("stdlib.jsonl"), help="Ends in .jsonl, .csv or .parquet.")
-    parser.add_argument("--max-lines", type=int, default=40)
-    parser.add_argument("--max-characters", type=int, default=1200)
-    parser.add_argument("--with-tests", action="store_true", help="Those of the library's own tests too.")
-    parser.add_argument("--seed", type=int, default=0, help="Of the split: a tenth is held out.")
-    main(**vars(parser.parse_args()))
+    [args] = HfArgumentParser(Arguments, description=__doc__).parse_args_into_dataclasses()
+    main(args)

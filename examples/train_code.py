@@ -9,11 +9,12 @@ Each line of a file is an object with Python code, `{"code": ...}`. The output f
 `scores.json`.
 """
 
-import argparse
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from transformers import HfArgumentParser
 
 from difflm_hf import DataArguments, train
 from difflm_hf.evaluation import (
@@ -38,30 +39,33 @@ SIZES = (
 TOKENS_PER_STEP = 1024  # of the language model, whose rows are full; batches of DiffLM have fewer
 
 
-def main(
-    train_file: Path,
-    test: Path,
-    output_dir: Path,
-    max_minutes: float,
-    max_length: int,
-    num_records: int,
-    temperature: float,
-    top_p: float,
-    seed: int,
-) -> None:
-    functions, unseen = (read_table(path)[["code"]].dropna(ignore_index=True) for path in (train_file, test))
+@dataclass
+class Arguments:
+    test: Path = field(metadata={"help": "Functions that the model has not seen."})
+    output_dir: Path = field(metadata={"help": "A new or empty folder."})
+    max_minutes: float = field(default=40, metadata={"help": "Time that training may take."})
+    max_length: int = field(default=256, metadata={"help": "Tokens; longer functions are left out."})
+    num_records: int = field(default=500, metadata={"help": "Functions to generate."})
+    temperature: float = field(default=0.8, metadata={"help": "Of both LMs; lower is more typical, and less diverse."})
+    top_p: float = field(default=1.0, metadata={"help": "Share of the probability to sample from."})
+    seed: int = field(default=0, metadata={"help": "Seed of training, generation and measures."})
+
+
+def main(args: Arguments, train_file: Path) -> None:
+    functions, unseen = (read_table(path)[["code"]].dropna(ignore_index=True) for path in (train_file, args.test))
     real, validation = functions[NUM_VALIDATION:], functions[:NUM_VALIDATION]
     pipe = train(
         real,
-        output_dir,
+        args.output_dir,
         validation=validation,
-        data_args=DataArguments(max_length=max_length, overlong="drop"),
-        max_minutes=max_minutes,
-        seed=seed,
+        data_args=DataArguments(max_length=args.max_length, overlong="drop"),
+        max_minutes=args.max_minutes,
+        seed=args.seed,
     )
-    sampling = {"temperature": temperature, "top_p": top_p}
-    table = pipe(num_records, **sampling, generator=torch.Generator().manual_seed(seed), output_type="pandas").records
-    write_table(table, output_dir / "code.jsonl")
+    sampling = {"temperature": args.temperature, "top_p": args.top_p}
+    generator = torch.Generator().manual_seed(args.seed)
+    table = pipe(args.num_records, **sampling, generator=generator, output_type="pandas").records
+    write_table(table, args.output_dir / "code.jsonl")
 
     # Of all of these, what is short enough for the model: in characters, as the schema has it, and in tokens.
     tables, longest = [real, validation, unseen], pipe.processor.schema["code"].max_length
@@ -69,7 +73,7 @@ def main(
     tables = [part[~pipe.processor.too_long(part)] for part in tables]
     real, validation, held_out = (part["code"].tolist() for part in tables)
     tokenizer, size = pipe.processor.tokenizer, pipe.vae.config.decoder_config.to_dict()
-    length = min(max_length, size["max_position_embeddings"] - 1)
+    length = min(args.max_length, size["max_position_embeddings"] - 1)
     phase = pipe.config.training["phases"][0]
     lm, _ = train_language_model(
         real,
@@ -80,30 +84,23 @@ def main(
         num_steps=phase["num_steps"],
         batch_size=max(1, TOKENS_PER_STEP // length),
         max_minutes=phase["seconds"] / 60,
-        seed=seed,
+        seed=args.seed,
     )
     written = generate_completions(
-        lm, tokenizer, [tokenizer.bos_token] * num_records, max_new_tokens=length, **sampling, seed=seed
+        lm, tokenizer, [tokenizer.bos_token] * args.num_records, max_new_tokens=length, **sampling, seed=args.seed
     )
     scores = {
-        "difflm": evaluate_code(table["code"].tolist(), real, seed=seed)
-        | evaluate_latents(pipe, tables[2], seed=seed),
-        "lm": evaluate_code([code for (code,) in written], real, seed=seed) | perplexity(lm, tokenizer, held_out),
+        "difflm": evaluate_code(table["code"].tolist(), real, seed=args.seed)
+        | evaluate_latents(pipe, tables[2], seed=args.seed),
+        "lm": evaluate_code([code for (code,) in written], real, seed=args.seed) | perplexity(lm, tokenizer, held_out),
         "parameters": {"difflm": pipe.vae.num_parameters(), "lm": lm.num_parameters()},
     }
-    (output_dir / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+    (args.output_dir / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(scores, indent=2))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = HfArgumentParser(Arguments, description=__doc__)
     parser.add_argument("train_file", type=Path, help="A .jsonl, .csv or .parquet file.")
-    parser.add_argument("--test", type=Path, required=True, help="Functions that the model has not seen.")
-    parser.add_argument("--output-dir", type=Path, required=True)
-    parser.add_argument("--max-minutes", type=float, default=40)
-    parser.add_argument("--max-length", type=int, default=256, help="Tokens; longer functions are left out.")
-    parser.add_argument("--num-records", type=int, default=500)
-    parser.add_argument("--temperature", type=float, default=0.8)
-    parser.add_argument("--top-p", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=0)
-    main(**vars(parser.parse_args()))
+    args, positional = parser.parse_args_into_dataclasses()
+    main(args, positional.train_file)

@@ -1,41 +1,53 @@
 """
-Trains a Diffusion-LM on sentences, and shows what it writes: freely, of a given length, and into gaps.
+Trains a Diffusion-LM on sentences, and shows what it writes: freely, and of a given length.
 
-    python examples/train_diffusion_lm.py e2e/train.jsonl --validation e2e/valid.jsonl --output-dir my-diffusion-lm
+    python examples/train_diffusion_lm.py --max_minutes 10
+    python examples/train_diffusion_lm.py --data e2e/train.jsonl --validation e2e/valid.jsonl
 
-`examples/diffusion_lm/` has a script for each control.
+The scripts in examples/diffusion_lm/, one for each control, take the model that this one leaves.
 """
 
-import argparse
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from transformers import HfArgumentParser
 
 from difflm_hf import train_diffusion_lm
-from difflm_hf.diffusion_lm import GAP, MASK
 
 
-def main(data: Path, validation: Path | None, output_dir: Path, text_column: str, max_minutes: float) -> None:
-    pipe = train_diffusion_lm(data, output_dir, validation, text_column, max_minutes=max_minutes)
-    pipe.set_progress_bar_config(disable=True)
-    generator = torch.Generator().manual_seed(0)
-    show("Freely", pipe(5, generator=generator).texts)
-    show("Of eight words", pipe(5, length=8, generator=generator).texts)
-    [text] = pipe(1, length=12, generator=generator).texts
-    words = text.split()
-    some, many = (" ".join([*words[:3], *gap, *words[6:]]) for gap in ([MASK] * 3, [GAP]))
-    show(f"{some!r}, {many!r}", pipe(infill=[some, many], num_candidates=4, generator=generator).texts)
+SENTENCES = Path(__file__).parent / "data" / "sentences.jsonl"
 
 
-def show(title: str, texts: list[str]) -> None:
-    print(f"\n{title}:", *texts, sep="\n  ")
+@dataclass
+class Arguments:
+    data: Path = field(default=SENTENCES, metadata={"help": "Texts: a .jsonl, .csv or .parquet file."})
+    validation: Path | None = field(default=None, metadata={"help": "Texts to select weights by."})
+    output_dir: Path = field(default=Path("my-diffusion-lm"), metadata={"help": "A new or empty folder."})
+    text_column: str = field(default="text", metadata={"help": "The column that has the texts."})
+    recipe: str = field(default="small", metadata={"help": "Sizes and hyper-parameters: small or paper."})
+    max_minutes: float = field(default=60, metadata={"help": "Time that training may take."})
+    length: int = field(default=8, metadata={"help": "Words of the texts whose length is given."})
+    num_texts: int = field(default=5, metadata={"help": "Texts to write of each kind."})
+    seed: int = field(default=0, metadata={"help": "Seed of training and of the texts."})
+
+
+def main(args: Arguments) -> None:
+    pipe = train_diffusion_lm(
+        args.data,
+        args.output_dir,
+        args.validation,
+        args.text_column,
+        args.recipe,
+        max_minutes=args.max_minutes,
+        seed=args.seed,
+    )
+    generator = torch.Generator().manual_seed(args.seed)
+    print("Freely:", *pipe(args.num_texts, generator=generator).texts, sep="\n  ")
+    texts = pipe(args.num_texts, length=args.length, generator=generator).texts
+    print(f"Of {args.length} words:", *texts, sep="\n  ")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="texts: a .jsonl, .csv or .parquet file")
-    parser.add_argument("--validation", type=Path)
-    parser.add_argument("--output-dir", type=Path, required=True)
-    parser.add_argument("--text-column", default="text")
-    parser.add_argument("--max-minutes", type=float, default=60)
-    main(**vars(parser.parse_args()))
+    [args] = HfArgumentParser(Arguments, description=__doc__).parse_args_into_dataclasses()
+    main(args)

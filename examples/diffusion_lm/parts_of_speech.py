@@ -1,12 +1,17 @@
 """
-Texts whose words have the parts of speech of an example. The classifier is taught by what spaCy says of texts.
+Texts whose words have the parts of speech of an example.
 
     pip install "difflm_hf[syntax]"
-    python examples/diffusion_lm/parts_of_speech.py my-diffusion-lm e2e/train.jsonl "The Mill is a cheap pub ."
+    python examples/diffusion_lm/parts_of_speech.py --example "The Maple is a cheap pub by the river."
+
+The classifier is taught by what spaCy says of texts.
 """
 
-import argparse
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import torch
+from transformers import HfArgumentParser
 
 from difflm_hf import DiffusionLMPipeline
 from difflm_hf.diffusion_lm.annotation import annotate
@@ -14,21 +19,36 @@ from difflm_hf.diffusion_lm.controls import PartsOfSpeech
 from difflm_hf.records import read_table
 
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("model")
-parser.add_argument("data", type=Path, help="a file with a column `text`")
-parser.add_argument("example")
-parser.add_argument("--num-steps", type=int, default=2000, help="of teaching the classifier")
-parser.add_argument("--num-inference-steps", type=int, default=20)
-args = parser.parse_args()
+SENTENCES = Path(__file__).parents[1] / "data" / "sentences.jsonl"
 
-pipe = DiffusionLMPipeline.from_pretrained(args.model)
-texts = read_table(args.data)["text"].tolist()
-annotations = annotate([args.example, *texts], pipe.tokenizer)
-example = annotations[0]
-labels = [annotation.tags for annotation in annotations]
-control = PartsOfSpeech.fit(pipe, [args.example, *texts], labels, args.num_steps)
-print(*zip(example.words, example.tags))
-guide = control.guide(example.tags, scale=1.5)
-texts = pipe(5, args.num_inference_steps, length=len(example.words), guides=[guide], num_candidates=6).texts
-print(*texts, sep="\n")
+
+@dataclass
+class Arguments:
+    model: str = field(default="my-diffusion-lm", metadata={"help": "A folder, or the name of a model on the Hub."})
+    data: Path = field(default=SENTENCES, metadata={"help": "A file with a column `text`."})
+    example: str = field(default="The Maple is a cheap pub by the river.", metadata={"help": "What to take after."})
+    num_texts: int = field(default=5, metadata={"help": "Texts to write."})
+    num_steps: int = field(default=2000, metadata={"help": "Steps of teaching the classifier."})
+    scale: float = field(default=1.5, metadata={"help": "How much the guide counts."})
+    num_candidates: int = field(default=6, metadata={"help": "Texts of which the best one is shown."})
+    num_inference_steps: int = field(default=20, metadata={"help": "Steps of the scheduler."})
+    seed: int = field(default=0, metadata={"help": "Seed of the classifier and of the texts."})
+
+
+def main(args: Arguments) -> None:
+    pipe = DiffusionLMPipeline.from_pretrained(args.model)
+    generator = torch.Generator().manual_seed(args.seed)
+    texts = [args.example, *read_table(args.data)["text"]]
+    annotations = annotate(texts, pipe.tokenizer)
+    example = annotations[0]
+    labels = [annotation.tags for annotation in annotations]
+    control = PartsOfSpeech.fit(pipe, texts, labels, args.num_steps, seed=args.seed)
+    print(*(f"{word}/{tag}" for word, tag in zip(example.words, example.tags)))
+    guide = control.guide(example.tags, scale=args.scale)
+    sampling = {"num_candidates": args.num_candidates, "generator": generator, "length": len(example.words)}
+    print(*pipe(args.num_texts, args.num_inference_steps, guides=[guide], **sampling).texts, sep="\n")
+
+
+if __name__ == "__main__":
+    [args] = HfArgumentParser(Arguments, description=__doc__).parse_args_into_dataclasses()
+    main(args)
