@@ -26,16 +26,15 @@ HEADERS = {
     "categories": "str",
     "missing": "str",
     "examples": "str",
-    "to check": "str",
 }
-FIXED = ("column", "missing", "examples", "to check")
+FIXED = ("column", "missing", "examples")
 EDITABLE = ("type", "format", "minimum", "maximum", "decimals", "categories")
 MAX_LISTED = 30  # categories that can be edited
 
 
 def to_rows(schema: RecordSchema, table: pd.DataFrame) -> pd.DataFrame:
     """
-    What a schema says of each column, and what is in doubt, as texts.
+    What a schema says of each column, as texts.
 
     Args:
         schema ([`RecordSchema`]): As inferred.
@@ -52,11 +51,16 @@ def to_rows(schema: RecordSchema, table: pd.DataFrame) -> pd.DataFrame:
             _list_categories(f),
             f"{of.missing:.1%}",
             of.examples,
-            of.doubt,
         ]
         for f, of in zip(schema, found.itertuples())
     ]
     return pd.DataFrame(rows, columns=list(HEADERS))
+
+
+def doubts_of(schema: RecordSchema, table: pd.DataFrame) -> dict[str, str]:
+    """What else columns could be, in words, by their names; those without a doubt are not there."""
+    found = report(schema, table)
+    return {of.column: of.doubt for of in found.itertuples() if of.doubt}
 
 
 def _list_categories(f: Field) -> str:

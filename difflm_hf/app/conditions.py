@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
-import numpy as np
 import pandas as pd
 from gradio.components import Component
 
 from ..control import Between
 from ..records import Field, RecordSchema
+from ..records.number_format import number_format
 
 
 MAX_CHOICES = 1_000  # of a column that are listed
@@ -98,8 +98,8 @@ def _bound(f: Field, text: str | None) -> Any:
         return None
     if f.type == "datetime":
         return text
-    if f.is_spelled and not pd.isna(number := f.read(pd.Series([text], dtype=object)).iloc[0]):
-        return number.item() if isinstance(number, np.generic) else number
+    if f.format is not None and (number := number_format(f.format).read(text)) is not None:
+        return number
     try:
         return float(text) if f.type == "number" or not text.lstrip("+-").isdecimal() else int(text)
     except ValueError:

@@ -54,14 +54,16 @@ def build_evaluate(shared: Shared) -> None:
         elem_classes="lead",
     )
     with gr.Row():
-        real = gr.File(
-            label="Real rows the generator was trained on", file_types=FILE_TYPES, height=140, min_width=240
+        labels = {
+            "real": "Real rows that the generator was trained on",
+            "synthetic": "Synthetic rows",
+            "holdout": "Hold-out, real rows that it has not seen (optional)",
+        }
+        real, synthetic, holdout = (
+            gr.File(label=label, file_types=FILE_TYPES, height=140, min_width=240, elem_id=f"{name}-file")
+            for name, label in labels.items()
         )
-        synthetic = gr.File(label="Synthetic rows", file_types=FILE_TYPES, height=140, min_width=240)
-        holdout = gr.File(
-            label="Hold-out: real rows it has not seen (optional)", file_types=FILE_TYPES, height=140, min_width=240
-        )
-    with gr.Row(equal_height=True):
+    with gr.Row():
         target = gr.Dropdown(
             [], label="Target (optional)", info="A column to predict, to measure utility.", min_width=240
         )

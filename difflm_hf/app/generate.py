@@ -76,18 +76,38 @@ def build_generate(shared: Shared) -> gr.Dropdown:
         with gr.Column(scale=2, min_width=320):
             with gr.Row():
                 num = gr.Number(
-                    1000, label="Records", info=f"Up to {limits.max_records:,}.", precision=0, min_width=130
+                    1000,
+                    label="Records",
+                    info=f"Up to {limits.max_records:,}.",
+                    precision=0,
+                    min_width=130,
+                    interactive=True,
                 )
-                seed = gr.Number(0, label="Seed", info="Any whole number.", precision=0, min_width=130)
+                seed = gr.Number(
+                    0, label="Seed", info="Any whole number.", precision=0, min_width=130, interactive=True
+                )
             temperature = gr.Slider(
-                0.1, 2, 1, step=0.1, label="Temperature", info="1 is what was learnt; less is more typical."
+                0.1,
+                2,
+                1,
+                step=0.1,
+                interactive=True,
+                label="Temperature",
+                info="1 is what was learnt; less is more typical.",
             )
             names = gr.Dropdown(
-                [], multiselect=True, label="Conditions on", info="Choose columns, then what they may be."
+                [],
+                multiselect=True,
+                interactive=True,
+                label="Conditions on",
+                info="Choose columns, then what they may be.",
             )
             asked = gr.Column()
             where = gr.Textbox(
-                label="Expression", info="Columns can be compared, too.", placeholder="age >= 30 and income == '>50K'"
+                label="Expression",
+                info="Columns can be compared, too.",
+                placeholder="age >= 30 and income == '>50K'",
+                interactive=True,
             )
             buttons = run_buttons(shared, KIND, "Generate")
         with gr.Column(scale=3, min_width=320):
@@ -136,6 +156,7 @@ def build_generate(shared: Shared) -> gr.Dropdown:
             **{file: gr.DownloadButton(value=str(path), interactive=True) for file, path in zip(files, paths)},
         }
 
+    # In each session its own: with the fields for the columns that were chosen, the button takes other inputs.
     with asked:
 
         @gr.render([shared.session, names], triggers=[shared.page.load, names.change], show_progress="hidden")

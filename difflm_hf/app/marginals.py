@@ -70,16 +70,11 @@ def stored_columns(pipe: DiffLMPipeline) -> dict[str, RealColumn]:
             ends = f.to_numpy(pd.Series(t.grid.decode(f, np.array([*starts, t.bins.end], np.uint64))))
             found[f.name] = RealColumn(quantiles=ends.astype(np.float64))
         elif "range" in summary:
-            low, high = summary["range"]
-            found[f.name] = RealColumn(
-                note=f"nine of ten real values lie from {low:,} to {high:,}"
-                if isinstance(low, (int, float))
-                else f"nine of ten real values lie from {low} to {high}"
-            )
+            ends = [end if isinstance(end, str) else f"{end:,}" for end in summary["range"]]
+            found[f.name] = RealColumn(note=f"90% of the real values: {ends[0]} to {ends[1]}")
         elif summary.get("common"):
-            found[f.name] = RealColumn(
-                note=f"most frequent in the real data: {', '.join(map(str, summary['common']))}"
-            )
+            common = ", ".join(map(str, summary["common"][:3]))
+            found[f.name] = RealColumn(note=f"mostly {common} in the real data")
         else:
             found[f.name] = RealColumn()
     return found
@@ -130,8 +125,9 @@ def _numeric_bars(f: Field, given: pd.Series, real: RealColumn) -> Bars:
     if real.quantiles is not None:
         ends = np.interp([TAIL, 1 - TAIL], np.linspace(0, 1, len(real.quantiles)), real.quantiles)
         low, high = min(low, ends[0]), max(high, ends[1])
-    if f.type == "integer" and high - low < NUM_BARS:
-        edges = np.arange(np.floor(low), np.ceil(high) + 2) - 0.5
+    if f.type == "integer":  # bars of equally many integers
+        width = max(1, -(-int(high - low + 1) // NUM_BARS))
+        edges = np.arange(int(low), int(high) + width + 1, width) - 0.5
     else:
         edges = np.linspace(low, high, NUM_BARS + 1) if high > low else np.array([low - 0.5, low + 0.5])
     counts, _ = np.histogram(numbers.clip(edges[0], edges[-1]), edges)

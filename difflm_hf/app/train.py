@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ import pandas as pd
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ..records import RecordSchema, read_table
-from .columns import FIXED, HEADERS, edited_schema, to_rows
+from .columns import FIXED, HEADERS, doubts_of, edited_schema, to_rows
 from .common import (
     FILE_TYPES,
     PROCESS_WORK,
@@ -32,6 +34,8 @@ from .marginals import real_columns
 KIND = "train"
 PHASES = {"vae": "Autoencoder", "denoiser": "Latent diffusion"}
 CURVES = {"loss": "training", "eval_loss": "validation"}
+COLORS = {"training": "#d55e00", "validation": "#1a80c4"}
+BAR = "%|"
 
 
 class LossReader:
@@ -56,6 +60,13 @@ class LossReader:
         return pd.DataFrame(rows, columns=["step", "loss", "curve"])
 
 
+def _log(output: str) -> str:
+    """What the training said, but for its bars, to be unfolded."""
+    lines = [line for line in re.split(r"[\r\n]+", output) if line.strip() and BAR not in line]
+    text = html.escape("\n".join(lines))
+    return f'<details><summary>What the training says</summary><pre class="log">{text}</pre></details>'
+
+
 def build_train(shared: Shared, tabs: gr.Tabs) -> None:
     """The tab."""
     limits = shared.limits
@@ -68,6 +79,7 @@ def build_train(shared: Shared, tabs: gr.Tabs) -> None:
             "correct it. Types: integer, number, category, boolean, datetime, text. Untick “use” to leave a column "
             "out.</p>"
         )
+        doubts = gr.HTML()
         rows = gr.Dataframe(
             headers=list(HEADERS),
             datatype=list(HEADERS.values()),
@@ -75,6 +87,7 @@ def build_train(shared: Shared, tabs: gr.Tabs) -> None:
             interactive=True,
             row_limits=None,
             max_height=420,
+            max_chars=40,
             show_label=False,
             pinned_columns=2,
             elem_id="columns",
@@ -90,10 +103,20 @@ def build_train(shared: Shared, tabs: gr.Tabs) -> None:
             recipe = gr.Radio(["small", "base"], value="small", label="Size", info="base takes more time.")
         buttons = run_buttons(shared, KIND, "Train")
         status = gr.HTML()
+        log = gr.HTML()
         with gr.Row():
             plots = {
                 phase: gr.LinePlot(
-                    x="step", y="loss", color="curve", title=f"{title}: loss", height=240, visible=False, buttons=[]
+                    x="step",
+                    y="loss",
+                    color="curve",
+                    color_map=COLORS,
+                    colors_in_legend=[*COLORS],
+                    color_title="",
+                    title=f"{title}: loss",
+                    height=240,
+                    visible=False,
+                    buttons=[],
                 )
                 for phase, title in PHASES.items()
             }
@@ -109,14 +132,14 @@ def build_train(shared: Shared, tabs: gr.Tabs) -> None:
         table = read_table(session.upload(path, "the table"))
         schema = RecordSchema.infer(table, find_rules=True)
         session.table, session.schema, session.table_path = table, schema, Path(path)
-        found = to_rows(schema, table)
-        doubts = int((found["to check"] != "").sum())
-        look = f"; {doubts} to check, see the last column" if doubts else ""
+        found = doubts_of(schema, table)
+        listed = "".join(f"<li><b>{html.escape(name)}</b>: {html.escape(doubt)}</li>" for name, doubt in found.items())
         names = [str(rule) for rule in schema.rules]
         yield {
-            columns_status: said(f"{len(table):,} rows, {len(schema)} columns{look}.", kind="done"),
+            columns_status: said(f"{len(table):,} rows, {len(schema)} columns.", kind="done"),
             inferred: gr.Column(visible=True),
-            rows: found,
+            rows: to_rows(schema, table),
+            doubts: f'<p>Please check:</p><ul class="doubts">{listed}</ul>' if found else "",
             rules: gr.CheckboxGroup(
                 [(name, k) for k, name in enumerate(names)], value=[*range(len(names))], visible=bool(names)
             ),
@@ -139,7 +162,7 @@ def build_train(shared: Shared, tabs: gr.Tabs) -> None:
         yield hidden | {go: gr.Button(visible=False), download: gr.DownloadButton(visible=False)}
         arguments = ["--output-dir", model, "--schema", folder / "schema.json", "--recipe", recipe]
         sizes = dict.fromkeys(PHASES, 0)
-        for _ in run_command(
+        for output in run_command(
             session, KIND, "train", session.table_path, *arguments, "--max-minutes", minutes, "--seed", seed
         ):
             drawn, phase = {}, "Reading the table"
@@ -151,7 +174,7 @@ def build_train(shared: Shared, tabs: gr.Tabs) -> None:
                     drawn[plots[name]] = gr.LinePlot(losses, visible=True)
             seconds = time.monotonic() - start
             line = f"{phase}: {seconds / 60:.1f} of {minutes:g} minutes"
-            yield drawn | {status: said(line, done=seconds / 60 / minutes)}
+            yield drawn | {status: said(line, done=seconds / 60 / minutes), log: _log(output)}
         if not (model / "model_index.json").exists():
             yield {status: said("Stopped. Nothing is kept of this training.")}
             return
@@ -159,23 +182,21 @@ def build_train(shared: Shared, tabs: gr.Tabs) -> None:
         for unneeded in ("checkpoints", "logs"):
             shutil.rmtree(model / unneeded, ignore_errors=True)
         archive = shutil.make_archive(str(folder / "model"), "zip", model)
-        name = f"{session.table_path.stem} (trained here)"
+        name = f"{session.table_path.stem} (training {len(session.trained) + 1})"
         session.trained[name] = load_pipeline(model), real_columns(schema, schema.conform(session.table))
-        known = [shared.models.served] if shared.models.served else []
+        choices = [*shared.model.choices, *((name, name) for name in session.trained)]
         yield {
-            status: said(
-                f"Trained in {(time.monotonic() - start) / 60:.1f} minutes. The model is in use now.", kind="done"
-            ),
-            shared.model: gr.Dropdown([*known, *session.trained], value=name),
+            status: said("Trained. The model is in use now.", kind="done"),
+            shared.model: gr.Dropdown(choices, value=name),
             go: gr.Button(visible=True),
             download: gr.DownloadButton(value=archive, visible=True),
         }
 
-    file.change(infer, [shared.session, file], [columns_status, inferred, rows, rules], show_progress="hidden")
+    file.change(infer, [shared.session, file], [columns_status, inferred, doubts, rows, rules], show_progress="hidden")
     buttons[0].click(
         run,
         [shared.session, rows, rules, minutes, seed, recipe],
-        [status, shared.model, go, download, *plots.values(), *buttons],
+        [status, log, shared.model, go, download, *plots.values(), *buttons],
         concurrency_limit=limits.concurrency,
         concurrency_id=PROCESS_WORK,
         show_progress="hidden",

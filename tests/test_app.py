@@ -1,0 +1,551 @@
+import re
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny import make_table, seeded
+
+from difflm_hf.control import Between
+from difflm_hf.records import RecordSchema, read_table, write_table
+from difflm_hf.records.identifiers import Identifier
+
+
+pytest.importorskip("gradio")
+
+from difflm_hf.app.columns import doubts_of, edited_schema, to_rows  # noqa: E402 (gradio may be missing)
+from difflm_hf.app.common import (  # noqa: E402
+    Limits,
+    Models,
+    Session,
+    explain,
+    load_pipeline,
+    run_command,
+    said,
+    shown_rows,
+    whole_number,
+)
+from difflm_hf.app.conditions import names_with_conditions, read_conditions  # noqa: E402
+from difflm_hf.app.evaluate import framed, split_holdout  # noqa: E402
+from difflm_hf.app.generate import stream_tables, write_files  # noqa: E402
+from difflm_hf.app.impute import FILLED, fill_gaps, marked  # noqa: E402
+from difflm_hf.app.marginals import RealColumn, bars_of, real_columns, stored_columns, to_html  # noqa: E402
+from difflm_hf.app.page import serving  # noqa: E402
+from difflm_hf.app.train import LossReader  # noqa: E402
+
+
+CHROMIUM = shutil.which("chromium")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+SEMICOLONS = "age;city;paid\n" + "".join(f"{20 + k % 50};{'ABC'[k % 3]};{k % 37},5{k % 9}\n" for k in range(120))
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny_run):
+    return load_pipeline(tiny_run)
+
+
+@pytest.fixture
+def session(tmp_path):
+    folder = tmp_path / "session"
+    folder.mkdir()
+    return Session(folder)
+
+
+# Without a browser
+
+
+def test_streamed_tables_are_those_of_a_call(pipe):
+    tables = list(stream_tables(pipe, 1500, 3, where="age >= 40"))
+    expected = pipe(1500, generator=seeded(3), where="age >= 40", output_type="pandas").records
+    assert list(map(len, tables)) == [1024, 476]
+    pd.testing.assert_frame_equal(pd.concat(tables, ignore_index=True), expected)
+
+
+def test_files_in_all_formats(pipe, tmp_path):
+    [table] = stream_tables(pipe, 5, 0)
+    paths = write_files(table, tmp_path)
+    assert [path.name for path in paths] == ["synthetic.csv", "synthetic.parquet", "synthetic.jsonl"]
+    assert all(len(read_table(path)) == 5 for path in paths)
+
+
+def test_conditions_of_fields(pipe):
+    schema = pipe.processor.schema
+    assert "note" not in names_with_conditions(schema) and "nothing" not in names_with_conditions(schema)
+    names = ["age", "color", "income", "joined", "member"]
+    color = schema["color"].categories
+    values = ["30", "", [color.index("red"), len(color)], "1000", "", ["missing"], "2020-02-01", "2020-03-01", [1]]
+    found = read_conditions(schema, names, values)
+    assert found == {
+        "age": [Between(30, None)],
+        "color": ["red", None],
+        "income": [Between(1000.0, None), None],
+        "joined": [Between("2020-02-01", "2020-03-01")],
+        "member": [True],
+    }
+    [table] = stream_tables(pipe, 50, 0, conditions=found)
+    assert (table["age"] >= 30).all() and set(table["color"].dropna()) <= {"red"} and table["member"].all()
+    assert table["joined"].between("2020-02-01", "2020-03-01").all()
+    assert read_conditions(schema, ["age", "color"], ["", " ", []]) == {}
+    with pytest.raises(ValueError, match="column 'age': 'old' is no number; write it like 17"):
+        read_conditions(schema, ["age"], ["old", ""])
+
+
+def test_conditions_on_numbers_with_a_decimal_comma(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text(SEMICOLONS)
+    schema = RecordSchema.infer(path)
+    assert read_conditions(schema, ["paid"], ["2,5", "3.5"]) == {"paid": [Between(2.5, 3.5)]}
+
+
+def test_marginals_of_real_and_generated():
+    table = make_table(400)
+    schema = RecordSchema.infer(table)
+    real = real_columns(schema, table)
+    for f in schema:
+        bars = bars_of(f, table[f.name], real[f.name])
+        if f.type in ("text", "null"):
+            assert bars is None
+            continue
+        # Of the same table they are alike.
+        np.testing.assert_allclose(bars.generated, bars.real, atol=0.03, err_msg=f.name)
+        assert bars.generated.sum() == pytest.approx(1, abs=0.01)
+    page = to_html(schema, table.assign(color="<script>"), real)
+    assert "<script>" not in page and page.count("<figure>") == len(schema)
+
+
+def test_marginals_that_a_model_stores(pipe):
+    schema, known = pipe.processor.schema, stored_columns(pipe)
+    assert set(known) == set(schema.names)
+    # Of many distinct numbers there are quantiles, and of categories no shares, but the frequent ones.
+    quantiles = known["score"].quantiles
+    assert (np.diff(quantiles) >= 0).all()
+    assert abs(np.median(quantiles) - make_table()["score"].median()) < 0.3
+    assert known["color"].shares is None and known["color"].note == "mostly red, green, blue in the real data"
+    assert known["age"].note.startswith("90% of the real values: ")
+    # Nothing in it is a row of the data.
+    assert all(column.quantiles is None or len(column.quantiles) < 100 for column in known.values())
+    assert bars_of(schema["color"], make_table()["color"], RealColumn()).real is None
+
+
+def test_gaps_are_filled_and_marked(pipe, tmp_path):
+    table = make_table(30)
+    table.loc[:9, "price"] = np.nan
+    path = tmp_path / "gaps.parquet"
+    write_table(table, path)
+    filled, gaps = fill_gaps(pipe, path, 0)
+    assert gaps["price"].sum() == 10 and filled["price"].notna().all()
+    assert (filled["age"] == table["age"]).all()
+    shown = marked(filled, gaps)
+    styles = shown._compute().ctx
+    [price] = [k for k, name in enumerate(shown.columns) if name == "price"]
+    assert dict([tuple(FILLED.split("; ")[0].split(": "))]).items() <= dict(styles[0, price]).items()
+    with pytest.raises(ValueError, match="the table has no gaps"):
+        fill_gaps(pipe, _written(filled.assign(nothing=0, note="a", color="red", income=1.0), tmp_path), 0)
+
+
+def _written(table, folder):
+    path = folder / "full.parquet"
+    write_table(table, path)
+    return path
+
+
+def test_schema_that_is_not_edited_stays():
+    table = make_table()
+    schema = RecordSchema.infer(table, find_rules=True)
+    assert edited_schema(schema, table, to_rows(schema, table)) == schema
+
+
+def test_edited_schema():
+    table = pd.DataFrame(
+        {"code": [1, 2, 3] * 20, "day": ["01/02/2024", "03/04/2024", "05/06/2024"] * 20, "x": range(60)}
+    )
+    schema = RecordSchema.infer(table)
+    assert list(doubts_of(schema, table)) == ["day"]
+    rows = to_rows(schema, table).set_index("column", drop=False)
+    other = {"%d/%m/%Y": "%m/%d/%Y", "%m/%d/%Y": "%d/%m/%Y"}[schema["day"].format]
+    rows.loc["code", "type"], rows.loc["day", "format"], rows.loc["x", "maximum"] = "category", other, "99"
+    found = edited_schema(schema, table, rows)
+    assert found["code"].categories == [1, 2, 3] and found["x"].maximum == 99
+    assert found["day"].format == other and found["day"].minimum != schema["day"].minimum
+    rows.loc["code", "use"] = False
+    assert edited_schema(schema, table, rows).names == ["day", "x"]
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "value", "message"),
+    [
+        ("color", "type", "colour", "type 'colour' is not one of integer"),
+        ("color", "type", "integer", "column 'color': .*cannot be kept as an integer"),
+        ("age", "minimum", "ten", "column 'age': invalid literal"),
+        ("age", "maximum", "20", "column 'age': .* is not an integer between 17 and 20"),
+        ("color", "categories", "red, green", "no list; write them like"),
+        ("color", "categories", '["red"]', "column 'color': '(green|blue)' in row"),
+    ],
+)
+def test_wrong_edits_are_explained(column, cell, value, message):
+    table = make_table()
+    schema = RecordSchema.infer(table)
+    rows = to_rows(schema, table)
+    rows.loc[rows["column"] == column, cell] = value
+    with pytest.raises(ValueError, match=message):
+        edited_schema(schema, table, rows)
+
+
+def test_rules_can_be_left_out():
+    table = pd.DataFrame({"id": range(1, 201), "x": [0.5, 1.5] * 100})
+    schema = RecordSchema.infer(table, find_rules=True)
+    [place] = [k for k, rule in enumerate(schema.rules) if isinstance(rule, Identifier)]
+    rows = to_rows(schema, table)
+    assert edited_schema(schema, table, rows, [place]).rules == [schema.rules[place]]
+    without = edited_schema(schema, table, rows, [])
+    assert without.rules == [] and without["id"].maximum == 200
+
+
+def test_models_are_loaded_once(tiny_run, tmp_path):
+    models = Models()
+    assert models.get(str(tiny_run)) is models.get(str(tiny_run))
+    with pytest.raises(ValueError, match="no model is chosen"):
+        models.get("")
+    with pytest.raises(OSError):
+        models.get(str(tmp_path / "none"))
+    with pytest.raises(ValueError, match="this page serves mine, and not /etc"):
+        Models("mine").get("/etc")
+
+
+def test_losses_of_a_run(tiny_run, tmp_path):
+    losses = LossReader(tiny_run).read("vae")
+    assert set(losses["curve"]) == {"training", "validation"} and losses["loss"].notna().all()
+    assert LossReader(tmp_path).read("vae").empty
+
+
+def test_hold_out_of_the_real_rows(tmp_path):
+    table = make_table(100)
+    write_table(table, path := tmp_path / "real.parquet")
+    parts = [read_table(part) for part in split_holdout(path, tmp_path / "parts")]
+    assert list(map(len, parts)) == [80, 20]
+    assert sorted(pd.concat(parts)["score"]) == sorted(table["score"])
+
+
+def test_reports_run_no_script(tmp_path):
+    (page := tmp_path / "report.html").write_text('<p title="a">&lt;</p><script>alert(1)</script>')
+    frame = framed(page)
+    assert 'sandbox=""' in frame and "<script>" not in frame and "&quot;a&quot;" in frame
+
+
+def test_a_command_that_fails_says_why(session):
+    with pytest.raises(ValueError, match="nowhere.csv: no such file"):
+        list(run_command(session, "train", "train", "nowhere.csv", "--output-dir", session.folder / "model"))
+    assert session.processes == []
+
+
+def test_a_command_is_stopped(session):
+    running = run_command(session, "train", "--help")
+    next(running)
+    [process] = session.processes
+    session.stopping.add("train")
+    list(running)
+    assert process.poll() is not None and session.processes == []
+
+
+def test_a_command_that_nobody_asks_for_is_ended(session):
+    running = run_command(session, "train", "--help")
+    next(running)
+    [process] = session.processes
+    running.close()
+    assert process.poll() is not None
+
+
+def test_sessions_leave_nothing(session, tmp_path):
+    uploaded = tmp_path / "hash" / "table.csv"
+    uploaded.parent.mkdir()
+    uploaded.touch()
+    assert session.upload(str(uploaded), "the table") == uploaded
+    first, second = session.new_folder("generate"), session.new_folder("generate")
+    assert not first.exists() and second.is_dir()
+    session.close()
+    assert not session.folder.exists() and not uploaded.exists()
+    with pytest.raises(ValueError, match="the table is missing; choose a file"):
+        session.upload(None, "the table")
+
+
+def test_messages(monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "/tmp/served")
+    assert explain(ValueError("/tmp/served/0af/table.csv:\n bad")) == "table.csv: bad"
+    assert "&lt;b&gt;" in said("<b>") and 'role="alert"' in said("no", kind="error")
+    for value in (None, 0.5, 0, 11):
+        with pytest.raises(ValueError, match="Records is .*; give a whole number from 1 to 10"):
+            whole_number("Records", value, 1, 10)
+    assert shown_rows(pd.DataFrame({"x": [1.5, None]})).to_dict("list") == {"x": ["1.5", ""]}
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def url(tiny_run):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", "")  # which serving sets
+        with serving(tiny_run, limits=Limits(max_records=3000, max_minutes=1)) as url:
+            folder = _temporary_folder()
+            yield url
+        assert not folder.exists()  # nothing of the visitors is left
+
+
+def _temporary_folder():
+    from gradio.utils import get_upload_folder
+
+    return Path(get_upload_folder())
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, url):
+    """`visit()`: the page, once its model is there. No error and no request to another host may come of it."""
+    problems, requested, pages = [], [], []
+
+    def visit(width=1280, scheme="light"):
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: requested.append(request.url))
+        page.goto(url)
+        page.get_by_text("12 columns, trained on").wait_for()
+        pages.append(page)
+        return page
+
+    yield visit
+    for page in pages:
+        page.close()
+    assert problems == []
+    assert [asked for asked in requested if not asked.startswith((url, "data:", "blob:"))] == []
+
+
+def press(page, name):
+    page.get_by_role("button", name=name, exact=True).click()
+
+
+def choose(page, label, *options):
+    page.get_by_role("combobox", name=label).click()
+    for option in options:
+        page.get_by_role("option", name=option, exact=True).click()
+    page.keyboard.press("Escape")
+
+
+def downloaded(page, name):
+    with page.expect_download() as download:
+        press(page, name)
+    folder = Path(download.value.path()).parent
+    path = folder / f"{time.monotonic_ns()}-{download.value.suggested_filename}"
+    download.value.save_as(path)
+    return read_table(path)
+
+
+@needs_chromium
+def test_generation_in_a_browser(visit):
+    page = visit()
+    choose(page, "Conditions on", "age", "color")
+    page.get_by_label("age from").fill("40")
+    choose(page, re.compile("^color$"), "red")
+    page.get_by_label("Records").fill("150")
+    press(page, "Generate")
+    page.get_by_text("150 records of seed 0.").wait_for()
+    table = downloaded(page, "CSV")
+    assert len(table) == 150 and (table["age"] >= 40).all() and set(table["color"]) == {"red"}
+    assert page.locator(".marginals figure").count() == 12
+    # What is wrong is told in place.
+    page.get_by_label("Expression").fill("<b>agee</b> > 3")
+    press(page, "Generate")
+    error = page.get_by_role("alert")
+    error.wait_for()
+    assert "agee" in error.inner_text() and error.locator("b").count() == 0
+    page.get_by_label("Expression").fill("")
+    page.get_by_label("Records").fill("3001")
+    press(page, "Generate")
+    page.get_by_text("Records is 3,001; give a whole number from 1 to 3,000").wait_for()
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_training_in_a_browser(visit, tmp_path):
+    (path := tmp_path / "shop.csv").write_text(SEMICOLONS)
+    (wrong := tmp_path / "wrong.csv").write_text("a,a\n1,2\n")
+    page = visit()
+    page.get_by_role("tab", name="Train").click()
+    page.locator("#train-file input[type=file]").set_input_files(wrong)
+    page.get_by_role("alert").wait_for()
+    assert "'a' stands more than once" in page.get_by_role("alert").inner_text()
+    page.get_by_label("Remove").or_(page.get_by_label("Clear")).first.click()
+    page.locator("#train-file input[type=file]").set_input_files(path)
+    page.get_by_text("120 rows, 3 columns").wait_for()
+    page.get_by_label("Minutes").fill("0.2")
+    press(page, "Train")
+    page.get_by_text("of 0.2 minutes").wait_for()
+    page.get_by_text("The model is in use now").wait_for(timeout=120_000)
+    page.get_by_text("3 columns, trained on").wait_for()
+    press(page, "Generate with this model")
+    page.get_by_label("Records").fill("20")
+    press(page, "Generate")
+    page.get_by_text("20 records of seed 0.").wait_for()
+    assert page.locator(".marginals i.real").count()  # what is known of the table that was uploaded
+    with page.expect_download() as download:
+        press(page, "CSV")
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert lines[0] == "age;city;paid" and re.fullmatch(r"\d+;[ABC];\d+,\d+", lines[1])
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_training_is_stopped_in_a_browser(visit, tmp_path):
+    (path := tmp_path / "shop.csv").write_text(SEMICOLONS)
+    page = visit()
+    page.get_by_role("tab", name="Train").click()
+    page.locator("#train-file input[type=file]").set_input_files(path)
+    page.get_by_text("120 rows, 3 columns").wait_for()
+    press(page, "Train")
+    page.get_by_text("of 1 minutes").wait_for()
+    page.locator("#stop-train").click()
+    page.get_by_text("Nothing is kept of this training").wait_for()
+
+
+@needs_chromium
+def test_imputation_in_a_browser(visit, tmp_path):
+    table = make_table(40)
+    table.loc[:4, "price"] = np.nan
+    write_table(table, path := tmp_path / "gaps.parquet")
+    page = visit()
+    page.get_by_role("tab", name="Impute").click()
+    press(page, "Fill gaps")
+    page.get_by_text("the table is missing").wait_for()
+    page.locator("#impute-file input[type=file]").set_input_files(path)
+    page.get_by_text("gaps.parquet").wait_for()
+    press(page, "Fill gaps")
+    page.get_by_text("gaps filled in").wait_for()
+    assert downloaded(page, "Parquet")["price"].notna().all()
+    cell = page.locator("td", has_text=re.compile(r"^\d")).first
+    colours = page.evaluate("[...document.querySelectorAll('td')].map(cell => getComputedStyle(cell).backgroundColor)")
+    assert cell.is_visible() and "rgb(255, 227, 194)" in colours
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_evaluation_in_a_browser(visit, tmp_path):
+    paths = [tmp_path / "real.csv", tmp_path / "synthetic.csv"]
+    for seed, path in enumerate(paths):
+        write_table(make_table(200, seed)[["age", "price", "color", "member"]], path)
+    page = visit()
+    page.get_by_role("tab", name="Evaluate").click()
+    page.locator("#real-file input[type=file]").set_input_files(paths[0])
+    page.get_by_text("Choose the other tables").wait_for()
+    press(page, "Evaluate")
+    page.get_by_text("the synthetic table is missing").wait_for()
+    page.locator("#synthetic-file input[type=file]").set_input_files(paths[1])
+    page.get_by_text("synthetic.csv").first.wait_for()
+    choose(page, "Target", "member")
+    press(page, "Evaluate")
+    page.locator("iframe.report").wait_for(timeout=120_000)
+    assert page.get_by_text("a fifth of the real rows stands in for it").is_visible()
+    report = page.frame_locator("iframe.report")
+    assert "Column Shapes" in report.locator("body").inner_text()
+    with page.expect_download() as download:
+        press(page, "Download the report (HTML)")
+    assert "Column Shapes" in Path(download.value.path()).read_text(encoding="utf-8")
+
+
+@needs_chromium
+def test_the_keyboard_is_enough(visit):
+    page = visit()
+
+    def tab_to(predicate):
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if page.evaluate(f"(e => {predicate})(document.activeElement)"):
+                return
+        raise AssertionError(f"no way to {predicate}")
+
+    tab_to("e.getAttribute('aria-label') === 'Records'")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("7")
+    tab_to("e.getAttribute('aria-label') === 'Conditions on'")
+    page.keyboard.type("colo")
+    page.keyboard.press("Enter")
+    page.get_by_role("combobox", name=re.compile("^color$")).wait_for()
+    tab_to("e.getAttribute('aria-label') === 'color'")
+    page.keyboard.type("gree")
+    page.keyboard.press("Enter")
+    tab_to("e.id === 'generate'")
+    page.keyboard.press("Enter")
+    page.get_by_text("7 records of seed 0.").wait_for()
+    tab_to("e.textContent.trim() === 'JSON lines'")
+    with page.expect_download() as download:
+        page.keyboard.press("Enter")
+    download.value.save_as(path := Path(download.value.path()).with_suffix(".jsonl"))
+    assert read_table(path)["color"].tolist() == ["green"] * 7
+    page.keyboard.press("Home")
+    page.get_by_role("tab", name="Generate").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.get_by_text("Train a model on a table of your own").wait_for()
+
+
+@needs_chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_sizes_and_colour_schemes(visit, width, scheme):
+    page = visit(width, scheme)
+    press(page, "Generate")
+    page.get_by_text("1,000 records of seed 0.").wait_for()
+    for name in ("Generate", "Train", "Evaluate", "Impute"):
+        tab = page.get_by_role("tab", name=name)
+        tab.click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+    background, text = page.evaluate(
+        "(s => [s.backgroundColor, s.color].map(c => c.match(/[\\d.]+/g).slice(0, 3).map(Number)))"
+        "(getComputedStyle(document.body))"
+    )
+    assert (sum(background) > sum(text)) == (scheme == "light")
+
+
+@needs_chromium
+def test_visitors_do_not_disturb_each_other(visit):
+    one, other = visit(), visit()
+    for page, seed in ((one, "1"), (other, "2")):
+        page.get_by_label("Records").fill("2000")
+        page.get_by_label("Seed").first.fill(seed)
+    for page in (one, other):
+        press(page, "Generate")
+    tables = []
+    for page, seed in ((one, "1"), (other, "2")):
+        page.get_by_text(f"2,000 records of seed {seed}.").wait_for()
+        tables.append(downloaded(page, "Parquet"))
+    assert not tables[0].equals(tables[1])
+    other.get_by_label("Seed").first.fill("1")
+    press(other, "Generate")
+    other.get_by_text("2,000 records of seed 1.").wait_for()
+    pd.testing.assert_frame_equal(downloaded(other, "Parquet"), tables[0])
+
+
+@needs_chromium
+def test_no_other_file_is_served(visit, url, tiny_run):
+    page = visit()
+    for path in ("/etc/passwd", tiny_run / "model_index.json", Path(__file__)):
+        assert page.request.get(f"{url}gradio_api/file={path}").status == 403
