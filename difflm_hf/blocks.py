@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import FunctionType
@@ -26,7 +26,8 @@ from .checks import check_choice, check_integer, is_number, shown
 from .files import atomic_write, is_whole, lock_folder
 from .records import JSONCodec, RecordSchema, Unique
 from .records.nested import to_plain
-from .utils import draw_seed, map_in_threads, release_memory, seeded_generator
+from .step_callbacks import step_callback
+from .utils import check_generator, draw_seed, map_in_threads, release_memory, seeded_generator
 
 
 OutputType = Literal["dict", "pandas", "dataset", "text"]
@@ -102,6 +103,7 @@ class BlockwisePipeline(DiffusionPipeline):
         ```
         """
         self.check_inputs(num_records, num_inference_steps, temperature, top_p, batch_size, "pandas")
+        check_generator(generator)
         sampling |= {
             "num_inference_steps": num_inference_steps,
             "temperature": temperature,
@@ -115,36 +117,43 @@ class BlockwisePipeline(DiffusionPipeline):
         self,
         num_records: int,
         sampling: dict[str, Any],
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         first_block: int = 0,
     ) -> Iterator[pd.DataFrame]:
         """Blocks from `first_block` on, up to `num_records` records from there, with a bar of their progress."""
-        # One number stands for all records of a call: each block then has a generator of its own.
-        seed = draw_seed(generator)
         size, schema = self.config.block_size, self.processor.schema
         keys = UsedKeys(schema)
-        keys.check(first_block * size, num_records)
+        if isinstance(generator, list | tuple):
+            keys.check_independent()
+            parts = [(draw_seed(of_record), 0, 1) for of_record in generator]
+        else:
+            # One number stands for all records of a call: each block then has a generator of its own.
+            seed = draw_seed(generator)
+            keys.check(first_block * size, num_records)
+            starts = range(0, num_records, size)
+            parts = ((seed, first_block + start // size, min(num_records - start, size)) for start in starts)
+        callback = step_callback(
+            sampling.get("callback_on_step_end"),
+            sampling.pop("callback_on_step_end_tensor_inputs", ("latents",)),
+            self._callback_tensor_inputs,
+        )
+        sampling["callback_on_step_end"] = callback
 
-        def generate(start: int) -> pd.DataFrame:
-            block = first_block + start // size
-            num = min(num_records - start, size)
+        def generate(part: tuple[int, int, int]) -> pd.DataFrame:
+            seed, block, num = part
             table = self.generate_block(seed, block, **sampling, num_records=num, keys=keys)
             for name, rule in schema.identifiers.items():
                 table = table.assign(**{name: rule.values(seed, block * size, num, schema.by_name)})
             return table
 
         # The products of a small model on a CPU are too small to share among threads; whole blocks are not.
-        callback = sampling.get("callback_on_step_end")
-        if callback is not None and not callable(callback):
-            raise ValueError(f"callback_on_step_end={shown(callback)} is no function")
-        has_own_threads = (
-            self.device.type == "cpu" and self.processor.codec.has_fixed_layout and callback is None and not keys.rules
-        )
-        starts = range(0, num_records, size)
+        is_on_cpu = self._execution_device.type == "cpu"
+        has_own_threads = is_on_cpu and self.processor.codec.has_fixed_layout and callback is None and not keys.rules
         with self.progress_bar(total=num_records) as progress_bar:
-            for table in map_in_threads(generate, starts) if has_own_threads else map(generate, starts):
+            for table in map_in_threads(generate, parts) if has_own_threads else map(generate, parts):
                 yield table
                 progress_bar.update(len(table))
+        self.maybe_free_model_hooks()
 
     def check_inputs(
         self,
@@ -274,6 +283,14 @@ class UsedKeys:
                     f"{rule} has {size:,} values for {first_record + num_records:,} records; give it a longer "
                     "pattern, or wider bounds to the field"
                 )
+
+    def check_independent(self) -> None:
+        """Raises a `ValueError` where a record depends on those before it."""
+        if rules := [*self.rules, *self.schema.identifiers.values()]:
+            raise ValueError(
+                f"a list of generators makes each record for itself, and {rules[0]} looks at all of them; give one "
+                "generator"
+            )
 
     def take(self, table: pd.DataFrame, num_records: int) -> pd.DataFrame:
         """The first records, `num_records` at most, whose keys are new, and are used then."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from .configuration_running_sum import RunningSumConfig  # noqa: F401 (AutoConfig learns of it)
 
@@ -183,8 +183,14 @@ def _to_config(config: PreTrainedConfig | dict[str, Any] | None, default: str) -
     if config is None:
         small = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512}
         return AutoConfig.for_model(default, **small)
-    # A copy, since what is set here, such as the attention implementation, is not meant for the model it came with.
-    return AutoConfig.for_model(**config) if isinstance(config, dict) else copy.deepcopy(config)
+    if not isinstance(config, dict):
+        # A copy, since what is set here, such as the attention implementation, is not meant for the model of it.
+        return copy.deepcopy(config)
+    if config.get("model_type") in CONFIG_MAPPING or "auto_map" not in config:
+        return AutoConfig.for_model(**config)
+    # A base that brings code with it has a class of its own there, for which this one stands until the base is loaded.
+    stand_in = type("BaseConfig", (PreTrainedConfig,), {"model_type": config.get("model_type", "")})
+    return stand_in.from_dict(config)
 
 
 # Code from a repository may have registered its own copy before.

@@ -112,6 +112,7 @@ class DiffLMModel(DiffLMPreTrainedModel):
         dtype: str | torch.dtype | None = None,
         attn_implementation: str | None = None,
         quantization_config: QuantizationConfigMixin | None = None,
+        trust_remote_code: bool = False,
         **kwargs,
     ) -> DiffLMModel:
         """
@@ -137,6 +138,8 @@ class DiffLMModel(DiffLMPreTrainedModel):
                 How the causal LM computes attention: `"eager"`, `"sdpa"` or `"flash_attention_2"`.
             quantization_config (`QuantizationConfigMixin`, *optional*):
                 Loads the frozen causal LM in fewer bits: a `BitsAndBytesConfig`, say, where bitsandbytes is installed.
+            trust_remote_code (`bool`, defaults to `False`):
+                Run code that the repositories of both bring with them.
             kwargs (*optional*):
                 Further fields of [`DiffLMConfig`]. Not given, `posterior` is `"standardized"`, and
                 `injection_initializer_range` 0.3/√d_z, but for `injection="input_embed"`.
@@ -153,7 +156,9 @@ class DiffLMModel(DiffLMPreTrainedModel):
         if encoder is None:
             kwargs["encode_with_decoder"] = True
         else:
-            encoder = AutoModel.from_pretrained(encoder, dtype=torch.float32, use_safetensors=True)
+            encoder = AutoModel.from_pretrained(
+                encoder, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code
+            )
             kwargs["encoder_config"] = encoder.config
         revision = resolve_revision(decoder, revision)
         lm = AutoModelForCausalLM.from_pretrained(
@@ -163,6 +168,7 @@ class DiffLMModel(DiffLMPreTrainedModel):
             attn_implementation=attn_implementation,
             quantization_config=quantization_config,
             use_safetensors=True,
+            trust_remote_code=trust_remote_code,
         )
         for name, token_id in (("bos_token_id", bos_token_id), ("eos_token_id", eos_token_id)):
             if token_id is not None:

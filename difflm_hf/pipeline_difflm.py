@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from diffusers import SchedulerMixin
-from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import CommitInfo, ModelCard
 from torch.profiler import record_function
 from transformers import AutoConfig
@@ -29,16 +28,16 @@ from .control.guidance import Guidance, Guide
 from .control.imputation import ImputationMixin
 from .control.score import Score
 from .denoiser import DiffLMDenoiser
+from .denoising import DenoisingMixin
 from .hub.components import ComponentsMixin, register_components
 from .hub.damage import check_weights, explain_damage
 from .hub.loading import check_fit, load_vae_with_base, pipeline_folder, try_components
 from .hub.publishing import push_pipeline
-from .latents import latents_after_step
 from .modeling_difflm import DiffLMModel
 from .processing_difflm import DiffLMProcessor
 from .records.grammar import Grammar
-from .scheduling_latent_edm import LatentEDMScheduler, initial_std
-from .utils import check_cancelled, default_dtype
+from .scheduling_latent_edm import LatentEDMScheduler
+from .utils import default_dtype, onload
 
 
 # What the causal LM writes at once, unless the caller says otherwise: activations of more records leave the caches of
@@ -49,7 +48,7 @@ BATCH_SIZE, BATCH_TOKENS = 2048, 2**19
 MODELS = {"vae": DiffLMModel, "denoiser": DiffLMDenoiser}
 
 
-class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, BlockwisePipeline):
+class DiffLMPipeline(ComponentsMixin, DenoisingMixin, GivenRecordsMixin, ImputationMixin, BlockwisePipeline):
     """
     Generates records.
 
@@ -62,6 +61,8 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
             Records that are generated together, from a generator of their own. It is part of what a seed means.
         training (`dict`, *optional*): What training recorded, for the model card.
     """
+
+    model_cpu_offload_seq = "denoiser->vae"
 
     def __init__(
         self,
@@ -84,6 +85,7 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
         cls,
         pretrained_model_name_or_path: str | os.PathLike,
         base_model: str | os.PathLike | None = None,
+        attn_implementation: str | None = None,
         **kwargs,
     ) -> DiffLMPipeline:
         """
@@ -93,14 +95,18 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
             pretrained_model_name_or_path (`str` or `Path`): A folder, or a Hub id.
             base_model (`str` or `Path`, *optional*):
                 A copy of the frozen base LM, in place of the one that the checkpoint names.
+            attn_implementation (`str`, *optional*):
+                How the base LM computes attention: `"eager"`, `"sdpa"` or `"flash_attention_2"`.
             kwargs (*optional*):
                 Those of `DiffusionPipeline.from_pretrained`: `revision`, `token`, `cache_dir`, `local_files_only`,
-                `device_map`, components to put in the place of saved ones, and so on. `dtype` defaults to the fastest
-                that this machine generates in: bfloat16 where it computes in that, else float32.
+                `device_map`, `trust_remote_code` (for the base LM, too), components to put in the place of saved ones,
+                and so on. `dtype` defaults to the fastest that this machine generates in: bfloat16 where it computes
+                in that, else float32.
 
         Raises:
             `OSError`: when there is no such pipeline, or a file of it is missing or damaged. The message names it.
-            `ValueError`: when `base_model` is another than the one that the checkpoint was trained with.
+            `ValueError`: when `base_model` is another than the one that the checkpoint was trained with, or
+                `attn_implementation` is given and there is no base LM.
         """
         register_components(cls.libraries)
         name = os.fspath(pretrained_model_name_or_path)
@@ -108,12 +114,13 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
         if kwargs.get("dtype") is None and kwargs.get("torch_dtype") is None:
             kwargs["dtype"] = default_dtype()
         folder = pipeline_folder(name, cls.download, MODELS, **kwargs)
-        if "vae" in kwargs and base_model is not None:
-            raise ValueError("base_model and vae exclude each other: load the vae with that base_model")
+        for argument, value in (("base_model", base_model), ("attn_implementation", attn_implementation)):
+            if "vae" in kwargs and value is not None:
+                raise ValueError(f"{argument} and vae exclude each other: load the vae with that {argument}")
         given = set(kwargs)
         with explain_damage(folder):
             if "vae" not in kwargs:
-                kwargs |= load_vae_with_base(folder, base_model, kwargs)
+                kwargs |= load_vae_with_base(folder, base_model, attn_implementation, kwargs)
             pipe = super().from_pretrained(folder, **kwargs)
         for component in MODELS.keys() - given:
             check_weights(folder / component, getattr(pipe, component))
@@ -229,7 +236,7 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
         temperature: float = 1.0,
         top_p: float = 1.0,
         batch_size: int | None = None,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         conditions: Conditions | None = None,
         where: str | None = None,
         balance: Shares | None = None,
@@ -239,19 +246,21 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
         output_type: OutputType = "dict",
         return_dict: bool = True,
         callback_on_step_end: Callable[[DiffLMPipeline, int, torch.Tensor, dict[str, Any]], dict] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> DiffLMPipelineOutput | tuple:
         """
         Args:
             num_records (`int`, *optional*):
                 Records to generate; there are never fewer. Defaults to 1, or to one for each of conditions that are a
-                list or a table.
+                list or a table, or of a list of generators.
             num_inference_steps (`int`, defaults to 12): Steps of the scheduler.
             temperature (`float`, defaults to 1.0): Of the causal LM; 0 is greedy.
             top_p (`float`, defaults to 1.0): Share of the probability, likeliest tokens first, to sample from.
             batch_size (`int`, *optional*):
                 Records that the causal LM writes at once; 2,048 when not given, of records with lists 4,096, or fewer
                 if they are long. Records do not depend on it.
-            generator (`torch.Generator`, *optional*): For reproducible records.
+            generator (`torch.Generator` or a list of them, *optional*):
+                For reproducible records. Of a list each gives one record, the one that a call with it alone gives.
             conditions (`dict`, list of `dict`, or `pandas.DataFrame`, *optional*):
                 What all records satisfy, by field: a value, a list of values, `None` for null, or a predicate of
                 [`difflm_hf.control`]: `{"income": ">50K", "age": Between(30, 40)}`. A list has such a dict for each
@@ -279,7 +288,11 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
             return_dict (`bool`, defaults to `True`): Whether to return a [`DiffLMPipelineOutput`] or a tuple.
             callback_on_step_end (`Callable`, *optional*):
                 Called as `callback(pipe, step, timestep, {"latents": latents})` after each step of the scheduler in
-                each block; latents that it returns under `"latents"` take the place of the block's.
+                each block; latents that it returns under `"latents"` take the place of the block's. One that sets
+                `pipe._interrupt = True` leaves out the steps that are left of the block.
+            callback_on_step_end_tensor_inputs (`Sequence[str]`, defaults to `("latents",)`):
+                Which tensors it gets: `"latents"`, and `"clean"`, the step's prediction of latents without noise; both
+                of shape `(num_latents, latent_size)`, and scaled as the denoiser has them.
 
         Returns:
             [`DiffLMPipelineOutput`], or a tuple of the records.
@@ -297,7 +310,7 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
         """
         guides = Guidance(scale=guidance_scale, guides=guides).guides  # which says what is wrong with them
         condition = self.make_condition(conditions, where, balance, num_records, guides, score)
-        num_records = self._num_records(num_records, condition)
+        num_records = self._num_records(num_records, condition, generator)
         self.check_inputs(num_records, num_inference_steps, temperature, top_p, batch_size, output_type)
         sampling = {
             "num_inference_steps": num_inference_steps,
@@ -305,6 +318,7 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
             "top_p": top_p,
             "batch_size": batch_size,
             "callback_on_step_end": callback_on_step_end,
+            "callback_on_step_end_tensor_inputs": callback_on_step_end_tensor_inputs,
             "condition": condition,
             "guidance_scale": guidance_scale,
             "guides": guides,
@@ -344,103 +358,6 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
         for batch in zip(*(t.split(batch_size) for t in (latents, uniforms, offsets))):
             yield self.decode_latents(*batch, temperature, top_p, grammar=grammar)[0]
 
-    @torch.no_grad()
-    def generate_latents(
-        self,
-        num_latents: int,
-        num_inference_steps: int = 12,
-        generator: torch.Generator | None = None,
-        callback_on_step_end: Callable | None = None,
-        places: slice | np.ndarray | None = None,
-        guidance: Guidance | None = None,
-    ) -> torch.Tensor:
-        """
-        Samples latents z from the denoiser.
-
-        Args:
-            num_latents (`int`): Latents to sample.
-            num_inference_steps, generator, callback_on_step_end: As in the call.
-            places (`slice` or `np.ndarray`, *optional*):
-                Return those at these places alone, and do not compute the others where none depends on them.
-            guidance ([`Guidance`], *optional*): What is known of the records, and guides.
-
-        Returns:
-            `torch.Tensor` of shape `(num_latents, latent_size)`, float32, on the device of the denoiser.
-        """
-        noise = randn_tensor(
-            (num_latents, self.denoiser.config.latent_size), generator=generator, device=self.denoiser.device
-        )
-        guidance = guidance or Guidance()
-        if places is None:
-            return self._denoise(noise, num_inference_steps, generator, guidance, callback_on_step_end)
-        if callback_on_step_end is None:
-            before = generator.get_state()
-            latents = self._denoise(noise[places], num_inference_steps, generator, guidance)
-            if torch.equal(generator.get_state(), before):
-                return latents
-            generator.set_state(before)  # the scheduler draws noise of its own, for all of a block at once
-        guidance = guidance.spread(num_latents, places)
-        return self._denoise(noise, num_inference_steps, generator, guidance, callback_on_step_end)[places]
-
-    def _denoise(
-        self,
-        noise: torch.Tensor,
-        num_inference_steps: int,
-        generator: torch.Generator | None,
-        guidance: Guidance,
-        callback_on_step_end: Callable | None = None,
-    ) -> torch.Tensor:
-        # A schedule of its own for each block, as blocks run side by side; callbacks, for which they do not, see it.
-        scheduler = self.scheduler if callback_on_step_end is not None else copy.deepcopy(self.scheduler)
-        # Components may be on different devices, and `self.device` is that of one of them.
-        scheduler.set_timesteps(int(num_inference_steps), device=self.denoiser.device)
-        latents = noise * initial_std(scheduler)
-        for step, timestep in enumerate(scheduler.timesteps):
-            check_cancelled()
-            output = guidance.predict(self.denoiser, scheduler, latents, timestep, step)
-            latents = scheduler.step(output, timestep, latents, generator=generator).prev_sample
-            if callback_on_step_end is not None:
-                shown = {"latents": latents}
-                latents = latents_after_step(callback_on_step_end, self, step, timestep, latents, shown)
-        if not latents.isfinite().all():
-            raise ValueError("latents are not finite: a guide, a callback or the weights go too far")
-        return self.denoiser.denormalize_latents(latents)
-
-    @torch.no_grad()
-    def renoise_latents(
-        self,
-        latents: torch.Tensor,
-        noise: torch.Tensor,
-        strength: float,
-        num_inference_steps: int = 12,
-        generator: torch.Generator | None = None,
-    ) -> torch.Tensor:
-        """
-        Brings latents to an intermediate noise level, and back.
-
-        Args:
-            latents, noise (`torch.Tensor` of shape `(num_latents, latent_size)`): Latents z, and normal noise.
-            strength (`float`): The share of the scheduler's steps that are taken back, in 0 to 1.
-            num_inference_steps, generator: As in the call.
-
-        Returns:
-            `torch.Tensor` of shape `(num_latents, latent_size)`.
-        """
-        scheduler = copy.deepcopy(self.scheduler)
-        scheduler.set_timesteps(int(num_inference_steps), device=self.denoiser.device)
-        num_evaluations = len(scheduler.timesteps)
-        first = num_evaluations - round(num_evaluations * strength)
-        if first == num_evaluations:
-            return latents.to(self.denoiser.device)
-        first -= first % scheduler.order  # the first evaluation of its step
-        scheduler.set_begin_index(first)
-        noisy = self.denoiser.normalize_latents(latents.to(self.denoiser.device))
-        noisy = noisy + scheduler.sigmas[first] * noise.to(self.denoiser.device)
-        for timestep in scheduler.timesteps[first:]:
-            output = self.denoiser(scheduler.scale_model_input(noisy, timestep), timestep)
-            noisy = scheduler.step(output, timestep, noisy, generator=generator).prev_sample
-        return self.denoiser.denormalize_latents(noisy)
-
     def decode_latents(
         self,
         latents: torch.Tensor,
@@ -466,7 +383,7 @@ class DiffLMPipeline(ComponentsMixin, GivenRecordsMixin, ImputationMixin, Blockw
             The records that are valid and keep the rules of the schema, and a mask of shape `(num_latents,)` that says
             which they are.
         """
-        latents = latents.to(self.vae.decoder.device)
+        latents = latents.to(onload(self.vae).decoder.device)
         batches = [
             self.vae.decoder.sample_records(z, u, temperature, top_p, grammar or self.processor.grammar)
             for z, u in zip(latents.split(batch_size or len(latents)), uniforms.split(batch_size or len(latents)))

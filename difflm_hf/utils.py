@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from diffusers.utils import logging as diffusers
 from huggingface_hub.constants import HF_HUB_DISABLE_PROGRESS_BARS
+from torch import nn
 from transformers.utils import logging as transformers
 
 from .checks import check_integer, shown
@@ -20,6 +21,14 @@ from .checks import check_integer, shown
 def default_device() -> torch.device:
     """The accelerator of this machine (CUDA, MPS, XPU or any other that torch knows), or its CPU."""
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+def onload(model: nn.Module) -> nn.Module:
+    """The model, on the device that it computes on: `enable_model_cpu_offload` keeps it on the CPU until then."""
+    hook = getattr(model, "_hf_hook", None)
+    if hook is not None:
+        hook.pre_forward(model)
+    return model
 
 
 def supports_bf16() -> bool:

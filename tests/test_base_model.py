@@ -23,7 +23,7 @@ from transformers import (
 from difflm_hf import DiffLMModel, DiffLMPipeline, JSONCodec, RecordSchema
 from difflm_hf.callbacks import LossProgressCallback
 from difflm_hf.modeling_latent_lm import DiffLMForCausalLM
-from difflm_hf.training import DOCUMENT_RECIPES, Recipe
+from difflm_hf.training import DOCUMENT_RECIPES, ModelArguments, Recipe
 
 
 # GPT-2 and Gemma have one matrix for embeddings and head.
@@ -626,3 +626,46 @@ def test_records_are_valid_json(run, table):
     pipe = DiffLMPipeline.from_pretrained(run / "whole")
     codec = JSONCodec(RecordSchema.infer(table))
     assert codec.decode([json.dumps(record) for record in pipe(2, generator=seeded()).records])[1].all()
+
+
+CODE = """
+from transformers import LlamaConfig, LlamaForCausalLM
+
+class OwnConfig(LlamaConfig):
+    model_type = "own-llama"
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def test_base_with_code_of_its_own(table, brief, tmp_path):
+    """It runs where the caller says so, and nowhere else."""
+    base = tmp_path / "own_base"
+    save_byte_level_lm(base)
+    (base / "modeling_own.py").write_text(CODE)
+    config = json.loads((base / "config.json").read_text()) | {"model_type": "own-llama"}
+    config["auto_map"] = {
+        "AutoConfig": "modeling_own.OwnConfig",
+        "AutoModelForCausalLM": "modeling_own.OwnForCausalLM",
+    }
+    (base / "config.json").write_text(json.dumps(config))
+    arguments = {"recipe": brief, "base_model": str(base)}
+    with pytest.raises((ValueError, OSError), match="trust_remote_code=True"):
+        train(table, tmp_path / "untrusted", **arguments)
+    pipe = train(table, tmp_path / "model", **arguments, trust_remote_code=True, attn_implementation="eager")
+    assert type(pipe.vae.decoder.lm).__name__ == "OwnForCausalLM"
+    assert pipe.vae.decoder.lm.config._attn_implementation == "eager"
+    with pytest.raises((ValueError, OSError), match="trust_remote_code=True"):
+        DiffLMPipeline.from_pretrained(tmp_path / "model")
+    loaded = DiffLMPipeline.from_pretrained(tmp_path / "model", trust_remote_code=True, attn_implementation="eager")
+    assert type(loaded.vae.decoder.lm).__name__ == "OwnForCausalLM"
+    assert loaded.vae.decoder.lm.config._attn_implementation == "eager"
+
+
+def test_arguments_of_a_base_that_is_not_there(tiny_run):
+    for fields in ({"trust_remote_code": True}, {"attn_implementation": "sdpa"}):
+        with pytest.raises(ValueError, match="are of a base_model"):
+            ModelArguments(**fields)
+    with pytest.raises(ValueError, match="attn_implementation='sdpa' is of a base LM"):
+        DiffLMPipeline.from_pretrained(tiny_run, attn_implementation="sdpa")

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1] / "difflm_hf"
 # From the ground up: modules import from their own floor and from those below it. A name stands for all that is in it,
 # where no longer one says otherwise.
 FLOORS = [
-    ["utils", "checks", "files", "lazy"],
+    ["utils", "checks", "files", "lazy", "step_callbacks"],
     ["hub.upload", "hub.mixin", "hub.components", "hub.damage"],
     ["records"],
     ["control"],
@@ -27,7 +27,7 @@ FLOORS = [
     ["denoiser", "scheduling_latent_edm"],
     ["sampling", "pretrained_model", "modeling_latent_lm", "modeling_difflm"],
     ["processing_difflm"],
-    ["batches", "latents", "callbacks"],
+    ["batches", "latents", "callbacks", "denoising"],
     ["evaluation"],
     ["hub.loading", "hub.remote_code", "hub.cards", "hub.text_cards", "hub.publishing"],
     [

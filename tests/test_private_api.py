@@ -29,6 +29,7 @@ SEEN_IN = {
 USED = {
     "_attn_implementation": ("transformers.configuration_utils", "training.fit"),
     "_batch_size": ("transformers.pipelines.base", "record_generation"),
+    "_execution_device": ("diffusers.pipelines.pipeline_utils", "blocks"),
     "_feature_names": ("evaluate.module", "evaluation.record_metric"),
     "_finish_current_push": ("transformers.trainer", "training.base_trainer"),
     "_from_model_config": ("transformers.generation.configuration_utils", "modeling_latent_lm"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import torch
 
 from ..blocks import MAX_ATTEMPTS, UsedKeys, mix
 from ..checks import check_integer
@@ -50,7 +51,7 @@ class ConditionalGenerationMixin:
             kwargs |= {"condition": condition, "guidance_scale": guidance_scale, "guides": guides}
         check_integer("first_block", kwargs.get("first_block", 0), least=0)
         first = kwargs.get("first_block", 0) * self.config.block_size
-        return super().stream(self._num_records(num_records, condition, first), *args, **kwargs)
+        return super().stream(self._num_records(num_records, condition, first=first), *args, **kwargs)
 
     def make_condition(
         self,
@@ -113,8 +114,18 @@ class ConditionalGenerationMixin:
         return make(codec, conditions)
 
     def _num_records(
-        self, num_records: int | None, condition: Condition | DocumentCondition | None, first: int = 0
+        self,
+        num_records: int | None,
+        condition: Condition | DocumentCondition | None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        first: int = 0,
     ) -> int:
+        if isinstance(generator, list | tuple):
+            if condition is not None and condition.num_rows is not None:
+                raise ValueError("conditions of each record do not go with a list of generators; give one generator")
+            if not generator or num_records not in (None, len(generator)):
+                raise ValueError(f"num_records={num_records}, and there are {len(generator)} generators")
+            return len(generator)
         num_rows = None if condition is None or condition.num_rows is None else condition.num_rows - first
         if num_rows is not None and num_rows < 1:
             raise ValueError(

@@ -15,7 +15,7 @@ from ..blocks import MAX_STEPS, mix
 from ..checks import check_integer, is_number, shown
 from ..latents import encode_latents, to_dataset
 from ..records.readers import check_columns
-from ..utils import check_generator, draw_seed
+from ..utils import check_generator, draw_seed, onload
 from .generation import ConditionalGenerationMixin
 from .resampling import GROUP_SIZE, redraw
 
@@ -60,17 +60,18 @@ class GivenRecordsMixin(ConditionalGenerationMixin):
         num_records = len(inputs["input_ids"])
         noise = torch.randn(num_records, int(num_latents), self.vae.config.latent_size, generator=generator)
         masks = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
+        vae = onload(self.vae)
         for ids, mask, eps in zip(
             *(t.split(min(int(batch_size), num_records)) for t in (inputs["input_ids"], masks, noise))
         ):
-            ids, mask, eps = (t.to(self.vae.device) for t in (ids, mask, eps))
-            mean, logvar = self.vae.encode(ids, mask)
+            ids, mask, eps = (t.to(vae.device) for t in (ids, mask, eps))
+            mean, logvar = vae.encode(ids, mask)
             terms = []
             for k in range(num_latents):
                 latents = mean + (0.5 * logvar).exp() * eps[:, k]
                 # log N(z; 0, 1) − log N(z; μ, σ²), in which the constants cancel
                 log_ratio = 0.5 * (eps[:, k].square() + logvar - latents.square()).sum(1)
-                terms.append(log_ratio - self.vae.decoder.negative_log_likelihood(ids, latents, mask))
+                terms.append(log_ratio - vae.decoder.negative_log_likelihood(ids, latents, mask))
             bounds.append(torch.stack(terms).double().logsumexp(0) - math.log(num_latents))
         return torch.cat(bounds).cpu().numpy()
 
@@ -187,6 +188,7 @@ class GivenRecordsMixin(ConditionalGenerationMixin):
         uniforms, offsets = (
             t.expand(len(latents), -1) if is_shared else t[: len(latents)] for t in (uniforms, offsets)
         )
-        ids = self.vae.decoder.sample_records(latents.to(self.vae.decoder.device), uniforms)
+        decoder = onload(self.vae).decoder
+        ids = decoder.sample_records(latents.to(decoder.device), uniforms)
         table = self.processor.schema.derive(self.processor.decode_records(ids.cpu().numpy(), offsets.numpy())[0])
         return table, self.processor.schema.holds(table)

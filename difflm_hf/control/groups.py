@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch.profiler import record_function
 
 from ..blocks import mix
+from ..utils import onload
 from .conditions import Condition
 from .guidance import Guidance
 from .resampling import (
@@ -130,7 +131,7 @@ class RecordGroup:
         with record_function("difflm::latents"):
             return self.pipe.generate_latents(
                 GROUP_SIZE, self.num_inference_steps, generator, self.callback_on_step_end, places, guidance
-            ).to(self.pipe.vae.decoder.device)
+            ).to(onload(self.pipe.vae).decoder.device)
 
     def _draw_offsets(self, generator: torch.Generator, places: np.ndarray) -> torch.Tensor:
         return _draw_numbers(generator, places, self.pipe.processor.num_offsets, dtype=torch.float64)
@@ -139,7 +140,7 @@ class RecordGroup:
         self, condition: Condition, latents: torch.Tensor, generator: torch.Generator, places: np.ndarray
     ) -> tuple[torch.Tensor, ...]:
         """Ids, and the logarithms of weights among those of a latent, and among latents."""
-        vae, step = self.pipe.vae, self.batch_size
+        vae, step = onload(self.pipe.vae), self.batch_size
         uniforms = _draw_numbers(generator, places, vae.config.num_uniforms)
         batches = [
             vae.decoder.sample_allowed(z, u, part, self.temperature, self.top_p)

@@ -132,18 +132,36 @@ class Guidance:
 
         if not self.guides:
             return predict(latents)
-        sigma = (4 * timestep.float()).exp()  # timesteps are c_noise = ln(σ) / 4
         with torch.enable_grad():
             noisy = latents.detach().requires_grad_()
             output = predict(noisy)
-            clean = denoiser.denormalize_latents(scheduler.precondition_outputs(noisy, output.float(), sigma))
+            clean = denoiser.denormalize_latents(predict_clean(scheduler, noisy, output, timestep))
             total = torch.zeros_like(latents)
             for guide in self.guides:
                 score = guide.score(noisy, timestep) if guide.noisy else guide.score(clean)
                 total = total + guide.scale * gradient(guide, score, noisy, step)
         # D = c_skip x + c_out F: of x = 0 and F = 1 it is c_out.
-        c_out = scheduler.precondition_outputs(torch.zeros_like(latents), torch.ones_like(latents), sigma)
-        return output.detach() + (sigma**2 * total / c_out).to(output.dtype)
+        c_out = predict_clean(scheduler, torch.zeros_like(latents), torch.ones_like(latents), timestep)
+        return output.detach() + (noise_level(timestep) ** 2 * total / c_out).to(output.dtype)
+
+
+def noise_level(timestep: torch.Tensor) -> torch.Tensor:
+    """σ of a timestep of an EDM scheduler, which is c_noise = ln(σ) / 4."""
+    return (4 * timestep.float()).exp()
+
+
+def predict_clean(
+    scheduler: SchedulerMixin, noisy: torch.Tensor, output: torch.Tensor, timestep: torch.Tensor
+) -> torch.Tensor:
+    """
+    The clean latents D = c_skip x + c_out F that a denoiser's output F predicts (arXiv 2206.00364, equation 7).
+
+    Args:
+        scheduler (an EDM scheduler): The scheduler.
+        noisy, output (`torch.Tensor` of shape `(batch_size, latent_size)`): x and F.
+        timestep (`torch.Tensor`): The scheduler's, of x.
+    """
+    return scheduler.precondition_outputs(noisy, output.float(), noise_level(timestep))
 
 
 def gradient(guide: Guide, score: Any, noisy: torch.Tensor, step: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ from ..records import Field, RecordSchema
 from ..records.field import naming_column
 from ..records.field_tokens import FieldTokens
 from ..records.readers import check_columns
-from ..utils import draw_seed
+from ..utils import draw_seed, onload
 from .conditions import Condition
 from .generation import ConditionalGenerationMixin
 from .guidance import Guidance
@@ -124,7 +124,7 @@ class ImputationMixin(ConditionalGenerationMixin):
                     GROUP_SIZE, num_inference_steps, group, None, slice(size), Guidance(known)
                 )
                 uniforms = torch.rand(GROUP_SIZE, self.vae.config.num_uniforms, generator=group)[:size]
-                latents = latents.to(decoder.device)
+                latents = latents.to(onload(self.vae).decoder.device)
                 ids, *_ = decoder.sample_allowed(latents, uniforms, allowed)
                 logits = decoder.next_logits(ids[:, : 1 + position], latents, known, position)
                 total = total + logits[:, f.nullable :].softmax(-1)

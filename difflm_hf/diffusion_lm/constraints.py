@@ -57,7 +57,7 @@ def given_words(
     tokenizer: PreTrainedTokenizerFast,
     config: DiffusionLMConfig,
     num_candidates: int,
-    seed: int,
+    seeds: Sequence[tuple[int, int]],
 ) -> torch.Tensor:
     """
     The words that texts with gaps may have.
@@ -66,7 +66,7 @@ def given_words(
         texts (`Sequence[str]`): With `[mask]` for each missing word, and `[gap]` for any number of them.
         tokenizer (`PreTrainedTokenizerFast`), config ([`DiffusionLMConfig`]): Of the model.
         num_candidates (`int`): Rows for each text, whose gaps of unknown length are of different lengths.
-        seed (`int`): What these lengths are drawn by.
+        seeds (`Sequence[tuple[int, int]]`): What the lengths in each text are drawn by.
 
     Returns:
         `torch.BoolTensor` of shape `(num_texts * num_candidates, max_sequence_length, vocab_size)`.
@@ -76,8 +76,8 @@ def given_words(
     """
     parts = [_parts(text, tokenizer, config) for text in texts]
     rows = []
-    for row, of_text in enumerate(parts):
-        rng = np.random.default_rng([seed, row])
+    for seed, of_text in zip(seeds, parts):
+        rng = np.random.default_rng(seed)
         num_known = sum(len(part) for part in of_text if part is not None)
         num_gaps = sum(part is None for part in of_text)
         lengths = _draw_lengths(num_known + num_gaps, config, num_candidates, rng)

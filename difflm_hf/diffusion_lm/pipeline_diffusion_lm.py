@@ -25,8 +25,8 @@ from ..hub.damage import check_weights, explain_damage
 from ..hub.loading import pipeline_folder
 from ..hub.text_cards import text_model_card
 from ..hub.upload import commit_files, folder_files, full_repo_id
-from ..latents import latents_after_step
-from ..utils import check_generator, default_dtype, draw_seed
+from ..step_callbacks import latents_after_step, step_callback
+from ..utils import default_dtype, draw_seed, onload
 from .configuration_diffusion_lm import DiffusionLMConfig
 from .constraints import clamp_to_words, constrain, free_words, given_words
 from .measures import likelihood_bound
@@ -78,7 +78,14 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
         training (`dict`, *optional*): What training recorded, for the model card.
     """
 
-    _callback_tensor_inputs = ["latents", "clean", "logits"]
+    model_cpu_offload_seq = "model"
+    _callback_tensor_inputs = ("latents", "clean", "logits")
+    _interrupt = False
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether a callback has set `pipe._interrupt`: the steps that are left of its batch are then left out."""
+        return self._interrupt
 
     def __init__(
         self,
@@ -191,7 +198,7 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
         clamp: bool = False,
         num_candidates: int = 1,
         batch_size: int = 64,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         output_type: OutputType = "text",
         return_dict: bool = True,
         callback_on_step_end: Callable[[DiffusionLMPipeline, int, torch.Tensor, dict[str, Any]], dict] | None = None,
@@ -199,7 +206,7 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
     ) -> DiffusionLMPipelineOutput | tuple:
         """
         Args:
-            num_texts (`int`, *optional*): Texts to write; 1 when not given.
+            num_texts (`int`, *optional*): Texts to write; 1 when not given, or one for each of a list of generators.
             num_inference_steps (`int`, defaults to 20):
                 Steps of the scheduler, which divide its noise levels. Models without `weighted_embeddings` need 200
                 or more.
@@ -222,12 +229,14 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
                 words; without guides that which is the most like the others, by BLEU: the minimum Bayes risk (section
                 4.3).
             batch_size (`int`, defaults to 64): Texts that are written at once.
-            generator (`torch.Generator`, *optional*): For reproducible texts.
+            generator (`torch.Generator` or a list of them, *optional*):
+                For reproducible texts. Of a list each gives one text, the one that a call with it alone gives.
             output_type (`str`, defaults to `"text"`): `"text"`, or `"seq"` for ids alone.
             return_dict (`bool`, defaults to `True`): Whether to return a [`DiffusionLMPipelineOutput`] or a tuple.
             callback_on_step_end (`Callable`, *optional*):
                 Called as `callback(pipe, step, timestep, tensors)` after each step of each batch; `"latents"` that it
-                returns take the place of those of the batch.
+                returns take the place of those of the batch. One that sets `pipe._interrupt = True` leaves out the
+                steps that are left of the batch.
             callback_on_step_end_tensor_inputs (`Sequence[str]`, defaults to `("latents",)`):
                 Which tensors it gets: `"latents"`, `"clean"`, `"logits"`.
 
@@ -239,12 +248,10 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
                 words, or that are too long. The message names them.
         """
         guides = check_guides(guides)
-        check_generator(generator)
         self.check_inputs(num_texts, num_inference_steps, guides, temperature, num_candidates, batch_size, output_type)
-        if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
-            raise ValueError(
-                f"callback_on_step_end_tensor_inputs has {min(unknown)!r}, and may have latents, clean, logits"
-            )
+        callback = step_callback(
+            callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs
+        )
         config = self.model.config
         if steering is None:
             steering = "words" if config.weighted_embeddings else "norm"
@@ -252,21 +259,27 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
             steering = Steering(steering)
         if steering.update == "words" and not config.weighted_embeddings:
             raise ValueError("steering by 'words' needs a model with weighted_embeddings; take Steering('norm')")
-        seed = draw_seed(generator)
-        if infill is None:
-            num_texts = 1 if num_texts is None else num_texts
-            allowed = free_words(config, length).expand(num_texts * num_candidates, -1, -1)
-        else:
-            infill = [infill] if isinstance(infill, str) else list(infill)
+        infill = [infill] if isinstance(infill, str) else infill if infill is None else list(infill)
+        if infill is not None:
             if not infill:
                 raise ValueError("infill has no text")
             if num_texts not in (None, len(infill)) or length is not None:
                 raise ValueError("infill says which texts, and how long; leave out num_texts and length")
-            allowed = given_words(infill, self.tokenizer, config, num_candidates, seed)
             num_texts = len(infill)
+        if isinstance(generator, list | tuple):
+            if not generator or num_texts not in (None, len(generator)):
+                raise ValueError(f"{num_texts} texts are asked for, and there are {len(generator)} generators")
+            seeds = [(draw_seed(of_text), 0) for of_text in generator]
+        else:
+            seed = draw_seed(generator)
+            seeds = [(seed, row) for row in range(1 if num_texts is None else num_texts)]
+        if infill is None:
+            allowed = free_words(config, length).expand(len(seeds) * num_candidates, -1, -1)
+        else:
+            allowed = given_words(infill, self.tokenizer, config, num_candidates, seeds)
         generators = [
-            torch.Generator().manual_seed(mix(seed, row, candidate))
-            for row in range(num_texts)
+            torch.Generator().manual_seed(mix(*of_text, candidate))
+            for of_text in seeds
             for candidate in range(num_candidates)
         ]
         sampling = {
@@ -276,8 +289,7 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
             "steering": steering,
             "temperature": temperature,
             "clamp": clamp,
-            "callback": callback_on_step_end,
-            "callback_inputs": callback_on_step_end_tensor_inputs,
+            "callback": callback,
         }
         sequences = []
         with self.progress_bar(total=len(allowed)) as progress_bar:
@@ -288,6 +300,7 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
         ids = torch.cat(sequences)
         if num_candidates > 1:
             ids = torch.stack([part[self._choose(part, guides)] for part in ids.split(num_candidates)])
+        self.maybe_free_model_hooks()
         texts = self.to_texts(ids) if output_type == "text" else None
         if not return_dict:
             return (ids,) if texts is None else (texts, ids)
@@ -358,10 +371,10 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
         temperature: float,
         clamp: bool,
         callback: Callable | None,
-        callback_inputs: Sequence[str],
     ) -> torch.Tensor:
         """The words of a batch, of shape `(batch_size, max_sequence_length)`; `has_given` of texts with gaps."""
-        model, config, allowed = self.model.eval(), self.model.config, allowed.to(self.model.device)
+        model, config = onload(self.model).eval(), self.model.config
+        allowed = allowed.to(model.device)
         scheduler = copy.deepcopy(self.scheduler)
         scheduler.set_timesteps(num_inference_steps, device=model.device)
         timesteps = scheduler.timesteps
@@ -371,6 +384,7 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
         is_given = (allowed.sum(-1, keepdim=True) == 1) & has_given
         given = model.embed(allowed.long().argmax(-1))
         output, clean = None, None
+        self._interrupt = False
         for step, timestep in enumerate(timesteps):
             # Without noise in them, given words say more to those that are missing.
             latents = torch.where(is_given, model.noise_level(timestep[None])[0] * given, latents)
@@ -392,9 +406,10 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
                 sigma = model.noise_level(following[None])[1]
                 latents = steering.move(latents, guides, following, sigma, predict, step)
             if callback is not None:
-                tensors = {"latents": latents, "clean": clean, "logits": output.logits}
-                shown = {name: tensors[name] for name in callback_inputs}
-                latents = latents_after_step(callback, self, step, timestep, latents, shown)
+                shown = {"latents": latents, "clean": clean, "logits": output.logits}
+                latents = latents_after_step(callback, self, step, timestep, shown)
+                if self.interrupt:
+                    break
         if output.logits.isnan().any():
             raise ValueError("the words of texts are not finite: a guide, a callback or the temperature goes too far")
         return _after_end(output.logits.argmax(-1).cpu(), config)

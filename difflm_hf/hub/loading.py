@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..pipeline_difflm import DiffLMPipeline
 
 
+HANDED_ON = ("device_map", "max_memory", "offload_folder", "trust_remote_code")  # to the model with a base LM
 DIFFLM_FILES = (  # of a saved pipeline
     "model_index.json",
     "vae/config.json",
@@ -83,13 +84,18 @@ def pipeline_folder(
 
 
 def load_vae_with_base(
-    folder: Path, base_model: str | os.PathLike | None, kwargs: dict[str, Any]
+    folder: Path, base_model: str | os.PathLike | None, attn_implementation: str | None, kwargs: dict[str, Any]
 ) -> dict[str, DiffLMModel]:
     """
     The autoencoder of a pipeline whose base LM is elsewhere, by the pipeline's `kwargs`; none where there is no such
     base. diffusers, which would load it, hands on neither a token nor a cache.
     """
     if base_model is None and DiffLMConfig.from_pretrained(folder / "vae").base_model is None:
+        if attn_implementation is not None:
+            raise ValueError(
+                f"attn_implementation={attn_implementation!r} is of a base LM, and {folder} was trained without one; "
+                "leave it out"
+            )
         return {}
     if kwargs.get("quantization_config") is not None:
         raise ValueError(
@@ -106,8 +112,9 @@ def load_vae_with_base(
     vae = DiffLMModel.from_pretrained(
         folder / "vae",
         base_model=base_model,
+        attn_implementation=None if attn_implementation is None else {"decoder_config": attn_implementation},
         dtype="auto" if dtype is None else dtype,
-        **{name: kwargs[name] for name in ("device_map", "max_memory", "offload_folder") if name in kwargs},
+        **{name: kwargs[name] for name in HANDED_ON if name in kwargs},
         **where,
     )
     return {"vae": vae}

@@ -92,6 +92,10 @@ class ModelArguments:
         activation_checkpointing (`bool`, defaults to `False`):
             Compute activations anew in the backward pass: less memory, about a third more time.
         injection (`str`, defaults to `"soft_prompt"`): One of the four ways of [`DiffLMConfig`].
+        attn_implementation (`str`, *optional*):
+            How `base_model` computes attention: `"eager"`, `"sdpa"` or `"flash_attention_2"`.
+        trust_remote_code (`bool`, defaults to `False`):
+            Run code that the repositories of `base_model` and `base_encoder` bring with them.
 
     Raises:
         `ValueError`: for a value that is none of those, and for arguments that exclude each other.
@@ -103,11 +107,17 @@ class ModelArguments:
     quantization: str | None = field(default=None, metadata={"help": "Load the base model in 8bit or 4bit."})
     activation_checkpointing: bool = field(default=False, metadata={"help": "Less memory, a third more time."})
     injection: str = field(default="soft_prompt", metadata={"help": "How latents reach the causal LM."})
+    attn_implementation: str | None = field(default=None, metadata={"help": "How the base computes attention."})
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that the base brings with it."})
 
     def __post_init__(self):
         check_choices(self, tuning=tuple(TUNINGS), quantization=(None, "8bit", "4bit"), injection=tuple(INJECTIONS))
         if self.base_model is None and (self.tuning != "frozen" or self.quantization is not None):
             raise ValueError("tuning and quantization are of a base_model; give one, or leave them out")
+        if self.base_model is None and (self.attn_implementation is not None or self.trust_remote_code):
+            raise ValueError(
+                "attn_implementation and trust_remote_code are of a base_model; give one, or leave them out"
+            )
         if self.tuning == "full" and self.quantization is not None:
             raise ValueError("a quantized LM cannot be trained; choose tuning='lora', or leave quantization out")
         if self.base_encoder is not None and self.base_model is None:

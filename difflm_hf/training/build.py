@@ -163,6 +163,8 @@ def adapt_base_model(records: PreparedRecords, recipe: Recipe, args: ModelArgume
         max_record_length=length,
         bos_token_id=bos,
         eos_token_id=eos,
+        attn_implementation=args.attn_implementation,
+        trust_remote_code=args.trust_remote_code,
     )
     if model.encoder is not None:
         _check_length(model.encoder.config, records.longest("input_ids"))

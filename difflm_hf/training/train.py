@@ -95,7 +95,7 @@ def train(
         hub_args.check(model_args)
     with hold_output_dir(output_dir, resume):
         bases = (model_args.base_model, model_args.base_encoder)
-        tokenizers = [base and _load_tokenizer(base) for base in bases]
+        tokenizers = [base and _load_tokenizer(base, model_args.trust_remote_code) for base in bases]
         records = prepare_records(data, validation, schema, data_args, *tokenizers, seed=seed)
         processor = records.processor
 
@@ -150,9 +150,9 @@ def train(
         return pipe
 
 
-def _load_tokenizer(base: str) -> PreTrainedTokenizerBase:
+def _load_tokenizer(base: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     try:
         with explain_hub_errors(base, is_upload=False):
-            return AutoTokenizer.from_pretrained(base)
+            return AutoTokenizer.from_pretrained(base, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, RecursionError) as error:
         raise OSError(f"{base} is no base model with a tokenizer: {error}") from error
