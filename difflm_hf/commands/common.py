@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
-from collections.abc import Container
+import os
+import sys
+from collections.abc import Callable, Container
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from ..checks import short
 
@@ -25,6 +30,47 @@ RARE_HELP = "Publish categories and listed numbers of fewer than 10 records, and
 def say(message: str) -> None:
     """Prints a line as it is: names of files may look like markup."""
     console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Prints an object to stdout, for programs; all that people are told goes to stderr."""
+    try:
+        print(json.dumps(value), flush=True)
+    except BrokenPipeError:  # nobody reads it, nor anything else
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print what came of it to stdout, as one JSON object.")]
+
+
+def command(*examples: str) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., None]]:
+    """
+    Makes a command of a function. With `--json`, what the function returns is printed to stdout.
+
+    Args:
+        examples (`str`): Lines that its help ends with.
+    """
+
+    def decorate(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
+        @wraps(function)
+        def run(*, json: bool, **arguments: Any) -> None:
+            result = function(**arguments)
+            if json:
+                print_json(result)
+
+        own = inspect.signature(function, eval_str=True)
+        option = inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
+        run.__signature__ = own.replace(parameters=[*own.parameters.values(), option])
+        run.epilog = "\n\n".join(("Examples:", *map(escape, examples)))  # typer joins lines that follow each other
+        return run
+
+    return decorate
+
+
+def words(*choices: str) -> Callable[[], list[str]]:
+    """What a shell completes an option by."""
+    return lambda: list(choices)
 
 
 class _Saying(logging.Handler):
@@ -86,5 +132,5 @@ def read_text(path: Path) -> str:
 def check_options(context: typer.Context, known: Container[str], reason: str) -> None:
     """Raises a `ValueError` for an option that is given, and is not one of those that are known."""
     for name in context.params:
-        if name not in known and context.get_parameter_source(name).name != "DEFAULT":
+        if name not in known and name != "json" and context.get_parameter_source(name).name != "DEFAULT":
             raise ValueError(f"leave out --{name.replace('_', '-')}: {reason}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from .common import console, read_json, read_text, say
+from .common import command, console, read_json, read_text, say, words
 
 
 if TYPE_CHECKING:
@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
     from ..processing_difflm import DiffLMProcessor
 
+KINDS = ("table", "json", "code", "text")
 
+
+@command(
+    "difflm evaluate --real a.csv --holdout b.csv --synthetic c.csv --output report",
+    "difflm evaluate --kind json --real a.jsonl --synthetic c.jsonl --output report",
+)
 def evaluate(
     real: Annotated[Path, typer.Option(help="The records that the generator was trained on.")],
     synthetic: Annotated[Path, typer.Option(help="Generated records.")],
@@ -29,13 +35,15 @@ def evaluate(
     categorical: Annotated[list[str] | None, typer.Option(help="A column to take as categories; repeatable.")] = None,
     log_target: Annotated[bool, typer.Option(help="Predict log(1 + target).")] = False,
     model: Annotated[str | None, typer.Option(help="Folder or Hub id of a model, to map rows by its latents.")] = None,
-    kind: Annotated[str, typer.Option(help="What records are: table, json, code or text.")] = "table",
+    kind: Annotated[
+        str, typer.Option(help="What records are: table, json, code or text.", autocompletion=words(*KINDS))
+    ] = "table",
     column: Annotated[str | None, typer.Option(help="The column that holds the code or text.")] = None,
     json_schema: Annotated[Path | None, typer.Option(help="A JSON Schema that JSON records should follow.")] = None,
     key: Annotated[str | None, typer.Option(help="The key that tells whether a JSON record is new.")] = None,
     max_rows: Annotated[int, typer.Option(help="Rows of a table that the costly metrics draw at most.")] = 50_000,
     seed: Annotated[int, typer.Option(help="Seed of subsamples and models.")] = 0,
-) -> None:
+) -> dict[str, Any]:
     """Measure how good generated records are, and write a report."""
     from rich.table import Table
 
@@ -75,6 +83,7 @@ def evaluate(
     for alarm in scores.get("privacy", {}).get("alarms", []):
         console.print(f"[red]privacy alarm:[/red] {escape(alarm)}", highlight=False)
     say(f"report in {page}")
+    return {"report": str(page), "scores": read_json(output / "report.json")}  # which has null for what is not finite
 
 
 def _evaluate_table(
@@ -147,7 +156,7 @@ def _evaluate_documents(
         schema = None if json_schema is None else read_json(json_schema)
         return evaluate_json(*documents, schema=schema, key=key, seed=seed)
     if kind not in ("code", "text"):
-        raise ValueError(f"--kind {kind} is none of table, json, code, text")
+        raise ValueError(f"--kind {kind} is none of {', '.join(KINDS)}")
     tables = [read_table(path) for path in (synthetic, real)]
     for path, table in zip((synthetic, real), tables):
         if column not in table:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import check_options, console, say
+from .common import check_options, command, console, say, words
 
 
 if TYPE_CHECKING:
@@ -21,6 +22,13 @@ OF_TEXTS = {  # what a Diffusion-LM can be told
 }
 
 
+@command(
+    "difflm generate my-model --num-records 10000 --output new.csv --seed 1",
+    "difflm generate user/my-model --num-records 1000000 --output shards",
+    "difflm generate my-model --num-records 9 --output new.csv --where 'age > 30'",
+    "difflm generate my-model --conditions known.csv --output filled.csv",
+    "difflm generate my-diffusion-lm --num-records 9 --output new.jsonl --length 12",
+)
 def generate(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a trained model.")],
@@ -51,7 +59,11 @@ def generate(
     ] = None,
     guidance_scale: Annotated[float, typer.Option(help="How far records follow what is known of them.")] = 1.0,
     dtype: Annotated[
-        str | None, typer.Option(help="float32 or bfloat16; the fastest of this machine by default.")
+        str | None,
+        typer.Option(
+            help="float32 or bfloat16; the fastest of this machine by default.",
+            autocompletion=words("float32", "bfloat16"),
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed and dtype give the same records.")] = 0,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model of the Hub.")] = None,
@@ -66,7 +78,7 @@ def generate(
     allow_rare_categories: Annotated[
         bool, typer.Option("--allow-rare-categories", help="Publish records whose categories may be rare, and texts.")
     ] = False,
-) -> None:
+) -> dict[str, Any]:
     """Generate records with a trained model."""
     import torch
 
@@ -91,8 +103,7 @@ def generate(
     if _class_of(model, revision) == "DiffusionLMPipeline":
         given = {"num_inference_steps": num_inference_steps, "length": length, "temperature": temperature}
         sampling = {name: value for name, value in given.items() if value is not None}
-        _generate_texts(context, model, num_records, output, sampling, dtype, seed, revision)
-        return
+        return _generate_texts(context, model, num_records, output, sampling, dtype, seed, revision)
     if length is not None:
         raise ValueError("--length is of Diffusion-LM; say what records are to be like by --where")
     given = {} if where is None else {"where": where}
@@ -121,8 +132,8 @@ def generate(
         "top_p": top_p,
     }
     if profile:
-        _print_profile(pipe, num_records, sampling)
-        return
+        return _profile(pipe, num_records, sampling)
+    start = time.perf_counter()
     if push_to_hub is not None:
         commit = push_dataset(
             pipe,
@@ -136,15 +147,24 @@ def generate(
             private=private,
         )
         say(f"{num_records} records in {commit.repo_url}")
-        return
+        uploaded = {"url": str(commit.repo_url), "commit": commit.oid}
+        return _told(num_records, [] if output is None else sorted(output.glob("*.parquet")), start, seed) | uploaded
     if database is None and not output.suffix:
-        write_shards(pipe, output, num_records or len(given["conditions"]), seed, **sampling, **given)
+        num_records = num_records or len(given["conditions"])
+        files = write_shards(pipe, output, num_records, seed, **sampling, **given)
     else:
         generator = seeded_generator(seed)
         records = pipe(num_records, **sampling, **given, generator=generator, output_type="pandas").records
         write_table(records, database or output, table)
-        num_records = len(records)
+        num_records, files = len(records), [output] if database is None else []
     say(f"{num_records} records in {output or table}")
+    return _told(num_records, files, start, seed) | ({} if table is None else {"table": table})
+
+
+def _told(num_records: int, files: list[Path], start: float, seed: int) -> dict[str, Any]:
+    """What `--json` prints of records that were generated since `start`."""
+    seconds = time.perf_counter() - start
+    return {"num_records": num_records, "files": list(map(str, files)), "seconds": seconds, "seed": seed}
 
 
 def check_output(path: Path) -> None:
@@ -160,7 +180,9 @@ def check_output(path: Path) -> None:
         check_writable(path)
 
 
-def _print_profile(pipe: DiffLMPipeline, num_records: int, sampling: dict[str, Any]) -> None:
+def _profile(pipe: DiffLMPipeline, num_records: int, sampling: dict[str, Any]) -> dict[str, Any]:
+    from dataclasses import asdict
+
     from rich.table import Table
 
     from ..profiling import STAGES, profile_generation
@@ -175,13 +197,19 @@ def _print_profile(pipe: DiffLMPipeline, num_records: int, sampling: dict[str, A
         f"{profile.records_per_second:,.0f} records/s, {profile.flops_per_record / 1e6:,.1f} MFLOP each: "
         f"{profile.share_of_limit:.1%} of the {profile.matrix_flops / 1e9:,.0f} GFLOP/s of large matrix products here"
     )
+    return asdict(profile)
 
 
 def _class_of(model: str, revision: str | None) -> str | None:
     """The class of a saved pipeline; `None` where there is none, which loading says more about."""
     from diffusers import DiffusionPipeline
+    from httpx2 import HTTPError
+    from huggingface_hub import file_exists, try_to_load_from_cache
 
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RuntimeError, HTTPError):
+        is_here = os.path.isdir(model) or try_to_load_from_cache(model, "model_index.json", revision=revision)
+        if not is_here and not file_exists(model, "model_index.json", revision=revision):  # without repetitions
+            return None
         return DiffusionPipeline.load_config(model, revision=revision).get("_class_name")
     return None
 
@@ -195,7 +223,7 @@ def _generate_texts(
     dtype: str | None,
     seed: int,
     revision: str | None,
-) -> None:
+) -> dict[str, Any]:
     """Writes texts of a Diffusion-LM into a column of a table."""
     import pandas as pd
     import torch
@@ -213,6 +241,8 @@ def _generate_texts(
         )
     pipe.to(default_device())
     generator = seeded_generator(seed)
+    start = time.perf_counter()
     texts = pipe(num_texts, generator=generator, **sampling).texts
     write_table(pd.DataFrame({"text": texts}), output)
     say(f"{num_texts} texts in {output}")
+    return _told(num_texts, [output], start, seed)

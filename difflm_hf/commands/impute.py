@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .common import say
+from .common import command, say
 from .generate import check_output
 
 
+@command(
+    "difflm impute my-model gaps.csv --output filled.csv",
+    "difflm impute my-model gaps.parquet --output means.parquet --mean-of 20",
+)
 def impute(
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a trained model.")],
     table: Annotated[Path, typer.Argument(help="A .csv, .parquet, .jsonl or .xlsx file with gaps.")],
@@ -21,7 +26,7 @@ def impute(
     num_inference_steps: Annotated[int, typer.Option(help="Steps of the scheduler.")] = 12,
     seed: Annotated[int, typer.Option(help="The same seed gives the same table.")] = 0,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model of the Hub.")] = None,
-) -> None:
+) -> dict[str, Any]:
     """Fill what is missing of a table with a trained model."""
     from ..pipeline_difflm import DiffLMPipeline
     from ..records import read_table, write_table
@@ -38,6 +43,16 @@ def impute(
     given = schema.with_texts(read_table(table, schema.reading))
     draws = {} if mean_of is None else {"num_imputations": mean_of, "aggregate": "mean"}
     generator = seeded_generator(seed)
+    start = time.perf_counter()
     filled = pipe.impute(given, **draws, num_inference_steps=num_inference_steps, generator=generator)
     write_table(filled, output)
-    say(f"{int(given.isna().to_numpy().sum())} gaps filled in {output}")
+    num_gaps = int(given.isna().to_numpy().sum())
+    say(f"{num_gaps} gaps filled in {output}")
+    seconds = time.perf_counter() - start
+    return {
+        "num_records": len(filled),
+        "num_gaps": num_gaps,
+        "files": [str(output)],
+        "seconds": seconds,
+        "seed": seed,
+    }

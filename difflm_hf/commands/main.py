@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from .common import console
+from .app import app as page
+from .common import console, print_json
+from .env import env
 from .evaluate import evaluate
 from .generate import generate
 from .impute import impute
@@ -20,11 +22,12 @@ from .train import train
 
 
 EXPECTED = (ImportError, ValueError, OSError, RuntimeError, MemoryError)  # of users, disks, networks and machines
-USERS_FAULT, OWN_FAULT = 1, 70  # exit codes; sysexits.h has the second
+USERS_FAULT, OWN_FAULT, INTERRUPTED = 1, 70, 130  # exit codes; sysexits.h has the second, and shells the third
 
 app = typer.Typer(no_args_is_help=True)
-for command in (schema, train, generate, impute, push, evaluate):
-    app.command()(command)
+for command in (schema, train, generate, impute, push, evaluate, env):
+    app.command(epilog=command.epilog)(command)
+app.command()(page)
 
 
 @app.callback()
@@ -35,17 +38,37 @@ def options(
 
 
 def main() -> None:
-    """Runs the command. What goes wrong is told in one line, and where it did only with `--debug`."""
+    """
+    Runs the command. What goes wrong is told in one line, and where it did only with `--debug`; with `--json` it is
+    printed to stdout, too.
+    """
     if "--debug" not in sys.argv:  # what libraries tell developers
         warnings.simplefilter("ignore")
         os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     try:
         app()
+    except SystemExit as end:  # of the parser, which has told people
+        error = end.__context__
+        if end.code == INTERRUPTED:
+            _tell("interrupted", error.__context__)
+        elif hasattr(error, "format_message"):
+            _print_error(error.format_message(), error)
+        raise
     except Exception as error:
         if "--debug" in sys.argv:
             raise
         is_expected = isinstance(error, EXPECTED) and str(error)
         said = str(error) if is_expected else f"{type(error).__name__}: {error}; `difflm --debug ...` shows where"
-        message = escape(" ".join(said.split()))
-        console.print(f"[red]error:[/red] {message}", highlight=False, soft_wrap=True)
+        _tell(" ".join(said.split()), error)
         raise SystemExit(USERS_FAULT if isinstance(error, EXPECTED) else OWN_FAULT) from None
+
+
+def _tell(message: str, error: BaseException) -> None:
+    console.print(f"[red]error:[/red] {escape(message)}", highlight=False, soft_wrap=True)
+    _print_error(message, error)
+
+
+def _print_error(message: str, error: BaseException) -> None:
+    """Prints what went wrong for programs, if that is asked for."""
+    if "--json" in sys.argv:
+        print_json({"error": message, "type": type(error).__name__})

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .common import RARE_HELP, say
+from .common import RARE_HELP, command, say
 
 
+@command(
+    "difflm push my-model user/my-model --private",
+    "difflm push my-model my-model --evaluation report --license mit",
+    "difflm push my-model user/my-model --create-pr --message 'Trained anew'",
+)
 def push(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     repo_id: Annotated[str, typer.Argument(help="Where to: NAME, or NAMESPACE/NAME.")],
@@ -36,7 +41,7 @@ def push(
         ),
     ] = False,
     allow_rare_categories: Annotated[bool, typer.Option("--allow-rare-categories", help=RARE_HELP)] = False,
-) -> None:
+) -> dict[str, Any]:
     """Push a trained model to the Hub, with a card."""
     from ..pipeline_difflm import DiffLMPipeline
     from ..utils import no_progress_bars
@@ -59,3 +64,4 @@ def push(
     )
     url = commit.pr_url or commit.commit_url
     say(f"pushed to {url}")
+    return {"url": url, "commit": commit.oid}

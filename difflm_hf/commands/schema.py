@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .common import DATA_HELP, Decimal, Encoding, Header, NullWord, Query, Quote, Separator, read_records, say
+from .common import (
+    DATA_HELP,
+    Decimal,
+    Encoding,
+    Header,
+    NullWord,
+    Query,
+    Quote,
+    Separator,
+    command,
+    read_records,
+    say,
+)
 
 
+@command(
+    "difflm schema table.csv --output schema.json",
+    "difflm schema table.csv --separator ';' --decimal , --null-word unknown",
+    "difflm schema orders.jsonl --find-rules --json",
+    "difflm schema sqlite:///shop.db --query 'SELECT * FROM orders'",
+)
 def schema(
     data: Annotated[str, typer.Argument(help=DATA_HELP)],
     output: Annotated[Path | None, typer.Option(help="A file for the schema, to be edited and loaded.")] = None,
@@ -22,11 +40,11 @@ def schema(
     null_word: NullWord = None,
     header: Header = True,
     query: Query = None,
-) -> None:
+) -> dict[str, Any]:
     """Show what the columns of a file are taken for, and what is in doubt."""
     from ..files import check_writable
     from ..records import RecordSchema, read_table
-    from ..records.report import describe
+    from ..records.report import describe, report
 
     if output is not None:
         check_writable(output)
@@ -38,3 +56,10 @@ def schema(
     if output is not None:
         found.save(output)
         say(f"saved in {output}")
+    doubts = report(found, table).set_index("column")["doubt"]
+    return {
+        "schema": found.to_dict(),
+        "doubts": doubts[doubts != ""].to_dict(),
+        "num_records": len(table),
+        "file": None if output is None else str(output),
+    }

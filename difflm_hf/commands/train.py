@@ -18,14 +18,18 @@ from .common import (
     Quote,
     Separator,
     check_options,
+    command,
     read_json,
     read_records,
     say,
     say_messages,
+    words,
 )
 
 
 if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
     from ..records import RecordSchema
 
 MODELS = ("difflm", "diffusion-lm")
@@ -46,14 +50,43 @@ def _to_schema(state: Any) -> RecordSchema:
         raise ValueError(f"--schema is no schema of records: {error}") from error
 
 
+def _told(pipe: DiffusionPipeline, folder: Path) -> dict[str, Any]:
+    """What `--json` prints of a training."""
+    record = pipe.config.training
+    return {
+        "folder": str(folder),
+        "minutes": sum(phase["seconds"] for phase in record["phases"]) / 60,
+        "losses": {
+            phase["name"]: {name.removeprefix("eval_"): value for name, value in phase["metrics"].items()}
+            for phase in record["phases"]
+        },
+        **{name: value for name, value in record["data"].items() if name.startswith("num_")},
+        "seed": record["arguments"]["seed"],
+    }
+
+
+@command(
+    "difflm train table.csv --output-dir my-model --max-minutes 5",
+    "difflm train table.csv --output-dir my-model --schema schema.json --seed 1",
+    "difflm train table.csv --output-dir my-model --resume",
+    "difflm train orders.jsonl --output-dir my-model --max-length 512",
+    "difflm train table.csv --output-dir lm --base-model HuggingFaceTB/SmolLM2-135M",
+    "difflm train texts.jsonl --output-dir lm --model diffusion-lm --max-minutes 60",
+)
 def train(
     context: typer.Context,
     data: Annotated[str, typer.Argument(help=DATA_HELP)],
     output_dir: Annotated[Path, typer.Option(help="A new or empty folder for the model.")],
-    model: Annotated[str, typer.Option(help="difflm, or diffusion-lm of texts.")] = "difflm",
+    model: Annotated[
+        str, typer.Option(help="difflm, or diffusion-lm of texts.", autocompletion=words(*MODELS))
+    ] = "difflm",
     validation: Annotated[Path | None, typer.Option(help="Records to select by; a tenth of DATA by default.")] = None,
     recipe: Annotated[
-        str, typer.Option(help="Sizes and hyper-parameters: small or base; of diffusion-lm small or paper.")
+        str,
+        typer.Option(
+            help="Sizes and hyper-parameters: small or base; of diffusion-lm small or paper.",
+            autocompletion=words("small", "base", "paper"),
+        ),
     ] = "small",
     text_column: Annotated[str, typer.Option(help="The column of texts, of diffusion-lm.")] = "text",
     base_model: Annotated[
@@ -63,24 +96,45 @@ def train(
         str | None, typer.Option(help="A pretrained encoder of the Hub, beside the base model.")
     ] = None,
     tuning: Annotated[
-        str, typer.Option(help="What of the base model is trained: frozen (nothing), lora or full.")
+        str,
+        typer.Option(
+            help="What of the base model is trained: frozen (nothing), lora or full.",
+            autocompletion=words("frozen", "lora", "full"),
+        ),
     ] = "frozen",
     quantization: Annotated[
-        str | None, typer.Option(help="Load the base model in 8bit or 4bit, by bitsandbytes.")
+        str | None,
+        typer.Option(
+            help="Load the base model in 8bit or 4bit, by bitsandbytes.", autocompletion=words("8bit", "4bit")
+        ),
     ] = None,
     activation_checkpointing: Annotated[
         bool, typer.Option("--activation-checkpointing", help="Less memory, about a third more time.")
     ] = False,
     injection: Annotated[
-        str, typer.Option(help="soft_prompt, prefix_soft_prompt, kv_memory or input_embed.")
+        str,
+        typer.Option(
+            help="soft_prompt, prefix_soft_prompt, kv_memory or input_embed.",
+            autocompletion=words("soft_prompt", "prefix_soft_prompt", "kv_memory", "input_embed"),
+        ),
     ] = "soft_prompt",
     categorical: Annotated[list[str] | None, typer.Option(help="A column to take as categories; repeatable.")] = None,
     schema: Annotated[
         Path | None, typer.Option(help="Of the records: of `difflm schema`, or a JSON Schema; inferred by default.")
     ] = None,
     max_length: Annotated[int, typer.Option(help="Tokens that a document, or the texts of a row, may take.")] = 1024,
-    overlong: Annotated[str, typer.Option(help="What becomes of longer records: raise an error, or drop.")] = "raise",
-    key_order: Annotated[str, typer.Option(help="Of JSON records in training: schema or shuffled.")] = "schema",
+    overlong: Annotated[
+        str,
+        typer.Option(
+            help="What becomes of longer records: raise an error, or drop.", autocompletion=words("raise", "drop")
+        ),
+    ] = "raise",
+    key_order: Annotated[
+        str,
+        typer.Option(
+            help="Of JSON records in training: schema or shuffled.", autocompletion=words("schema", "shuffled")
+        ),
+    ] = "schema",
     max_minutes: Annotated[float | None, typer.Option(help="Time for training, in minutes.")] = None,
     min_category_count: Annotated[
         int, typer.Option(help="Leave out records with rarer categories; their names would be in the model's files.")
@@ -92,7 +146,12 @@ def train(
         list[str] | None, typer.Option(help="A column that is as inferred, whatever the doubt; repeatable.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Take all that inference doubts for errors.")] = False,
-    nested: Annotated[str, typer.Option(help="How nested values are learnt: auto, rows or json.")] = "auto",
+    nested: Annotated[
+        str,
+        typer.Option(
+            help="How nested values are learnt: auto, rows or json.", autocompletion=words("auto", "rows", "json")
+        ),
+    ] = "auto",
     separator: Separator = None,
     decimal: Decimal = None,
     encoding: Encoding = None,
@@ -108,13 +167,16 @@ def train(
     ] = None,
     hub_strategy: Annotated[
         str,
-        typer.Option(help="What to push while training: end (nothing), every_save, checkpoint or all_checkpoints."),
+        typer.Option(
+            help="What to push while training: end (nothing), every_save, checkpoint or all_checkpoints.",
+            autocompletion=words("end", "every_save", "checkpoint", "all_checkpoints"),
+        ),
     ] = "every_save",
     hub_revision: Annotated[str | None, typer.Option(help="The branch; a new one is made.")] = None,
     private: Annotated[bool | None, typer.Option(help="Whether a new repository is private.")] = None,
     license: Annotated[str | None, typer.Option(help="Licence of the weights, as the Hub names it.")] = None,
     allow_rare_categories: Annotated[bool, typer.Option("--allow-rare-categories", help=RARE_HELP)] = False,
-) -> None:
+) -> dict[str, Any]:
     """Train a model on records."""
     if model not in MODELS:
         raise ValueError(f"model={model!r} is not one of {', '.join(MODELS)}")
@@ -128,7 +190,7 @@ def train(
         if push_to_hub:
             pipe.push_to_hub(hub_model_id or output_dir.name, license=license, private=private, revision=hub_revision)
         say(f"saved in {output_dir}")
-        return
+        return _told(pipe, output_dir)
     from ..training import DataArguments, HubArguments, ModelArguments, train
 
     hub_args = HubArguments(
@@ -143,7 +205,7 @@ def train(
     null_word = null_word or (None if fields is None else fields.reading.null_words)
     how = (separator, decimal, encoding, quote, null_word, header)
     say_messages("difflm_hf.training.prepare")
-    train(
+    pipe = train(
         read_records(data, *how, query),
         output_dir,
         validation=None if validation is None else read_records(validation, *how),
@@ -167,3 +229,4 @@ def train(
         resume=resume,
     )
     say(f"saved in {output_dir}")
+    return _told(pipe, output_dir)
