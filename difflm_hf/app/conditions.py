@@ -98,8 +98,8 @@ def _bound(f: Field, text: str | None) -> Any:
         return None
     if f.type == "datetime":
         return text
-    if f.format is not None and (number := number_format(f.format).read(text)) is not None:
-        return number
+    if f.format is not None and number_format(f.format).point == "," and "," in text:
+        text = text.replace(".", "").replace(",", ".")
     try:
         return float(text) if f.type == "number" or not text.lstrip("+-").isdecimal() else int(text)
     except ValueError:

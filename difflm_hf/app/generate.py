@@ -57,6 +57,9 @@ def stream_tables(
     batches = pipe.stream(num_records, temperature=temperature, generator=seeded_generator(seed), **conditions)
     for batch in batches:
         table = read_table(Dataset(pa.Table.from_batches([batch])))
+        # A `Dataset` has no categories.
+        categories = {f.name: batch[f.name].to_pandas() for f in schema if f.dtype.startswith("category")}
+        table = table.assign(**categories)
         yield schema.to_table({name: table[name] for name in schema.names})
 
 
@@ -135,7 +138,6 @@ def build_generate(shared: Shared) -> gr.Dropdown:
         given = read_conditions(pipe.processor.schema, names, values)
         given = ({"conditions": given} if given else {}) | ({"where": where.strip()} if where.strip() else {})
         session.stopping.discard(KIND)
-        yield {file: gr.DownloadButton(interactive=False) for file in files}
         tables: list[pd.DataFrame] = []
         for table in stream_tables(pipe, num, seed, temperature, **given):
             tables.append(table)

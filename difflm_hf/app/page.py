@@ -67,7 +67,7 @@ def build_page(model: str | os.PathLike | None = None, limits: Limits | None = N
             )
             about = gr.HTML(said("Choose a model, or train one."))
         shared = Shared(page, session, name, models, limits)
-        with gr.Tabs(selected="generate") as tabs:
+        with gr.Tabs(selected="generate", overflow_behavior="wrap") as tabs:
             with gr.Tab("Generate", id="generate"):
                 columns = build_generate(shared)
             with gr.Tab("Train", id="train"):
