@@ -203,13 +203,11 @@ def _profile(pipe: DiffLMPipeline, num_records: int, sampling: dict[str, Any]) -
 def _class_of(model: str, revision: str | None) -> str | None:
     """The class of a saved pipeline; `None` where there is none, which loading says more about."""
     from diffusers import DiffusionPipeline
-    from httpx2 import HTTPError
-    from huggingface_hub import file_exists, try_to_load_from_cache
 
-    with suppress(OSError, ValueError, RuntimeError, HTTPError):
-        is_here = os.path.isdir(model) or try_to_load_from_cache(model, "model_index.json", revision=revision)
-        if not is_here and not file_exists(model, "model_index.json", revision=revision):  # without repetitions
-            return None
+    from ..hub.upload import check_reach, explain_hub_errors
+
+    with suppress(OSError, ValueError), explain_hub_errors(model, is_upload=False):
+        check_reach(model, "model_index.json", revision)
         return DiffusionPipeline.load_config(model, revision=revision).get("_class_name")
     return None
 

@@ -19,7 +19,7 @@ from ..denoiser import DiffLMDenoiser
 from ..modeling_difflm import DiffLMModel
 from ..processing_difflm import DiffLMProcessor
 from .damage import ADVICE, check_file, check_model
-from .upload import explain_hub_errors
+from .upload import check_reach, explain_hub_errors
 
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 HANDED_ON = ("device_map", "max_memory", "offload_folder", "trust_remote_code")  # to the model with a base LM
+REACHING = ("revision", "cache_dir", "token")
 DIFFLM_FILES = (  # of a saved pipeline
     "model_index.json",
     "vae/config.json",
@@ -70,6 +71,8 @@ def pipeline_folder(
     else:
         with explain_hub_errors(name, is_upload=False):
             try:
+                if not kwargs.get("local_files_only"):
+                    check_reach(name, files[0], **{key: kwargs[key] for key in REACHING if key in kwargs})
                 folder = Path(download(name, **kwargs))
             except (OSError, ValueError) as error:
                 reason = str(error).replace(str(name), short(str(name)))

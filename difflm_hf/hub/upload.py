@@ -10,7 +10,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import httpx2
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, constants
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    constants,
+    file_exists,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 
@@ -95,6 +103,24 @@ def folder_files(folder: str | os.PathLike, subfolder: str | None = None) -> dic
     return {str(root / path.relative_to(folder).as_posix()): path for path in paths}
 
 
+def check_reach(
+    name: str,
+    filename: str,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    token: str | bool | None = None,
+) -> None:
+    """
+    Raises an error at once where a file is neither in a folder nor in the cache, and the Hub is out of reach. A
+    download would try for half a minute.
+    """
+    if not os.path.isdir(name) and not try_to_load_from_cache(name, filename, cache_dir, revision):
+        try:
+            file_exists(name, filename, revision=revision, token=token)
+        except httpx2.TransportError as error:
+            raise ConnectionError(str(error)) from error
+
+
 @contextmanager
 def explain_hub_errors(repo_id: str | os.PathLike, is_upload: bool = True) -> Iterator[None]:
     """
@@ -171,5 +197,6 @@ def _lost_connection(is_upload: bool) -> str:
     if is_upload:
         return f"The connection to {constants.ENDPOINT} was lost: push again.{UNHARMED}"
     return (
-        f"{constants.ENDPOINT} is out of reach: look at the network, or pass local_files_only=True for what is cached."
+        f"{constants.ENDPOINT} is out of reach: look at the network, or pass local_files_only=True (or set "
+        "HF_HUB_OFFLINE=1) for what is cached."
     )

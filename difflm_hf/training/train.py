@@ -13,7 +13,7 @@ from diffusers import EDMDPMSolverMultistepScheduler
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from ..hub.cards import model_card
-from ..hub.upload import explain_hub_errors
+from ..hub.upload import check_reach, explain_hub_errors
 from ..latents import encode_latents
 from ..pipeline_difflm import DiffLMPipeline
 from ..records import RecordSchema
@@ -153,6 +153,7 @@ def train(
 def _load_tokenizer(base: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     try:
         with explain_hub_errors(base, is_upload=False):
+            check_reach(base, "config.json")
             return AutoTokenizer.from_pretrained(base, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, RecursionError) as error:
         raise OSError(f"{base} is no base model with a tokenizer: {error}") from error
