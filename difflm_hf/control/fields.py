@@ -12,7 +12,7 @@ from ..checks import shown
 from ..records import CompactCodec
 from ..records.field import Field, naming_column, shortest_digits
 from ..records.field_tokens import FieldTokens
-from .predicates import AllOf, Domain, domain_of, to_array
+from .predicates import AllOf, Domain, domain_of, is_reversed, to_array
 from .where import RowPredicate
 
 
@@ -67,7 +67,8 @@ def domain_of_field(codec: CompactCodec, name: str, conditions: list[Any]) -> Do
             raise ValueError("the condition is nested too deeply") from None
         if domain.is_empty:
             asked = conditions[0] if len(conditions) == 1 else conditions
-            raise ValueError(f"{shown(asked)} leaves no value of the field, {f.description}; widen the condition")
+            way = "its bounds are reversed, swap them" if is_reversed(asked, f) else "widen the condition"
+            raise ValueError(f"{shown(asked)} leaves no value of the field, {f.description}; {way}")
     return domain
 
 

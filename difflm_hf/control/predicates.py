@@ -315,6 +315,13 @@ def _interval(condition: Between, field: Field, grid: Grid) -> list[tuple[int, i
     return _merge([(start, end)])
 
 
+def is_reversed(condition: Any, field: Field) -> bool:
+    """Whether a condition is a range whose left bound is above the right one."""
+    if not isinstance(condition, Between) or condition.left is None or condition.right is None:
+        return False
+    return bool(_to_bound(condition.left, field) > _to_bound(condition.right, field))
+
+
 def _first_point(value: Any, field: Field, grid: Grid, is_inclusive: bool) -> int:
     """The first grid point whose value is not below a bound, or is above it; `grid.size` if there is none."""
     bound, low, high = _to_bound(value, field), 0, grid.size

@@ -215,7 +215,7 @@ def read_table(data: Any, csv: CSVFormat | None = None, query: str | None = None
 
     Raises:
         `FileNotFoundError`: when there is no such file.
-        `ValueError`: when it cannot be read as its ending says. The message names the file.
+        `ValueError`: when it cannot be read as its ending says, or has no rows. The message names the file.
         `TypeError`: for anything else than the above.
     """
     if isinstance(data, pd.DataFrame):
@@ -233,7 +233,7 @@ def read_table(data: Any, csv: CSVFormat | None = None, query: str | None = None
         )
     if is_url(data):
         if not query:
-            raise ValueError(f"{data}: give query, the name of a table or a SELECT (--query)")
+            raise ValueError(f"{_without_user(data)}: give query, the name of a table or a SELECT (--query)")
         return read_sql(str(data), query)
     path = Path(data)
     if not os.path.isfile(path):  # unlike `Path.is_file`, it takes names that are too long
@@ -245,11 +245,14 @@ def read_table(data: Any, csv: CSVFormat | None = None, query: str | None = None
         raise ValueError(f"{path}: separator, decimal, encoding and header are of CSV files; leave them out")
     try:
         if read is read_csv:
-            return read_csv(path, csv)
-        table = _read_excel(path, query) if read is _read_excel else read(path)
-        return _without(table, csv.null_words) if csv is not None and csv.null_words else table
+            table = read_csv(path, csv)
+        else:
+            table = _read_excel(path, query) if read is _read_excel else read(path)
+            table = _without(table, csv.null_words) if csv is not None and csv.null_words else table
     except Exception as error:  # every reader has exceptions of its own
         raise ValueError(f"{path}: cannot be read as {ending_of(path)[1:]} ({error})") from error
+    _check_size(table, str(path))
+    return table
 
 
 def _without(table: pd.DataFrame, words: Sequence[str]) -> pd.DataFrame:
@@ -263,6 +266,11 @@ def _without(table: pd.DataFrame, words: Sequence[str]) -> pd.DataFrame:
 def is_url(data: Any) -> bool:
     """Whether data are the URL of a database."""
     return isinstance(data, str) and URL.match(data) is not None
+
+
+def _without_user(url: Any) -> str:
+    """The URL of a database, without the password that may stand in it."""
+    return re.sub(r"//[^/]*@", "//", str(url))
 
 
 def write_table(table: pd.DataFrame, path: str | os.PathLike, name: str | None = None) -> None:
@@ -280,7 +288,7 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike, name: str | None =
     """
     if is_url(path):
         if not name:
-            raise ValueError(f"{path}: give name, that of the new table (--table)")
+            raise ValueError(f"{_without_user(path)}: give name, that of the new table (--table)")
         return write_sql(table, str(path), name)
     path = Path(path)
     write = _by_ending(WRITERS, path)
@@ -290,10 +298,7 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike, name: str | None =
 
 def check_columns(table: pd.DataFrame, source: str) -> None:
     """Raises a `ValueError` unless the table has rows, and columns with distinct, non-empty string names."""
-    if table.shape[1] == 0:
-        raise ValueError(f"{source} has no columns")
-    if len(table) == 0:
-        raise ValueError(f"{source} has no rows (columns: {list(table.columns)})")
+    _check_size(table, source)
     for name in table.columns:
         if not isinstance(name, str) or not name:
             raise ValueError(
@@ -302,3 +307,10 @@ def check_columns(table: pd.DataFrame, source: str) -> None:
     if not table.columns.is_unique:
         double = table.columns[table.columns.duplicated()][0]
         raise ValueError(f"column name {double!r} stands more than once; rename or drop one of them")
+
+
+def _check_size(table: pd.DataFrame, source: str) -> None:
+    if table.shape[1] == 0:
+        raise ValueError(f"{source} has no columns")
+    if len(table) == 0:
+        raise ValueError(f"{source} has no rows (columns: {list(table.columns)})")

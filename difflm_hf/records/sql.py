@@ -91,6 +91,11 @@ def _engine(url: str) -> Any:
         raise ValueError(
             f"{url.partition(':')[0]!r} is no kind of database that SQLAlchemy knows ({error})"
         ) from error
+    except ImportError as error:
+        kind = url.partition(":")[0]
+        raise ImportError(
+            f"{kind} needs the driver {error.name}; install it, or name another, as in postgresql+psycopg://..."
+        ) from error
 
 
 def _sqlalchemy() -> Any:
