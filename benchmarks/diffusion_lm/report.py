@@ -182,7 +182,8 @@ def _systems(figures: dict[str, Any]) -> str:
     )
     return (
         f"Both systems on the same sentences, by models {sizes}; a "
-        "[comparison of both](diffusion_lm.md#beside-difflm) says what follows:\n\n" + to_table(head, rows)
+        "[comparison of both](diffusion_lm.md#beside-difflm) says what follows. Each ran in one thread beside other "
+        "work, so that texts/s are rough:\n\n" + to_table(head, rows)
     )
 
 
