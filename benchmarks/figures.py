@@ -187,13 +187,12 @@ def draw_condition(pipe: DiffLMPipeline, path: Path) -> None:
         elif (log_shares := allowed.log_shares(position, ids)) is not None:
             shares = log_shares[0].exp().numpy()
         ids[1 + position] = start + int(np.argmax(shares > 0))  # written: the first of what is allowed
+        size = 64 / len(shares)
         for k, share in enumerate(shares):
-            place = (k * 64 / len(shares), position)
-            axes.add_patch(Rectangle(place, 0.86 * 64 / len(shares), 0.7, color=FAINT, linewidth=0))
+            place, width = (k * size, position), size - min(0.14 * size, 0.4)
+            axes.add_patch(Rectangle(place, width, 0.7, color=FAINT, linewidth=0))
             if share:
-                axes.add_patch(
-                    Rectangle(place, 0.86 * 64 / len(shares), 0.7, color=BLUE, alpha=float(share), linewidth=0)
-                )
+                axes.add_patch(Rectangle(place, width, 0.7, color=BLUE, alpha=float(share), linewidth=0))
         is_fine = position >= len(fields)
         condition = said.get(names[position], "anything")
         axes.text(-0.8, position + 0.35, names[position] + (", step" if is_fine else ""), ha="right", va="center")

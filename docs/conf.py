@@ -73,6 +73,7 @@ def read_page(app: Sphinx, page: str, source: list[str]) -> None:
     for name, file in FILES.items():
         text = text.replace(f"](../{file}", f"]({name}.md")
     text = re.sub(r"\]\((\.\./examples/.*?\.md)\)", r"](path:\1)", text)  # no page of the site
+    text = re.sub(r"\[([^\]]*)\]\((\.\./examples/[\w/]+)/?\)", r"\1", text)  # a folder
     source[0] = re.sub(r"^<!-- (\{[a-z-]+\}.*?)-->$", r"```\1```", text, flags=re.DOTALL | re.MULTILINE)
 
 
