@@ -170,13 +170,14 @@ def _told(num_records: int, files: list[Path], start: float, seed: int) -> dict[
 def check_output(path: Path) -> None:
     """Raises an error for a file that records cannot be written to, before the work rather than after it."""
     from ..files import check_writable
-    from ..records.readers import WRITERS, ending_of
+    from ..records.readers import WRITERS, check_library, ending_of
 
     if path.suffix and (ending := ending_of(path)) not in WRITERS:
         raise ValueError(f"{path}: {ending} is not one of {', '.join(WRITERS)}; a folder has no ending")
     if not path.suffix and os.path.isfile(path):  # unlike `Path.is_file`, it takes names that are too long
         raise ValueError(f"{path} is a file; name a folder, or a file that ends in {', '.join(WRITERS)}")
     if path.suffix:
+        check_library(path)
         check_writable(path)
 
 

@@ -39,15 +39,16 @@ OF_TEXTS = {  # what training of diffusion-lm can be told
 }
 
 
-def _to_schema(state: Any) -> RecordSchema:
+def _read_schema(path: Path) -> RecordSchema:
     from ..records import RecordSchema
 
-    if not isinstance(state, list) and "fields" not in state:
-        return RecordSchema.from_json_schema(state)
+    state = read_json(path)
     try:
-        return RecordSchema.from_dict(state)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"--schema is no schema of records: {error}") from error
+        if isinstance(state, list) or "fields" in state:
+            return RecordSchema.from_dict(state)
+        return RecordSchema.from_json_schema(state)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: no schema of records ({error})") from error
 
 
 def _told(pipe: DiffusionPipeline, folder: Path) -> dict[str, Any]:
@@ -201,7 +202,7 @@ def train(
         license=license,
         allow_rare_categories=allow_rare_categories,
     )
-    fields = None if schema is None else _to_schema(read_json(schema))
+    fields = None if schema is None else _read_schema(schema)
     null_word = null_word or (None if fields is None else fields.reading.null_words)
     how = (separator, decimal, encoding, quote, null_word, header)
     say_messages("difflm_hf.training.prepare")

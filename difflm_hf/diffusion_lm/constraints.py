@@ -110,7 +110,9 @@ def _parts(text: str, tokenizer: PreTrainedTokenizerFast, config: DiffusionLMCon
         if config.unk_token_id in ids:
             words = [w for w, _ in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(piece)]
             unknown = words[ids.index(config.unk_token_id)]
-            raise ValueError(f"the model does not know the word {unknown!r} of {text!r}")
+            raise ValueError(
+                f"the model does not know the word {unknown!r} of {text!r}; take one of its training texts, or {MASK}"
+            )
         parts.append(ids)
     num_words = sum(1 if part is None else len(part) for part in parts)
     if num_words > config.max_sequence_length - 2:

@@ -8,6 +8,8 @@ from typing import Any, TypeVar, get_type_hints
 
 from huggingface_hub.dataclasses import type_validator
 
+from ..checks import shown
+
 
 T = TypeVar("T")
 
@@ -25,16 +27,17 @@ def from_plain(cls: type[T], state: Any) -> T:
     """
     if not isinstance(state, Mapping):
         raise ValueError(f"a {cls.__name__} is an object, not {state!r}")
+    of = f"{cls.__name__} {shown(state['name'])}" if "name" in state else f"a {cls.__name__}"
     hints, required = get_type_hints(cls), [f.name for f in fields(cls) if _is_required(f)]
     if unknown := sorted(map(str, state.keys() - {f.name for f in fields(cls)})):
-        raise ValueError(f"a {cls.__name__} has no field {unknown[0]!r}")
+        raise ValueError(f"{of} has no field {unknown[0]!r}; remove it")
     if missing := [name for name in required if name not in state]:
-        raise ValueError(f"a {cls.__name__} needs the field {missing[0]!r}")
+        raise ValueError(f"{of} needs the field {missing[0]!r}; add it")
     for name, value in state.items():
         try:
             type_validator(name, value, hints[name])
         except TypeError as error:
-            raise ValueError(f"{cls.__name__}: {error}") from error
+            raise ValueError(f"{of}: {error}") from error
     return cls(**state)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -119,12 +120,16 @@ def _write_parquet(table: pd.DataFrame, path: Path) -> None:
     pq.write_table(data, path)
 
 
+def check_library(path: Path) -> None:
+    """Raises an `ImportError` where a file needs a library that is not installed."""
+    if ending_of(path) == ".xlsx" and find_spec("openpyxl") is None:
+        raise ImportError("Excel files need openpyxl; pip install 'difflm_hf[excel]'")
+
+
 def _read_excel(path: Path, sheet: str | None = None) -> pd.DataFrame:
-    try:
-        # NA may be a country: only empty cells are missing.
-        cells = pd.read_excel(path, sheet or 0, header=None, dtype=object, keep_default_na=False, na_values=[""])
-    except ImportError as error:
-        raise ImportError("Excel files need openpyxl; pip install 'difflm_hf[excel]'") from error
+    check_library(path)
+    # NA may be a country: only empty cells are missing.
+    cells = pd.read_excel(path, sheet or 0, header=None, dtype=object, keep_default_na=False, na_values=[""])
     if cells.empty:
         raise ValueError("the sheet is empty")
     names = [f"Unnamed: {k}" if pd.isna(name) else str(name) for k, name in enumerate(cells.iloc[0])]
@@ -135,6 +140,7 @@ def _read_excel(path: Path, sheet: str | None = None) -> pd.DataFrame:
 
 
 def _write_excel(table: pd.DataFrame, path: Path) -> None:
+    check_library(path)
     texts = with_json_texts(table)[0]
     for name in texts:
         for value in texts[name].dropna().unique():

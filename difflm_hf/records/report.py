@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pandas as pd
@@ -15,6 +16,7 @@ from .schema import RecordSchema
 
 MAX_LISTED = 100  # categories that may look like numbers and be none
 NUM_LOOKED_AT = 3  # values that examples are of
+WHOLE_WITH_EXPONENT = re.compile(r"-?\d+[eE]\+\d+")  # as R writes 100000
 
 
 def report(schema: RecordSchema, table: pd.DataFrame) -> pd.DataFrame:
@@ -35,7 +37,7 @@ def report(schema: RecordSchema, table: pd.DataFrame) -> pd.DataFrame:
     for f in schema:
         column = table[f.name]
         odd = column_format(table, f.name).odd
-        said = odd is not None and f"{odd!r} will be written otherwise, as other values of its kind are"
+        said = odd is not None and f"{odd!r} will be written otherwise, as other values of its kind are{_hint(odd)}"
         mistaken = mistaken_for_text(column, decimal) if _is_of_texts(f) else None
         rows.append(
             {
@@ -94,6 +96,10 @@ def check_doubts(
                 f"column {row.column!r} is taken as {row.type}: {row.doubt}; {ways}, or take it as it is by "
                 f"accept=[{row.column!r}] (--accept {row.column!r})"
             )
+
+
+def _hint(odd: str) -> str:
+    return " (R writes it in full after options(scipen = 999))" if WHOLE_WITH_EXPONENT.fullmatch(odd) else ""
 
 
 def _is_of_texts(f: Field) -> bool:

@@ -387,7 +387,10 @@ class RecordSchema:
         for f in self:
             if (count := list(table.columns).count(f.name)) != 1:
                 problem = "stands more than once" if count else "is missing"
-                raise ValueError(f"column {f.name!r} {problem}; the schema has {self.names}")
+                raise ValueError(
+                    f"column {f.name!r} {problem}; the schema has {self.names}, and the data {list(table.columns)}: "
+                    "make them agree"
+                )
             with naming_column(f.name):
                 f.check(table[f.name])
         return table[self.names]
