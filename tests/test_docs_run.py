@@ -49,7 +49,10 @@ def write_lines(path: Path, records: list[dict]) -> None:
 def make_sentences() -> list[dict]:
     names, foods, areas = ("Cotto", "Aromi", "The Mill"), ("Japanese", "English", "French"), ("river", "city centre")
     return [
-        {"text": f"{name} serves {food} food in a {kind} near the {area}.", "attributes": {"name": name, "food": food}}
+        {
+            "text": f"{name} is a cheap {kind} near the {area}. It serves {food} food.",
+            "attributes": {"name": name, "food": food},
+        }
         for name, kind, area, food in product(names, ("pub", "restaurant"), areas, foods)
     ] * 6
 
