@@ -3,6 +3,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 
+APP = ["gradio>=6.20"]
+DOCS = ["sphinx>=9.0", "furo>=2025.12", "myst-parser>=5.0"]
 # spaCy, and a package that ships its small model of English
 EXCEL = ["openpyxl>=3.1"]
 SQL = ["sqlalchemy>=2.0"]
@@ -19,6 +21,7 @@ setup(
     keywords=["synthetic data", "tabular", "diffusion", "language model", "variational autoencoder", "transformers"],
     packages=find_packages(include=["difflm_hf", "difflm_hf.*"]),
     package_data={
+        "difflm_hf.app": ["*.css"],
         "difflm_hf.evaluation": ["modules/*/*.py"],
         "difflm_hf.evaluation.report": ["*.jinja"],
         "difflm_hf.hub": ["*.jinja"],
@@ -61,6 +64,8 @@ setup(
         "rich>=13",
     ],
     extras_require={
+        "app": APP,
+        "docs": DOCS,
         "energy": ["codecarbon>=3"],
         "excel": EXCEL,
         "quantization": ["bitsandbytes>=0.48"],
@@ -69,10 +74,15 @@ setup(
             "pytest-xdist>=3.6",
             "filelock>=3.12",
             "hypothesis>=6.100",
+            "ipykernel>=7.0",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
             "playwright>=1.50",
             "psycopg[binary]>=3.2",
             "pydantic>=2.10",
             "ruff>=0.12",
+            *APP,
+            *DOCS,
             *EXCEL,
             *SQL,
             *SYNTAX,

@@ -28,6 +28,7 @@ _NAMES = {
     "record_generation": ["RecordGenerationPipeline", "register"],
     "records": ["CompactCodec", "Field", "JSONCodec", "NestedCodec", "RecordSchema", "TextCodec"],
     "scheduling_latent_edm": ["LatentEDMScheduler"],
+    "synthesizer": ["DiffLMSynthesizer"],
     "training": [
         "BetaSchedule",
         "DataArguments",

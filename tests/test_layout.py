@@ -43,7 +43,7 @@ FLOORS = [
         "evaluation.latents",
     ],
     ["hub.datasets", "profiling", "diffusion_lm"],
-    ["training"],
+    ["training", "synthesizer"],
     ["commands", "__main__"],
 ]
 # Packages whose names are looked up when they are asked for

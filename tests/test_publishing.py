@@ -364,8 +364,9 @@ def test_summary_of_a_run(folder):
     columns = {column["name"]: column for column in training["columns"]}
     assert sorted(columns["city"]["common"]) == ["Bonn", "Gera", "Ulm"] and columns["city"]["rarest"] >= 10
     assert columns["note"].keys() == {"name", "type", "nullable", "max_length"}
-    low, high = columns["salary"]["range"]
-    assert 0 < low < high < 20_000
+    low, *_, high = columns["salary"]["quantiles"]
+    assert [low, high] == columns["salary"]["range"] and 0 < low < high < 20_000
+    assert all(0.03 <= share <= 1 for share in columns["city"]["shares"].values())
     assert [phase["name"] for phase in training["phases"]] == ["autoencoder", "latent diffusion"]
     for phase, metric in zip(training["phases"], ("eval_bound", "eval_loss")):
         assert phase["num_steps"] == 8 and phase["num_epochs"] > 0 and phase["seconds"] > 0
@@ -461,8 +462,11 @@ def test_summary_of_every_type():
     assert sorted(columns["code"]["common"]) == [0, 1, 2]
     assert columns["dtype"]["common"] == columns["letter"]["common"] == ["a", "b"]
     assert columns["name"] == {"type": "text", "nullable": False, "max_length": 8}
-    assert columns["flag"] == {"type": "boolean", "nullable": False}
-    assert columns["maybe"] == {"type": "boolean", "nullable": True}
+    assert columns["flag"] == {"type": "boolean", "nullable": False, "shares": {"True": 0.5, "False": 0.5}}
+    assert columns["maybe"] == {"type": "boolean", "nullable": True, "shares": {"True": 0.5, "False": 0.498}}
+    assert columns["letter"]["shares"] == {"a": 0.5, "b": 0.5}
+    assert [len(column["quantiles"]) for column in columns.values() if "range" in column] == [19] * 9
+    assert columns["cents"]["quantiles"] == sorted(columns["cents"]["quantiles"])
     assert columns["nothing"] == {"type": "null", "nullable": True}
 
 

@@ -43,6 +43,7 @@ PHASE_ARGUMENTS = (
     "ema_decay",
 )
 NUM_COMMON = 5  # categories that a card names
+QUANTILES = np.arange(1, 20) / 20  # the 5th to the 95th percentile: between two there are as many as below the first
 MIN_RANGE_COUNT = 20 * MIN_CATEGORY_COUNT  # numbers of which the 5th percentile is above that many
 
 
@@ -129,13 +130,17 @@ def fingerprint_examples(*parts: TensorDataset) -> str:
 def _summarize_column(field: Field, column: pd.Series) -> dict[str, Any]:
     summary: dict[str, Any] = {"name": field.name, "type": field.type, "nullable": field.nullable}
     values = column.dropna()
-    if field.type == "category":
+    if field.type in ("category", "boolean"):
         counts = values.value_counts()
-        common = counts.index[counts >= MIN_CATEGORY_COUNT][:NUM_COMMON].tolist()
+        counts = counts[counts >= MIN_CATEGORY_COUNT][:NUM_COMMON]
+        summary["shares"] = {str(value): round(count / len(column), 3) for value, count in counts.items()}
+    if field.type == "category":
+        common = counts.index.tolist()
         summary |= {"num_categories": len(field.categories), "common": common, "rarest": field.rarest}
     elif field.is_numeric and len(values := values[field.index_apart(values) < 0]) >= MIN_RANGE_COUNT:
-        numbers = pd.Series(field.to_numpy(values)).quantile([0.05, 0.95], interpolation="nearest")
-        summary["range"] = [_round(field, number) for number in numbers]
+        quantiles = pd.Series(field.to_numpy(values)).quantile(QUANTILES, interpolation="nearest")
+        summary["quantiles"] = [_round(field, number) for number in quantiles]
+        summary["range"] = [summary["quantiles"][0], summary["quantiles"][-1]]
     elif field.type == "text":
         summary["max_length"] = field.max_length
     elif field.type == "json":

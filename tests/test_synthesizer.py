@@ -1,0 +1,85 @@
+"""scikit-learn's face: fit, sample, impute, save, load, and what scikit-learn asks of estimators."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from tiny import make_table
+
+from difflm_hf import DiffLMSynthesizer
+from difflm_hf.training import RECIPES, DataArguments
+
+
+TINY = RECIPES["tiny"]
+BRIEF = replace(TINY, vae=TINY.vae | {"max_steps": 4}, denoiser=TINY.denoiser | {"max_steps": 4})
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return make_table(200)[["age", "price", "color", "size"]]
+
+
+@pytest.fixture(scope="module")
+def synthesizer(table) -> DiffLMSynthesizer:
+    return DiffLMSynthesizer(BRIEF, random_state=0).fit(table)
+
+
+def test_sample(synthesizer, table):
+    records = synthesizer.sample(40)
+    assert records.columns.tolist() == table.columns.tolist() and len(records) == 40
+    pd.testing.assert_frame_equal(synthesizer.sample(40), records)  # an integer gives the same each time
+    assert (synthesizer.sample(20, conditions={"color": "red"})["color"] == "red").all()
+    assert (synthesizer.sample(20, where="age < 40")["age"] < 40).all()
+    assert len(synthesizer.sample(conditions=[{"color": "red"}, {"color": "blue"}])) == 2
+
+
+def test_impute(synthesizer, table):
+    gaps = table.assign(color=table["color"].where(table.index % 2 == 0))
+    filled = synthesizer.impute(gaps)
+    assert filled["color"].notna().all()
+    pd.testing.assert_frame_equal(filled.where(gaps.notna()), gaps, check_dtype=False)
+    assert len(synthesizer.impute(gaps, num_imputations=2)) == 2
+
+
+def test_save_and_load(synthesizer, tmp_path):
+    synthesizer.save(tmp_path / "model")
+    loaded = DiffLMSynthesizer.load(tmp_path / "model", random_state=0)
+    pd.testing.assert_frame_equal(loaded.sample(10), synthesizer.sample(10))
+
+
+def test_arrays(table):
+    array = table[["age", "price"]].to_numpy(np.float64)
+    synthesizer = DiffLMSynthesizer(BRIEF, random_state=np.random.RandomState(0)).fit(array)
+    assert synthesizer.n_features_in_ == 2
+    records = synthesizer.sample(30)
+    assert isinstance(records, np.ndarray) and records.shape == (30, 2)
+    assert not np.array_equal(synthesizer.sample(30), records)  # a generator goes on
+    array[::3, 1] = np.nan
+    filled = synthesizer.impute(array)
+    assert filled.shape == array.shape and np.array_equal(filled[:, 0], array[:, 0])
+
+
+def test_arguments_reach_the_training(table):
+    synthesizer = DiffLMSynthesizer(BRIEF, data_args=DataArguments(categorical=["age"]), random_state=0)
+    assert clone(synthesizer).get_params()["data_args"] == synthesizer.data_args
+    assert synthesizer.fit(table).pipeline_.processor.schema["age"].type == "category"
+
+
+def test_errors(synthesizer, table, tmp_path):
+    for call in (lambda s: s.sample(3), lambda s: s.impute(table), lambda s: s.save(tmp_path / "x")):
+        with pytest.raises(NotFittedError):
+            call(DiffLMSynthesizer())
+    with pytest.raises(ValueError, match="feature names should match"):
+        synthesizer.impute(table.rename(columns={"age": "years"}))
+    with pytest.raises(OSError):
+        DiffLMSynthesizer.load(tmp_path / "none")
+
+
+@pytest.mark.slow
+@parametrize_with_checks([DiffLMSynthesizer(BRIEF, random_state=0)])
+def test_estimator_checks(estimator, check):
+    check(estimator)
