@@ -5,8 +5,9 @@ The documents as a site.
     sphinx-build -n -W --keep-going -b html docs build/site
 
 Sphinx reads the Markdown that is there, by MyST, makes the pages of the API from docstrings, finds broken links and
-references (`-n -W`), and has a search that needs no server. The theme, furo, has a light and a dark scheme, and fits on
-a phone. Material for MkDocs is in maintenance, and its successor Zensical not yet at 1.0.
+references (`-n -W`), and has a search that needs no server. The theme, furo, has a light and a dark scheme, and fits
+on a phone. All three are maintained. Material for MkDocs is in maintenance only, and its successor Zensical not yet at
+1.0.
 
 The same pages are read on GitHub, too. What is for Sphinx alone, such as a list of pages, stands in comments there:
 `<!-- {toctree} ... -->`.
@@ -106,7 +107,9 @@ def section(match: re.Match) -> str:
 
 def definition(match: re.Match) -> str:
     name, type, text = match.groups()
-    return f"    **{name}**{type or ''}".replace("**`", "`").replace("`**", "`") + ("\n       " if text else "")
+    head = f"**{name}**{type or ''}".replace("**`", "`").replace("`**", "`")
+    head = re.sub(r"_(?=[ *])", r"\\_", head)  # a name that ends with it is no link
+    return f"    {head}" + ("\n       " if text else "")
 
 
 def inline(match: re.Match) -> str:

@@ -98,7 +98,7 @@ def shelf(tmp_path_factory, small_recipes, hub) -> Path:
         tables[split] = pd.read_parquet(ROOT / f"examples/data/adult_{split}.parquet").head(num_rows)
         tables[split].to_parquet(folder / f"examples/data/adult_{split}.parquet")
     rng = np.random.default_rng(0)
-    table = pd.DataFrame({"age": rng.integers(18, 90, 300), "grade": rng.integers(1, 6, 300)})
+    table = pd.DataFrame({"age": rng.integers(18, 28, 300), "grade": rng.integers(1, 6, 300)})
     table.assign(city=rng.choice(["Ulm", "Bonn"], 300)).to_csv(folder / "table.csv", index=False)
 
     sentences, tools = make_sentences(), make_tools()
