@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -167,7 +168,8 @@ class DiffLMSynthesizer(BaseEstimator):
 
     def _to_records(self, X: Any, reset: bool) -> Any:
         """What `train` and `impute` take. Sets the columns that are known of `fit` by `reset`, or compares them."""
-        is_array = hasattr(X, "__array__") or (_is_list(X) and any(_is_list(row) for row in X))
+        is_rows = _is_list(X) and any(_is_list(row) for row in X)
+        is_array = is_rows or hasattr(X, "__array__") or issparse(X)  # sparse ones, to be refused by scikit-learn
         if isinstance(X, pd.DataFrame) or not is_array:
             if reset:
                 self._of_array = False
