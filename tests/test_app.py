@@ -27,7 +27,7 @@ from difflm_hf.app.common import (  # noqa: E402
     shown_rows,
     whole_number,
 )
-from difflm_hf.app.conditions import names_with_conditions, read_conditions  # noqa: E402
+from difflm_hf.app.conditions import names_with_conditions, read_condition, split_values  # noqa: E402
 from difflm_hf.app.evaluate import framed, split_holdout  # noqa: E402
 from difflm_hf.app.generate import stream_tables, write_files  # noqa: E402
 from difflm_hf.app.impute import FILLED, fill_gaps, marked  # noqa: E402
@@ -74,18 +74,28 @@ def test_streamed_tables_are_those_of_a_call(pipe):
 
 def test_files_in_all_formats(pipe, tmp_path):
     [table] = stream_tables(pipe, 5, 0)
-    paths = write_files(table, tmp_path)
-    assert [path.name for path in paths] == ["synthetic.csv", "synthetic.parquet", "synthetic.jsonl"]
-    assert all(len(read_table(path)) == 5 for path in paths)
+    paths = write_files(table, tmp_path, "synthetic")
+    assert {called: path.name for called, path in paths.items()} == {
+        "CSV": "synthetic.csv",
+        "Parquet": "synthetic.parquet",
+        "JSON lines": "synthetic.jsonl",
+    }
+    assert all(len(read_table(path)) == 5 for path in paths.values())
 
 
 def test_conditions_of_fields(pipe):
     schema = pipe.processor.schema
     assert "note" not in names_with_conditions(schema) and "nothing" not in names_with_conditions(schema)
-    names = ["age", "color", "income", "joined", "member"]
     color = schema["color"].categories
-    values = ["30", "", [color.index("red"), len(color)], "1000", "", ["missing"], "2020-02-01", "2020-03-01", [1]]
-    found = read_conditions(schema, names, values)
+    values = {
+        "age": [[], "30", "", []],
+        "color": [[color.index("red"), len(color)], "", "", []],
+        "income": [[], "1000", "", ["missing"]],
+        "joined": [[], "2020-02-01", "2020-03-01", []],
+        "member": [[1], "", "", []],
+    }
+    assert split_values([value for of in values.values() for value in of]) == list(values.values())
+    found = {name: read_condition(schema[name], of) for name, of in values.items()}
     assert found == {
         "age": [Between(30, None)],
         "color": ["red", None],
@@ -96,16 +106,17 @@ def test_conditions_of_fields(pipe):
     [table] = stream_tables(pipe, 50, 0, conditions=found)
     assert (table["age"] >= 30).all() and set(table["color"].dropna()) <= {"red"} and table["member"].all()
     assert table["joined"].between("2020-02-01", "2020-03-01").all()
-    assert read_conditions(schema, ["age", "color"], ["", " ", []]) == {}
+    assert read_condition(schema["age"], [[], "", " ", []]) is None
+    assert read_condition(schema["color"], [[], "", "", []]) is None
     with pytest.raises(ValueError, match="column 'age': 'old' is no number; write it like 17"):
-        read_conditions(schema, ["age"], ["old", ""])
+        read_condition(schema["age"], [[], "old", "", []])
 
 
 def test_conditions_on_numbers_with_a_decimal_comma(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text(SEMICOLONS)
     schema = RecordSchema.infer(path)
-    assert read_conditions(schema, ["paid"], ["2,5", "3.5"]) == {"paid": [Between(2.5, 3.5)]}
+    assert read_condition(schema["paid"], [[], "2,5", "3.5", []]) == [Between(2.5, 3.5)]
 
 
 def test_marginals_of_real_and_generated():
@@ -351,9 +362,14 @@ def choose(page, label, *options):
     page.keyboard.press("Escape")
 
 
-def downloaded(page, name):
+def save(page, name):
     with page.expect_download() as download:
-        press(page, name)
+        page.get_by_role("link", name=name, exact=True).click()
+    return download
+
+
+def downloaded(page, name):
+    download = save(page, name)
     folder = Path(download.value.path()).parent
     path = folder / f"{time.monotonic_ns()}-{download.value.suggested_filename}"
     download.value.save_as(path)
@@ -407,8 +423,7 @@ def test_training_in_a_browser(visit, tmp_path):
     press(page, "Generate")
     page.get_by_text("20 records of seed 0.").wait_for()
     assert page.locator(".marginals i.real").count()  # what is known of the table that was uploaded
-    with page.expect_download() as download:
-        press(page, "CSV")
+    download = save(page, "CSV")
     lines = Path(download.value.path()).read_text().splitlines()
     assert lines[0] == "age;city;paid" and re.fullmatch(r"\d+;[ABC];\d+,\d+", lines[1])
 
@@ -466,8 +481,7 @@ def test_evaluation_in_a_browser(visit, tmp_path):
     assert page.get_by_text("a fifth of the real rows stands in for it").is_visible()
     report = page.frame_locator("iframe.report")
     assert "Column Shapes" in report.locator("body").inner_text()
-    with page.expect_download() as download:
-        press(page, "Download the report (HTML)")
+    download = save(page, "Save the report (HTML)")
     assert "Column Shapes" in Path(download.value.path()).read_text(encoding="utf-8")
 
 

@@ -11,11 +11,12 @@ import sys
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import IO, Any
+from urllib.parse import quote
 
 import gradio as gr
 import pandas as pd
@@ -110,6 +111,7 @@ class Session:
         pipe ([`DiffLMPipeline`], *optional*): The model in use.
         real (`dict[str, RealColumn]`): What is known of the columns that it was trained on: aggregates, no records.
         trained (`dict[str, tuple]`): Models that were trained here, each with what is known of its columns, by name.
+        asked (`list[str]`): Columns that conditions are on.
         stopping (`set[str]`): Kinds of runs that are to end.
         processes (`list[subprocess.Popen]`): Those that run.
         uploads (`set[Path]`): Files that came from the browser.
@@ -122,6 +124,7 @@ class Session:
     pipe: DiffLMPipeline | None = None
     real: dict[str, RealColumn] = field(default_factory=dict)
     trained: dict[str, tuple[DiffLMPipeline, dict[str, RealColumn]]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
     stopping: set[str] = field(default_factory=set)
     processes: list[subprocess.Popen] = field(default_factory=list)
     uploads: set[Path] = field(default_factory=set)
@@ -171,14 +174,12 @@ class Shared:
     What all tabs have in common.
 
     Args:
-        page (`gr.Blocks`): The page.
         session (`gr.State`): The [`Session`].
         model (`gr.Dropdown`): The name of the model in use.
         models ([`Models`]): Those that are shared by all sessions.
         limits ([`Limits`]): What one visitor may ask for.
     """
 
-    page: gr.Blocks
     session: gr.State
     model: gr.Dropdown
     models: Models
@@ -196,6 +197,21 @@ def said(message: str, *, done: float | None = None, kind: str = "info") -> str:
     bar = "" if done is None else f'<progress max="1" value="{min(done, 1):.3f}" aria-label="progress"></progress>'
     role = "alert" if kind == "error" else "status"
     return f'<div class="said {kind}" role="{role}">{html.escape(message)}{bar}</div>'
+
+
+def download_links(paths: Mapping[str, str | Path]) -> str:
+    """
+    Links that save files of a session.
+
+    Args:
+        paths (`Mapping[str, Path]`): The files, by the texts of their links.
+    """
+    links = "".join(
+        f'<a href="gradio_api/file={html.escape(quote(str(path)))}" download="{html.escape(Path(path).name)}">'
+        f"{html.escape(text)}</a>"
+        for text, path in paths.items()
+    )
+    return f'<div class="downloads">{links}</div>'
 
 
 def explain(error: BaseException) -> str:

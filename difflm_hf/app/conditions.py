@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 import pandas as pd
+from gradio.blocks import Block
 from gradio.components import Component
 
 from ..control import Between
@@ -16,6 +17,8 @@ from ..records.number_format import number_format
 
 MAX_CHOICES = 1_000  # of a column that are listed
 MISSING = "missing"
+MAX_CONDITIONS = 8  # of one run; more go into an expression
+EMPTY = ([], "", "", [])  # what the inputs of a column have at first
 
 
 def names_with_conditions(schema: RecordSchema) -> list[str]:
@@ -39,57 +42,80 @@ def _ends(f: Field) -> list[str]:
     return (f.write(moments) if f.is_spelled else moments.astype(str)).tolist()
 
 
-def condition_inputs(f: Field) -> list[Component]:
-    """The fields to fill in, of which [`read_condition`] takes the values."""
-    if not f.is_numeric:
-        choices = [(MISSING if value is None else str(value), k) for k, value in enumerate(_choices(f))]
-        more = len(f.categories or []) - MAX_CHOICES
-        info = f"Any of those that you choose. {more:,} more can be named by an expression." if more > 0 else None
-        return [gr.Dropdown(choices, multiselect=True, label=f.name, info=info, key=f"{f.name}-choices")]
-    low, high = _ends(f) or ["", ""]
-    with gr.Row(elem_classes="range"):
-        inputs = [
-            gr.Textbox(label=label, placeholder=end, key=f"{f.name}-{k}", min_width=100, max_lines=1)
-            for k, (label, end) in enumerate([(f"{f.name} from", low), ("to", high)])
-        ]
-    if f.apart:
-        words = [MISSING if word is None else word for word in f.apart]
-        inputs.append(gr.CheckboxGroup(words, label=f"or {f.name} is", key=f"{f.name}-apart"))
-    return inputs
-
-
-def read_conditions(schema: RecordSchema, names: Sequence[str], values: Sequence[Any]) -> dict[str, list[Any]]:
+class ConditionFields:
     """
-    The conditions that the fields of several columns say, for a call of the pipeline.
-
-    Args:
-        schema ([`RecordSchema`]): That of the records.
-        names (`Sequence[str]`): The columns.
-        values (`Sequence`): What the fields of [`condition_inputs`] have, one column after the other.
+    The fields to fill in for one column. They are there from the start, and shown where there is a column for them.
     """
-    left, found = list(values), {}
-    for name in names:
-        f = schema[name]
-        size = 1 if not f.is_numeric else 2 + bool(f.apart)
-        given, left = left[:size], left[size:]
-        if (condition := read_condition(f, given)) is not None:
-            found[name] = condition
-    return found
+
+    def __init__(self):
+        self.choices = gr.Dropdown([], multiselect=True, visible=False, interactive=True)
+        with gr.Row(visible=False) as self.range:
+            self.low, self.high = (gr.Textbox(min_width=100, max_lines=1, interactive=True) for _ in range(2))
+        self.apart = gr.CheckboxGroup([], visible=False, interactive=True)
+
+    @property
+    def inputs(self) -> list[Component]:
+        """Those of which [`read_condition`] takes the values."""
+        return [self.choices, self.low, self.high, self.apart]
+
+    @property
+    def outputs(self) -> list[Block]:
+        """All that [`ConditionFields.show`] changes."""
+        return [*self.inputs, self.range]
+
+    def show(self, f: Field | None, values: Sequence[Any] = ()) -> dict[Block, Block]:
+        """
+        What makes the fields those of a column, or hides them.
+
+        Args:
+            f ([`Field`], *optional*): The column; `None` for none.
+            values (`Sequence`, *optional*): What was filled in for it; empty by default.
+        """
+        if f is None:
+            return {part: type(part)(visible=False) for part in (self.choices, self.range, self.apart)}
+        chosen, low, high, apart = values or EMPTY
+        if not f.is_numeric:
+            choices = [(MISSING if value is None else str(value), k) for k, value in enumerate(_choices(f))]
+            more = len(f.categories or []) - MAX_CHOICES
+            info = f"{more:,} more can be named by an expression." if more > 0 else "Any of those that you choose."
+            return {
+                self.choices: gr.Dropdown(choices, value=chosen, label=f.name, info=info, visible=True),
+                self.range: gr.Row(visible=False),
+                self.apart: gr.CheckboxGroup(visible=False),
+            }
+        ends, words = _ends(f) or ["", ""], [MISSING if word is None else word for word in f.apart]
+        return {
+            self.choices: gr.Dropdown(visible=False),
+            self.range: gr.Row(visible=True),
+            self.low: gr.Textbox(low, label=f"{f.name} from", placeholder=ends[0]),
+            self.high: gr.Textbox(high, label="to", placeholder=ends[1]),
+            self.apart: gr.CheckboxGroup(words, value=apart, label=f"or {f.name} is", visible=bool(words)),
+        }
+
+
+def split_values(values: Sequence[Any]) -> list[Sequence[Any]]:
+    """What the inputs of several [`ConditionFields`] have, as the values of each."""
+    return [values[k : k + len(EMPTY)] for k in range(0, len(values), len(EMPTY))]
 
 
 def read_condition(f: Field, values: Sequence[Any]) -> list[Any] | None:
     """
     The condition that filled-in fields say; `None` where they are empty.
 
+    Args:
+        f ([`Field`]): The column.
+        values (`Sequence`): What the inputs of [`ConditionFields`] have.
+
     Raises:
         `ValueError`: for a bound that is no number. The message names the column.
     """
+    chosen, low, high, apart = values
     if not f.is_numeric:
         choices = _choices(f)
-        return [choices[k] for k in values[0]] or None
-    low, high = (_bound(f, text) for text in values[:2])
-    apart = [None if word == MISSING else word for word in (values[2] if len(values) > 2 else [])]
-    return [*([] if low is high is None else [Between(low, high)]), *apart] or None
+        return [choices[k] for k in chosen] or None
+    low, high = _bound(f, low), _bound(f, high)
+    words = [None if word == MISSING else word for word in apart] if f.apart else []
+    return [*([] if low is high is None else [Between(low, high)]), *words] or None
 
 
 def _bound(f: Field, text: str | None) -> Any:

@@ -11,7 +11,18 @@ import numpy as np
 
 from ..records import read_table, write_table
 from ..records.readers import WRITERS, ending_of
-from .common import FILE_TYPES, PROCESS_WORK, Session, Shared, explained, last_line, run_buttons, run_command, said
+from .common import (
+    FILE_TYPES,
+    PROCESS_WORK,
+    Session,
+    Shared,
+    download_links,
+    explained,
+    last_line,
+    run_buttons,
+    run_command,
+    said,
+)
 
 
 KIND = "evaluate"
@@ -70,9 +81,7 @@ def build_evaluate(shared: Shared) -> None:
         with gr.Column(min_width=240):
             buttons = run_buttons(shared, KIND, "Evaluate")
     status = gr.HTML(said("Nothing is evaluated yet."))
-    with gr.Row():
-        download = gr.DownloadButton("Download the report (HTML)", interactive=False, size="sm")
-        figures = gr.DownloadButton("Download the figures (JSON)", interactive=False, size="sm")
+    files = gr.HTML()
     report = gr.HTML()
 
     @explained(status)
@@ -108,15 +117,16 @@ def build_evaluate(shared: Shared) -> None:
         yield {
             status: said("Evaluated." if holdout else f"Evaluated. {NO_HOLDOUT}", kind="done"),
             report: framed(page),
-            download: gr.DownloadButton(value=str(page), interactive=True),
-            figures: gr.DownloadButton(value=str(page.with_suffix(".json")), interactive=True),
+            files: download_links(
+                {"Save the report (HTML)": page, "Save the figures (JSON)": page.with_suffix(".json")}
+            ),
         }
 
     real.change(list_columns, [shared.session, real], [target, status], show_progress="hidden")
     buttons[0].click(
         run,
         [shared.session, real, synthetic, holdout, target],
-        [status, report, download, figures, *buttons],
+        [status, report, files, *buttons],
         concurrency_limit=shared.limits.concurrency,
         concurrency_id=PROCESS_WORK,
         show_progress="hidden",

@@ -19,13 +19,14 @@ from .common import (
     SHOWN_ROWS,
     Session,
     Shared,
+    download_links,
     explained,
     run_buttons,
     said,
     shown_rows,
     whole_number,
 )
-from .conditions import condition_inputs, read_conditions
+from .conditions import MAX_CONDITIONS, ConditionFields, read_condition, split_values
 from .marginals import to_html
 
 
@@ -63,10 +64,20 @@ def stream_tables(
         yield schema.to_table({name: table[name] for name in schema.names})
 
 
-def write_files(table: pd.DataFrame, folder: Path) -> list[Path]:
-    """The table in each of the formats."""
-    paths = [folder / f"synthetic{ending}" for ending in ENDINGS]
-    for path in paths:
+def write_files(table: pd.DataFrame, folder: Path, name: str) -> dict[str, Path]:
+    """
+    Writes a table in each of the formats.
+
+    Args:
+        table (`pandas.DataFrame`): The table.
+        folder (`Path`): Where to.
+        name (`str`): The name of the files, but for their endings.
+
+    Returns:
+        `dict[str, Path]`: The files, by what their formats are called.
+    """
+    paths = {called: folder / f"{name}{ending}" for ending, called in ENDINGS.items()}
+    for path in paths.values():
         write_table(table, path)
     return paths
 
@@ -101,11 +112,12 @@ def build_generate(shared: Shared) -> gr.Dropdown:
             names = gr.Dropdown(
                 [],
                 multiselect=True,
+                max_choices=MAX_CONDITIONS,
                 interactive=True,
                 label="Conditions on",
                 info="Choose columns, then what they may be.",
             )
-            asked = gr.Column()
+            fields = [ConditionFields() for _ in range(MAX_CONDITIONS)]
             where = gr.Textbox(
                 label="Expression",
                 info="Columns can be compared, too.",
@@ -115,10 +127,7 @@ def build_generate(shared: Shared) -> gr.Dropdown:
             buttons = run_buttons(shared, KIND, "Generate")
         with gr.Column(scale=3, min_width=320):
             status = gr.HTML(said("Nothing is generated yet."))
-            with gr.Row():
-                files = [
-                    gr.DownloadButton(name, interactive=False, size="sm", min_width=90) for name in ENDINGS.values()
-                ]
+            files = gr.HTML()
             rows = gr.Dataframe(label="First rows", interactive=False, max_height=360, visible=False)
             charts = gr.HTML()
 
@@ -135,8 +144,10 @@ def build_generate(shared: Shared) -> gr.Dropdown:
         pipe = session.needed_pipe()
         num = whole_number("Records", num, 1, limits.max_records)
         seed = whole_number("Seed", seed, 0, MAX_SEED)
-        given = read_conditions(pipe.processor.schema, names, values)
-        given = ({"conditions": given} if given else {}) | ({"where": where.strip()} if where.strip() else {})
+        schema = pipe.processor.schema
+        asked = {name: read_condition(schema[name], of) for name, of in zip(names, split_values(values))}
+        asked = {name: condition for name, condition in asked.items() if condition is not None}
+        given = ({"conditions": asked} if asked else {}) | ({"where": where.strip()} if where.strip() else {})
         session.stopping.discard(KIND)
         tables: list[pd.DataFrame] = []
         for table in stream_tables(pipe, num, seed, temperature, **given):
@@ -148,32 +159,39 @@ def build_generate(shared: Shared) -> gr.Dropdown:
                 break
         records = pd.concat(tables, ignore_index=True)
         records.attrs = tables[0].attrs
-        paths = write_files(records, session.new_folder(KIND))
+        paths = write_files(records, session.new_folder(KIND), "synthetic")
         stopped = f", stopped before {num:,}" if count < num else ""
         more = f" The first {SHOWN_ROWS} are shown." if count > SHOWN_ROWS else ""
         yield {
             status: said(f"{count:,} records of seed {seed}{stopped}.{more}", kind="done"),
             rows: gr.Dataframe(shown_rows(records), visible=True),
-            charts: MARGINALS_INFO + to_html(pipe.processor.schema, records, session.real),
-            **{file: gr.DownloadButton(value=str(path), interactive=True) for file, path in zip(files, paths)},
+            charts: MARGINALS_INFO + to_html(schema, records, session.real),
+            files: download_links(paths),
         }
 
-    # In each session its own: with the fields for the columns that were chosen, the button takes other inputs.
-    with asked:
+    def ask(session: Session, chosen: list[str], *values: Any) -> dict:
+        """Shows the fields of the columns that are chosen, filled in as they were."""
+        before, given = session.asked, dict(zip(session.asked, split_values(values)))
+        session.asked, shown = list(chosen), {}
+        for k, part in enumerate(fields):
+            name = chosen[k] if k < len(chosen) else None
+            if name is None or name != (before[k] if k < len(before) else None):
+                shown |= part.show(name and session.pipe.processor.schema[name], given.get(name, ()))
+        return shown
 
-        @gr.render([shared.session, names], triggers=[shared.page.load, names.change], show_progress="hidden")
-        def ask(session: Session | None, chosen: list[str]) -> None:
-            inputs = []
-            for name in chosen if session is not None and session.pipe is not None else []:
-                inputs += condition_inputs(session.pipe.processor.schema[name])
-            buttons[0].click(
-                run,
-                [shared.session, num, seed, temperature, where, names, *inputs],
-                [status, rows, charts, *files, *buttons],
-                concurrency_limit=limits.concurrency,
-                concurrency_id=MODEL_WORK,
-                show_progress="hidden",
-                key="generate",
-            )
-
+    inputs = [component for part in fields for component in part.inputs]
+    names.change(
+        ask,
+        [shared.session, names, *inputs],
+        [component for part in fields for component in part.outputs],
+        show_progress="hidden",
+    )
+    buttons[0].click(
+        run,
+        [shared.session, num, seed, temperature, where, names, *inputs],
+        [status, rows, charts, files, *buttons],
+        concurrency_limit=limits.concurrency,
+        concurrency_id=MODEL_WORK,
+        show_progress="hidden",
+    )
     return names

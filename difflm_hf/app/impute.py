@@ -8,10 +8,21 @@ import gradio as gr
 import pandas as pd
 
 from ..pipeline_difflm import DiffLMPipeline
-from ..records import read_table, write_table
+from ..records import read_table
 from ..utils import seeded_generator
-from .common import FILE_TYPES, MODEL_WORK, SHOWN_ROWS, Session, Shared, explained, said, shown_rows, whole_number
-from .generate import ENDINGS, MAX_SEED
+from .common import (
+    FILE_TYPES,
+    MODEL_WORK,
+    SHOWN_ROWS,
+    Session,
+    Shared,
+    download_links,
+    explained,
+    said,
+    shown_rows,
+    whole_number,
+)
+from .generate import MAX_SEED, write_files
 
 
 FILLED = "background-color: var(--filled); font-weight: 600"
@@ -59,10 +70,7 @@ def build_impute(shared: Shared) -> None:
             start = gr.Button("Fill gaps", variant="primary", elem_id="impute")
         with gr.Column(scale=3, min_width=320):
             status = gr.HTML(said("Nothing is filled yet."))
-            with gr.Row():
-                files = [
-                    gr.DownloadButton(name, interactive=False, size="sm", min_width=90) for name in ENDINGS.values()
-                ]
+            files = gr.HTML()
             rows = gr.Dataframe(label="Rows that had gaps", interactive=False, max_height=480, visible=False)
 
     @explained(status)
@@ -70,22 +78,19 @@ def build_impute(shared: Shared) -> None:
         pipe = session.needed_pipe()
         path = session.upload(path, "the table")
         table, gaps = fill_gaps(pipe, path, whole_number("Seed", seed, 0, MAX_SEED))
-        folder = session.new_folder("impute")
-        paths = [folder / f"filled{ending}" for ending in ENDINGS]
-        for target in paths:
-            write_table(table, target)
+        paths = write_files(table, session.new_folder("impute"), "filled")
         num_rows = int(gaps.any(axis=1).sum())
         more = f" The first {SHOWN_ROWS} of these rows are shown." if num_rows > SHOWN_ROWS else ""
         yield {
             status: said(f"{int(gaps.to_numpy().sum()):,} gaps filled in {num_rows:,} rows.{more}", kind="done"),
             rows: gr.Dataframe(marked(table, gaps), visible=True),
-            **{file: gr.DownloadButton(value=str(path), interactive=True) for file, path in zip(files, paths)},
+            files: download_links(paths),
         }
 
     start.click(
         run,
         [shared.session, file, seed],
-        [status, rows, *files],
+        [status, rows, files],
         concurrency_limit=shared.limits.concurrency,
         concurrency_id=MODEL_WORK,
         show_progress="hidden",

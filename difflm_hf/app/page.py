@@ -65,16 +65,17 @@ def build_page(model: str | os.PathLike | None = None, limits: Limits | None = N
                 min_width=280,
                 elem_id="model",
             )
-            about = gr.HTML(said("Choose a model, or train one."))
-        shared = Shared(page, session, name, models, limits)
+            with gr.Column(min_width=280):
+                about = gr.HTML(said("Choose a model, or train one."))
+        shared = Shared(session, name, models, limits)
         with gr.Tabs(selected="generate", overflow_behavior="wrap") as tabs:
-            with gr.Tab("Generate", id="generate"):
+            with gr.Tab("Generate", id="generate", render_children=True):
                 columns = build_generate(shared)
-            with gr.Tab("Train", id="train"):
+            with gr.Tab("Train", id="train", render_children=True):
                 build_train(shared, tabs)
-            with gr.Tab("Evaluate", id="evaluate"):
+            with gr.Tab("Evaluate", id="evaluate", render_children=True):
                 build_evaluate(shared)
-            with gr.Tab("Impute", id="impute"):
+            with gr.Tab("Impute", id="impute", render_children=True):
                 build_impute(shared)
 
         @explained(about)

@@ -20,6 +20,7 @@ from .common import (
     PROCESS_WORK,
     Session,
     Shared,
+    download_links,
     explained,
     load_pipeline,
     run_buttons,
@@ -120,9 +121,8 @@ def build_train(shared: Shared, tabs: gr.Tabs) -> None:
                 )
                 for phase, title in PHASES.items()
             }
-        with gr.Row():
-            go = gr.Button("Generate with this model", variant="primary", visible=False, elem_id="go-generate")
-            download = gr.DownloadButton("Download the model", visible=False)
+        go = gr.Button("Generate with this model", variant="primary", visible=False, elem_id="go-generate")
+        files = gr.HTML()
 
     @explained(columns_status)
     def infer(session: Session, path: str | None) -> Iterator[dict]:
@@ -159,7 +159,7 @@ def build_train(shared: Shared, tabs: gr.Tabs) -> None:
         schema.save(folder / "schema.json")
         model, reader, start = folder / "model", LossReader(folder / "model"), time.monotonic()
         hidden = {plot: gr.LinePlot(visible=False) for plot in plots.values()}
-        yield hidden | {go: gr.Button(visible=False), download: gr.DownloadButton(visible=False)}
+        yield hidden | {go: gr.Button(visible=False), files: ""}
         arguments = ["--output-dir", model, "--schema", folder / "schema.json", "--recipe", recipe]
         sizes = dict.fromkeys(PHASES, 0)
         for output in run_command(
@@ -189,14 +189,14 @@ def build_train(shared: Shared, tabs: gr.Tabs) -> None:
             status: said("Trained. The model is in use now.", kind="done"),
             shared.model: gr.Dropdown(choices, value=name),
             go: gr.Button(visible=True),
-            download: gr.DownloadButton(value=archive, visible=True),
+            files: download_links({"Save the model (zip)": archive}),
         }
 
     file.change(infer, [shared.session, file], [columns_status, inferred, doubts, rows, rules], show_progress="hidden")
     buttons[0].click(
         run,
         [shared.session, rows, rules, minutes, seed, recipe],
-        [status, log, shared.model, go, download, *plots.values(), *buttons],
+        [status, log, shared.model, go, files, *plots.values(), *buttons],
         concurrency_limit=limits.concurrency,
         concurrency_id=PROCESS_WORK,
         show_progress="hidden",
