@@ -26,7 +26,7 @@ from tiny import RECIPES
 
 import difflm_hf.evaluation
 from difflm_hf import DiffLMPipeline
-from difflm_hf.commands import app
+from difflm_hf.commands import main
 from difflm_hf.records import write_table
 
 
@@ -137,7 +137,7 @@ def draw_commands(model: Path, rng: random.Random) -> Iterator[tuple[str, Run]]:
     for function in difflm_hf.evaluation.__all__:
         getattr(difflm_hf.evaluation, function)  # imported once
     diffusers.utils.logging.set_verbosity_error()  # as the command says to a library that is not yet imported
-    commands = typer.main.get_command(app.app).commands
+    commands = typer.main.get_command(main.app).commands
     while True:
         [name] = rng.choices(list(given), [3, 3, 6, 4, 1, 3])
         values = dict(given[name])
@@ -168,7 +168,7 @@ def run(words: list[str], table: pd.DataFrame, folder: Path) -> tuple[str, str]:
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     sys.argv = words
     try:
-        app.main()
+        main.main()
     except KeyboardInterrupt:
         return "interrupted", ""
     except SystemExit as end:

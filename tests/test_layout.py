@@ -44,6 +44,7 @@ FLOORS = [
     ],
     ["hub.datasets", "profiling", "diffusion_lm"],
     ["training", "synthesizer"],
+    ["app"],
     ["commands", "__main__"],
 ]
 # Packages whose names are looked up when they are asked for

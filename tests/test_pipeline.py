@@ -273,7 +273,7 @@ def test_temperature_and_top_p_narrow_the_choice(pipe):
         ({"output_type": np.zeros((2, 0))}, r"output_type=array\(\[\], .* is not one of"),
         ({"num_inference_steps": 10**12}, "num_inference_steps=1000000000000 is more than 10,000"),
         ({"generator": 0}, r"generator=0 is no torch.Generator; give torch.Generator\(\).manual_seed\(seed\)"),
-        ({"generator": [torch.Generator()]}, "is no torch.Generator"),
+        ({"generator": [0]}, "generator=0 is no torch.Generator"),
         ({"callback_on_step_end": "print"}, "callback_on_step_end='print' is no function"),
         ({"callback_on_step_end": lambda *_: "latents"}, "callback_on_step_end, step 0: return .* not a str"),
         ({"callback_on_step_end": lambda *given: given[3]["latents"]}, "step 0: return .* not a Tensor"),

@@ -29,7 +29,7 @@ class Infilling:
         model = self.pipe.model
         if GAP in text:
             raise ValueError(f"{text!r} has a {GAP}, and a guide needs the places of words; take pipe(infill=...)")
-        allowed = given_words([text], self.pipe.tokenizer, model.config, 1, 0)[0]
+        allowed = given_words([text], self.pipe.tokenizer, model.config, 1, [(0, 0)])[0]
         is_known, table = allowed.sum(-1) == 1, model.embeddings.detach()
         wanted = table[allowed.long().argmax(-1)[is_known]]
 
