@@ -27,9 +27,7 @@ def step_callback(
     Raises:
         `ValueError`: for what cannot be called, and for other names.
     """
-    if callback is None:
-        return None
-    if not callable(callback):
+    if callback is not None and not callable(callback):
         raise ValueError(f"callback_on_step_end={shown(callback)} is no function")
     if isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
         tensor_inputs = callback.tensor_inputs
@@ -38,6 +36,9 @@ def step_callback(
         raise ValueError(
             f"callback_on_step_end_tensor_inputs={shown(tensor_inputs)} is no list of names out of {', '.join(known)}"
         )
+
+    if callback is None:
+        return None
 
     def call(pipe: DiffusionPipeline, step: int, timestep: torch.Tensor, tensors: dict[str, torch.Tensor]) -> Any:
         return callback(pipe, step, timestep, {name: tensors[name] for name in tensor_inputs})

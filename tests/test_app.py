@@ -33,7 +33,7 @@ from difflm_hf.app.generate import stream_tables, write_files  # noqa: E402
 from difflm_hf.app.impute import FILLED, fill_gaps, marked  # noqa: E402
 from difflm_hf.app.marginals import RealColumn, bars_of, real_columns, stored_columns, to_html  # noqa: E402
 from difflm_hf.app.page import serving  # noqa: E402
-from difflm_hf.app.train import LossReader  # noqa: E402
+from difflm_hf.app.train import LossReader, draw_losses  # noqa: E402
 
 
 CHROMIUM = shutil.which("chromium")
@@ -238,6 +238,11 @@ def test_losses_of_a_run(tiny_run, tmp_path):
     losses = LossReader(tiny_run).read("vae")
     assert set(losses["curve"]) == {"training", "validation"} and losses["loss"].notna().all()
     assert LossReader(tmp_path).read("vae").empty
+    chart = draw_losses("Autoencoder", losses)
+    assert chart.count("<polyline") == 2 and "nan" not in chart
+    latest = losses[losses["curve"] == "validation"]["loss"].iloc[-1]
+    assert f"validation {latest:.3f}" in chart
+    assert "nan" not in draw_losses("Autoencoder", losses[:1])
 
 
 def test_hold_out_of_the_real_rows(tmp_path):
@@ -254,6 +259,7 @@ def test_reports_run_no_script(tmp_path):
     assert 'sandbox=""' in frame and "<script>" not in frame and "&quot;a&quot;" in frame
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_says_why(session):
     with pytest.raises(ValueError, match="nowhere.csv: no such file"):
         list(run_command(session, "train", "train", "nowhere.csv", "--output-dir", session.folder / "model"))
@@ -362,6 +368,11 @@ def choose(page, label, *options):
     page.keyboard.press("Escape")
 
 
+def upload(page, name, path):
+    page.locator(f"#{name}-file input[type=file]").set_input_files(path)
+    page.locator(f"#{name}-file").get_by_text(path.name).first.wait_for()
+
+
 def save(page, name):
     with page.expect_download() as download:
         page.get_by_role("link", name=name, exact=True).click()
@@ -407,25 +418,32 @@ def test_training_in_a_browser(visit, tmp_path):
     (wrong := tmp_path / "wrong.csv").write_text("a,a\n1,2\n")
     page = visit()
     page.get_by_role("tab", name="Train").click()
-    page.locator("#train-file input[type=file]").set_input_files(wrong)
+    upload(page, "train", wrong)
     page.get_by_role("alert").wait_for()
     assert "'a' stands more than once" in page.get_by_role("alert").inner_text()
     page.get_by_label("Remove").or_(page.get_by_label("Clear")).first.click()
-    page.locator("#train-file input[type=file]").set_input_files(path)
+    upload(page, "train", path)
     page.get_by_text("120 rows, 3 columns").wait_for()
+    page.locator("#columns [data-testid=cell-0-2]").dblclick()  # the type of the age
+    page.keyboard.press("Control+A")
+    page.keyboard.type("category")
+    page.keyboard.press("Enter")
     page.get_by_label("Minutes").fill("0.2")
     press(page, "Train")
     page.get_by_text("of 0.2 minutes").wait_for()
     page.get_by_text("The model is in use now").wait_for(timeout=120_000)
+    assert page.locator(".curves polyline").count() == 4
     page.get_by_text("3 columns, trained on").wait_for()
     press(page, "Generate with this model")
+    choose(page, "Conditions on", "age")
+    choose(page, re.compile("^age$"), "33")
     page.get_by_label("Records").fill("20")
     press(page, "Generate")
     page.get_by_text("20 records of seed 0.").wait_for()
     assert page.locator(".marginals i.real").count()  # what is known of the table that was uploaded
     download = save(page, "CSV")
     lines = Path(download.value.path()).read_text().splitlines()
-    assert lines[0] == "age;city;paid" and re.fullmatch(r"\d+;[ABC];\d+,\d+", lines[1])
+    assert lines[0] == "age;city;paid" and re.fullmatch(r"33;[ABC];\d+,\d+", lines[1])
 
 
 @needs_chromium
@@ -434,7 +452,7 @@ def test_training_is_stopped_in_a_browser(visit, tmp_path):
     (path := tmp_path / "shop.csv").write_text(SEMICOLONS)
     page = visit()
     page.get_by_role("tab", name="Train").click()
-    page.locator("#train-file input[type=file]").set_input_files(path)
+    upload(page, "train", path)
     page.get_by_text("120 rows, 3 columns").wait_for()
     press(page, "Train")
     page.get_by_text("of 1 minutes").wait_for()
@@ -451,8 +469,7 @@ def test_imputation_in_a_browser(visit, tmp_path):
     page.get_by_role("tab", name="Impute").click()
     press(page, "Fill gaps")
     page.get_by_text("the table is missing").wait_for()
-    page.locator("#impute-file input[type=file]").set_input_files(path)
-    page.get_by_text("gaps.parquet").wait_for()
+    upload(page, "impute", path)
     press(page, "Fill gaps")
     page.get_by_text("gaps filled in").wait_for()
     assert downloaded(page, "Parquet")["price"].notna().all()
@@ -469,12 +486,11 @@ def test_evaluation_in_a_browser(visit, tmp_path):
         write_table(make_table(200, seed)[["age", "price", "color", "member"]], path)
     page = visit()
     page.get_by_role("tab", name="Evaluate").click()
-    page.locator("#real-file input[type=file]").set_input_files(paths[0])
+    upload(page, "real", paths[0])
     page.get_by_text("Choose the other tables").wait_for()
     press(page, "Evaluate")
     page.get_by_text("the synthetic table is missing").wait_for()
-    page.locator("#synthetic-file input[type=file]").set_input_files(paths[1])
-    page.get_by_text("synthetic.csv").first.wait_for()
+    upload(page, "synthetic", paths[1])
     choose(page, "Target", "member")
     press(page, "Evaluate")
     page.locator("iframe.report").wait_for(timeout=120_000)
@@ -522,8 +538,7 @@ def test_the_keyboard_is_enough(visit):
 
 
 @needs_chromium
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_sizes_and_colour_schemes(visit, width, scheme):
     page = visit(width, scheme)
     press(page, "Generate")
@@ -540,6 +555,7 @@ def test_sizes_and_colour_schemes(visit, width, scheme):
 
 
 @needs_chromium
+@pytest.mark.slow
 def test_visitors_do_not_disturb_each_other(visit):
     one, other = visit(), visit()
     for page, seed in ((one, "1"), (other, "2")):

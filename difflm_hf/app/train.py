@@ -35,7 +35,6 @@ from .marginals import real_columns
 KIND = "train"
 PHASES = {"vae": "Autoencoder", "denoiser": "Latent diffusion"}
 CURVES = {"loss": "training", "eval_loss": "validation"}
-COLORS = {"training": "#d55e00", "validation": "#1a80c4"}
 BAR = "%|"
 
 
@@ -59,6 +58,31 @@ class LossReader:
             for tag in CURVES.keys() & set(log.Tags()["scalars"]):
                 rows += [(event.step, event.value, CURVES[tag]) for event in log.Scalars(tag)]
         return pd.DataFrame(rows, columns=["step", "loss", "curve"])
+
+
+def draw_losses(title: str, losses: pd.DataFrame) -> str:
+    """
+    A chart of the losses of a phase, with the latest ones in figures.
+
+    Args:
+        title (`str`): What the phase is called.
+        losses (`pandas.DataFrame`): What [`LossReader.read`] gave.
+    """
+    (first, last), (low, high) = ((losses[name].min(), losses[name].max()) for name in ("step", "loss"))
+    x = 100 * (losses["step"] - first) / max(last - first, 1)
+    y = 50 * (high - losses["loss"]) / ((high - low) or 1)
+    lines, latest = "", []
+    for curve in CURVES.values():
+        if (of := losses["curve"] == curve).any():
+            points = " ".join(f"{a:.2f},{b:.2f}" for a, b in zip(x[of], y[of]))
+            lines += f'<polyline class="{curve}" points="{points}"/>'
+            latest.append(f'<i class="{curve}"></i> {curve} {losses["loss"][of].iloc[-1]:.3f}')
+    return (
+        f'<figure><figcaption>{title}: loss</figcaption><p class="legend">{" ".join(latest)}</p>'
+        f'<svg viewBox="0 -1 100 52" preserveAspectRatio="none" role="img" aria-label="{title}: loss, from {high:.3f} '
+        f'to {low:.3f}">{lines}</svg><div class="ends"><span>{high:.3g} at the top, {low:.3g} below</span>'
+        f"<span>step {last:,}</span></div></figure>"
+    )
 
 
 def _log(output: str) -> str:
@@ -105,22 +129,7 @@ def build_train(shared: Shared, tabs: gr.Tabs) -> None:
         buttons = run_buttons(shared, KIND, "Train")
         status = gr.HTML()
         log = gr.HTML()
-        with gr.Row():
-            plots = {
-                phase: gr.LinePlot(
-                    x="step",
-                    y="loss",
-                    color="curve",
-                    color_map=COLORS,
-                    colors_in_legend=[*COLORS],
-                    color_title="",
-                    title=f"{title}: loss",
-                    height=240,
-                    visible=False,
-                    buttons=[],
-                )
-                for phase, title in PHASES.items()
-            }
+        curves = gr.HTML()
         go = gr.Button("Generate with this model", variant="primary", visible=False, elem_id="go-generate")
         files = gr.HTML()
 
@@ -158,23 +167,23 @@ def build_train(shared: Shared, tabs: gr.Tabs) -> None:
         folder = session.new_folder(KIND)
         schema.save(folder / "schema.json")
         model, reader, start = folder / "model", LossReader(folder / "model"), time.monotonic()
-        hidden = {plot: gr.LinePlot(visible=False) for plot in plots.values()}
-        yield hidden | {go: gr.Button(visible=False), files: ""}
+        yield {curves: "", go: gr.Button(visible=False), files: ""}
         arguments = ["--output-dir", model, "--schema", folder / "schema.json", "--recipe", recipe]
-        sizes = dict.fromkeys(PHASES, 0)
         for output in run_command(
             session, KIND, "train", session.table_path, *arguments, "--max-minutes", minutes, "--seed", seed
         ):
-            drawn, phase = {}, "Reading the table"
+            charts, phase = "", "Reading the table"
             for name, title in PHASES.items():
-                losses = reader.read(name)
-                phase = title if len(losses) else phase
-                if len(losses) > sizes[name]:
-                    sizes[name] = len(losses)
-                    drawn[plots[name]] = gr.LinePlot(losses, visible=True)
+                if len(losses := reader.read(name)):
+                    phase = title
+                    charts += draw_losses(title, losses)
             seconds = time.monotonic() - start
             line = f"{phase}: {seconds / 60:.1f} of {minutes:g} minutes"
-            yield drawn | {status: said(line, done=seconds / 60 / minutes), log: _log(output)}
+            yield {
+                status: said(line, done=seconds / 60 / minutes),
+                log: _log(output),
+                curves: f'<div class="curves">{charts}</div>',
+            }
         if not (model / "model_index.json").exists():
             yield {status: said("Stopped. Nothing is kept of this training.")}
             return
@@ -196,7 +205,7 @@ def build_train(shared: Shared, tabs: gr.Tabs) -> None:
     buttons[0].click(
         run,
         [shared.session, rows, rules, minutes, seed, recipe],
-        [status, log, shared.model, go, files, *plots.values(), *buttons],
+        [status, log, shared.model, curves, go, files, *buttons],
         concurrency_limit=limits.concurrency,
         concurrency_id=PROCESS_WORK,
         show_progress="hidden",
