@@ -70,6 +70,9 @@ def generate(
     base_model: Annotated[
         str | None, typer.Option(help="A copy of the frozen base LM, in place of the one that the model names.")
     ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that the base LM brings with it.")
+    ] = False,
     push_to_hub: Annotated[
         str | None, typer.Option(help="Push the records to this dataset repository, with a card.")
     ] = None,
@@ -119,6 +122,7 @@ def generate(
             base_model=base_model,
             revision=revision,
             dtype=None if dtype is None else getattr(torch, dtype),
+            trust_remote_code=trust_remote_code,
         )
     if (device := default_device()).type != "cpu":
         pipe.to(device)

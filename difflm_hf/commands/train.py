@@ -119,6 +119,12 @@ def train(
             autocompletion=words("soft_prompt", "prefix_soft_prompt", "kv_memory", "input_embed"),
         ),
     ] = "soft_prompt",
+    attn_implementation: Annotated[
+        str | None, typer.Option(help="How the base model computes attention: eager, sdpa or flash_attention_2.")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that the base model brings with it.")
+    ] = False,
     categorical: Annotated[list[str] | None, typer.Option(help="A column to take as categories; repeatable.")] = None,
     schema: Annotated[
         Path | None, typer.Option(help="Of the records: of `difflm schema`, or a JSON Schema; inferred by default.")
@@ -223,7 +229,16 @@ def train(
             strict,
             nested,
         ),
-        model_args=ModelArguments(base_model, base_encoder, tuning, quantization, activation_checkpointing, injection),
+        model_args=ModelArguments(
+            base_model,
+            base_encoder,
+            tuning,
+            quantization,
+            activation_checkpointing,
+            injection,
+            attn_implementation,
+            trust_remote_code,
+        ),
         hub_args=hub_args if push_to_hub else None,
         max_minutes=max_minutes,
         seed=seed,
