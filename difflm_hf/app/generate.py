@@ -36,8 +36,8 @@ MAX_SEED = 2**31 - 1
 MARGINALS_INFO = """
 <h3>Distributions</h3>
 <p class="legend"><i></i> generated <i class="real"></i> real, where it is known</p>
-<p class="note">A saved model stores no shares of categories, and of numbers quantiles at most. Train on this page to
-compare all columns, or evaluate with the real table. Under conditions the two differ, as they should.</p>
+<p class="note">Of the real table a model keeps percentiles of numbers, and shares of five frequent categories. Under
+conditions the two differ, as they should.</p>
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,13 +31,11 @@ class RealColumn:
         shares (`dict[str, float]`, *optional*): Of the most frequent categories.
         quantiles (`np.ndarray`, *optional*): Of numbers and datetimes, at even steps of probability.
         missing (`float`, *optional*): Share of nulls, and of words among numbers.
-        note (`str`): What is known where nothing of the above is, in words.
     """
 
     shares: dict[str, float] | None = None
     quantiles: np.ndarray | None = None
     missing: float = 0.0
-    note: str = ""
 
     @classmethod
     def of_values(cls, f: Field, column: pd.Series) -> RealColumn:
@@ -58,26 +57,22 @@ def real_columns(schema: RecordSchema, table: pd.DataFrame) -> dict[str, RealCol
 
 
 def stored_columns(pipe: DiffLMPipeline) -> dict[str, RealColumn]:
-    """What a saved model knows of the columns that it was trained on."""
-    tokens = getattr(pipe.processor.codec, "tokens", {})
+    """What the record of a model's training says of the columns that it was trained on."""
     summaries = {column["name"]: column for column in (pipe.config.training or {}).get("columns", ())}
-    found = {}
-    for f in pipe.processor.schema:
-        summary, t = summaries.get(f.name, {}), tokens.get(f.name)
-        # Numbers that have tokens of their own are in no bin, and how many there were is not stored.
-        if f.is_numeric and t is not None and t.bins is not None and not t.values and not f.apart:
-            starts = [t.bins.starts[step] for step in t.bins.first_steps]
-            ends = f.to_numpy(pd.Series(t.grid.decode(f, np.array([*starts, t.bins.end], np.uint64))))
-            found[f.name] = RealColumn(quantiles=ends.astype(np.float64))
-        elif "range" in summary:
-            ends = [end if isinstance(end, str) else f"{end:,}" for end in summary["range"]]
-            found[f.name] = RealColumn(note=f"90% of the real values: {ends[0]} to {ends[1]}")
-        elif summary.get("common"):
-            common = ", ".join(map(str, summary["common"][:3]))
-            found[f.name] = RealColumn(note=f"mostly {common} in the real data")
-        else:
-            found[f.name] = RealColumn()
-    return found
+    return {f.name: _stored_column(f, summaries.get(f.name, {})) for f in pipe.processor.schema}
+
+
+def _stored_column(f: Field, summary: Mapping[str, Any]) -> RealColumn:
+    quantiles, missing = summary.get("quantiles"), summary.get("missing", 0.0)
+    is_of_day = quantiles is not None and f.type == "datetime" and ":" in quantiles[0]
+    if quantiles is None or is_of_day:
+        return RealColumn(summary.get("shares"), None, missing)
+    if f.type == "datetime":
+        inner = pd.to_datetime(pd.Series(quantiles)).to_numpy("datetime64[ns]").view(np.int64)
+        ends = _to_floats(f, pd.Series(f.bounds))
+    else:
+        inner, ends = quantiles, [f.minimum, f.maximum]
+    return RealColumn(None, np.sort(np.array([*inner, *ends], np.float64)), missing)
 
 
 @dataclass
@@ -155,23 +150,19 @@ def _label(f: Field, number: float) -> str:
 def to_html(schema: RecordSchema, table: pd.DataFrame, real: Mapping[str, RealColumn]) -> str:
     """Small charts of all columns, with no resource from elsewhere."""
     fields = [f for f in schema if f.name not in schema.identifiers][:MAX_COLUMNS]
-    cards = [
-        _card(f, bars_of(f, table[f.name], real.get(f.name, RealColumn())), real.get(f.name, RealColumn()))
-        for f in fields
-    ]
+    cards = [_card(f, bars_of(f, table[f.name], real.get(f.name, RealColumn()))) for f in fields]
     more = len(schema) - len(fields)
     rest = f"<p>{more} more columns are not shown.</p>" if more > 0 else ""
     return f'<div class="marginals">{"".join(cards)}</div>{rest}'
 
 
-def _card(f: Field, bars: Bars | None, real: RealColumn) -> str:
-    name, note = html.escape(f.name), html.escape(real.note)
+def _card(f: Field, bars: Bars | None) -> str:
+    name = html.escape(f.name)
     if bars is None:
         chart = f'<p class="note">{html.escape(f.type)} column: no chart</p>'
     else:
         chart = _histogram(f.name, bars) if bars.is_numeric else _categories(bars)
-    said = f'<p class="note">{note}</p>' if note else ""
-    return f'<figure><figcaption title="{name}">{name}</figcaption>{chart}{said}</figure>'
+    return f'<figure><figcaption title="{name}">{name}</figcaption>{chart}</figure>'
 
 
 def _histogram(name: str, bars: Bars) -> str:
