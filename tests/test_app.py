@@ -1,6 +1,10 @@
+import os
 import re
 import shutil
+import subprocess
+import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -305,6 +309,19 @@ def test_messages(monkeypatch):
         with pytest.raises(ValueError, match="Records is .*; give a whole number from 1 to 10"):
             whole_number("Records", value, 1, 10)
     assert shown_rows(pd.DataFrame({"x": [1.5, None]})).to_dict("list") == {"x": ["1.5", ""]}
+
+
+@pytest.mark.slow
+def test_the_command_serves_the_page_and_leaves_nothing(tiny_run, tmp_path):
+    command = [sys.executable, "-m", "difflm_hf", "app", tiny_run]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        [url] = re.findall(r"http://\S+?(?=;)", process.stderr.readline())
+        assert "difflm" in urllib.request.urlopen(url).read().decode()
+        [folder] = tmp_path.glob("difflm-*")
+        process.terminate()
+        process.communicate()
+    assert process.returncode == 0 and not folder.exists()
 
 
 # In a browser

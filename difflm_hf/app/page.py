@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+import signal
 import tempfile
 import webbrowser
 from collections.abc import Callable, Iterator
@@ -168,13 +169,14 @@ def launch(
     say: Callable[[str], None] = print,
 ) -> None:
     """
-    Serves the page until it is interrupted.
+    Serves the page until it is interrupted, or the process is told to end.
 
     Args:
         model, host, port, limits (*optional*): Those of [`serving`].
         open_browser (`bool`, defaults to `False`): Whether to open the page in a browser.
         say (`Callable`, defaults to `print`): Tells where the page is.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else nobody would remove the files of visitors
     with serving(model, host, port, limits) as url:
         say(f"the page is at {url}; Ctrl+C ends it")
         if open_browser:
