@@ -152,6 +152,13 @@ def test_marginals_that_a_model_stores(pipe):
     # Nothing in it is a row of the data.
     assert all(column.quantiles is None or len(column.quantiles) < 100 for column in known.values())
     assert bars_of(schema["color"], make_table()["color"], RealColumn()).real is None
+    # Nothing is drawn where nothing is known.
+    bars = bars_of(schema["score"], make_table()["score"], known["score"])
+    unknown = np.isnan(bars.real)
+    assert unknown[0] and unknown[-1] and not unknown.all()
+    np.testing.assert_allclose(bars.real[~unknown], bars.generated[~unknown], atol=0.06)
+    page = to_html(schema, make_table(), known)
+    assert "nan" not in page and page.count("<path") >= 3
 
 
 def test_gaps_are_filled_and_marked(pipe, tmp_path):

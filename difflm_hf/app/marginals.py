@@ -29,12 +29,14 @@ class RealColumn:
 
     Args:
         shares (`dict[str, float]`, *optional*): Of the most frequent categories.
-        quantiles (`np.ndarray`, *optional*): Of numbers and datetimes, at even steps of probability.
+        quantiles (`np.ndarray`, *optional*): Of numbers and datetimes, ascending.
+        chances (`np.ndarray`, *optional*): Share of the numbers up to each quantile; from 0 to 1 where all are known.
         missing (`float`, *optional*): Share of nulls, and of words among numbers.
     """
 
     shares: dict[str, float] | None = None
     quantiles: np.ndarray | None = None
+    chances: np.ndarray | None = None
     missing: float = 0.0
 
     @classmethod
@@ -44,10 +46,11 @@ class RealColumn:
         missing = 1 - len(given) / len(column)
         if f.is_numeric and len(given):
             numbers = _to_floats(f, given)
-            return cls(None, np.quantile(numbers, np.linspace(0, 1, NUM_QUANTILES + 1)), missing)
+            chances = np.linspace(0, 1, NUM_QUANTILES + 1)
+            return cls(None, np.quantile(numbers, chances), chances, missing)
         if f.type in ("category", "boolean"):
             shares = given.astype(str).value_counts()[:MAX_CATEGORIES] / len(column)
-            return cls(shares.to_dict(), None, missing)
+            return cls(shares.to_dict(), missing=missing)
         return cls()
 
 
@@ -66,13 +69,16 @@ def _stored_column(f: Field, summary: Mapping[str, Any]) -> RealColumn:
     quantiles, missing = summary.get("quantiles"), summary.get("missing", 0.0)
     is_of_day = quantiles is not None and f.type == "datetime" and ":" in quantiles[0]
     if quantiles is None or is_of_day:
-        return RealColumn(summary.get("shares"), None, missing)
+        return RealColumn(summary.get("shares"), missing=missing)
     if f.type == "datetime":
-        inner = pd.to_datetime(pd.Series(quantiles)).to_numpy("datetime64[ns]").view(np.int64)
-        ends = _to_floats(f, pd.Series(f.bounds))
-    else:
-        inner, ends = quantiles, [f.minimum, f.maximum]
-    return RealColumn(None, np.sort(np.array([*inner, *ends], np.float64)), missing)
+        quantiles = pd.to_datetime(pd.Series(quantiles)).to_numpy("datetime64[ns]").view(np.int64)
+    quantiles, steps = list(quantiles), len(quantiles) + 1  # as many are below the first as between two
+    chances = [k / steps for k in range(1, steps)]
+    if quantiles[0] == f.minimum:
+        quantiles, chances = [quantiles[0], *quantiles], [0.0, *chances]
+    if quantiles[-1] == f.maximum:
+        quantiles, chances = [*quantiles, quantiles[-1]], [*chances, 1.0]
+    return RealColumn(None, np.array(quantiles, np.float64), np.array(chances), missing)
 
 
 @dataclass
@@ -100,12 +106,17 @@ def bars_of(f: Field, column: pd.Series, real: RealColumn) -> Bars | None:
     if f.type not in ("category", "boolean"):
         return None
     counts = given.astype(str).value_counts() / len(column)
-    names = [*(real.shares or counts[:MAX_CATEGORIES].to_dict())]
+    most = real.shares or counts[:MAX_CATEGORIES].to_dict()
+    names = sorted(most, key=most.get, reverse=True)
     generated, known = counts.reindex(names, fill_value=0.0).tolist(), None
     missing = 1 - len(given) / len(column)
     labels, generated = [*names, OTHER, MISSING], [*generated, max(0.0, 1 - sum(generated) - missing), missing]
     if real.shares is not None:
-        known = [*real.shares.values(), max(0.0, 1 - sum(real.shares.values()) - real.missing), real.missing]
+        known = [
+            *(real.shares[name] for name in names),
+            max(0.0, 1 - sum(real.shares.values()) - real.missing),
+            real.missing,
+        ]
     kept = [k for k in range(len(labels)) if k < len(names) or max(generated[k], known[k] if known else 0) > 5e-4]
     return Bars(
         [labels[k] for k in kept],
@@ -118,7 +129,7 @@ def _numeric_bars(f: Field, given: pd.Series, real: RealColumn) -> Bars:
     numbers = _to_floats(f, given)
     low, high = np.quantile(numbers, [TAIL, 1 - TAIL])
     if real.quantiles is not None:
-        ends = np.interp([TAIL, 1 - TAIL], np.linspace(0, 1, len(real.quantiles)), real.quantiles)
+        ends = np.interp([TAIL, 1 - TAIL], real.chances, real.quantiles)
         low, high = min(low, ends[0]), max(high, ends[1])
     if f.type == "integer":  # bars of equally many integers
         width = max(1, -(-int(high - low + 1) // NUM_BARS))
@@ -128,8 +139,10 @@ def _numeric_bars(f: Field, given: pd.Series, real: RealColumn) -> Bars:
     counts, _ = np.histogram(numbers.clip(edges[0], edges[-1]), edges)
     shares = None
     if real.quantiles is not None:
-        below = np.interp(edges, real.quantiles, np.linspace(0, 1, len(real.quantiles)))
-        below[0], below[-1] = 0, 1
+        below = np.interp(edges, real.quantiles, real.chances, left=np.nan, right=np.nan)
+        # As of the generated numbers, the few beyond the ends are in the last bars.
+        below[0] = 0 if real.chances[0] == 0 else below[0]
+        below[-1] = 1 if real.chances[-1] == 1 else below[-1]
         shares = np.diff(below)
     return Bars([_label(f, low), _label(f, high)], counts / len(numbers), shares, is_numeric=True)
 
@@ -166,19 +179,16 @@ def _card(f: Field, bars: Bars | None) -> str:
 
 
 def _histogram(name: str, bars: Bars) -> str:
-    most = max(bars.generated.max(), 0 if bars.real is None else bars.real.max())
+    real = np.full(len(bars.generated), np.nan) if bars.real is None else bars.real
+    most = np.nanmax([bars.generated, real])
     width, heights = 100 / len(bars.generated), 40 * bars.generated / most
     drawn = "".join(
         f'<rect x="{k * width:.2f}" y="{40 - height:.2f}" width="{width * 0.9:.2f}" height="{height:.2f}"/>'
         for k, height in enumerate(heights)
     )
-    line = ""
-    if bars.real is not None:
-        steps = " ".join(
-            f"L{k * width:.2f} {40 - height:.2f} L{(k + 1) * width:.2f} {40 - height:.2f}"
-            for k, height in enumerate(40 * bars.real / most)
-        )
-        line = f'<path d="M0 40 {steps} L100 40"/>'
+    known = np.flatnonzero(np.isfinite(real))
+    steps = "".join(f"L{(k + end) * width:.2f} {40 - 40 * real[k] / most:.2f} " for k in known for end in (0, 1))
+    line = f'<path d="M{steps[1:]}"/>' if steps else ""
     low, high = map(html.escape, bars.labels)
     return (
         f'<svg viewBox="0 -1 100 41" preserveAspectRatio="none" role="img" '
