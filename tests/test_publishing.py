@@ -463,7 +463,12 @@ def test_summary_of_every_type():
     assert columns["dtype"]["common"] == columns["letter"]["common"] == ["a", "b"]
     assert columns["name"] == {"type": "text", "nullable": False, "max_length": 8}
     assert columns["flag"] == {"type": "boolean", "nullable": False, "shares": {"True": 0.5, "False": 0.5}}
-    assert columns["maybe"] == {"type": "boolean", "nullable": True, "shares": {"True": 0.5, "False": 0.498}}
+    assert columns["maybe"] == {
+        "type": "boolean",
+        "nullable": True,
+        "shares": {"True": 0.5, "False": 0.498},
+        "missing": 0.002,
+    }
     assert columns["letter"]["shares"] == {"a": 0.5, "b": 0.5}
     assert [len(column["quantiles"]) for column in columns.values() if "range" in column] == [19] * 9
     assert columns["cents"]["quantiles"] == sorted(columns["cents"]["quantiles"])
