@@ -215,8 +215,8 @@ def nested_section() -> str:
             rows.append([title, *cells])
         passages.append(f"**{name}**\n\n" + to_table(["", *(title for title, _ in COLUMNS.values())], rows))
     return "\n\n".join(passages) + (
-        f"\n\nOn {results['processor']}. JSON text was trained in one thread for 30 minutes, in place of two threads for "
-        "15; runs of rows in one thread took as much longer."
+        f"\n\nOn {results['processor']}. JSON text was trained in one thread for 30 minutes, in place of two threads "
+        "for 15; runs of rows in one thread took as much longer."
     )
 
 
