@@ -4,8 +4,8 @@ Trains on a table by a pretrained causal LM, which writes the records as JSON: a
     python examples/train_on_lm.py --base_model HuggingFaceTB/SmolLM2-135M --tuning lora
     python examples/train_on_lm.py --base_model base-lm --tuning lora --max_minutes 10
 
-examples/pretrain_base_lm.py makes such a folder where no pretrained LM can be had. The options from --base_model on are
-those of `difflm_hf.ModelArguments`.
+examples/pretrain_base_lm.py makes such a folder where no pretrained LM can be had. The options from --base_model on
+are those of `difflm_hf.ModelArguments`.
 """
 
 from dataclasses import dataclass, field
