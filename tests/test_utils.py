@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-import difflm_hf.pipeline_difflm
+import difflm_hf.denoising
 import difflm_hf.sampling
 from difflm_hf import DiffLMPipeline
 from difflm_hf.utils import check_cancelled, map_in_threads
@@ -169,7 +169,7 @@ def test_blocks_under_way_end_where_nobody_waits_for_them(tiny_run, monkeypatch)
     pipe = DiffLMPipeline.from_pretrained(tiny_run)
     pipe.set_progress_bar_config(disable=True)
     pipe.register_to_config(block_size=8)
-    for module in (difflm_hf.pipeline_difflm, difflm_hf.sampling):
+    for module in (difflm_hf.denoising, difflm_hf.sampling):
         asked = []
         with monkeypatch.context() as patch:
             patch.setattr(module, "check_cancelled", lambda asked=asked: asked.append(1))

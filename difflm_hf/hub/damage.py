@@ -28,7 +28,8 @@ def explain_damage(source: Any) -> Iterator[None]:
         raise
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, ValueError) and len(said) < 500:
+        asks_for_trust = "trust_remote_code" in said  # of code that a base brings with it, in many words
+        if isinstance(error, ValueError) and (len(said) < 500 or asks_for_trust):
             raise
         raise OSError(f"{source} is damaged ({type(error).__name__}: {said[:300]}); {ADVICE}") from error
 

@@ -130,7 +130,7 @@ def fingerprint_examples(*parts: TensorDataset) -> str:
 def _summarize_column(field: Field, column: pd.Series) -> dict[str, Any]:
     summary: dict[str, Any] = {"name": field.name, "type": field.type, "nullable": field.nullable}
     values = column.dropna()
-    if field.nullable:
+    if field.nullable and len(values):
         summary["missing"] = round(1 - len(values) / len(column), 3)
     if field.type in ("category", "boolean"):
         counts = values.value_counts()
