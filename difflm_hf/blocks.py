@@ -132,11 +132,9 @@ class BlockwisePipeline(DiffusionPipeline):
             keys.check(first_block * size, num_records)
             starts = range(0, num_records, size)
             parts = ((seed, first_block + start // size, min(num_records - start, size)) for start in starts)
-        callback = step_callback(
-            sampling.get("callback_on_step_end"),
-            sampling.pop("callback_on_step_end_tensor_inputs", ("latents",)),
-            self._callback_tensor_inputs,
-        )
+        tensor_inputs = sampling.get("callback_on_step_end_tensor_inputs", ("latents",))
+        callback = step_callback(sampling.get("callback_on_step_end"), tensor_inputs, self._callback_tensor_inputs)
+        sampling = {k: v for k, v in sampling.items() if k != "callback_on_step_end_tensor_inputs"}
         sampling["callback_on_step_end"] = callback
 
         def generate(part: tuple[int, int, int]) -> pd.DataFrame:

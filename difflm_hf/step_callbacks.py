@@ -36,7 +36,6 @@ def step_callback(
         raise ValueError(
             f"callback_on_step_end_tensor_inputs={shown(tensor_inputs)} is no list of names out of {', '.join(known)}"
         )
-
     if callback is None:
         return None
 
