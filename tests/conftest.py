@@ -37,6 +37,15 @@ settings.register_profile("quick", deadline=None, max_examples=20)
 settings.register_profile("thorough", deadline=None, max_examples=200)  # by --hypothesis-profile
 settings.load_profile("quick")
 
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 VOCABULARY = {"vocab_size": 50, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 # Weights are large, so that latents and tokens matter without training.
 SIZES = {
@@ -138,10 +147,22 @@ def tiny_run(once) -> Path:
     return once("table", lambda folder: train(make_table(), folder, recipe="tiny"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def hub() -> HubServer:
-    """A Hub on the loopback interface, whose client this process is, with the token of `alice`."""
+    """A Hub without repositories on the loopback interface, whose client this process is with the token of `alice`."""
+    HUB.repos.clear()
     return HUB
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, without a window."""
+    if (chromium := shutil.which("chromium")) is None:
+        pytest.skip("needs Chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
 
 
 @pytest.fixture
