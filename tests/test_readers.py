@@ -69,6 +69,14 @@ def test_one_column_of_texts_is_no_csv_of_many(tmp_path):
     path = tmp_path / "in.csv"
     path.write_text('text\n"one; two; three"\n"four; five; six"\n"seven"\n')
     assert read_table(path)["text"].tolist() == ["one; two; three", "four; five; six", "seven"]
+    assert read_table(path, CSVFormat(separator=","))["text"].tolist()[2] == "seven"
+
+
+def test_a_separator_that_leaves_one_column_of_many(tmp_path):
+    path = tmp_path / "in.csv"
+    path.write_text("age;city\n1;Ulm\n2;Bonn\n")
+    with pytest.raises(ValueError, match="',' leaves a single column, 'age;city'; leave it out, or give ';'"):
+        read_table(path, CSVFormat(separator=","))
 
 
 def test_other_rows_of_a_file_are_of_the_same_types(tmp_path):

@@ -164,6 +164,7 @@ MISTAKES: dict[str, Callable[[Desk], str]] = {
     "not a list of objects": lambda d: d.schema("one.json", '{"age": 3}'),
     "as jsonl (line": lambda d: d.schema("cut.jsonl", '{"age": 3}\n{"age":\n'),
     "and the header": lambda d: d.schema("ragged.csv", "a,b\n1,2\n3,4,5\n"),
+    "leaves a single column": lambda d: d.schema("semicolons.csv", "a;b\n1;2\n", "--separator", ","),
     "opens a quote": lambda d: d.schema("quote.csv", 'a,b\n1,"x\n3,4\n'),
     "that are no UTF-8": lambda d: d.schema("joined.csv", "a,b\nJörg,1\n".encode() * 20 + b"J\xf6rg,1\n"),
     "stands more than once": lambda d: d.schema("twice.csv", "a,a\n1,2\n"),

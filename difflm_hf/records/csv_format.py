@@ -86,7 +86,13 @@ def complete_format(how: CSVFormat, data: bytes) -> CSVFormat:
     quote = how.quote
     if quote is None:
         quote = "'" if SINGLE_QUOTED.match(sample) else '"'
-    separator = how.separator or _separator_of(sample, quote, len(data) > NUM_SNIFFED)
+    found = _separator_of(sample, quote, len(data) > NUM_SNIFFED)
+    separator = how.separator or found
+    names = next(reader(sample, separator, quote), [])
+    if len(names) == 1 and found in names[0]:
+        raise ValueError(
+            f"separator={separator!r} leaves a single column, {shown(names[0])}; leave it out, or give {found!r}"
+        )
     return replace(
         how,
         encoding=encoding,
