@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .common import say
+from .common import epilog, say
 
 
 def app(
@@ -34,3 +34,10 @@ def app(
 
     limits = Limits(max_records, max_minutes, concurrency, max_file_size)
     launch(model, host, port, limits, open_browser, say)
+
+
+app.epilog = epilog(
+    "difflm app",
+    "difflm app my-model --open-browser",
+    "difflm app alice/my-model --host 0.0.0.0 --max-records 10000",
+)

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -42,30 +42,76 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print what came of it to stdout, as one JSON object.")]
+Read = Callable[..., Any]
+
+
+def reading(
+    separator: Annotated[
+        str | None, typer.Option(help="Between the values of a CSV: ; or tab, say; found by default.")
+    ] = None,
+    decimal: Annotated[str | None, typer.Option(help="Its decimal point, . or , (found by default).")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Its encoding, such as cp1252; found by default.")] = None,
+    quote: Annotated[
+        str | None, typer.Option(help="What stands around values that hold a separator; found by default.")
+    ] = None,
+    null_word: Annotated[
+        list[str] | None, typer.Option(help="What stands for a missing value in it; repeatable.")
+    ] = None,
+    header: Annotated[bool, typer.Option(help="Whether its first line has the names of columns.")] = True,
+    query: Annotated[
+        str | None, typer.Option(help="A table of the database, a SELECT, or a sheet of the Excel file.")
+    ] = None,
+) -> Read:
+    """
+    The options of reading, as a function: `read(data)` is the table of a CSV file as options say, or of a database; a
+    file without options stays its path. The words for missing values that `read` is given stand in for those that are
+    not.
+    """
+    from ..records import CSVFormat, read_table
+
+    separator = "\t" if separator in ("\\t", "tab") else separator
+
+    def read(
+        data: str | Path, null_words: Sequence[str] | None = None, query: str | None = query
+    ) -> pd.DataFrame | str | Path:
+        how = CSVFormat(separator, decimal, encoding, null_word or null_words or None, header, quote)
+        return data if how == CSVFormat() and query is None else read_table(data, how, query)
+
+    return read
 
 
 def command(*examples: str) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., None]]:
     """
-    Makes a command of a function. With `--json`, what the function returns is printed to stdout.
+    Makes a command of a function. With `--json`, what the function returns is printed to stdout. An argument `read`
+    of the function stands for the options of [`reading`].
 
     Args:
         examples (`str`): Lines that its help ends with.
     """
 
     def decorate(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
+        own = dict(inspect.signature(function, eval_str=True).parameters)
+        options = dict(inspect.signature(reading, eval_str=True).parameters) if own.pop("read", None) else {}
+
         @wraps(function)
         def run(*, json: bool, **arguments: Any) -> None:
+            if options:
+                arguments["read"] = reading(**{name: arguments.pop(name) for name in options})
             result = function(**arguments)
             if json:
                 print_json(result)
 
-        own = inspect.signature(function, eval_str=True)
         option = inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
-        run.__signature__ = own.replace(parameters=[*own.parameters.values(), option])
-        run.epilog = "\n\n".join(("Examples:", *map(escape, examples)))  # typer joins lines that follow each other
+        run.__signature__ = inspect.Signature([*own.values(), *options.values(), option])
+        run.epilog = epilog(*examples)
         return run
 
     return decorate
+
+
+def epilog(*examples: str) -> str:
+    """What the help of a command ends with."""
+    return "\n\n".join(("Examples:", *map(escape, examples)))  # typer joins lines that follow each other
 
 
 def words(*choices: str) -> Callable[[], list[str]]:
@@ -84,33 +130,6 @@ def say_messages(name: str) -> None:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.handlers = [_Saying()]
-
-
-Separator = Annotated[str | None, typer.Option(help="Between the values of a CSV: ; or tab, say; found by default.")]
-Decimal = Annotated[str | None, typer.Option(help="Its decimal point, . or , (found by default).")]
-Encoding = Annotated[str | None, typer.Option(help="Its encoding, such as cp1252; found by default.")]
-Quote = Annotated[str | None, typer.Option(help="What stands around values that hold a separator; found by default.")]
-NullWord = Annotated[list[str] | None, typer.Option(help="What stands for a missing value in it; repeatable.")]
-Query = Annotated[str | None, typer.Option(help="A table of the database, a SELECT, or a sheet of the Excel file.")]
-Header = Annotated[bool, typer.Option(help="Whether its first line has the names of columns.")]
-
-
-def read_records(
-    data: str | Path,
-    separator: str | None,
-    decimal: str | None,
-    encoding: str | None,
-    quote: str | None,
-    null_word: list[str] | None,
-    header: bool,
-    query: str | None = None,
-) -> pd.DataFrame | str | Path:
-    """The table of a CSV file as options say, or of a database; a file without options stays its path."""
-    from ..records import CSVFormat, read_table
-
-    separator = "\t" if separator in ("\\t", "tab") else separator
-    how = CSVFormat(separator, decimal, encoding, null_word or None, header, quote)
-    return data if how == CSVFormat() and query is None else read_table(data, how, query)
 
 
 def read_json(path: Path) -> Any:

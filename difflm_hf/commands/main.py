@@ -25,9 +25,8 @@ EXPECTED = (ImportError, ValueError, OSError, RuntimeError, MemoryError)  # of u
 USERS_FAULT, OWN_FAULT, INTERRUPTED = 1, 70, 130  # exit codes; sysexits.h has the second, and shells the third
 
 app = typer.Typer(no_args_is_help=True)
-for command in (schema, train, generate, impute, push, evaluate, env):
+for command in (schema, train, generate, impute, push, evaluate, env, page):
     app.command(epilog=command.epilog)(command)
-app.command()(page)
 
 
 @app.callback()

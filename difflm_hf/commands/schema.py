@@ -7,19 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import (
-    DATA_HELP,
-    Decimal,
-    Encoding,
-    Header,
-    NullWord,
-    Query,
-    Quote,
-    Separator,
-    command,
-    read_records,
-    say,
-)
+from .common import DATA_HELP, Read, command, say
 
 
 @command(
@@ -33,13 +21,8 @@ def schema(
     output: Annotated[Path | None, typer.Option(help="A file for the schema, to be edited and loaded.")] = None,
     categorical: Annotated[list[str] | None, typer.Option(help="A column to take as categories; repeatable.")] = None,
     find_rules: Annotated[bool, typer.Option("--find-rules", help="Look for rules between columns.")] = False,
-    separator: Separator = None,
-    decimal: Decimal = None,
-    encoding: Encoding = None,
-    quote: Quote = None,
-    null_word: NullWord = None,
-    header: Header = True,
-    query: Query = None,
+    *,
+    read: Read,
 ) -> dict[str, Any]:
     """Show what the columns of a file are taken for, and what is in doubt."""
     from ..files import check_writable
@@ -48,7 +31,7 @@ def schema(
 
     if output is not None:
         check_writable(output)
-    table = read_table(read_records(data, separator, decimal, encoding, quote, null_word, header, query))
+    table = read_table(read(data))
     found = RecordSchema.infer(table, categorical or (), find_rules=find_rules)
     say(describe(found, table))
     for rule in found.rules:

@@ -7,24 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import (
-    DATA_HELP,
-    RARE_HELP,
-    Decimal,
-    Encoding,
-    Header,
-    NullWord,
-    Query,
-    Quote,
-    Separator,
-    check_options,
-    command,
-    read_json,
-    read_records,
-    say,
-    say_messages,
-    words,
-)
+from .common import DATA_HELP, RARE_HELP, Read, check_options, command, read_json, say, say_messages, words
 
 
 if TYPE_CHECKING:
@@ -159,13 +142,6 @@ def train(
             help="How nested values are learnt: auto, rows or json.", autocompletion=words("auto", "rows", "json")
         ),
     ] = "auto",
-    separator: Separator = None,
-    decimal: Decimal = None,
-    encoding: Encoding = None,
-    quote: Quote = None,
-    null_word: NullWord = None,
-    header: Header = True,
-    query: Query = None,
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on where a run into OUTPUT_DIR was cut off.")] = False,
     push_to_hub: Annotated[bool, typer.Option("--push-to-hub", help="Push the model to the Hub at the end.")] = False,
@@ -183,6 +159,8 @@ def train(
     private: Annotated[bool | None, typer.Option(help="Whether a new repository is private.")] = None,
     license: Annotated[str | None, typer.Option(help="Licence of the weights, as the Hub names it.")] = None,
     allow_rare_categories: Annotated[bool, typer.Option("--allow-rare-categories", help=RARE_HELP)] = False,
+    *,
+    read: Read,
 ) -> dict[str, Any]:
     """Train a model on records."""
     if model not in MODELS:
@@ -209,23 +187,22 @@ def train(
         allow_rare_categories=allow_rare_categories,
     )
     fields = None if schema is None else _read_schema(schema)
-    null_word = null_word or (None if fields is None else fields.reading.null_words)
-    how = (separator, decimal, encoding, quote, null_word, header)
+    null_words = None if fields is None else fields.reading.null_words
     say_messages("difflm_hf.training.prepare")
     pipe = train(
-        read_records(data, *how, query),
+        read(data, null_words),
         output_dir,
-        validation=None if validation is None else read_records(validation, *how),
+        validation=None if validation is None else read(validation, null_words, query=None),
         schema=fields,
         recipe=recipe,
         data_args=DataArguments(
-            tuple(categorical or ()),
+            categorical or [],
             max_length,
             overlong,
             key_order,
             min_category_count,
             find_rules,
-            tuple(accept or ()),
+            accept or [],
             strict,
             nested,
         ),
