@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ class DataArguments:
     How [`train`] takes the records.
 
     Args:
-        categorical (`Sequence[str]`, defaults to none): Columns that inference is to take as categories.
+        categorical (`list[str]`, defaults to none): Columns that inference is to take as categories.
         max_length (`int`, defaults to 1024):
             Tokens that a document may take, a row's texts, or a whole row with `base_model`.
         overlong (`str`, defaults to `"raise"`):
@@ -41,7 +40,7 @@ class DataArguments:
             no token of their own.
         find_rules (`bool`, defaults to `False`):
             Whether inference is to look for rules between columns, which then hold for all generated records.
-        accept (`Sequence[str]`, defaults to none):
+        accept (`list[str]`, defaults to none):
             Columns that are what inference took them for, whatever else they could be.
         strict (`bool`, defaults to `False`):
             Whether all that inference doubts is an error. Columns of texts that are most likely numbers or dates are
@@ -54,13 +53,13 @@ class DataArguments:
         `ValueError`: for a value that is none of those.
     """
 
-    categorical: Sequence[str] = field(default=(), metadata={"help": "Columns to take as categories."})
+    categorical: list[str] = field(default_factory=list, metadata={"help": "Columns to take as categories."})
     max_length: int = field(default=1024, metadata={"help": "Tokens that a document, or a row's texts, may take."})
     overlong: str = field(default="raise", metadata={"help": "What becomes of longer records: raise or drop."})
     key_order: str = field(default="schema", metadata={"help": "Of JSON records in training: schema or shuffled."})
     min_category_count: int = field(default=1, metadata={"help": "Leave out records with rarer categories."})
     find_rules: bool = field(default=False, metadata={"help": "Look for rules between columns."})
-    accept: Sequence[str] = field(default=(), metadata={"help": "Columns that are as inferred, whatever the doubt."})
+    accept: list[str] = field(default_factory=list, metadata={"help": "Columns as inferred, whatever the doubt."})
     strict: bool = field(default=False, metadata={"help": "Take all that inference doubts for errors."})
     nested: str = field(default="auto", metadata={"help": "How nested values are learnt: auto, rows or json."})
 
@@ -68,7 +67,7 @@ class DataArguments:
         for name in ("categorical", "accept"):
             if isinstance(columns := getattr(self, name), str):
                 raise ValueError(f"{name}={columns!r} is one name; give a list of names of columns")
-            setattr(self, name, tuple(columns))
+            setattr(self, name, list(columns))
         check_choices(self, overlong=("raise", "drop"), key_order=KEY_ORDERS, nested=NESTED)
         check_positive(max_length=self.max_length, min_category_count=self.min_category_count)
 
@@ -146,7 +145,7 @@ class HubArguments:
         hub_token (`str`, *optional*): A token to write with; the one of `hf auth login` if not given.
         hub_revision (`str`, *optional*): The branch, which is created where it does not exist.
         license (`str`, *optional*): The Hub's identifier of the licence of the weights.
-        datasets (`Sequence[str]`, defaults to none): Hub ids of the training data.
+        datasets (`list[str]`, defaults to none): Hub ids of the training data.
         include_code (`bool`, defaults to `False`): Push the code too, for those who have not installed the package.
         include_base_weights (`bool`, defaults to `False`):
             Push the weights of a frozen base LM too, rather than its name and commit.
@@ -161,7 +160,7 @@ class HubArguments:
     hub_token: str | None = field(default=None, metadata={"help": "A token to write with."})
     hub_revision: str | None = field(default=None, metadata={"help": "The branch; a new one is made."})
     license: str | None = field(default=None, metadata={"help": "Licence of the weights, as the Hub names it."})
-    datasets: Sequence[str] = field(default=(), metadata={"help": "Hub ids of the training data."})
+    datasets: list[str] = field(default_factory=list, metadata={"help": "Hub ids of the training data."})
     include_code: bool = field(default=False, metadata={"help": "Push the code too."})
     include_base_weights: bool = field(default=False, metadata={"help": "Push the weights of a frozen base LM too."})
     allow_rare_categories: bool = field(default=False, metadata={"help": "Publish rare categories and all texts."})
@@ -195,7 +194,7 @@ class HubArguments:
         check_choices(self, hub_strategy=tuple(strategy.value for strategy in HubStrategy))
         if self.hub_model_id is not None:
             validate_repo_id(self.hub_model_id)
-        self.datasets = (self.datasets,) if isinstance(self.datasets, str) else tuple(self.datasets)
+        self.datasets = [self.datasets] if isinstance(self.datasets, str) else list(self.datasets)
 
     def check(self, model_args: ModelArguments) -> None:
         """Raises a `ValueError` for what cannot be pushed, whatever the records."""
