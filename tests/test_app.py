@@ -1,6 +1,5 @@
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -40,17 +39,6 @@ from difflm_hf.app.page import serving  # noqa: E402
 from difflm_hf.app.train import LossReader, draw_losses  # noqa: E402
 
 
-CHROMIUM = shutil.which("chromium")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 SEMICOLONS = "age;city;paid\n" + "".join(f"{20 + k % 50};{'ABC'[k % 3]};{k % 37},5{k % 9}\n" for k in range(120))
 
 
@@ -350,16 +338,6 @@ def _temporary_folder():
     return Path(get_upload_folder())
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def visit(browser, url):
     """`visit()`: the page, once its model is there. No error and no request to another host may come of it."""
@@ -413,7 +391,6 @@ def downloaded(page, name):
     return read_table(path)
 
 
-@needs_chromium
 def test_generation_in_a_browser(visit):
     page = visit()
     choose(page, "Conditions on", "age", "color")
@@ -437,7 +414,6 @@ def test_generation_in_a_browser(visit):
     page.get_by_text("Records is 3,001; give a whole number from 1 to 3,000").wait_for()
 
 
-@needs_chromium
 @pytest.mark.slow
 def test_training_in_a_browser(visit, tmp_path):
     (path := tmp_path / "shop.csv").write_text(SEMICOLONS)
@@ -472,7 +448,6 @@ def test_training_in_a_browser(visit, tmp_path):
     assert lines[0] == "age;city;paid" and re.fullmatch(r"33;[ABC];\d+,\d+", lines[1])
 
 
-@needs_chromium
 @pytest.mark.slow
 def test_training_is_stopped_in_a_browser(visit, tmp_path):
     (path := tmp_path / "shop.csv").write_text(SEMICOLONS)
@@ -486,7 +461,6 @@ def test_training_is_stopped_in_a_browser(visit, tmp_path):
     page.get_by_text("Nothing is kept of this training").wait_for()
 
 
-@needs_chromium
 def test_imputation_in_a_browser(visit, tmp_path):
     table = make_table(40)
     table.loc[:4, "price"] = np.nan
@@ -504,7 +478,6 @@ def test_imputation_in_a_browser(visit, tmp_path):
     assert filled.first.evaluate("e => getComputedStyle(e).backgroundColor") == "rgb(255, 227, 194)"
 
 
-@needs_chromium
 @pytest.mark.slow
 def test_evaluation_in_a_browser(visit, tmp_path):
     paths = [tmp_path / "real.csv", tmp_path / "synthetic.csv"]
@@ -527,7 +500,6 @@ def test_evaluation_in_a_browser(visit, tmp_path):
     assert "Column Shapes" in Path(download.value.path()).read_text(encoding="utf-8")
 
 
-@needs_chromium
 def test_the_keyboard_is_enough(visit):
     page = visit()
 
@@ -563,7 +535,6 @@ def test_the_keyboard_is_enough(visit):
     page.get_by_text("Train a model on a table of your own").wait_for()
 
 
-@needs_chromium
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_sizes_and_colour_schemes(visit, width, scheme):
     page = visit(width, scheme)
@@ -580,7 +551,6 @@ def test_sizes_and_colour_schemes(visit, width, scheme):
     assert (sum(background) > sum(text)) == (scheme == "light")
 
 
-@needs_chromium
 @pytest.mark.slow
 def test_visitors_do_not_disturb_each_other(visit):
     one, other = visit(), visit()
@@ -600,7 +570,6 @@ def test_visitors_do_not_disturb_each_other(visit):
     pd.testing.assert_frame_equal(downloaded(other, "Parquet"), tables[0])
 
 
-@needs_chromium
 def test_no_other_file_is_served(visit, url, tiny_run):
     page = visit()
     for path in ("/etc/passwd", tiny_run / "model_index.json", Path(__file__)):

@@ -1,7 +1,6 @@
 import base64
 import json
 import re
-import shutil
 import tracemalloc
 import warnings
 from html.parser import HTMLParser
@@ -31,16 +30,6 @@ from difflm_hf.evaluation.tables.plots import MAX_COLUMNS, _cramers_v
 FIGURES = ["marginals", "correlations", "map", "distances"]
 EVIL = "<script>alert(1)</script>"
 CODES = ["region"]
-CHROMIUM = shutil.which("chromium")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 def make_table(num_rows, seed):
@@ -350,25 +339,19 @@ def test_a_failure_leaves_no_page(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_page_in_a_browser(report):
-    from playwright.sync_api import sync_playwright
-
+def test_page_in_a_browser(report, browser):
     problems = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        for width in (1280, 390):
-            for scheme in ("light", "dark"):
-                page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-                page.on("console", lambda m: problems.append(m.text) if m.type in ("error", "warning") else None)
-                page.on("pageerror", lambda error: problems.append(str(error)))
-                requested = []
-                page.on("request", lambda request, requested=requested: requested.append(request.url))
-                page.goto(report.as_uri())
-                assert all(url.startswith(("file:", "data:")) for url in requested)
-                widths = page.evaluate("[...document.images].map(i => i.complete ? i.naturalWidth : 0)")
-                assert len(widths) == len(FIGURES) and all(widths)
-                assert page.evaluate("document.documentElement.scrollWidth") <= width
-                page.close()
-        browser.close()
+    for width in (1280, 390):
+        for scheme in ("light", "dark"):
+            page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            page.on("console", lambda m: problems.append(m.text) if m.type in ("error", "warning") else None)
+            page.on("pageerror", lambda error: problems.append(str(error)))
+            requested = []
+            page.on("request", lambda request, requested=requested: requested.append(request.url))
+            page.goto(report.as_uri())
+            assert all(url.startswith(("file:", "data:")) for url in requested)
+            widths = page.evaluate("[...document.images].map(i => i.complete ? i.naturalWidth : 0)")
+            assert len(widths) == len(FIGURES) and all(widths)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            page.close()
     assert problems == []
