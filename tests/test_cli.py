@@ -297,6 +297,7 @@ def test_evaluate_by_the_latents_of_a_model_of_other_data(evaluation, model, err
     assert "column 'score' is missing" in error_of("evaluate", *words(evaluation | {"--model": model}))
 
 
+@pytest.mark.slow
 def test_evaluate_by_the_latents_of_a_model(evaluation, data, model, monkeypatch, tmp_path):
     call(monkeypatch, "generate", model, "--num-records", 100, "--output", tmp_path / "generated.parquet")
     tables = {"--real": data, "--holdout": data, "--synthetic": tmp_path / "generated.parquet", "--model": model}

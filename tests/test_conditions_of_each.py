@@ -120,6 +120,7 @@ def test_records_go_with_what_is_asked_of_them(tmp_path):
         assert (kinds[0::3] == "high").mean() > 0.9 and (kinds[1::3] == "low").mean() > 0.9
 
 
+@pytest.mark.slow
 def test_records_of_a_seed_are_the_same(pipe, tmp_path):
     conditions = [{"age": Between(20, 40)}, {"color": ["red", "blue"]}, {}, {"income": None}] * 30
     records = table_of(pipe, conditions=conditions)
@@ -143,6 +144,7 @@ def test_what_follows_from_other_columns_satisfies_the_conditions(tmp_path):
     assert (records["c"][2::3] == 9).all() and records["a"][2::3].isin([1, 2]).all()
 
 
+@pytest.mark.slow
 def test_records_do_not_depend_on_what_is_asked_of_others(pipe):
     one, other = {"age": Between(20, 40)}, {"color": "red"}
     records = table_of(pipe, conditions=[one, other] * 40)
@@ -237,6 +239,7 @@ def test_bad_conditions(pipe, arguments, message):
         pipe(**arguments)
 
 
+@pytest.mark.slow
 def test_a_few_records_are_the_first_of_many(pipe):
     many = table_of(pipe, 1100, conditions={"age": Between(20, 60)})
     pd.testing.assert_frame_equal(table_of(pipe, 70, conditions={"age": Between(20, 60)}), many.head(70))

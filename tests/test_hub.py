@@ -587,6 +587,7 @@ def find_no_hub(folder: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_errors_of_loading_and_of_commands(hub, trained):
     statuses = [401, 403, 404, 429, 500]
     for status in statuses:

@@ -31,6 +31,7 @@ def test_names():
         exec("from difflm_hf import DiffLMPipelines")
 
 
+@pytest.mark.slow
 def test_register():
     run("""
 import difflm_hf, diffusers

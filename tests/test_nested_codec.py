@@ -192,6 +192,7 @@ class TestCodec:
         with pytest.raises(ValueError, match=r"items\[\*\].note.*free texts.*nested=\"json\""):
             DiffLMProcessor.from_records(records, **ROWS)
 
+    @pytest.mark.slow
     def test_short_texts(self, tmp_path):
         names = [f"Zoë {chr(97 + i % 26)}{i}😀 O'Neil" for i in range(90)]
         records = [
@@ -344,6 +345,7 @@ class TestPipeline:
         assert np.isfinite(pipe.log_prob(orders[:10], num_latents=2)).all()
         assert len(pipe.vary(orders[:10], strength=0.3)) == 10
 
+    @pytest.mark.slow
     def test_resumed_training_is_the_same(self, orders, pipe, tmp_path):
         again = train(orders, tmp_path / "again", recipe="tiny", nested="rows")
         assert weights(tmp_path / "again")

@@ -60,6 +60,7 @@ def test_gaps_are_filled(pipe):
     assert any(len(orders) for orders, given in zip(filled["orders"], table["orders"]) if given is None)
 
 
+@pytest.mark.slow
 def test_the_same_whatever_the_batch(pipe):
     table = pd.DataFrame(with_gaps(make_orders(600)[:30]))
     filled = [pipe.impute(table, generator=seeded(), batch_size=size) for size in (7, 30)]
@@ -150,6 +151,7 @@ def test_bad_tables(pipe, change, message):
         pipe.impute(table)
 
 
+@pytest.mark.slow
 def test_no_means_and_no_times(pipe, tmp_path):
     table = pd.DataFrame(make_orders(600)[:3])  # one of which has an address
     with pytest.raises(ValueError, match="have no mean"):

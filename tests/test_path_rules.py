@@ -72,6 +72,7 @@ def schema() -> RecordSchema:
     return schema.fit(schema.conform(records))
 
 
+@pytest.mark.slow
 def test_generated_records_keep_them(pipe):
     records = pipe(60, generator=seeded(3)).records
     assert all(map(keeps, records)) and any(record["lines"] for record in records)
@@ -83,6 +84,7 @@ def test_documents_keep_them(tmp_path):
     assert all(map(keeps, DiffLMPipeline.from_pretrained(tmp_path)(4, generator=seeded(3)).records))
 
 
+@pytest.mark.slow
 def test_with_conditions(pipe):
     asked = {"lines[*].total": Between(10, 40), "len(lines)": Between(1, 2)}
     records = pipe(40, conditions=asked, generator=seeded(1)).records

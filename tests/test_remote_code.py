@@ -193,6 +193,7 @@ def test_parts_load_by_auto_classes(compact, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_pushing_takes_the_package(compact, tmp_path):
     output = run(
         f"""
@@ -204,6 +205,7 @@ def test_pushing_takes_the_package(compact, tmp_path):
     assert output.splitlines()[-1] == "ImportError: to push a model, install the package difflm_hf"
 
 
+@pytest.mark.slow
 def test_nothing_loads_without_the_flag(compact, tmp_path):
     output = run(
         f"""
@@ -271,6 +273,7 @@ def test_the_package_needs_no_flag(compact):
         ]
 
 
+@pytest.mark.slow
 def test_the_package_after_code_from_a_repository(compact, tmp_path):
     """Each takes its own classes, whichever was loaded last."""
     run(
