@@ -10,6 +10,8 @@ from torch.utils.tensorboard import SummaryWriter
 from transformers import ProgressCallback, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
+from .distributed import of_first
+
 
 class LossProgressCallback(ProgressCallback):
     """A progress bar that shows the latest losses."""
@@ -106,5 +108,5 @@ class TimeLimit(TrainerCallback):
         self.deadline = deadline
 
     def on_step_end(self, args, state, control, **kwargs):
-        if time.monotonic() > self.deadline and state.global_step < state.max_steps:
+        if of_first(time.monotonic() > self.deadline) and state.global_step < state.max_steps:
             control.should_evaluate = control.should_save = control.should_training_stop = True

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedConfig
 
+from .distributed import draw
+
 
 class KnownFields(nn.Module):
     """
@@ -58,8 +60,8 @@ def draw_known(batch_size: int, position_fields: torch.LongTensor) -> torch.Bool
         `torch.BoolTensor` of shape `(batch_size // 2, num_positions)`, as [`KnownFields`] takes it.
     """
     num_told, num_fields, device = batch_size // 2, int(position_fields.max()) + 1, position_fields.device
-    uniforms, is_other = torch.rand(2, num_told, 1, device=device)
+    uniforms, is_other = (draw(torch.rand, num_told, 1, device=device) for _ in range(2))
     shares = torch.where(is_other < 1 / 3, 1 - uniforms**3, uniforms**3)
-    first = torch.randint(num_fields, (num_told, 1), device=device)
-    is_known = (torch.rand(num_told, num_fields, device=device) < shares).scatter(1, first, True)
+    first = draw(lambda *shape: torch.randint(num_fields, shape, device=device), num_told, 1)
+    is_known = (draw(torch.rand, num_told, num_fields, device=device) < shares).scatter(1, first, True)
     return is_known[:, position_fields]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import torch
 
+from . import distributed
 from .batches import TensorDataset, trim_padding
 from .modeling_difflm import DiffLMModel
 from .processing_difflm import DiffLMProcessor
@@ -32,14 +33,19 @@ def encode_latents(
     model = onload(model).eval()
     means, stds = [], []
     batch_size = max(1, batch_tokens // dataset.tensors["input_ids"].shape[1])
-    order = torch.arange(len(dataset))
+    # Each process encodes its share; the last ones take records of the start again, so that shares are equal.
+    num_processes, num_records = distributed.num_processes(), len(dataset)
+    share = torch.arange(distributed.process_index(), num_processes * -(-num_records // num_processes), num_processes)
+    share %= num_records
+    order = torch.arange(len(share))
     if "attention_mask" in dataset.tensors:  # like lengths together
-        order = dataset.tensors["attention_mask"].sum(1).argsort(stable=True)
-    for indices in order.split(batch_size):
+        order = dataset.tensors["attention_mask"][share].sum(1).argsort(stable=True)
+    for indices in share[order].split(batch_size):
         batch = trim_padding(dataset[indices])
         mask = batch["attention_mask"].to(model.device) if "attention_mask" in batch else None
         mean, logvar = model.encode(batch["input_ids"].to(model.device), mask)
         means.append(mean.cpu())
         stds.append((0.5 * logvar).exp().cpu() * sample_posterior)
-    given = order.argsort()
-    return TensorDataset(mean=torch.cat(means)[given], std=torch.cat(stds)[given])
+    shares = (torch.cat(parts)[order.argsort()].to(model.device) for parts in (means, stds))
+    mean, std = (distributed.gather_records(of_share)[:num_records].cpu() for of_share in shares)
+    return TensorDataset(mean=mean, std=std)

@@ -15,6 +15,7 @@ from transformers.utils.hub import resolve_revision
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from .configuration_difflm import DiffLMConfig, document_initializer_range
+from .distributed import mean_of_all, randn_like
 from .lora import lora_fields, without_lora
 from .modeling_latent_lm import DiffLMForCausalLM
 from .posterior import StandardizedPosterior, build_posterior
@@ -248,12 +249,14 @@ class DiffLMModel(DiffLMPreTrainedModel):
         if decoder_input_ids is None:
             decoder_input_ids, decoder_attention_mask = input_ids, attention_mask
         mean, logvar = self.encode(input_ids, attention_mask)
-        latents = mean + torch.randn_like(mean) * (0.5 * logvar).exp()
+        latents = mean + randn_like(mean) * (0.5 * logvar).exp()
         nll = self.decoder.negative_log_likelihood(
             decoder_input_ids, latents, decoder_attention_mask, labels, allowed, is_known
         )
         # KL(N(μ, σ²) ‖ N(0, 1)) = (μ² + σ² − 1 − ln σ²) / 2 for each dimension.
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean(0)
+        if self.training:
+            kl = mean_of_all(kl)  # free bits are of the whole batch
         reconstruction = nll.mean()
         return DiffLMOutput(
             loss=reconstruction + beta * kl.clamp(min=free_bits).sum(),

@@ -14,6 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.utils import can_return_tuple
 
 from .configuration_running_sum import RunningSumConfig
+from .distributed import draw
 from .modeling_lists import ItemLevel, item_states, summarize
 from .positionwise import PositionwiseLinear, RunningSumBlock, running_sums, weigh, weights_at
 from .records.layout import LevelRows, RecordLayout
@@ -218,9 +219,9 @@ class RunningSumModel(RunningSumPreTrainedModel):
         if attention_mask is not None and attention_mask.ndim == 2:
             weights = attention_mask[:, -length:].to(embeddings.dtype)
         if self.training and self.config.token_dropout > 0:
-            rates, chosen = torch.rand(2, batch_size, 1, device=embeddings.device)
+            rates, chosen = (draw(torch.rand, batch_size, 1, device=embeddings.device) for _ in range(2))
             rates = rates * (chosen < self.config.token_dropout)
-            is_kept = torch.rand(batch_size, length, device=embeddings.device) >= rates
+            is_kept = draw(torch.rand, batch_size, length, device=embeddings.device) >= rates
             is_kept[:, 0] = True
             weights = is_kept.to(embeddings.dtype) if weights is None else weights * is_kept
         return weights

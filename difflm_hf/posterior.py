@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from transformers import initialization as init
 
+from .distributed import gather_records
 from .float32_buffers import Float32Buffers
 
 
@@ -35,7 +36,7 @@ class MovingStandardization(Float32Buffers):
     def forward(self, states: torch.FloatTensor) -> torch.FloatTensor:
         """Standardizes `states` of shape `(batch_size, size)`; in training it looks at them first."""
         if self.training:
-            self._update(states.detach())
+            self._update(gather_records(states.detach()))
         return (states - self.mean) / (self.variance + self.EPSILON).sqrt()
 
     def _update(self, batch: torch.FloatTensor) -> None:

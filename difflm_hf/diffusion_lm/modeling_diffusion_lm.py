@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from ..distributed import draw, num_processes, randn_like
 from ..hub.mixin import PushToHubMixin
 from .configuration_diffusion_lm import DiffusionLMConfig
 from .schedule import alphas_cumprod
@@ -175,14 +176,14 @@ class DiffusionLMModel(PushToHubMixin, PreTrainedModel):
         config, num_levels = self.config, self.config.num_train_timesteps
         if timestep is None:
             shift = torch.rand((), device=input_ids.device)
-            order = torch.randperm(len(input_ids), device=input_ids.device)
-            timestep = ((order + shift) / len(input_ids) * num_levels).long()
+            order = draw(torch.randperm, len(input_ids), device=input_ids.device)
+            timestep = ((order + shift) / (num_processes() * len(input_ids)) * num_levels).long()
         embeddings = self.embed(input_ids)
         scale, deviation = self.noise_level(timestep)
         smallest = self.noise_level(torch.zeros_like(timestep))[1]
-        start = embeddings + smallest * torch.randn_like(embeddings)
+        start = embeddings + smallest * randn_like(embeddings)
         clean = start if config.noisy_embeddings else embeddings
-        noise = torch.randn_like(clean)
+        noise = randn_like(clean)
         sample = scale * clean + deviation * noise
         output = self.predict(sample, timestep)
         target = torch.where(timestep.view(-1, 1, 1) == 0, embeddings, clean)

@@ -14,18 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import SeedableRandomSampler
 from diffusers.training_utils import EMAModel
 from huggingface_hub import CommitInfo, HfApi
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.utils.data import Dataset, RandomSampler, Sampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress, logging
 
-from ..batches import collate_records
+from ..batches import collate_records, record_lengths
+from ..distributed import SharedSampler
 from ..hub.upload import commit_files, explain_hub_errors, folder_files
 from .arguments import BaseTrainingArguments
+from .samplers import LengthGroupedSampler
 
 
 logger = logging.get_logger(__name__)
@@ -54,6 +58,16 @@ class BaseTrainer(Trainer):
             warmup = {"use_ema_warmup": True, "power": 3 / 4}
             self.ema = EMAModel(model.parameters(), decay=args.ema_decay, **warmup, foreach=True)
             self.add_callback(_EMAStep(self))
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        dataset, args = self.train_dataset if train_dataset is None else train_dataset, self.args
+        sampler = super()._get_train_sampler(train_dataset)
+        seed = args.seed if args.data_seed is None else args.data_seed
+        if (lengths := record_lengths(dataset)) is not None:
+            sampler = LengthGroupedSampler(lengths, args.world_size * args.train_batch_size, seed)
+        elif isinstance(sampler, RandomSampler):
+            sampler = SeedableRandomSampler(dataset, data_seed=seed)  # as accelerate would make of it
+        return sampler and SharedSampler(sampler, args.train_batch_size)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         with torch.no_grad(), self.compute_loss_context_manager():
@@ -85,7 +99,7 @@ class BaseTrainer(Trainer):
             super()._save(output_dir, state_dict)
         finally:
             self.args.hub_token = token
-        if self.ema is not None:
+        if self.ema is not None and self.args.should_save:
             names = (name for name, _ in self.model.named_parameters())
             save_file(
                 dict(zip(names, self.ema.shadow_params)),
@@ -94,8 +108,9 @@ class BaseTrainer(Trainer):
             )
 
     def _load_ema(self, checkpoint: str) -> None:
-        with safe_open(Path(checkpoint) / self.EMA_FILE, "pt", device=str(self.args.device)) as file:
-            self.ema.shadow_params = [file.get_tensor(name) for name, _ in self.model.named_parameters()]
+        with safe_open(Path(checkpoint) / self.EMA_FILE, "pt") as file:
+            names = (name for name, _ in self.model.named_parameters())
+            self.ema.shadow_params = [file.get_tensor(name).to(self.args.device) for name in names]
             self.ema.optimization_step = int(file.metadata()["optimization_step"])
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:

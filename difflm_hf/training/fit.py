@@ -29,6 +29,7 @@ from transformers.utils import logging
 from ..batches import TensorDataset
 from ..callbacks import LossProgressCallback, Stopwatch, TensorBoardLog, TimeLimit
 from ..denoiser import DiffLMDenoiser
+from ..distributed import num_processes, of_first, process_index, wait_for_all
 from ..files import is_whole
 from ..latents import encode_latents
 from ..modeling_difflm import DiffLMModel
@@ -55,6 +56,7 @@ from .trainers import DiffLMTrainer, LatentDiffusionTrainer
 # Tokens of a record, below which the backward pass of fused attention takes longer in bf16 than a plain one on CPUs
 SHORT = 256
 WEIGHTS = (".safetensors", ".pt", ".pth", ".bin")
+BATCH_SIZES = {"per_device_train_batch_size", "per_device_eval_batch_size"}
 FEW = 1 / 4  # of the steps of a recipe, of which a user is told where a time limit leaves no more
 
 logger = logging.get_logger(__name__)
@@ -96,6 +98,9 @@ class Run:
 
     def arguments(self, cls: type[TrainingArguments], phase: str, fields: dict[str, Any]) -> TrainingArguments:
         """The training arguments of a phase, by the recipe's fields."""
+        fields = {**COMMON_ARGUMENTS, **fields, **self.hub}
+        for name in BATCH_SIZES & fields.keys():  # those of a recipe are of all processes together
+            fields[name] = -(-fields[name] // num_processes())
         return cls(
             output_dir=str(self.checkpoints(phase)),
             hub_subfolder=f"checkpoints/{phase}",
@@ -103,7 +108,7 @@ class Run:
             data_seed=self.seed,
             bf16=supports_bf16(),
             use_cpu=default_device().type == "cpu",
-            **{**COMMON_ARGUMENTS, **fields, **self.hub},
+            **fields,
         )
 
 
@@ -178,8 +183,7 @@ def same_weights(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def _limited_batches(fields: dict[str, Any], most: int) -> dict[str, int]:
-    sizes = ("per_device_train_batch_size", "per_device_eval_batch_size")
-    return {name: max(1, min(most, (COMMON_ARGUMENTS | fields)[name])) for name in sizes}
+    return {name: max(1, min(most, (COMMON_ARGUMENTS | fields)[name])) for name in BATCH_SIZES}
 
 
 def _mean_length(dataset: TensorDataset) -> float:
@@ -235,8 +239,10 @@ def fit(trainer: Trainer, description: str, deadline: float | None) -> dict[str,
     else:
         with no_progress_bars():
             _train(trainer, description, deadline, folder)
+        if process_index() == 0:
             record.write_text(json.dumps(summarize_phase(description, trainer), indent=2), encoding="utf-8")
             save_whole(trainer.model, best)
+        wait_for_all()
     return json.loads(record.read_text(encoding="utf-8"))
 
 
@@ -295,7 +301,7 @@ def _plan(deadline: float, trainer: Trainer, num_batches: int = 32) -> tuple[int
     anything.
     """
     args, moments = trainer.args, [(buffer, buffer.clone()) for buffer in trainer.model.buffers()]
-    max_seconds = (deadline - time.monotonic()) / 30
+    max_seconds = of_first((deadline - time.monotonic()) / 30)
     trainer.model.train()
 
     def seconds_per_batch() -> float:
@@ -305,7 +311,7 @@ def _plan(deadline: float, trainer: Trainer, num_batches: int = 32) -> tuple[int
                 loss = trainer.compute_loss(trainer.model, trainer._prepare_inputs(batch))
             loss.backward()
             loss.item()  # waits for an accelerator
-            times.append(time.monotonic() - start)
+            times.append(of_first(time.monotonic() - start))
             if times[-1] > max_seconds:
                 break
         return times[-1] / len(times)
@@ -320,7 +326,7 @@ def _plan(deadline: float, trainer: Trainer, num_batches: int = 32) -> tuple[int
     step = (1.1 * seconds + 0.002) * args.gradient_accumulation_steps  # with the optimizer's part, and the Trainer's
     # Without a backward pass, records take half of the time.
     evaluation = seconds / 2 * len(trainer.eval_dataset) / args.train_batch_size
-    left = deadline - time.monotonic()
+    left = of_first(deadline - time.monotonic())
     num_evaluations = max(1, min(NUM_EVALUATIONS, int(left / 4 / evaluation)))
     return int((left - num_evaluations * evaluation) / step), num_evaluations
 
@@ -333,6 +339,6 @@ def _seconds_to_encode(vae: DiffLMModel, records: TensorDataset, max_seconds: fl
         start = time.monotonic()
         encode_latents(vae, TensorDataset(**records[order[:size]]))
         end = time.monotonic()
-        if end - begin > max_seconds:
+        if of_first(end - begin > max_seconds):
             break
-    return (end - start) * len(records) / min(size, len(records))
+    return of_first((end - start) * len(records) / min(size, len(records)))

@@ -1,4 +1,7 @@
-"""The folder of a run: whose it is, and that what can be loaded from it is complete."""
+"""
+The folder of a run: whose it is, and that what can be loaded from it is complete. Of several processes the first one
+writes it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from huggingface_hub import ModelCard
 from safetensors import SafetensorError
 
 from ..denoiser import DiffLMDenoiser
+from ..distributed import join_processes, process_index, wait_for_all
 from ..files import atomic_write, lock_folder
 from ..modeling_difflm import DiffLMModel
 from ..processing_difflm import DiffLMProcessor
@@ -31,14 +35,17 @@ def hold_output_dir(output_dir: Path, resume: bool) -> Iterator[None]:
         `RuntimeError`: when another process writes into it.
         `OSError`: when it cannot be written, as where a disk is full.
     """
+    join_processes()
+    if process_index() > 0:
+        yield
+        return
     if output_dir.exists() and not output_dir.is_dir():
         raise ValueError(f"{output_dir} is a file; name a folder")
     if output_dir.exists() and any(output_dir.iterdir()) and not resume:
         raise ValueError(
             f"{output_dir} is not empty; choose another folder, delete it, or resume the run in it (--resume)"
         )
-    # Of a run of several processes the first one stands for all.
-    with lock_folder(output_dir) if int(os.environ.get("RANK", 0)) == 0 else nullcontext():
+    with lock_folder(output_dir):
         try:
             yield
         except (SafetensorError, RuntimeError) as error:  # by which safetensors and torch tell of full disks
@@ -59,6 +66,8 @@ def claim_output_dir(output_dir: Path, arguments: dict[str, Any]) -> None:
     Raises:
         `ValueError`: when the folder holds another run.
     """
+    if process_index() > 0:
+        return
     run = _identity(arguments)
     path = output_dir / "checkpoints" / "run.json"
     if path.exists():
@@ -89,6 +98,12 @@ def mark_components(
 
 def save_pipeline(pipeline: DiffusionPipeline, card: ModelCard, output_dir: Path) -> None:
     """Saves beside the final place first, and model_index.json last, so that what can be loaded is complete."""
+    if process_index() == 0:
+        _save_pipeline(pipeline, card, output_dir)
+    wait_for_all()
+
+
+def _save_pipeline(pipeline: DiffusionPipeline, card: ModelCard, output_dir: Path) -> None:
     temporary = output_dir / "complete"
     shutil.rmtree(temporary, ignore_errors=True)
     save_whole(pipeline, temporary)

@@ -20,6 +20,7 @@ from transformers import Trainer
 
 from ..batches import TensorDataset
 from ..callbacks import Stopwatch
+from ..distributed import num_processes
 from ..processing_difflm import MIN_CATEGORY_COUNT
 from ..records import Field
 from ..records.readers import with_json_texts
@@ -104,6 +105,7 @@ def summarize_run(
         "hardware": {
             "processor": platform.processor() or platform.machine(),
             "num_cpus": os.cpu_count(),
+            "num_processes": num_processes(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
         "energy_kwh": energy_kwh,

@@ -12,6 +12,7 @@ from typing import Any
 from diffusers import EDMDPMSolverMultistepScheduler
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
+from ..distributed import process_index
 from ..hub.cards import model_card
 from ..hub.upload import check_reach, explain_hub_errors
 from ..latents import encode_latents
@@ -145,7 +146,7 @@ def train(
         pipe = DiffLMPipeline(vae, denoiser, sampler, processor, block_size, training)
         save_pipeline(pipe, model_card(pipe), output_dir)
         pipe.register_to_config(_name_or_path=str(output_dir))
-        if hub_args is not None:
+        if hub_args is not None and process_index() == 0:
             pipe.push_to_hub(commit_message="End of training", **hub_args.push_fields(output_dir))
         return pipe
 

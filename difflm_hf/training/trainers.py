@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from inspect import signature
 
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from ..batches import record_lengths
 from ..denoiser import DiffLMDenoiser
+from ..distributed import draw, randn_like
 from ..known_fields import KnownFields, draw_known
 from ..modeling_difflm import DiffLMModel
 from ..records.grammar import JSONGrammar
@@ -17,7 +18,6 @@ from ..scheduling_latent_edm import LatentEDMScheduler
 from .arguments import DiffLMTrainingArguments, LatentDiffusionTrainingArguments
 from .base_trainer import BaseTrainer
 from .beta_schedule import BetaSchedule
-from .samplers import LengthGroupedSampler
 
 
 class DiffLMTrainer(BaseTrainer):
@@ -67,13 +67,6 @@ class DiffLMTrainer(BaseTrainer):
         self._totals, self._num_records = {}, 0
         return super().train(*args, **kwargs)
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        lengths = record_lengths(self.train_dataset if train_dataset is None else train_dataset)
-        if lengths is None:
-            return super()._get_train_sampler(train_dataset)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return LengthGroupedSampler(lengths, self.args.train_batch_size, seed)
-
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Iterable[int] | None:
         lengths = record_lengths(eval_dataset)
         if lengths is None:
@@ -96,7 +89,9 @@ class DiffLMTrainer(BaseTrainer):
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def _pop_means(self) -> dict[str, float]:
-        means = {name: float(total) / self._num_records for name, total in self._totals.items()}
+        totals = torch.tensor([self._num_records, *map(float, self._totals.values())], device=self.args.device)
+        num_records, *totals = self.accelerator.reduce(totals).tolist()
+        means = {name: total / num_records for name, total in zip(self._totals, totals)}
         self._totals, self._num_records = {}, 0
         return means
 
@@ -151,9 +146,9 @@ class LatentDiffusionTrainer(BaseTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         scheduler, mean, std = self.noise_scheduler, inputs["mean"], inputs["std"]
         denoiser = self.accelerator.unwrap_model(model)
-        latents = denoiser.normalize_latents(mean + std * torch.randn_like(mean))
-        sigmas = scheduler.sample_sigmas(len(latents), device=latents.device)
-        noisy = latents + sigmas[:, None] * torch.randn_like(latents)
+        latents = denoiser.normalize_latents(mean + std * randn_like(mean))
+        sigmas = draw(scheduler.sample_sigmas, len(latents), device=latents.device)
+        noisy = latents + sigmas[:, None] * randn_like(latents)
         condition = None
         if model.training and self.known_fields is not None:
             with torch.no_grad():
