@@ -18,12 +18,16 @@ from difflm_hf.records.identifiers import Identifier
 
 pytest.importorskip("gradio")
 
+import gradio as gr  # noqa: E402 (it may be missing)
+from transformers.utils import logging  # noqa: E402 (after gradio)
+
 from difflm_hf.app.columns import doubts_of, edited_schema, to_rows  # noqa: E402 (gradio may be missing)
 from difflm_hf.app.common import (  # noqa: E402
     Limits,
     Models,
     Session,
     explain,
+    explained,
     load_pipeline,
     run_command,
     said,
@@ -35,7 +39,7 @@ from difflm_hf.app.evaluate import framed, split_holdout  # noqa: E402
 from difflm_hf.app.generate import stream_tables, write_files  # noqa: E402
 from difflm_hf.app.impute import FILLED, fill_gaps, marked  # noqa: E402
 from difflm_hf.app.marginals import RealColumn, bars_of, real_columns, stored_columns, to_html  # noqa: E402
-from difflm_hf.app.page import serving  # noqa: E402
+from difflm_hf.app.page import build_page, serving  # noqa: E402
 from difflm_hf.app.train import LossReader, draw_losses  # noqa: E402
 
 
@@ -127,6 +131,20 @@ def test_marginals_of_real_and_generated():
     assert "<script>" not in page and page.count("<figure>") == len(schema)
 
 
+def test_numbers_too_far_apart_have_no_bars():
+    table = pd.DataFrame({"x": [1e308, -1e308, 0.5, 2.0] * 30})
+    schema = RecordSchema.infer(table)
+    page = to_html(schema, table, real_columns(schema, table))
+    assert "number column: no chart" in page
+
+
+def test_fields_of_whole_numbers_do_not_round(tiny_run):
+    components = build_page(tiny_run).get_config_file()["components"]
+    numbers = [c["props"] for c in components if c["type"] == "number"]
+    assert {of["label"] for of in numbers} >= {"Records", "Seed", "Minutes"}
+    assert all(of.get("precision") is None for of in numbers)
+
+
 def test_marginals_that_a_model_stores(pipe):
     schema, known = pipe.processor.schema, stored_columns(pipe)
     assert set(known) == set(schema.names)
@@ -198,7 +216,27 @@ def test_edited_schema():
     [
         ("color", "type", "colour", "type 'colour' is not one of integer"),
         ("color", "type", "integer", "column 'color': .*cannot be kept as an integer"),
-        ("age", "minimum", "ten", "column 'age': invalid literal"),
+        ("age", "minimum", "ten", "column 'age': minimum 'ten' is no integer that the column can have.* like 17"),
+        ("age", "minimum", "", "column 'age': minimum '' is no integer"),
+        ("age", "maximum", 2**70, "column 'age': maximum '1180591620717411303424' is no integer"),
+        ("code", "maximum", "128", "column 'code': maximum '128' is no integer"),
+        ("score", "maximum", "inf", "column 'score': maximum 'inf' is no number"),
+        ("score", "minimum", None, "column 'score': minimum '' is no number"),
+        ("joined", "maximum", "later", "column 'joined': maximum 'later' is no datetime"),
+        ("joined", "maximum", "", "column 'joined': maximum '' is no datetime"),
+        ("price", "decimals", "x", "column 'price': decimals 'x' are no digits"),
+        ("color", "minimum", "3", "column 'color': minimum '3' says nothing of a column of type category"),
+        ("color", "decimals", "3", "column 'color': decimals '3' says nothing"),
+        ("color", "format", "%Y", "column 'color': format '%Y' says nothing"),
+        ("age", "categories", '["a"]', "column 'age': categories .* says nothing of a column of type integer"),
+        ("age", "decimals", "2", "column 'age': decimals '2' says nothing of a column of type integer"),
+        ("nothing", "type", "text", "column 'nothing': it has no values"),
+        ("age", "type", "text", "column 'age': the file has no texts there; take it as a category"),
+        ("color", "nullable", False, "column 'color': null in row 0"),
+        ("size", "categories", "[[1]]", r"column 'size': field 'size': \[1\] is no category"),
+        ("size", "categories", '["S", "M", "L", null]', "column 'size': field 'size': None is no category"),
+        ("size", "categories", '["S", "M", "L", NaN]', "column 'size': field 'size': nan is no category"),
+        ("size", "categories", '["S", "M", "L", "S"]', "column 'size': field 'size': category 'S' stands more than"),
         ("age", "maximum", "20", "column 'age': .* is not an integer between 17 and 20"),
         ("color", "categories", "red, green", "no list; write them like"),
         ("color", "categories", '["red"]', "column 'color': '(green|blue)' in row"),
@@ -208,9 +246,99 @@ def test_wrong_edits_are_explained(column, cell, value, message):
     table = make_table()
     schema = RecordSchema.infer(table)
     rows = to_rows(schema, table)
+    rows = rows.astype(object)
     rows.loc[rows["column"] == column, cell] = value
     with pytest.raises(ValueError, match=message):
         edited_schema(schema, table, rows)
+
+
+def test_columns_can_be_nullable():
+    table = make_table()
+    schema = RecordSchema.infer(table)
+    rows = to_rows(schema, table)
+    rows.loc[rows["column"] == "age", "nullable"] = True
+    found = edited_schema(schema, table, rows)
+    assert found["age"].nullable and not schema["age"].nullable
+    rows.loc[rows["column"] == "price", "decimals"] = ""  # those of the data
+    assert edited_schema(schema, table, rows)["price"].decimals == 2
+
+
+def test_numbers_of_a_file_of_texts_are_taken_as_texts(tmp_path):
+    (path := tmp_path / "table.csv").write_text("code,x\n" + "".join(f"{k * 37},{k}\n" for k in range(50)))
+    table = read_table(path)
+    schema = RecordSchema.infer(table)
+    rows = to_rows(schema, table)
+    rows.loc[rows["column"] == "code", "type"] = "text"
+    found = edited_schema(schema, table, rows)["code"]
+    assert (found.type, found.dtype, found.max_length) == ("text", "object", 4)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda rows: rows.drop(columns="type"),
+        lambda rows: rows.drop(index=2),
+        lambda rows: rows.iloc[::-1],
+        lambda rows: pd.DataFrame([]),
+    ],
+)
+def test_tables_of_columns_without_a_row_or_column_are_refused(spoil):
+    table = make_table()
+    schema = RecordSchema.infer(table)
+    with pytest.raises(ValueError, match="were added or removed; choose the file again"):
+        edited_schema(schema, table, spoil(to_rows(schema, table)))
+
+
+def test_faults_of_the_package_are_told_and_logged(caplog):
+    status, start, stop = gr.HTML(), gr.Button(), gr.Button()
+
+    @explained(status, [start, stop])
+    def handler():
+        raise KeyError("x")
+        yield
+
+    logging.enable_propagation()
+    *_, last = handler()
+    logging.disable_propagation()
+    assert "a fault of this package (KeyError)" in last[status]
+    assert last[start].interactive and not last[stop].interactive
+    assert "KeyError" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"max_records": 0}, {"max_minutes": -1}, {"max_minutes": float("nan")}, {"concurrency": 0}]
+    + [{"max_file_size": size} for size in ("abc", "", "0mb", "-5mb", "5", "1.5gb", 5)],
+)
+def test_limits_are_checked(limits):
+    [name] = limits
+    with pytest.raises(ValueError, match=f"^{name}="):
+        Limits(**limits)
+
+
+@pytest.mark.parametrize("size", ["200mb", "5KB", "7b", "1Gb", "1tb"])
+def test_sizes_of_files(size):
+    assert Limits(max_file_size=size).max_file_size == size
+
+
+def test_the_model_is_loaded_before_anybody_visits(tmp_path):
+    with pytest.raises(OSError, match="none is neither a folder nor a model"):
+        build_page(tmp_path / "none")
+
+
+def test_visitors_do_not_see_where_the_model_lies(tiny_run):
+    page = build_page(tiny_run)
+    assert str(tiny_run) not in str(page.get_config_file()) and str(tiny_run.parent) not in str(page.get_config_file())
+    models = Models(str(tiny_run))
+    assert models.name == tiny_run.name and models.get(tiny_run.name).config._name_or_path == str(tiny_run)
+    with pytest.raises(ValueError, match=f"this page serves {tiny_run.name}, and not x"):
+        models.get("x")
+
+
+def test_names_of_served_folders(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    assert Models(".").name == "mine" and Models("alice/model").name == "alice/model" and Models().name is None
 
 
 def test_rules_can_be_left_out():
@@ -283,24 +411,46 @@ def test_a_command_that_nobody_asks_for_is_ended(session):
     assert process.poll() is not None
 
 
-def test_sessions_leave_nothing(session, tmp_path):
-    uploaded = tmp_path / "hash" / "table.csv"
-    uploaded.parent.mkdir()
-    uploaded.touch()
-    assert session.upload(str(uploaded), "the table") == uploaded
-    first, second = session.new_folder("generate"), session.new_folder("generate")
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A folder of uploads, with one in it as gradio puts it there."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "served"))
+    (path := tmp_path / "served" / "0af3" / "table.csv").parent.mkdir(parents=True)
+    path.write_text("a\n1\n")
+    return path
+
+
+def test_sessions_leave_nothing_and_keep_what_is_not_theirs(served):
+    one, other = Session(), Session()
+    own = one.upload(str(served), "the table")
+    assert own == one.upload(str(served), "the table")
+    assert own.read_text() == "a\n1\n" and own.name == "table.csv" and own.is_relative_to(one.folder)
+    others = other.upload(str(served), "the table")
+    first, second = one.new_folder("generate"), one.new_folder("generate")
     assert not first.exists() and second.is_dir()
-    session.close()
-    assert not session.folder.exists() and not uploaded.exists()
+    one.close()
+    assert not one.folder.exists() and served.exists() and others.exists()
+    served.unlink()  # gradio cleans up
+    assert others.read_text() == "a\n1\n"
+
+
+def test_only_uploads_are_taken(served, session):
+    (elsewhere := served.parents[2] / "secret.csv").touch()
+    root = served.parents[1]
+    for path in (root / "nosuch.csv", root, elsewhere, f"{root}/../secret.csv"):
+        with pytest.raises(ValueError, match="the table is no longer there; choose the file again"):
+            session.upload(str(path), "the table")
     with pytest.raises(ValueError, match="the table is missing; choose a file"):
         session.upload(None, "the table")
+    session.close()
+    assert root.exists() and elsewhere.exists()
 
 
 def test_messages(monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", "/tmp/served")
     assert explain(ValueError("/tmp/served/0af/table.csv:\n bad")) == "table.csv: bad"
     assert "&lt;b&gt;" in said("<b>") and 'role="alert"' in said("no", kind="error")
-    for value in (None, 0.5, 0, 11):
+    for value in (None, 0.5, 1.5, 0, 11, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="Records is .*; give a whole number from 1 to 10"):
             whole_number("Records", value, 1, 10)
     assert shown_rows(pd.DataFrame({"x": [1.5, None]})).to_dict("list") == {"x": ["1.5", ""]}

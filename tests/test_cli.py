@@ -164,7 +164,7 @@ def test_missing_data(error_of, tmp_path):
 def test_unreadable_data(error_of, name, tmp_path):
     (tmp_path / name).write_bytes(b"\xff\xfe\x00garbage\n\x80")
     line = error_of("train", tmp_path / name, "--output-dir", tmp_path / "model")
-    assert f"{tmp_path / name}: " in line
+    assert line.startswith(f"error: {tmp_path / name}")
     assert ("cannot be read as" in line) or (
         "is not one of .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .json, .jsonl, .arrow, .feather, .xlsx" in line
     )
@@ -467,3 +467,24 @@ def test_errors_are_one_line(error, code, line, monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().err.splitlines() == [line]
     with pytest.raises(type(error)):
         call(monkeypatch, "--debug", "schema", tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("port", [-1, 99999])
+def test_ports_that_no_machine_has(port, monkeypatch, capsys):
+    assert call(monkeypatch, "app", "--port", port) == 2
+    assert "--port" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--max-records", 0], "max_records=0 is not a positive integer"),
+        (["--max-minutes", -1], "max_minutes=-1.0 is no number of minutes above 0"),
+        (["--concurrency", 0], "concurrency=0 is not a positive integer"),
+        (["--max-file-size", "abc"], "max_file_size='abc' is no size of a file; write it like 200mb"),
+        (["no/such/model"], "no/such/model is neither a folder nor a model that the Hub gives"),
+    ],
+)
+def test_pages_that_cannot_be_served(options, message, error_of):
+    pytest.importorskip("gradio")
+    assert message in error_of("app", *options)

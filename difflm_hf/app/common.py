@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import html
+import math
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +14,7 @@ import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -21,17 +24,22 @@ from urllib.parse import quote
 import gradio as gr
 import pandas as pd
 from gradio.utils import get_upload_folder
+from transformers.utils import logging
 
+from ..checks import check_positive, is_number, shown
 from ..pipeline_difflm import DiffLMPipeline
 from ..records import RecordSchema
 from ..utils import default_device, no_progress_bars
 from .marginals import RealColumn
 
 
+logger = logging.get_logger(__name__)
+
 # Of users, disks, networks and machines: what the page explains, rather than log it as a fault of its own.
 EXPECTED = (ImportError, ValueError, OSError, RuntimeError, MemoryError)
 FILE_TYPES = [".csv", ".tsv", ".gz", ".parquet", ".json", ".jsonl", ".arrow", ".feather", ".xlsx"]
 MAX_MODELS = 4  # in memory at a time
+FILE_SIZE = re.compile(r"0*[1-9]\d*([kmgt]?b)", re.IGNORECASE)  # as gradio reads it
 SHOWN_ROWS = 100
 POLL_SECONDS = 0.5
 # Events of one of these names share a limit of how many of them run at a time.
@@ -48,12 +56,22 @@ class Limits:
         max_minutes (`float`, defaults to 60): Time of one training.
         concurrency (`int`, defaults to 2): Runs of all visitors at a time, of each kind; others wait for their turn.
         max_file_size (`str`, defaults to `"200mb"`): Of an upload.
+
+    Raises:
+        `ValueError`: for a limit that lets nobody do anything, or is none.
     """
 
     max_records: int = 100_000
     max_minutes: float = 60.0
     concurrency: int = 2
     max_file_size: str = "200mb"
+
+    def __post_init__(self):
+        check_positive(max_records=self.max_records, concurrency=self.concurrency)
+        if not is_number(self.max_minutes) or not 0 < self.max_minutes < math.inf:
+            raise ValueError(f"max_minutes={shown(self.max_minutes)} is no number of minutes above 0")
+        if not isinstance(self.max_file_size, str) or not FILE_SIZE.fullmatch(self.max_file_size):
+            raise ValueError(f"max_file_size={shown(self.max_file_size)} is no size of a file; write it like 200mb")
 
 
 class Models:
@@ -64,10 +82,16 @@ class Models:
         served (`str`, *optional*):
             The only model that visitors may load, beside those that they train. Without it they may name any folder
             of this machine and any model of the Hub.
+
+    Attributes:
+        name (`str`, *optional*):
+            What visitors know that one by: of a folder its own name, as its path is nothing to tell them.
     """
 
     def __init__(self, served: str | None = None):
-        self.served = served
+        is_folder = served is not None and os.path.isdir(served)
+        self.name = os.path.basename(os.path.abspath(served)) if is_folder else served
+        self._served = served
         self._pipes: OrderedDict[str, DiffLMPipeline] = OrderedDict()
         self._lock = Lock()
 
@@ -81,11 +105,11 @@ class Models:
         """
         if not name:
             raise ValueError("no model is chosen; name a folder or a model of the Hub, or train one")
-        if self.served is not None and name != self.served:
-            raise ValueError(f"this page serves {self.served}, and not {name}")
+        if self.name is not None and name != self.name:
+            raise ValueError(f"this page serves {self.name}, and not {name}")
         with self._lock:
             if name not in self._pipes:
-                self._pipes[name] = load_pipeline(name)
+                self._pipes[name] = load_pipeline(self._served or name)
                 if len(self._pipes) > MAX_MODELS:
                     self._pipes.popitem(last=False)
             self._pipes.move_to_end(name)
@@ -114,7 +138,6 @@ class Session:
         asked (`list[str]`): Columns that conditions are on.
         stopping (`set[str]`): Kinds of runs that are to end.
         processes (`list[subprocess.Popen]`): Those that run.
-        uploads (`set[Path]`): Files that came from the browser.
         table (`pandas.DataFrame`, *optional*): The table to train on.
         schema ([`RecordSchema`], *optional*): What it was taken for.
         table_path (`Path`, *optional*): Its file.
@@ -127,7 +150,6 @@ class Session:
     asked: list[str] = field(default_factory=list)
     stopping: set[str] = field(default_factory=set)
     processes: list[subprocess.Popen] = field(default_factory=list)
-    uploads: set[Path] = field(default_factory=set)
     table: pd.DataFrame | None = None
     schema: RecordSchema | None = None
     table_path: Path | None = None
@@ -137,15 +159,22 @@ class Session:
 
     def upload(self, path: str | None, what: str) -> Path:
         """
-        The path of a file that was uploaded.
+        A file that was uploaded, in the folder of this session. Where gradio keeps it, visitors with the same file
+        share it, and gradio removes it.
 
         Raises:
             `ValueError`: when there is none.
         """
         if not path:
             raise ValueError(f"{what} is missing; choose a file, or drop one there")
-        self.uploads.add(Path(path))
-        return Path(path)
+        given, root = Path(path).resolve(), Path(get_upload_folder()).resolve()
+        if not given.is_file() or not given.is_relative_to(root):
+            raise ValueError(f"{what} is no longer there; choose the file again")
+        own = self.folder / "uploads" / given.parent.name / given.name
+        own.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            os.link(given, own)
+        return own
 
     def new_folder(self, name: str) -> Path:
         """An empty folder, in place of the one of that name before."""
@@ -163,8 +192,6 @@ class Session:
         """Ends what runs, and removes all files."""
         for process in self.processes:
             process.kill()
-        for path in self.uploads:
-            shutil.rmtree(path.parent, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -215,9 +242,13 @@ def download_links(paths: Mapping[str, str | Path]) -> str:
 
 
 def explain(error: BaseException) -> str:
-    """What went wrong, in one line, without the folders of this machine that uploads lie in."""
-    message = " ".join(str(error).split())
-    return re.sub(re.escape(get_upload_folder()) + r"[\w/-]*/", "", message)
+    """What went wrong, in one line, without folders of this machine."""
+    return without_folders(" ".join(str(error).split()))
+
+
+def without_folders(text: str) -> str:
+    """A text without the folders of this machine that files of visitors lie in."""
+    return re.sub(re.escape(get_upload_folder()) + r"[\w/-]*/", "", text)
 
 
 def run_buttons(shared: Shared, kind: str, label: str) -> tuple[gr.Button, gr.Button]:
@@ -233,7 +264,8 @@ def explained(
     status: gr.HTML, buttons: Sequence[gr.Button] = ()
 ) -> Callable[[Callable[..., Iterator[dict]]], Callable[..., Iterator[dict]]]:
     """
-    Lets a handler of events, a generator of dicts of outputs, tell what a visitor did wrong.
+    Lets a handler of events, a generator of dicts of outputs, tell what a visitor did wrong, and of any other error
+    that it is one of this package, which the log then has.
 
     Args:
         status (`gr.HTML`): Where.
@@ -253,6 +285,10 @@ def explained(
                     yield turned(False)
             except EXPECTED as error:
                 yield turned(False) | {status: said(explain(error) or type(error).__name__, kind="error")}
+            except Exception as error:
+                logger.error("the page failed", exc_info=True)
+                fault = f"a fault of this package ({type(error).__name__}); the log of the page says where it arose"
+                yield turned(False) | {status: said(fault, kind="error")}
 
         return run
 
@@ -266,7 +302,7 @@ def whole_number(name: str, value: float | None, least: int, most: int) -> int:
     Raises:
         `ValueError`: for nothing, a fraction, and what is out of bounds. The message names the field.
     """
-    if value is None or value != int(value) or not least <= value <= most:
+    if value is None or not least <= value <= most or value != int(value):
         shown = "nothing" if value is None else f"{value:,}"
         raise ValueError(f"{name} is {shown}; give a whole number from {least:,} to {most:,}")
     return int(value)

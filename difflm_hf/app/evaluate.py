@@ -96,7 +96,7 @@ def build_evaluate(shared: Shared) -> None:
         real = session.upload(real, "the real table")
         synthetic = session.upload(synthetic, "the synthetic table")
         folder = session.new_folder(KIND)
-        paths = [real, session.upload(holdout, "")] if holdout else split_holdout(real, folder)
+        paths = [real, session.upload(holdout, "the hold-out")] if holdout else split_holdout(real, folder)
         arguments = [
             "--real",
             paths[0],

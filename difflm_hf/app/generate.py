@@ -93,13 +93,10 @@ def build_generate(shared: Shared) -> gr.Dropdown:
                     1000,
                     label="Records",
                     info=f"Up to {limits.max_records:,}.",
-                    precision=0,
                     min_width=130,
                     interactive=True,
                 )
-                seed = gr.Number(
-                    0, label="Seed", info="Any whole number.", precision=0, min_width=130, interactive=True
-                )
+                seed = gr.Number(0, label="Seed", info="Any whole number.", min_width=130, interactive=True)
             temperature = gr.Slider(
                 0.1,
                 2,
@@ -165,9 +162,10 @@ def build_generate(shared: Shared) -> gr.Dropdown:
         yield {
             status: said(f"{count:,} records of seed {seed}{stopped}.{more}", kind="done"),
             rows: gr.Dataframe(shown_rows(records), visible=True),
-            charts: MARGINALS_INFO + to_html(schema, records, session.real),
+            charts: "",
             files: download_links(paths),
         }
+        yield {charts: MARGINALS_INFO + to_html(schema, records, session.real)}
 
     def ask(session: Session, chosen: list[str], *values: Any) -> dict:
         """Shows the fields of the columns that are chosen, filled in as they were."""

@@ -66,7 +66,7 @@ def build_impute(shared: Shared) -> None:
         with gr.Column(scale=2, min_width=320):
             file = gr.File(label="Table with gaps", file_types=FILE_TYPES, height=140, elem_id="impute-file")
             gr.HTML('<p class="note">It has the columns that the model was trained on; empty cells are gaps.</p>')
-            seed = gr.Number(0, label="Seed", info="The same seed fills the same values.", precision=0)
+            seed = gr.Number(0, label="Seed", info="The same seed fills the same values.")
             start = gr.Button("Fill gaps", variant="primary", elem_id="impute")
         with gr.Column(scale=3, min_width=320):
             status = gr.HTML(said("Nothing is filled yet."))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,7 @@ class RealColumn:
             chances = np.linspace(0, 1, NUM_QUANTILES + 1)
             return cls(None, np.quantile(numbers, chances), chances, missing)
         if f.type in ("category", "boolean"):
-            shares = given.astype(str).value_counts()[:MAX_CATEGORIES] / len(column)
+            shares = given.astype(str).value_counts().head(MAX_CATEGORIES) / len(column)
             return cls(shares.to_dict(), missing=missing)
         return cls()
 
@@ -99,14 +100,14 @@ class Bars:
 
 
 def bars_of(f: Field, column: pd.Series, real: RealColumn) -> Bars | None:
-    """The bars of a column of generated records; `None` for texts, nested values and nulls."""
+    """The bars of a column of generated records; `None` for texts, nested values, nulls, and numbers too far apart."""
     given = column[f.index_apart(column) < 0]
     if f.is_numeric and len(given):
         return _numeric_bars(f, given, real)
     if f.type not in ("category", "boolean"):
         return None
     counts = given.astype(str).value_counts() / len(column)
-    most = real.shares or counts[:MAX_CATEGORIES].to_dict()
+    most = real.shares or counts.head(MAX_CATEGORIES).to_dict()
     names = sorted(most, key=most.get, reverse=True)
     generated, known = counts.reindex(names, fill_value=0.0).tolist(), None
     missing = 1 - len(given) / len(column)
@@ -125,8 +126,10 @@ def bars_of(f: Field, column: pd.Series, real: RealColumn) -> Bars | None:
     )
 
 
-def _numeric_bars(f: Field, given: pd.Series, real: RealColumn) -> Bars:
+def _numeric_bars(f: Field, given: pd.Series, real: RealColumn) -> Bars | None:
     numbers = _to_floats(f, given)
+    if not math.isfinite(float(numbers.max()) - float(numbers.min())):
+        return None  # bars would be wider than any float
     low, high = np.quantile(numbers, [TAIL, 1 - TAIL])
     if real.quantiles is not None:
         ends = np.interp([TAIL, 1 - TAIL], real.chances, real.quantiles)

@@ -47,17 +47,21 @@ def build_page(model: str | os.PathLike | None = None, limits: Limits | None = N
 
     Returns:
         `gradio.Blocks`. [`launch`] shows it.
+
+    Raises:
+        `OSError`: when there is no such model, or it is damaged.
     """
     limits, models = limits or Limits(), Models(None if model is None else str(model))
-    # Of a folder the name, as a path of this machine says nothing to visitors.
-    served = [] if model is None else [(Path(model).name if os.path.isdir(model) else str(model), str(model))]
+    served = [] if model is None else [models.name]
+    for name in served:
+        models.get(name)  # says what is wrong with it before anybody visits
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as page:
         session = gr.State(delete_callback=close_session)
         gr.HTML("<header><h1>difflm</h1><p>Learns the distribution of records, and generates new ones.</p></header>")
         with gr.Row(elem_id="model-bar"):
             name = gr.Dropdown(
                 served,
-                value=served[0][1] if served else None,
+                value=models.name,
                 allow_custom_value=model is None,
                 label="Model",
                 info="The one that this page serves, or one that you trained here."

@@ -27,6 +27,7 @@ from .common import (
     run_command,
     said,
     whole_number,
+    without_folders,
 )
 from .generate import MAX_SEED
 from .marginals import real_columns
@@ -88,7 +89,7 @@ def draw_losses(title: str, losses: pd.DataFrame) -> str:
 def _log(output: str) -> str:
     """What the training said, but for its bars, to be unfolded."""
     lines = [line for line in re.split(r"[\r\n]+", output) if line.strip() and BAR not in line]
-    text = html.escape("\n".join(lines))
+    text = html.escape(without_folders("\n".join(lines)))
     return f'<details><summary>What the training says</summary><pre class="log">{text}</pre></details>'
 
 
@@ -108,6 +109,7 @@ def build_train(shared: Shared, tabs: gr.Tabs) -> None:
         rows = gr.Dataframe(
             headers=list(HEADERS),
             datatype=list(HEADERS.values()),
+            column_count=(len(HEADERS), "fixed"),
             static_columns=[k for k, name in enumerate(HEADERS) if name in FIXED],
             interactive=True,
             row_limits=None,
@@ -124,7 +126,7 @@ def build_train(shared: Shared, tabs: gr.Tabs) -> None:
             minutes = gr.Number(
                 min(5, limits.max_minutes), label="Minutes", info=f"Up to {limits.max_minutes:g}.", min_width=120
             )
-            seed = gr.Number(0, label="Seed", precision=0, info="Of everything.", min_width=120)
+            seed = gr.Number(0, label="Seed", info="Of everything.", min_width=120)
             recipe = gr.Radio(["small", "base"], value="small", label="Size", info="base takes more time.")
         buttons = run_buttons(shared, KIND, "Train")
         status = gr.HTML()
@@ -138,9 +140,10 @@ def build_train(shared: Shared, tabs: gr.Tabs) -> None:
         if not path:
             yield {inferred: gr.Column(visible=False), columns_status: said("Choose a table.")}
             return
-        table = read_table(session.upload(path, "the table"))
+        own = session.upload(path, "the table")
+        table = read_table(own)
         schema = RecordSchema.infer(table, find_rules=True)
-        session.table, session.schema, session.table_path = table, schema, Path(path)
+        session.table, session.schema, session.table_path = table, schema, own
         found = doubts_of(schema, table)
         listed = "".join(f"<li><b>{html.escape(name)}</b>: {html.escape(doubt)}</li>" for name, doubt in found.items())
         names = [str(rule) for rule in schema.rules]

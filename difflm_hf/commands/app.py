@@ -17,7 +17,9 @@ def app(
     host: Annotated[
         str, typer.Option(help="The address to listen on; 0.0.0.0 for all of this machine.")
     ] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help="The port; the first free one from 7860 on by default.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="The port; the first free one from 7860 on by default.")
+    ] = None,
     max_records: Annotated[int, typer.Option(help="Records of one run.")] = 100_000,
     max_minutes: Annotated[float, typer.Option(help="Time of one training.")] = 60.0,
     concurrency: Annotated[int, typer.Option(help="Runs of each kind at a time; others wait.")] = 2,
