@@ -540,3 +540,11 @@ def test_no_path_of_this_machine_is_saved(tmp_path):
         files = [path for path in (tmp_path / f"saved{len(base)}").rglob("*") if path.is_file()]
         assert len(files) > 8
         assert [path.name for path in files if str(tmp_path).encode() in path.read_bytes()] == []
+
+
+@pytest.mark.parametrize("values", [np.random.default_rng(0).normal(size=300).round(1), np.arange(300) % 7])
+def test_categories_of_numbers_in_the_record_of_training(values):
+    table = pd.DataFrame({"g": values})
+    records = prepare_records(table, args=DataArguments(categorical=["g"]))
+    [column] = summarize_training(table, records, {}, [], None)["columns"]
+    assert column["common"] == table["g"].value_counts().index[:5].tolist()

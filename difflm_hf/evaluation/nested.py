@@ -259,7 +259,7 @@ def _reader(real: list[Any]) -> tuple[str, Callable[[pd.Series], pd.Series]]:
         found = find_format(pd.Series(given.unique(), dtype=object))
         if found is not None and found[0] == "datetime":
             moments = datetime_format(found[1])
-            return "time", lambda values: to_numbers(moments.read(values), moments.read(given[:1]))
+            return "time", lambda values: to_numbers(moments.read(values), moments.read(given.iloc[:1]))
     return "category", lambda values: values.map(_written, na_action="ignore")
 
 

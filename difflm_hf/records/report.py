@@ -45,7 +45,7 @@ def report(schema: RecordSchema, table: pd.DataFrame) -> pd.DataFrame:
                 "type": f.type,
                 "format": f.format or "",
                 "missing": float(column.isna().mean()),
-                "examples": ", ".join(dict.fromkeys(str(value)[:20] for value in column.dropna()[:NUM_LOOKED_AT])),
+                "examples": ", ".join(dict.fromkeys(str(value)[:20] for value in column.dropna().head(NUM_LOOKED_AT))),
                 "doubt": mistaken or said or doubt_of(f, column, decimal) or "",
                 "is_mistaken": mistaken is not None and (f.type == "text" or len(f.categories) > MAX_LISTED),
             }

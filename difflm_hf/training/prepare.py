@@ -127,6 +127,8 @@ def prepare_records(
         raise ValueError("all records but those for validation are left out; raise max_length, or give more")
     num_train = num_train or len(order)
     _ = processor.grammar  # says what it cannot do before hours of training
+    if all(f.type == "null" or f.name in schema.identifiers for f in schema):
+        raise ValueError("no column has anything to learn: all are empty, or identifiers; give one with values")
     # Encoded in the order in which they were given, which errors tell.
     encoded = to_dataset(processor, table)
     is_split = num_train < len(order)  # else nothing is left to hold out

@@ -136,7 +136,7 @@ def _summarize_column(field: Field, column: pd.Series) -> dict[str, Any]:
         summary["missing"] = round(1 - len(values) / len(column), 3)
     if field.type in ("category", "boolean"):
         counts = values.value_counts()
-        counts = counts[counts >= MIN_CATEGORY_COUNT][:NUM_COMMON]
+        counts = counts[counts >= MIN_CATEGORY_COUNT].head(NUM_COMMON)  # not by labels, as [:5] of floats is
         summary["shares"] = {str(value): round(count / len(column), 3) for value, count in counts.items()}
     if field.type == "category":
         common = counts.index.tolist()
