@@ -9,6 +9,9 @@ import pandas as pd
 import pytest
 
 from difflm_hf.records import CompactCodec, Field, JSONCodec, RecordSchema, read_table, write_table
+from difflm_hf.records.report import report
+from difflm_hf.training import DataArguments
+from difflm_hf.training.prepare import prepare_records
 
 
 TABLE = pd.DataFrame(
@@ -306,3 +309,33 @@ def test_json_lines_may_hold_blank_lines(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"x": 1}) + "\n\n" + json.dumps({"x": 2}))
     assert read_table(path)["x"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("type", "given", "message"),
+    [
+        ("integer", {"minimum": 0, "maximum": 2**70}, "1180591620717411303424 is more than 64 bits hold"),
+        ("number", {"minimum": 0.0, "maximum": float("inf")}, "inf is more than 64 bits hold"),
+        ("category", {"categories": ["a", "b", "a"]}, "category 'a' stands more than once"),
+        ("category", {"categories": [True, 1]}, "category True stands more than once"),
+        ("category", {"categories": [["a"]]}, r"\['a'\] is no category"),
+        ("category", {"categories": ["a", None]}, "None is no category; nulls take nullable=True"),
+    ],
+)
+def test_fields_that_no_column_can_be(type, given, message):
+    with pytest.raises(ValueError, match=f"field 'x': {message}"):
+        Field("x", type, **given)
+
+
+def test_examples_of_a_table_with_an_index_of_floats():
+    table = pd.DataFrame({"x": [7, 8, 9]}, index=[2.5, 0.5, 1.5])
+    assert report(RecordSchema.infer(table), table)["examples"].tolist() == ["7, 8, 9"]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [pd.DataFrame({"a": [None] * 90, "b": [None] * 90}), pd.DataFrame({"id": range(200), "b": None})],
+)
+def test_tables_without_anything_to_learn(table):
+    with pytest.raises(ValueError, match="no column has anything to learn: all are empty, or identifiers"):
+        prepare_records(table, args=DataArguments(find_rules=True))

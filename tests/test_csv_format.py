@@ -229,3 +229,23 @@ def test_tsv_files_have_tabs(tmp_path):
     table = read_bytes(tmp_path, "a;b\n1;2\n")
     write_table(table, tmp_path / "out.tsv")
     assert (tmp_path / "out.tsv").read_text() == "a\tb\n1\t2\n"
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
+@pytest.mark.parametrize("text", ["a,b", "a", '"a","b\nc"', "<html><body>502 Bad Gateway, sorry</body></html>"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_header_alone_has_no_rows(tmp_path, name, text, encoding):
+    (path := tmp_path / name).write_bytes(text.encode(encoding))
+    with pytest.raises(ValueError, match="has no rows"):
+        read_table(path)
+    if name == "t.csv":  # with a row it is read, with or without the end of its line
+        for end in ("", "\n"):
+            path.write_bytes((text + "\n" + text.replace("\n", " ") + end).encode(encoding))
+            assert len(read_table(path)) == 1
+
+
+def test_a_header_of_many_columns_is_told_in_short(tmp_path):
+    (path := tmp_path / "t.csv").write_text("<p>,".join(map(str, range(5000))))
+    with pytest.raises(ValueError, match="has no rows") as error:
+        read_table(path)
+    assert len(str(error.value)) < 1000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import reprlib
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,14 +116,26 @@ class Field:
             raise ValueError(f"field {self.name!r}: dtype or bounds cannot be read ({error})") from error
         if is_wrong:
             raise ValueError(f"field {self.name!r}: nothing lies from {self.minimum!r} to {self.maximum!r}")
-        if self.type == "category" and not self.categories:
-            raise ValueError(f"field {self.name!r} is a category; give its categories")
+        for bound in self.bounds if self.type in ("integer", "number") else ():
+            if not WIDEST[self.type][0] <= bound <= WIDEST[self.type][1]:
+                raise ValueError(f"field {self.name!r}: {bound!r} is more than 64 bits hold; take a nearer bound")
+        if self.type == "category":
+            self._check_categories()
         if self.words and not (self.is_numeric and self.is_spelled and not self._has_numbers):
             raise ValueError(f"field {self.name!r} has words among texts of numbers or dates alone; give its format")
         if self.type == "json":
             if self.json_schema is None:
                 raise ValueError(f"field {self.name!r} is of nested values; give its json_schema")
             make_validator(self.json_schema)
+
+    def _check_categories(self) -> None:
+        if not self.categories:
+            raise ValueError(f"field {self.name!r} is a category; give its categories")
+        if odd := [value for value in self.categories if not pd_types.is_scalar(value) or pd.isna(value)]:
+            raise ValueError(f"field {self.name!r}: {shown(odd[0])} is no category; nulls take nullable=True")
+        if len(set(self.categories)) < len(self.categories):
+            double = next(value for value, count in Counter(self.categories).items() if count > 1)
+            raise ValueError(f"field {self.name!r}: category {shown(double)} stands more than once; keep one of them")
 
     @property
     def is_numeric(self) -> bool:

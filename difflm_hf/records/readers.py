@@ -319,4 +319,4 @@ def _check_size(table: pd.DataFrame, source: str) -> None:
     if table.shape[1] == 0:
         raise ValueError(f"{source} has no columns")
     if len(table) == 0:
-        raise ValueError(f"{source} has no rows (columns: {list(table.columns)})")
+        raise ValueError(f"{source} has no rows (columns: {shown(list(table.columns))})")
