@@ -98,7 +98,7 @@ class Run:
 
     def arguments(self, cls: type[TrainingArguments], phase: str, fields: dict[str, Any]) -> TrainingArguments:
         """The training arguments of a phase, by the recipe's fields."""
-        fields = {**COMMON_ARGUMENTS, **fields, **self.hub}
+        fields = {"bf16": supports_bf16(), **COMMON_ARGUMENTS, **fields, **self.hub}
         for name in BATCH_SIZES & fields.keys():  # those of a recipe are of all processes together
             fields[name] = -(-fields[name] // num_processes())
         return cls(
@@ -106,7 +106,6 @@ class Run:
             hub_subfolder=f"checkpoints/{phase}",
             seed=self.seed,
             data_seed=self.seed,
-            bf16=supports_bf16(),
             use_cpu=default_device().type == "cpu",
             **fields,
         )

@@ -1,0 +1,95 @@
+"""Training by two processes, which is that of one. Each test starts processes of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import SequentialSampler
+
+from difflm_hf import DiffLMPipeline, distributed
+from difflm_hf.distributed import SharedSampler, draw, gather_records, of_first
+
+
+def run(worker: str, *arguments: object, num_processes: int, status: int = 0) -> subprocess.CompletedProcess:
+    """Runs a function of `distributed_workers.py` in several processes."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
+    script = Path(__file__).with_name("distributed_workers.py")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [*launcher, str(script), worker, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == status, done.stderr[-3000:]
+    return done
+
+
+def test_one_process_is_alone():
+    assert (distributed.num_processes(), distributed.process_index(), of_first("mine")) == (1, 0, "mine")
+    torch.manual_seed(0)
+    drawn = draw(torch.rand, 3, 2)
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.rand(3, 2)) and gather_records(drawn) is drawn
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+def test_batches_are_those_of_one_process(num_processes, monkeypatch):
+    monkeypatch.setattr(distributed, "num_processes", lambda: num_processes)
+    order = list(SharedSampler(SequentialSampler(range(24)), batch_size=4))
+    assert sorted(order) == list(range(24))
+    batches = [order[start : start + 4] for start in range(0, 24, 4)]
+    for start in range(0, 24 // 4, num_processes):  # accelerate hands batches out in turn
+        of_all = [record for records in zip(*batches[start : start + num_processes]) for record in records]
+        assert of_all == list(range(4 * start, 4 * (start + num_processes)))
+
+
+@pytest.mark.slow
+def test_losses_are_those_of_one_process(tmp_path):
+    losses = []
+    for num_processes in (1, 2):
+        path = tmp_path / f"{num_processes}.json"
+        run("losses", path, num_processes=num_processes)
+        losses.append(json.loads(path.read_text()))
+    for phase in ("vae", "posterior", "denoiser", "diffusion_lm"):
+        one, two = (torch.tensor(of[phase]) for of in losses)
+        assert len(one.unique()) == 50
+        torch.testing.assert_close(two, one, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes(tmp_path):
+    done = run("train", tmp_path / "model", tmp_path / "seen.json", num_processes=2)
+    assert "Traceback" not in done.stderr
+    pipe = DiffLMPipeline.from_pretrained(tmp_path / "model")
+    assert len(pipe(5).records) == 5 and pipe.config.training["hardware"]["num_processes"] == 2
+    # Both made the same steps to the same weights, and one of them wrote.
+    one, two = (json.loads(Path(f"{tmp_path}/seen.json.{rank}").read_text()) for rank in range(2))
+    assert one == two
+    assert len(list((tmp_path / "model/logs/vae").iterdir())) == 1
+    for phase in ("vae", "denoiser"):
+        folder = tmp_path / "model/checkpoints" / phase
+        assert len(list(folder.glob("checkpoint-*"))) == 1 and (folder / "best").is_dir()
+
+
+@pytest.mark.slow
+def test_time_is_up_for_all_at_once(tmp_path):
+    run("train", tmp_path / "model", tmp_path / "seen.json", 0.05, num_processes=2)
+    one, two = (json.loads(Path(f"{tmp_path}/seen.json.{rank}").read_text()) for rank in range(2))
+    assert one == two and one["steps"]["vae"] < 4000
+
+
+@pytest.mark.slow
+def test_an_error_of_the_first_process_ends_all(tmp_path):
+    (tmp_path / "mine.txt").touch()
+    done = run("train", tmp_path, tmp_path / "seen.json", num_processes=2, status=1)
+    assert "is not empty; choose another folder" in done.stderr
+
+
+@pytest.mark.slow
+def test_latents_are_those_of_one_process(tmp_path):
+    run("latents", tmp_path / "one.pt", num_processes=1)
+    run("latents", tmp_path / "two.pt", num_processes=2)
+    one, two = (torch.load(tmp_path / f"{name}.pt") for name in ("one", "two"))
+    assert len(one) == 37
+    torch.testing.assert_close(two, one, rtol=0, atol=1e-5)
