@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from .control.conditions import Conditions
 from .pipeline_difflm import DiffLMPipeline
 from .records import RecordSchema
+from .records.readers import check_columns
 from .training import DataArguments, ModelArguments, Recipe, train
 
 
@@ -37,7 +38,9 @@ class DiffLMSynthesizer(BaseEstimator):
 
     Attributes:
         pipeline_ ([`DiffLMPipeline`]): The trained pipeline.
-        n_features_in_ (`int`), feature_names_in_ (`numpy.ndarray`): The columns of `fit`; names where it got some.
+        n_features_in_ (`int`), feature_names_in_ (`numpy.ndarray`):
+            The columns of `fit`, names where it got some; after [`DiffLMSynthesizer.load`] those of the pipeline. Of
+            documents there are none.
 
     Example:
 
@@ -94,7 +97,9 @@ class DiffLMSynthesizer(BaseEstimator):
                 max_minutes=self.max_minutes,
                 seed=self._draw_seed(),
             )
-        self.pipeline_.register_to_config(_name_or_path="")  # the folder is gone
+        # The folder is gone. What `fit` got is for [`DiffLMSynthesizer.load`].
+        training = {**self.pipeline_.config.training, "of_array": self._of_array}
+        self.pipeline_.register_to_config(_name_or_path="", training=training)
         return self
 
     def sample(
@@ -106,42 +111,52 @@ class DiffLMSynthesizer(BaseEstimator):
         Args:
             n_samples (`int`, *optional*): How many; 1 when not given, or one for each row of conditions.
             conditions (`dict`, list of `dict`, or `pandas.DataFrame`, *optional*): What they satisfy, by column.
-            kwargs (*optional*): Those of the call of [`DiffLMPipeline`]: `where`, `temperature`, `balance` and so on.
+            kwargs (*optional*):
+                Those of the call of [`DiffLMPipeline`]: `where`, `temperature`, `balance`, a `generator` in place of
+                that of `random_state`, and so on; but for `output_type` and `return_dict`, as records are a table.
 
         Returns:
             `pandas.DataFrame`, or an array of shape `(n_samples, num_columns)` where `fit` got one.
 
         Raises:
             `ValueError`, `RuntimeError`: as of the call of [`DiffLMPipeline`].
+            `TypeError`: for an argument that is none of its.
         """
         check_is_fitted(self)
-        records = self.pipeline_(
-            n_samples, conditions=conditions, generator=self._generator(), output_type="pandas", **kwargs
-        ).records
-        return self._like_fit(records)
+        if given := [name for name in ("output_type", "return_dict") if name in kwargs]:
+            raise TypeError(f"leave out {given[0]}: records come as fit got them; pipeline_ gives others")
+        kwargs.setdefault("generator", self._generator())
+        return self._like_fit(self.pipeline_(n_samples, conditions=conditions, output_type="pandas", **kwargs).records)
 
-    def impute(self, X: pd.DataFrame | np.ndarray, **kwargs) -> pd.DataFrame | np.ndarray | list[pd.DataFrame]:
+    def impute(
+        self, X: pd.DataFrame | np.ndarray, **kwargs
+    ) -> pd.DataFrame | np.ndarray | list[pd.DataFrame] | list[np.ndarray]:
         """
         Fills what is missing.
 
         Args:
             X (`pandas.DataFrame`, or an array where `fit` got one): Records with all columns; nulls are missing.
-            kwargs (*optional*): Those of [`DiffLMPipeline.impute`]: `num_imputations`, `aggregate` and so on.
+            kwargs (*optional*):
+                Those of [`DiffLMPipeline.impute`]: `num_imputations`, `aggregate`, a `generator` in place of that of
+                `random_state`, and so on.
 
         Returns:
-            The same records without gaps; of several draws that are not aggregated a list of tables.
+            The same records without gaps; of several draws that are not aggregated a list of such.
 
         Raises:
             `ValueError`: as of [`DiffLMPipeline.impute`].
         """
         check_is_fitted(self)
         table = self._to_records(X, reset=False)
-        filled = self.pipeline_.impute(table, generator=self._generator(), **kwargs)
-        return filled if isinstance(filled, list) else self._like_fit(filled)
+        kwargs.setdefault("generator", self._generator())
+        filled = self.pipeline_.impute(table, **kwargs)
+        return [self._like_fit(of) for of in filled] if isinstance(filled, list) else self._like_fit(filled)
 
     def save(self, folder: str | os.PathLike) -> None:
         """Saves the pipeline, for [`DiffLMSynthesizer.load`] and [`DiffLMPipeline.from_pretrained`]."""
         check_is_fitted(self)
+        if os.path.isfile(folder):
+            raise NotADirectoryError(f"{os.fspath(folder)} is a file; name a folder")
         self.pipeline_.save_pretrained(folder)
 
     @classmethod
@@ -158,7 +173,12 @@ class DiffLMSynthesizer(BaseEstimator):
         """
         synthesizer = cls(**kwargs)
         synthesizer.pipeline_ = DiffLMPipeline.from_pretrained(folder)
-        synthesizer._of_array = False
+        synthesizer._of_array = (synthesizer.pipeline_.config.training or {}).get("of_array", False)
+        schema = synthesizer.pipeline_.processor.schema
+        if not schema.is_of_documents:
+            synthesizer.n_features_in_ = len(schema)
+        if not schema.is_of_documents and not synthesizer._of_array:
+            synthesizer.feature_names_in_ = np.array(schema.names, dtype=object)
         return synthesizer
 
     def __sklearn_tags__(self) -> Tags:
@@ -174,7 +194,10 @@ class DiffLMSynthesizer(BaseEstimator):
             if reset:
                 self._of_array = False
             if isinstance(X, pd.DataFrame):
-                validate_data(self, X, reset=reset, skip_check_array=True)
+                check_columns(X, "the table")
+                names = getattr(self, "feature_names_in_", ())
+                is_moved = not reset and set(names) == set(X)  # the order says nothing of a table
+                validate_data(self, X[list(names)] if is_moved else X, reset=reset, skip_check_array=True)
             return X
         array = validate_data(self, X, reset=reset, dtype=None, ensure_all_finite="allow-nan", ensure_min_samples=2)
         if reset:
