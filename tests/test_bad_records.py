@@ -204,10 +204,14 @@ def test_encode_names_a_column_that_is_missing_or_double():
 @pytest.mark.parametrize(
     "values, unseen, message",
     [
-        (range(0, 2000, 2), 3, "3 is not between 0 and 1998 at the precision of the data; round or drop it"),
+        (range(0, 2000, 2), 3, "3 is not between 0 and 1998 at the precision of the data; round it, or drop"),
         (np.arange(1000) / 100, 1.234, "1.234 is not between 0.0 and 9.99 at the precision of the data; round"),
-        ([1, 2, 4], 3, "3 is not one of the 3 values that the codec was fitted on; drop the record, or fit"),
-        ([1.5, 2.5], 1.75, "1.75 is not between 1.5 and 2.5 at the precision of the data; round or drop it"),
+        (
+            [1, 2, 4],
+            3,
+            "3 in row 0 is none of the 3 values of the training data, of which 2 and 4 are next to it",
+        ),
+        ([1.5, 2.5], 1.75, "1.75 is not between 1.5 and 2.5 at the precision of the data; round it, or drop"),
     ],
     ids=["step", "decimals", "gap", "decimals of few values"],
 )

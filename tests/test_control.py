@@ -148,6 +148,8 @@ def test_where(pipe, where, holds):
         ("[x for x in age]", "may not stand there"),
         ("", "is no expression"),
         ("age > 20 and age < 20", "age.*widen"),
+        ("50 < age < 30", "age.*its bounds are reversed, so that nothing is between; swap them"),
+        ("age < 30 and color == 'red' and age > 50", "age.*its bounds are reversed"),
         ("age > None", "has no order"),
         ("color == 'rod' or age > 30", "column 'color'.*did you mean 'red'"),
         ("note == 'x' or age > 30", "column 'note' is of type text"),
@@ -178,7 +180,10 @@ def test_where_refuses(pipe, where, message):
         ({"age": "old"}, "column 'age'.*'old' is not an integer"),
         ({"age": 1000}, "column 'age'.*1000 is not a value between"),
         ({"age": Between(1000, 2000)}, "column 'age'.*leaves no value"),
-        ({"age": Between(50, 30)}, "column 'age'.*leaves no value"),
+        (
+            {"age": Between(50, 30)},
+            "column 'age'.*its bounds are reversed, so that nothing is between",
+        ),
         ({"color": Between("a", "z")}, "column 'color'.*range is for numbers"),
         ({"age": None}, "column 'age'.*null is none of its values"),
         ({"age": []}, "column 'age'.*empty list"),
@@ -207,8 +212,20 @@ def test_bad_conditions(pipe, conditions, message):
 
 
 def test_contradiction_of_conditions_and_where(pipe):
-    with pytest.raises(ValueError, match="column 'age'.*leaves no value"):
+    with pytest.raises(ValueError, match="column 'age'.*leaves no value.*its bounds are reversed"):
         table_of(pipe, 8, conditions={"age": Between(30, 40)}, where="age > 50")
+
+
+@pytest.mark.parametrize(
+    ("age", "message"),
+    [
+        (24, "column 'age': 24 in row 1 is none of the 71 values .*, of which 23 and 25 are next to it; take one of"),
+        (131, "column 'age': 131 in row 1 is not an integer between 17 and 89"),
+    ],
+)
+def test_numbers_of_a_table_of_conditions(pipe, age, message):
+    with pytest.raises(ValueError, match=message):
+        pipe(conditions=pd.DataFrame({"color": ["red", None], "age": [np.nan, age]}))
 
 
 def test_a_table_of_conditions(pipe):

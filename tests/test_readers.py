@@ -494,3 +494,21 @@ def test_tables_of_a_database_may_have_spaces_in_their_names(tmp_path):
     table = pd.DataFrame({"a": [1, 2]})
     write_table(table, url, "Order Lines")
     assert read_table(url, query="Order Lines")["a"].tolist() == [1, 2]
+
+
+def test_what_is_no_file(tmp_path):
+    with pytest.raises(IsADirectoryError, match=f"{tmp_path} is a folder; name a file of it"):
+        read_table(tmp_path)
+    with pytest.raises(ValueError, match="/dev/null is a device or a pipe; write what comes from it to a file"):
+        read_table("/dev/null")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "s3", "file", "hf"])
+def test_addresses_of_files(scheme):
+    message = f"{scheme}://x/y.csv: URLs are of databases; download the file, and give its path"
+    with pytest.raises(ValueError, match=message):
+        read_table(f"{scheme}://me:secret@x/y.csv")
+    with pytest.raises(ValueError, match=message):
+        read_table(f"{scheme}://x/y.csv", query="a")
+    with pytest.raises(ValueError, match="URLs are of databases"):
+        write_table(pd.DataFrame({"a": [1]}), f"{scheme}://x/y.csv", "a")

@@ -66,8 +66,10 @@ def domain_of_field(codec: CompactCodec, name: str, conditions: list[Any]) -> Do
         except RecursionError:
             raise ValueError("the condition is nested too deeply") from None
         if domain.is_empty:
-            asked = conditions[0] if len(conditions) == 1 else conditions
-            way = "its bounds are reversed, swap them" if is_reversed(asked, f) else "widen the condition"
+            asked = conditions[0] if len(conditions) == 1 else AllOf(tuple(conditions))
+            way = "widen the condition"
+            if is_reversed(asked, f):
+                way = "its bounds are reversed, so that nothing is between; swap them"
             raise ValueError(f"{shown(asked)} leaves no value of the field, {f.description}; {way}")
     return domain
 

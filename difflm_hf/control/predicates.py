@@ -316,10 +316,15 @@ def _interval(condition: Between, field: Field, grid: Grid) -> list[tuple[int, i
 
 
 def is_reversed(condition: Any, field: Field) -> bool:
-    """Whether a condition is a range whose left bound is above the right one."""
-    if not isinstance(condition, Between) or condition.left is None or condition.right is None:
+    """Whether a condition is of ranges, and a left bound of these is above a right one."""
+    ranges = condition.conditions if isinstance(condition, AllOf) else [condition]
+    if not all(isinstance(of, Between) for of in ranges):
         return False
-    return bool(_to_bound(condition.left, field) > _to_bound(condition.right, field))
+    lefts, rights = (
+        [_to_bound(bound, field) for of in ranges if (bound := getattr(of, end)) is not None]
+        for end in ("left", "right")
+    )
+    return bool(lefts and rights and max(lefts) > min(rights))
 
 
 def _first_point(value: Any, field: Field, grid: Grid, is_inclusive: bool) -> int:

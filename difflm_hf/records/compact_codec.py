@@ -287,10 +287,13 @@ class CompactCodec(RecordCodec):
                 ids = np.searchsorted(own, points)
                 rest = given & ~np.isin(points, own)
                 if t.bins is None and rest.any():
-                    value = column.tolist()[rest.argmax()]
+                    row = rest.argmax()
+                    near = own[max(ids[row] - 1, 0) : ids[row] + 1]
+                    value, *near = t.grid.decode(f, np.array([points[row], *near], np.uint64))
                     raise ValueError(
-                        f"column {name!r}: {value!r} is not one of the {len(own)} values that the codec was fitted "
-                        "on; drop the record, or fit the codec on data that has it"
+                        f"column {name!r}: {value} in row {row} is none of the {len(own)} values of the training "
+                        f"data, of which {' and '.join(map(str, near))} are next to it; take one of these, or drop "
+                        "the record"
                     )
                 if t.bins is not None:
                     bins, steps, above = t.bins.encode(points)

@@ -214,6 +214,8 @@ class Field:
         if column.isna().iloc[row]:
             raise ValueError(f"null in row {row}; fill it, drop the record, or set nullable=True in the schema")
         value = column.tolist()[row]
+        if self.type == "integer" and isinstance(value, float) and value.is_integer():
+            value = int(value)  # a float beside nulls alone
         written, reason = shown(value) if self.type != "json" else reprlib.repr(value), ""
         if self.type == "json":
             reason = _what_is_wrong(self.json_schema, value)

@@ -248,8 +248,8 @@ class NestedCodec(RecordCodec):
                 most = codec.schema[name].maximum if name in frame else 0
                 if name in frame and (longest := frame[name].max()) > most:
                     raise ValueError(
-                        f"column {name!r} has a text of {longest} pieces, and the longest of those that the codec was "
-                        f"fitted on has {most}; shorten or drop it"
+                        f"column {name!r} has a text of {longest} pieces, and the longest of the training data has "
+                        f"{most}; shorten or drop it"
                     )
             found, above = codec.encode_fields(codec.schema.conform(frame))
             ids.append(torch.from_numpy(found + self.offsets[number]))

@@ -273,7 +273,7 @@ class NestedTables:
             return
         state = ABSENT if value is ABSENT_VALUE else NULL if value is None else GIVEN
         if state != GIVEN and state not in place.states:
-            raise ValueError(f"{place.name} is {state}, which it is in no record that the codec was fitted on")
+            raise ValueError(f"{place.name} is {state}, which it is in no record of the training data; drop it")
         if place.presence:
             columns[place.presence].append(state)
         is_given = state == GIVEN
@@ -286,8 +286,8 @@ class NestedTables:
                 raise ValueError(f"{place.name} is {str(value)[:80]}, and no object; drop the record")
             if is_given and (unknown := value.keys() - place.parts.keys()):
                 raise ValueError(
-                    f"{place.name} has the key {min(unknown)!r}, which no record has that the codec was "
-                    "fitted on; drop the record, or fit it on data that has it"
+                    f"{place.name} has the key {min(unknown)!r}, which no record of the training data has; drop the "
+                    "record, or train on data that has it"
                 )
             for key, part in place.parts.items():
                 self._append(part, value.get(key, ABSENT_VALUE) if is_given else OUTSIDE, rows, number, row)

@@ -74,7 +74,7 @@ class Grid:
             minimum, maximum = self.decode(field, np.array([0, self.size - 1], np.uint64))
             raise ValueError(
                 f"column {field.name!r}: {value!r} is not between {minimum} and {maximum} at the precision of the "
-                "data; round or drop it, or fit the codec on data that has such values"
+                "data; round it, or drop the record"
             )
         return points
 

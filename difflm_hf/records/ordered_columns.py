@@ -79,7 +79,7 @@ class OrderedColumn:
         gaps[starts] = steps[starts] - self.first
         if len(gaps) and gaps.min() < 0:
             row = int(gaps.argmin())
-            what = "before all that the codec was fitted on" if starts[row] else "below the one before it in its list"
+            what = "before all of the training data" if starts[row] else "below the one before it in its list"
             raise ValueError(f"{column.iloc[row]!r} is {what}; sort the list, or drop the record")
         if (gaps % self.unit).any():
             value = column.iloc[int((gaps % self.unit).argmax())]

@@ -27,6 +27,7 @@ from .sql import read_sql, write_sql
 
 
 URL = re.compile(r"[a-z][a-z0-9+_]*://")
+OF_FILES = re.compile(r"(https?|ftps?|sftp|file|s3|gs|hf)://")  # and of no database
 MIXED = ("mixed", "mixed-integer")  # to pandas, such as [True, "a"] and [1, "a"]
 CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f]")  # which Excel does not take, as it does not longer texts
 MAX_CELL, MAX_EXCEL_INTEGER = 32_767, 2**53
@@ -220,7 +221,7 @@ def read_table(data: Any, csv: CSVFormat | None = None, query: str | None = None
         `pandas.DataFrame`. Of a CSV file its `attrs` say how it was written, and [`write_table`] writes it so.
 
     Raises:
-        `FileNotFoundError`: when there is no such file.
+        `FileNotFoundError`, `IsADirectoryError`: when there is no such file, or a folder of that name.
         `ValueError`: when it cannot be read as its ending says, or has no rows. The message names the file.
         `TypeError`: for anything else than the above.
     """
@@ -238,11 +239,16 @@ def read_table(data: Any, csv: CSVFormat | None = None, query: str | None = None
             f"cannot read records from a {type(data).__name__}; give a DataFrame, a Dataset, a list of dicts or a path"
         )
     if is_url(data):
+        _check_database(data)
         if not query:
             raise ValueError(f"{_without_user(data)}: give query, the name of a table or a SELECT (--query)")
         return read_sql(str(data), query)
     path = Path(data)
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{path} is a folder; name a file of it")
     if not os.path.isfile(path):  # unlike `Path.is_file`, it takes names that are too long
+        if os.path.exists(path):
+            raise ValueError(f"{path} is a device or a pipe; write what comes from it to a file, and name that")
         raise FileNotFoundError(f"{short(str(path))}: no such file")
     read = _by_ending(READERS, path)
     if query is not None and read is not _read_excel:
@@ -274,6 +280,12 @@ def is_url(data: Any) -> bool:
     return isinstance(data, str) and URL.match(data) is not None
 
 
+def _check_database(url: str) -> None:
+    """Raises a `ValueError` for a URL that is one of files."""
+    if OF_FILES.match(url):
+        raise ValueError(f"{_without_user(url)}: URLs are of databases; download the file, and give its path")
+
+
 def _without_user(url: Any) -> str:
     """The URL of a database, without the password that may stand in it."""
     return re.sub(r"//[^/]*@", "//", str(url))
@@ -293,6 +305,7 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike, name: str | None =
         `ValueError`: for another ending, and when the database refuses.
     """
     if is_url(path):
+        _check_database(str(path))
         if not name:
             raise ValueError(f"{_without_user(path)}: give name, that of the new table (--table)")
         return write_sql(table, str(path), name)
