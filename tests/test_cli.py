@@ -165,7 +165,7 @@ def test_unreadable_data(error_of, name, tmp_path):
     (tmp_path / name).write_bytes(b"\xff\xfe\x00garbage\n\x80")
     line = error_of("train", tmp_path / name, "--output-dir", tmp_path / "model")
     assert line.startswith(f"error: {tmp_path / name}")
-    assert ("cannot be read as" in line) or (
+    assert any(part in line for part in ("cannot be read as", "has no rows")) or (
         "is not one of .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .json, .jsonl, .arrow, .feather, .xlsx" in line
     )
     assert not (tmp_path / "model").exists()
@@ -337,6 +337,10 @@ def test_evaluate_json_lines(monkeypatch, tmp_path):
         ({"--target": "wealth"}, "there is no target 'wealth'"),
         ({"--kind": "text"}, "--holdout has no use with --kind text; leave it out"),
         ({"--column": "note"}, "--column has no use with --kind table"),
+        ({"--kind": "foo"}, "--kind foo is none of table, json, code, text"),
+        ({"--max-rows": 0}, "max_rows=0 is not an integer of 30 or more"),
+        ({"--seed": -1}, "seed=-1 is not an integer of 0 or more"),
+        ({"--seed": 2**40}, "seed=1099511627776 is more than 4,294,967,290"),
         ({"--categorical": "zone"}, "zone"),
         ({"--synthetic": "missing.csv"}, "missing.csv: no such file"),
     ],
@@ -354,6 +358,8 @@ def test_bad_options_of_evaluate(options, message, evaluation, error_of):
         ({"--kind": "text", "--column": "note"}, "None in row 0 of column 'note' is no text; drop it"),
         ({"--kind": "json"}, "does not parse as a JSON object"),
         ({"--kind": "json", "--column": "note"}, "--column has no use with --kind json"),
+        ({"--kind": "json", "--seed": -1}, "seed=-1 is not an integer of 0 or more"),
+        ({"--kind": "text", "--column": "birthday", "--seed": -1}, "seed=-1 is not an integer of 0 or more"),
     ],
 )
 def test_bad_options_of_evaluate_for_documents(options, message, evaluation, error_of):

@@ -165,6 +165,18 @@ def test_errors_are_json(error, code, told, printed, monkeypatch, capsys, table)
     assert captured.err.splitlines() == [f"error: {told['error']}"]
 
 
+def test_errors_are_json_with_debug_too(monkeypatch, capsys, table):
+    with pytest.raises(FileNotFoundError):
+        call(monkeypatch, "--debug", "schema", "none.csv", "--json")
+    told = {"error": "none.csv: no such file", "type": "FileNotFoundError"}
+    assert json.loads(capsys.readouterr().out) == told
+
+
+def test_json_takes_no_value(monkeypatch, capsys):
+    assert call(monkeypatch, "env", "--json=1") == 2
+    assert "does not take a value" in json.loads(capsys.readouterr().out)["error"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

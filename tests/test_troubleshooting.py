@@ -158,6 +158,8 @@ RARE = "--allow-rare-categories"
 MISTAKES: dict[str, Callable[[Desk], str]] = {
     # Files
     ": no such file": lambda d: d.command("schema", "tabel.csv"),
+    "is a folder; name a file of it": lambda d: d.command("schema", "."),
+    "URLs are of databases": lambda d: d.command("schema", "https://example.org/table.csv"),
     ".json, .jsonl, .arrow, .feather, .xlsx": lambda d: d.schema("table.ods", ""),
     "the file is empty": lambda d: d.schema("empty.csv", ""),
     "has no rows (columns": lambda d: d.schema("header.csv", "age,color\n"),
@@ -187,7 +189,11 @@ MISTAKES: dict[str, Callable[[Desk], str]] = {
     "or resume the run in it": lambda d: d.train(folder=d.filled_folder()),
     "holds a run with": lambda d: d.train("--resume", "--seed", 9, folder=shutil.copytree(d.model, "run")),
     "recipe=": lambda d: d.train("--recipe", "huge"),
-    "max_minutes=": lambda d: d.train("--max-minutes", -1),
+    "anything to learn": lambda d: (
+        pd.DataFrame({"id": range(200), "x": None}).to_csv("empty.csv", index=False),
+        d.train("--find-rules", data="empty.csv"),
+    )[1],
+    "minutes from 0 on": lambda d: d.train("--max-minutes", -1),
     "in only one of data and validation": lambda d: (
         TABLE.drop(columns="age").to_csv("few.csv"),
         d.train("--validation", "few.csv"),
@@ -221,6 +227,7 @@ MISTAKES: dict[str, Callable[[Desk], str]] = {
     "to put a condition on": lambda d: d.conditions(colour="red"),
     "did you mean": lambda d: d.where("color == 'rad'"),
     "is not an integer between": lambda d: d.conditions(age="thirty"),
+    "are next to it": lambda d: d.call(d.pipe, conditions=pd.DataFrame({"age": [24, 30], "color": "red"})),
     "its bounds are reversed": lambda d: d.conditions(age=Between(40, 30)),
     "widen the condition": lambda d: d.where("age > 200"),
     "which takes no conditions": lambda d: d.where("note == 'x'"),
@@ -231,6 +238,8 @@ MISTAKES: dict[str, Callable[[Desk], str]] = {
     "is to be filled": lambda d: d.call(d.pipe.impute, [{"age": 30}]),
     "has no ending; name a file": lambda d: d.impute(make_table(9), output="new"),
     # Evaluation
+    "max_rows=": lambda d: d.evaluate(TABLE, "--holdout", "table.csv", "--max-rows", 0),
+    "is none of table, json, code, text": lambda d: d.evaluate(TABLE, "--kind", "tables"),
     "a table needs --holdout": lambda d: d.evaluate(TABLE),
     "add these columns": lambda d: d.evaluate(TABLE[["age"]], "--holdout", "table.csv"),
     "there is no target": lambda d: d.evaluate(TABLE, "--holdout", "table.csv", "--target", "wealth"),
@@ -249,6 +258,9 @@ MISTAKES: dict[str, Callable[[Desk], str]] = {
     "does not know the word": lambda d: d.call(d.writer, infill="the purple [mask] ."),
     "has no gap": lambda d: d.call(d.writer, infill="the red cat."),
     "a Diffusion-LM does not take it": lambda d: d.generate("--top-p", 0.5, model=d.texts, output="new.jsonl"),
+    # The page
+    "minutes above 0": lambda d: d.command("app", "--max-minutes", 0),
+    "is no size of a file": lambda d: d.command("app", "--max-file-size", "huge"),
     # What is not installed
     "openpyxl": lambda d: d.without("openpyxl").schema("table.xlsx", b"PK"),
     "databases need SQLAlchemy": lambda d: d.without("sqlalchemy").command("schema", "sqlite:///a.db", "--query", "a"),

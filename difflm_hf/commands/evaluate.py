@@ -41,7 +41,7 @@ def evaluate(
     column: Annotated[str | None, typer.Option(help="The column that holds the code or text.")] = None,
     json_schema: Annotated[Path | None, typer.Option(help="A JSON Schema that JSON records should follow.")] = None,
     key: Annotated[str | None, typer.Option(help="The key that tells whether a JSON record is new.")] = None,
-    max_rows: Annotated[int, typer.Option(help="Rows of a table that the costly metrics draw at most.")] = 50_000,
+    max_rows: Annotated[int, typer.Option(help="Rows that the costly metrics draw at most; 30 or more.")] = 50_000,
     seed: Annotated[int, typer.Option(help="Seed of subsamples and models.")] = 0,
 ) -> dict[str, Any]:
     """Measure how good generated records are, and write a report."""
@@ -50,6 +50,8 @@ def evaluate(
     from ..evaluation import summarize, write_report
     from ..files import check_writable
 
+    if kind not in KINDS:
+        raise ValueError(f"--kind {kind} is none of {', '.join(KINDS)}")
     if os.path.isfile(output):  # unlike `Path.is_file`, it takes names that are too long
         raise ValueError(f"--output {output} is a file; name a folder")
     check_writable(output / "report.html")
@@ -155,8 +157,6 @@ def _evaluate_documents(
         documents = [[line for line in lines if line.strip()] for lines in documents]
         schema = None if json_schema is None else read_json(json_schema)
         return evaluate_json(*documents, schema=schema, key=key, seed=seed)
-    if kind not in ("code", "text"):
-        raise ValueError(f"--kind {kind} is none of {', '.join(KINDS)}")
     tables = [read_table(path) for path in (synthetic, real)]
     for path, table in zip((synthetic, real), tables):
         if column not in table:

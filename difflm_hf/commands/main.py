@@ -54,11 +54,13 @@ def main() -> None:
             _print_error(error.format_message(), error)
         raise
     except Exception as error:
-        if "--debug" in sys.argv:
-            raise
         is_expected = isinstance(error, EXPECTED) and str(error)
         said = str(error) if is_expected else f"{type(error).__name__}: {error}; `difflm --debug ...` shows where"
-        _tell(" ".join(said.split()), error)
+        said = " ".join(said.split())
+        if "--debug" in sys.argv:
+            _print_error(said, error)
+            raise
+        _tell(said, error)
         raise SystemExit(USERS_FAULT if isinstance(error, EXPECTED) else OWN_FAULT) from None
 
 
@@ -69,5 +71,5 @@ def _tell(message: str, error: BaseException) -> None:
 
 def _print_error(message: str, error: BaseException) -> None:
     """Prints what went wrong for programs, if that is asked for."""
-    if "--json" in sys.argv:
+    if any(word.split("=")[0] == "--json" for word in sys.argv):  # it takes no value, and who gives one is told so
         print_json({"error": message, "type": type(error).__name__})

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ...checks import check_integer
 from .measures import check_texts, compare_diversity, distinct, length_similarity, novelty, overlap, share, unique
 
 
@@ -38,6 +39,7 @@ def evaluate_code(synthetic: Sequence[str], train: Sequence[str], seed: int = 0)
         `TypeError`: for a document that is not a `str`.
         `ValueError`: when a list is empty.
     """
+    check_integer("seed", seed, 0)
     check_texts("synthetic", synthetic)
     check_texts("train", train)
     with warnings.catch_warnings():

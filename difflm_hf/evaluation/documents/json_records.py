@@ -7,6 +7,7 @@ import reprlib
 from collections.abc import Sequence
 from typing import Any
 
+from ...checks import check_integer
 from ...records.validators import is_valid, make_validator
 from .measures import check_documents, compare_diversity, distinct, novelty, share, unique
 
@@ -57,6 +58,7 @@ def evaluate_json(
     (0.5, 1.0)
     ```
     """
+    check_integer("seed", seed, 0)
     validator = None if schema is None else make_validator(schema)
     documents, real_documents = read_json("synthetic", synthetic), read_json("train", train)
     if None in real_documents:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from ...checks import check_integer
 from .chat import ChatModel, NoAnswer, Prompt
 from .measures import check_documents
 
@@ -114,6 +115,7 @@ def judge_pairs(
     '0.31, from 0.23 to 0.41'
     ```
     """
+    check_integer("seed", seed, 0)
     check_documents("synthetic", synthetic, (str, dict))
     check_documents("real", real, (str, dict))
     most = min(len(synthetic), len(real))

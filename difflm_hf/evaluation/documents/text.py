@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...checks import check_integer
 from .measures import check_texts, compare_diversity, distinct, length_similarity, novelty, self_bleu, unique
 
 
@@ -29,6 +30,7 @@ def evaluate_text(synthetic: Sequence[str], train: Sequence[str], seed: int = 0)
         `TypeError`: for a document that is not a `str`.
         `ValueError`: when a list has fewer than two documents.
     """
+    check_integer("seed", seed, 0)
     check_texts("synthetic", synthetic, at_least=2)
     check_texts("train", train, at_least=2)
     scores = {

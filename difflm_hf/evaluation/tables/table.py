@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from ...checks import check_integer
 from .encoding import draw, encode_tables
 from .fidelity import classifier_two_sample_test, precision_recall
 from .preparation import prepare_tables
@@ -27,6 +28,7 @@ from .validity import diversity, row_validity
 
 
 MIN_ROWS = 30  # of each table; shares of fewer rows say nothing
+MAX_SEED = 2**32 - 1  # of scikit-learn
 
 
 def evaluate_table(
@@ -62,7 +64,7 @@ def evaluate_table(
             Columns that are categorical whatever their dtype, such as integer codes.
         log_target (`bool`, defaults to `False`): Whether to predict log(1 + target); for regression only.
         num_seeds (`int`, defaults to 5): Seeds of the models that `utility` is averaged over.
-        max_rows (`int`, defaults to 50000):
+        max_rows (`int`, defaults to 50000; 30 or more):
             Fidelity and utility draw at most as many rows of each table, distances between rows (of α-precision,
             β-recall, DCR and NNDR) a fifth of it. Attacks use all synthetic rows; copies, validity and diversity are
             counted in all rows.
@@ -98,6 +100,9 @@ def evaluate_table(
     []
     ```
     """
+    check_integer("max_rows", max_rows, MIN_ROWS)
+    check_integer("num_seeds", num_seeds)
+    check_integer("seed", seed, 0, MAX_SEED - num_seeds)
     tables = {"train": train, "holdout": holdout, "synthetic": synthetic}
     _check_sizes(tables)
     plain, categorical, notes = prepare_tables(tables, categorical)
