@@ -42,6 +42,7 @@ from .markdown import to_table
 from .results import load_result, save_result
 
 
+NUM_STEPS = 50
 WARM = 10  # steps before time is taken
 SETUPS = {"one process": (1, 1), "one process, two threads": (1, 2), "two processes": (2, 1)}
 PHASES = {"vae": "autoencoder", "slow_vae": "at a rate of 1e-4", "denoiser": "denoiser"}
@@ -127,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--num-records", type=int, default=20_480)
-    parser.add_argument("--num-steps", type=int, default=50)
+    parser.add_argument("--num-steps", type=int, default=NUM_STEPS)
     parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     data = args.data_dir / "adult" / "train.csv"

@@ -14,7 +14,6 @@ import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from torch.distributed.nn.functional import all_reduce
 from torch.utils.data import Sampler
 
 from .utils import default_device
@@ -76,8 +75,12 @@ def gather_records(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def mean_of_all(tensor: torch.Tensor) -> torch.Tensor:
-    """The mean of the processes' tensors, which gradients go through."""
-    return all_reduce(tensor) / num_processes() if num_processes() > 1 else tensor
+    """The mean of the processes' tensors, whose gradient is right once DDP averages those of the processes."""
+    if num_processes() == 1:
+        return tensor
+    mean = tensor.detach() / num_processes()
+    dist.all_reduce(mean)
+    return tensor + (mean - tensor.detach())
 
 
 class SharedSampler(Sampler):

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.config import load_config_from_file
+from tiny import make_table
 from torch.utils.data import SequentialSampler
 
 from difflm_hf import DiffLMPipeline, distributed
 from difflm_hf.distributed import SharedSampler, draw, gather_records, of_first
+
+
+EXAMPLES = sorted(Path(__file__).parents[1].glob("examples/accelerate/*.yaml"))
 
 
 def run(worker: str, *arguments: object, num_processes: int, status: int = 0) -> subprocess.CompletedProcess:
@@ -93,3 +98,21 @@ def test_latents_are_those_of_one_process(tmp_path):
     one, two = (torch.load(tmp_path / f"{name}.pt") for name in ("one", "two"))
     assert len(one) == 37
     torch.testing.assert_close(two, one, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path):
+    make_table(200).to_csv(tmp_path / "table.csv", index=False)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = ["-m", "difflm_hf", "train", "table.csv", "--output-dir", "model", "--max-minutes", "0.05", "--json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([*launcher, *command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout)["folder"] == "model" and done.stderr.count("saved in model") == 1
+    assert DiffLMPipeline.from_pretrained(tmp_path / "model").config.training["hardware"]["num_processes"] == 2
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_configurations_are_those_of_accelerate(path):
+    config = load_config_from_file(str(path))
+    assert config.distributed_type == "MULTI_GPU" and config.num_processes > 1

@@ -22,7 +22,8 @@ from ..checks import short
 if TYPE_CHECKING:
     import pandas as pd
 
-console = Console(stderr=True)
+IS_FIRST = int(os.environ.get("RANK", 0)) == 0  # of processes that a launcher started, the one that speaks for all
+console = Console(stderr=True, quiet=not IS_FIRST)
 DATA_HELP = "Records: a .csv, .tsv, .parquet, .json, .jsonl, .arrow or .xlsx file, or the URL of a database."
 RARE_HELP = "Publish categories and listed numbers of fewer than 10 records, and all of the vocabulary of texts."
 
@@ -34,6 +35,8 @@ def say(message: str) -> None:
 
 def print_json(value: dict[str, Any]) -> None:
     """Prints an object to stdout, for programs; all that people are told goes to stderr."""
+    if not IS_FIRST:
+        return
     try:
         print(json.dumps(value), flush=True)
     except BrokenPipeError:  # nobody reads it, nor anything else
