@@ -191,9 +191,9 @@ test split has.
 
 ## Several processes
 
-`python -m benchmarks.distributed` trains the first {distributed_steps} steps on adult in float32, by one process and by
-[two that train as one](training.md#several-devices), at the same batch of all processes together. *Loss differs by* is
-the largest difference of any step's loss from that of one process with one thread. At the recipe's learning rate
+`python -m benchmarks.distributed` trains the first {distributed_steps} steps on adult in float32, by one process and
+by [two that train as one](training.md#several-devices), at the same batch of all together. *Loss differs by* is the
+largest difference of any step's loss from that of one process with one thread. At the recipe's learning rate
 rounding grows tenfold in some three steps, so that losses drift apart without one being worse; at a rate of 1e-4 they
 do not.
 
