@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_diffusion_lm
 from tiny import make_table, seeded
 
 from difflm_hf.control import Between
@@ -324,6 +325,12 @@ def test_sizes_of_files(size):
 def test_the_model_is_loaded_before_anybody_visits(tmp_path):
     with pytest.raises(OSError, match="none is neither a folder nor a model"):
         build_page(tmp_path / "none")
+
+
+def test_models_of_another_kind(tmp_path):
+    tiny_diffusion_lm.make_pipeline().save_pretrained(tmp_path / "texts")
+    with pytest.raises(ValueError, match="texts is a Diffusion-LM, and the page is of DiffLM models"):
+        load_pipeline(tmp_path / "texts")
 
 
 def test_visitors_do_not_see_where_the_model_lies(tiny_run):

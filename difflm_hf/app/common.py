@@ -118,11 +118,24 @@ class Models:
 
 def load_pipeline(name: str | Path) -> DiffLMPipeline:
     """A pipeline on the device of this machine, that draws no bars."""
-    with no_progress_bars():
-        pipe = DiffLMPipeline.from_pretrained(name)
+    try:
+        with no_progress_bars():
+            pipe = DiffLMPipeline.from_pretrained(name)
+    except OSError as error:
+        if _class_of(name) == "DiffusionLMPipeline":
+            said = f"{name} is a Diffusion-LM, and the page is of DiffLM models; its texts are for difflm generate"
+            raise ValueError(said) from error
+        raise
     pipe.to(default_device())
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def _class_of(name: str | Path) -> str | None:
+    """The class of a pipeline that is on this machine; `None` where there is none."""
+    with suppress(OSError, ValueError):
+        return DiffLMPipeline.load_config(name, local_files_only=True).get("_class_name")
+    return None
 
 
 @dataclass
