@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 from transformers import ProgressCallback, TrainerCallback
 from transformers.trainer_callback import ExportableState
+from transformers.utils import logging
 
 from .distributed import of_first
+
+
+logger = logging.get_logger(__name__)
 
 
 class LossProgressCallback(ProgressCallback):
@@ -110,3 +116,37 @@ class TimeLimit(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if of_first(time.monotonic() > self.deadline) and state.global_step < state.max_steps:
             control.should_evaluate = control.should_save = control.should_training_stop = True
+
+
+class Preemption(TrainerCallback):
+    """
+    Ends the process at SIGTERM, by which schedulers take machines back, after one more checkpoint. Within it as a
+    context the signal waits for the end of a step.
+
+    Raises:
+        `SystemExit`: of the status 143, which shells have for that signal.
+    """
+
+    def __init__(self):
+        self.is_asked, self.handler = False, None
+
+    def __enter__(self) -> Preemption:
+        if threading.current_thread() is threading.main_thread():  # others hear no signals
+            self.handler = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.handler is not None:
+            signal.signal(signal.SIGTERM, self.handler)
+
+    def _ask(self, *_: object) -> None:
+        self.is_asked = True
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if of_first(self.is_asked):
+            self.is_asked = control.should_log = control.should_save = True
+
+    def on_save(self, args, state, control, **kwargs):
+        if self.is_asked:
+            logger.warning(f"ended by SIGTERM after step {state.global_step}, with a checkpoint; resume goes on there")
+            raise SystemExit(128 + signal.SIGTERM)

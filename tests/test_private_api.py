@@ -38,6 +38,7 @@ USED = {
     "_keys_to_ignore_on_save": ("transformers.modeling_utils", "pretrained_model"),
     "_name_or_path": ("diffusers.configuration_utils", "pipeline_difflm"),
     "_prepare_inputs": ("transformers.trainer", "training.base_trainer"),
+    "_train_batch_size": ("transformers.trainer", "training.fit"),
 }
 # Of the standard library, where a leading underscore does not mean private
 DOCUMENTED = {"_asdict", "_exit", "_getframe"}

@@ -27,6 +27,7 @@ from transformers import (
     TrainerControl,
     TrainerState,
 )
+from transformers.utils import logging
 
 from difflm_hf import (
     BetaSchedule,
@@ -42,7 +43,7 @@ from difflm_hf import (
     LatentEDMScheduler,
 )
 from difflm_hf.batches import collate_records, record_lengths
-from difflm_hf.callbacks import LossProgressCallback, TensorBoardLog
+from difflm_hf.callbacks import LossProgressCallback, Preemption, TensorBoardLog
 from difflm_hf.latents import encode_latents, to_dataset
 from difflm_hf.records import write_table
 from difflm_hf.training import DOCUMENT_RECIPES, RECIPES, Recipe, TensorDataset
@@ -443,6 +444,63 @@ train(make_table(), {str(folder)!r}, recipe="tiny")
     assert killed.returncode == -signal.SIGKILL
     train(make_table(), folder, recipe="tiny", resume=True)
     assert_same_run(run, folder)
+
+
+@pytest.mark.slow
+def test_terminated_process(run, tmp_path):
+    """As schedulers take machines back: with a checkpoint of the step that it is at."""
+    folder = tmp_path / "model"
+    script = f"""
+import os, signal
+from tiny import make_table, train
+from difflm_hf.callbacks import LossProgressCallback
+
+def terminate(self, args, state, control, **kwargs):
+    if state.global_step == 41:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+LossProgressCallback.on_step_end = terminate
+train(make_table(), {str(folder)!r}, recipe="tiny")
+"""
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert done.returncode == 143 and "ended by SIGTERM after step 4" in done.stderr
+    [last] = {41, 42} & {int(path.name.split("-")[1]) for path in folder.glob("checkpoints/vae/checkpoint-*")}
+    assert f"step {last}" in done.stderr
+    train(make_table(), folder, recipe="tiny", resume=True)
+    assert weights(folder) == weights(run)
+
+
+def test_signals_are_those_of_the_process_again():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(RuntimeError, match="of training"), Preemption():
+        assert signal.getsignal(signal.SIGTERM) != before
+        raise RuntimeError("of training")
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_short_memory(tmp_path, monkeypatch, caplog):
+    sizes, compute_loss = [], DiffLMTrainer.compute_loss
+
+    def compute(self, model, inputs, *args, **kwargs):
+        size = len(inputs["input_ids"])
+        if model.training:
+            sizes.append(size)
+            if size > 20:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return compute_loss(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(DiffLMTrainer, "compute_loss", compute)
+    logging.enable_propagation()
+    pipe = train(make_table(), tmp_path / "model", recipe="tiny")
+    logging.disable_propagation()
+    assert len(pipe(5).records) == 5
+    assert sizes[:3] == [64, 32, 16] and max(sizes[2:]) == 16
+    [phase, _] = pipe.config.training["phases"]
+    assert (phase["num_steps"], phase["arguments"]["per_device_train_batch_size"]) == (64, 16)
+    assert "out of memory with 64 records at a time: it goes on with 32" in caplog.text
 
 
 def test_logs_of_one_second(tmp_path, monkeypatch):

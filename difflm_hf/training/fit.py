@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from safetensors.torch import load_file
 from transformers import (
     EarlyStoppingCallback,
@@ -27,7 +28,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 
 from ..batches import TensorDataset
-from ..callbacks import LossProgressCallback, Stopwatch, TensorBoardLog, TimeLimit
+from ..callbacks import LossProgressCallback, Preemption, Stopwatch, TensorBoardLog, TimeLimit
 from ..denoiser import DiffLMDenoiser
 from ..distributed import num_processes, of_first, process_index, wait_for_all
 from ..files import is_whole
@@ -276,7 +277,30 @@ def _train(trainer: Trainer, description: str, deadline: float | None, folder: P
     trainer.add_callback(EarlyStoppingCallback(EARLY_STOPPING_PATIENCE))
     if deadline is not None:
         trainer.add_callback(TimeLimit(deadline))
-    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    with Preemption() as preemption:
+        trainer.add_callback(preemption)
+        _train_in_memory(trainer, checkpoint)
+
+
+def _train_in_memory(trainer: Trainer, checkpoint: Path | None) -> None:
+    """Trains in batches that fit: half as many records at a time, and twice as many times, where memory is short."""
+    args = trainer.args
+    while True:
+        try:
+            trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+            return
+        except RuntimeError as error:
+            size = args.per_device_train_batch_size
+            if not should_reduce_batch_size(error) or size == 1 or num_processes() > 1:
+                raise
+        args.per_device_train_batch_size = trainer._train_batch_size = -(-size // 2)
+        args.gradient_accumulation_steps *= 2
+        logger.warning(
+            f"out of memory with {size} records at a time: it goes on with {args.per_device_train_batch_size}, and "
+            f"{args.gradient_accumulation_steps} times that many in a step"
+        )
+        trainer.model.zero_grad()
+        checkpoint = _last_checkpoint(Path(args.output_dir))[0]
 
 
 def _last_checkpoint(folder: Path) -> tuple[Path, TrainerState] | tuple[None, None]:
@@ -324,7 +348,7 @@ def _plan(deadline: float, trainer: Trainer, num_batches: int = 32) -> tuple[int
         buffer.copy_(before)
     step = (1.1 * seconds + 0.002) * args.gradient_accumulation_steps  # with the optimizer's part, and the Trainer's
     # Without a backward pass, records take half of the time.
-    evaluation = seconds / 2 * len(trainer.eval_dataset) / args.train_batch_size
+    evaluation = seconds / 2 * len(trainer.eval_dataset) / (args.train_batch_size * args.world_size)
     left = of_first(deadline - time.monotonic())
     num_evaluations = max(1, min(NUM_EVALUATIONS, int(left / 4 / evaluation)))
     return int((left - num_evaluations * evaluation) / step), num_evaluations
