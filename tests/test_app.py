@@ -571,6 +571,32 @@ def test_generation_in_a_browser(visit):
     page.get_by_text("Records is 3,001; give a whole number from 1 to 3,000").wait_for()
 
 
+def test_records_are_there_whatever_becomes_of_the_charts(visit, monkeypatch):
+    monkeypatch.setattr("difflm_hf.app.generate.to_html", lambda *_: 1 / 0)
+    page = visit()
+    page.get_by_label("Records").fill("70")
+    press(page, "Generate")
+    page.get_by_text("a fault of this package (ZeroDivisionError)").wait_for()
+    assert len(downloaded(page, "CSV")) == 70
+    page.get_by_label("Records").fill("1.5")
+    press(page, "Generate")
+    page.get_by_text("Records is 1.5; give a whole number").wait_for()
+
+
+def test_columns_of_the_schema_cannot_be_deleted(visit, tmp_path):
+    (path := tmp_path / "shop.csv").write_text(SEMICOLONS)
+    page = visit()
+    page.get_by_role("tab", name="Train").click()
+    upload(page, "train", path)
+    page.get_by_text("120 rows, 3 columns").wait_for()
+    page.locator("#columns [data-testid=cell-0-2]").click(button="right")
+    page.get_by_text("Delete row").wait_for()
+    assert page.get_by_text("Delete column").count() == 0
+    page.get_by_text("Delete row").click()
+    press(page, "Train")
+    page.get_by_text("were added or removed; choose the file again").wait_for()
+
+
 @pytest.mark.slow
 def test_training_in_a_browser(visit, tmp_path):
     (path := tmp_path / "shop.csv").write_text(SEMICOLONS)

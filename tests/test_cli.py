@@ -15,7 +15,7 @@ import torch
 from conftest import call
 from tiny import make_table
 
-import difflm_hf.commands.main
+import difflm_hf.commands.program
 import difflm_hf.utils
 from difflm_hf import DiffLMPipeline
 from difflm_hf.records import read_table
@@ -147,7 +147,7 @@ def test_help(monkeypatch, capsys):
 
 
 def test_help_loads_no_libraries():
-    script = "import sys, difflm_hf.commands.main\nprint(*sys.modules)"
+    script = "import sys, difflm_hf.commands.program\nprint(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "transformers", "diffusers", "datasets", "pandas"} & set(modules)
 
@@ -450,7 +450,7 @@ def test_errors_are_not_markup(error_of, monkeypatch):
     def fail() -> None:
         raise ValueError("[bold]columns[/oops] ['a']\n  and " + "long " * 60)
 
-    monkeypatch.setattr(difflm_hf.commands.main, "app", fail)
+    monkeypatch.setattr(difflm_hf.commands.program, "app", fail)
     assert error_of().startswith("error: [bold]columns[/oops] ['a'] and long long")
 
 
@@ -494,3 +494,8 @@ def test_ports_that_no_machine_has(port, monkeypatch, capsys):
 def test_pages_that_cannot_be_served(options, message, error_of):
     pytest.importorskip("gradio")
     assert message in error_of("app", *options)
+
+
+def test_models_without_a_name(error_of, tmp_path):
+    line = error_of("generate", "", "--num-records", 3, "--output", tmp_path / "new.csv")
+    assert line == "error: the name of the model is empty; give a folder, or the id of a model of the Hub"

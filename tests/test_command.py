@@ -18,7 +18,7 @@ from conftest import call
 from tiny import make_table
 
 import difflm_hf.records
-from difflm_hf.commands.main import app
+from difflm_hf.commands.program import app
 from difflm_hf.records import RecordSchema, read_table
 from difflm_hf.training import DIFFUSION_LM_RECIPES, RECIPES, DataArguments, HubArguments, ModelArguments
 
@@ -170,6 +170,24 @@ def test_errors_are_json_with_debug_too(monkeypatch, capsys, table):
         call(monkeypatch, "--debug", "schema", "none.csv", "--json")
     told = {"error": "none.csv: no such file", "type": "FileNotFoundError"}
     assert json.loads(capsys.readouterr().out) == told
+
+
+def test_interrupts_while_libraries_are_loaded():
+    script = """
+import signal, sys
+sys.argv = ["difflm", "env", "--json"]
+from difflm_hf.commands.main import main
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            sys.meta_path.remove(self)
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
+    assert json.loads(done.stdout) == {"error": "interrupted", "type": "KeyboardInterrupt"}
 
 
 def test_json_takes_no_value(monkeypatch, capsys):

@@ -8,7 +8,7 @@ import pytest
 import typer.main
 import yaml
 
-from difflm_hf.commands.main import app
+from difflm_hf.commands.program import app
 
 
 ROOT = Path(__file__).parents[1]

@@ -5,35 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import Annotated
-
-import typer
-from rich.markup import escape
-
-from .app import app as page
-from .common import console, print_json
-from .env import env
-from .evaluate import evaluate
-from .generate import generate
-from .impute import impute
-from .push import push
-from .schema import schema
-from .train import train
 
 
 EXPECTED = (ImportError, ValueError, OSError, RuntimeError, MemoryError)  # of users, disks, networks and machines
 USERS_FAULT, OWN_FAULT, INTERRUPTED = 1, 70, 130  # exit codes; sysexits.h has the second, and shells the third
-
-app = typer.Typer(no_args_is_help=True)
-for command in (schema, train, generate, impute, push, evaluate, env, page):
-    app.command(epilog=command.epilog)(command)
-
-
-@app.callback()
-def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.")] = False,
-) -> None:
-    """Learn the distribution of records, and generate new ones."""
 
 
 def main() -> None:
@@ -45,7 +20,12 @@ def main() -> None:
         warnings.simplefilter("ignore")
         os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     try:
+        from .program import app  # here, as people may interrupt this, too
+
         app()
+    except KeyboardInterrupt as error:  # before the parser was there, which tells of others by its exit
+        _tell("interrupted", error)
+        raise SystemExit(INTERRUPTED) from None
     except SystemExit as end:  # of the parser, which has told people
         error = end.__context__
         if end.code == INTERRUPTED:
@@ -65,6 +45,10 @@ def main() -> None:
 
 
 def _tell(message: str, error: BaseException) -> None:
+    from rich.markup import escape
+
+    from .common import console
+
     console.print(f"[red]error:[/red] {escape(message)}", highlight=False, soft_wrap=True)
     _print_error(message, error)
 
@@ -72,4 +56,6 @@ def _tell(message: str, error: BaseException) -> None:
 def _print_error(message: str, error: BaseException) -> None:
     """Prints what went wrong for programs, if that is asked for."""
     if any(word.split("=")[0] == "--json" for word in sys.argv):  # it takes no value, and who gives one is told so
+        from .common import print_json
+
         print_json({"error": message, "type": type(error).__name__})

@@ -66,6 +66,8 @@ def pipeline_folder(
     Raises:
         `OSError`: when there is no such pipeline, or a file of it is missing or damaged. The message names it.
     """
+    if not name:
+        raise ValueError("the name of the model is empty; give a folder, or the id of a model of the Hub")
     if os.path.isdir(name):
         folder = Path(name)
     else:
