@@ -7,7 +7,6 @@ Writes docs/benchmarks.md with its plot, and the tables of README.md and MODEL_C
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from .categories import categories_section
 from .commits import commits_section
 from .diffusion_lm.report import diffusion_lm_section, write_samples
 from .distributed import NUM_STEPS, distributed_section
-from .markdown import to_table
+from .markdown import fill, to_table
 from .nested import nested_section
 from .numbers import numbers_section
 from .protocol import protocol_section
@@ -669,16 +668,8 @@ def main() -> None:
     plot(tables)
     write_samples()
     DOCS.write_text(page, encoding="utf-8")
-    _fill(README, "benchmarks", readme_table(tables))
-    _fill(MODEL_CARD, "evaluation", to_markdown(tables[CARD_DATASET][OURS]["scores"]))
-
-
-def _fill(document: Path, name: str, content: str) -> None:
-    """Puts content between the markers of that name."""
-    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    text = document.read_text(encoding="utf-8")
-    text = re.sub(f"{start}.*{end}", lambda _: f"{start}\n{content}\n{end}", text, flags=re.DOTALL)
-    document.write_text(text, encoding="utf-8")
+    fill(README, "benchmarks", readme_table(tables))
+    fill(MODEL_CARD, "evaluation", to_markdown(tables[CARD_DATASET][OURS]["scores"]))
 
 
 if __name__ == "__main__":
