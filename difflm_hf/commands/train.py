@@ -142,6 +142,9 @@ def train(
             help="How nested values are learnt: auto, rows or json.", autocompletion=words("auto", "rows", "json")
         ),
     ] = "auto",
+    max_records: Annotated[
+        int | None, typer.Option(help="Learn from so many records, drawn at random; a Parquet file is read in parts.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on where a run into OUTPUT_DIR was cut off.")] = False,
     push_to_hub: Annotated[bool, typer.Option("--push-to-hub", help="Push the model to the Hub at the end.")] = False,
@@ -205,6 +208,7 @@ def train(
             accept or [],
             strict,
             nested,
+            max_records,
         ),
         model_args=ModelArguments(
             base_model,

@@ -84,10 +84,11 @@ def _write_json_lines(table: pd.DataFrame, path: Path) -> None:
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
-    return _from_arrow(pq.read_table(path))
+    return from_arrow(pq.read_table(path))
 
 
-def _from_arrow(data: pa.Table) -> pd.DataFrame:
+def from_arrow(data: pa.Table) -> pd.DataFrame:
+    """An Arrow table with the dtypes that files have when they are read."""
     table = data.to_pandas()
     for field in data.schema:
         if field.name not in table:
@@ -160,7 +161,7 @@ def _write_excel(table: pd.DataFrame, path: Path) -> None:
 
 
 def _read_arrow(path: Path) -> pd.DataFrame:
-    return _from_arrow(feather.read_table(path))
+    return from_arrow(feather.read_table(path))
 
 
 def _write_arrow(table: pd.DataFrame, path: Path) -> None:
@@ -231,7 +232,7 @@ def read_table(data: Any, csv: CSVFormat | None = None, query: str | None = None
         nested = [name for name, feature in data.features.items() if not isinstance(feature, (Value, ClassLabel))]
         plain = data.select_columns([name for name in data.features if name not in nested])
         columns = {name: pd.Series(data[name][:], dtype=object) for name in nested}
-        return _from_arrow(plain.with_format("arrow")[:]).assign(**columns)[list(data.features)]
+        return from_arrow(plain.with_format("arrow")[:]).assign(**columns)[list(data.features)]
     if isinstance(data, list) and all(isinstance(record, Mapping) for record in data):
         return _from_records(data)
     if not isinstance(data, (str, os.PathLike)):

@@ -48,6 +48,10 @@ class DataArguments:
         nested (`str`, defaults to `"auto"`):
             How records with nested values are learnt without a pretrained LM: as `"rows"` inside rows, or as the text
             of their `"json"`, see [`DiffLMProcessor.from_records`].
+        max_records (`int`, *optional*):
+            Learn from so many records, drawn at random in one pass, and from those that hold a value or a bound that
+            no record before had: schema and codec know of all. Of a stream 1,000,000 when not given, of all else all
+            records. A stream or a Parquet file is then never in memory as a whole.
 
     Raises:
         `ValueError`: for a value that is none of those.
@@ -62,6 +66,7 @@ class DataArguments:
     accept: list[str] = field(default_factory=list, metadata={"help": "Columns as inferred, whatever the doubt."})
     strict: bool = field(default=False, metadata={"help": "Take all that inference doubts for errors."})
     nested: str = field(default="auto", metadata={"help": "How nested values are learnt: auto, rows or json."})
+    max_records: int | None = field(default=None, metadata={"help": "Learn from so many records, drawn at random."})
 
     def __post_init__(self):
         for name in ("categorical", "accept"):
@@ -70,6 +75,8 @@ class DataArguments:
             setattr(self, name, list(columns))
         check_choices(self, overlong=("raise", "drop"), key_order=KEY_ORDERS, nested=NESTED)
         check_positive(max_length=self.max_length, min_category_count=self.min_category_count)
+        if self.max_records is not None:
+            check_positive(max_records=self.max_records)
 
 
 @dataclass

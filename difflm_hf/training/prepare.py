@@ -18,6 +18,7 @@ from ..records import NestedCodec, RecordSchema, read_table
 from ..records.csv_files import alike
 from ..records.readers import OPTIONAL
 from ..records.report import check_doubts, describe
+from ..records.streams import STREAM_RECORDS, is_stream, sample_records
 from .arguments import DataArguments
 
 
@@ -35,6 +36,7 @@ class PreparedRecords:
         train, validation ([`TensorDataset`]): The two parts, encoded; the same one where nothing is left to hold out.
         num_validation (`int`): Records that are held out.
         num_dropped (`int`): Records that were left out, as they were too long.
+        num_given (`int`): Records that the data have, of which `table` may be a sample.
     """
 
     processor: DiffLMProcessor
@@ -43,6 +45,7 @@ class PreparedRecords:
     validation: TensorDataset
     num_validation: int
     num_dropped: int
+    num_given: int
 
     def longest(self, name: str) -> int:
         """Columns of the longest record in a tensor of that name."""
@@ -72,7 +75,8 @@ def prepare_records(
         `ValueError`: for records that cannot be learnt from. The message names column and value.
     """
     args = DataArguments() if args is None else args
-    table, order, num_train = _split(read_table(data), validation, seed)
+    table, num_given = _read(data, args.max_records, seed)
+    table, order, num_train = _split(table, validation, seed)
     is_inferred = schema is None
     if is_inferred:
         schema = RecordSchema.infer(table, args.categorical, find_rules=args.find_rules)
@@ -134,7 +138,21 @@ def prepare_records(
     is_split = num_train < len(order)  # else nothing is left to hold out
     parts = (order[:num_train], order[num_train:]) if is_split else (order, order)
     train, held_out = (TensorDataset(**encoded[torch.from_numpy(part)]) for part in parts)
-    return PreparedRecords(processor, table, train, held_out, len(order) - num_train, num_dropped)
+    return PreparedRecords(processor, table, train, held_out, len(order) - num_train, num_dropped, num_given)
+
+
+def _read(data: Any, max_records: int | None, seed: int) -> tuple[pd.DataFrame, int]:
+    """The records to learn from, and of how many they are."""
+    if max_records is None and not is_stream(data):
+        table = read_table(data)
+        return table, len(table)
+    table, num_given = sample_records(data, max_records or STREAM_RECORDS, seed)
+    if num_given > len(table):
+        logger.warning(
+            f"{len(table)} of {num_given} records are learnt from: a sample, and those with a value, or with a "
+            "number, that no record before had"
+        )
+    return table, num_given
 
 
 def _check_rules(schema: RecordSchema, table: pd.DataFrame) -> None:

@@ -71,6 +71,7 @@ def summarize_training(
         "num_records": len(table) - records.num_validation,
         "num_validation_records": records.num_validation,
         "num_dropped_records": records.num_dropped,
+        "num_given_records": records.num_given,
     }
     columns = [_summarize_column(f, table[f.name]) for f in schema]
     run = summarize_run(source, fingerprint_records(table), numbers, arguments, phases, energy_kwh)

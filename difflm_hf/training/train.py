@@ -56,7 +56,8 @@ def train(
     `checkpoints/`.
 
     Args:
-        data (`pandas.DataFrame`, `datasets.Dataset`, `list[dict]`, `str` or `Path`): The records, or their file.
+        data (`pandas.DataFrame`, `datasets.Dataset`, `list[dict]`, `str` or `Path`):
+            The records, or their file. Of a `datasets.IterableDataset` a sample is learnt from, see [`DataArguments`].
         output_dir (`str` or `Path`): A new or empty folder.
         validation (the same types, *optional*):
             Records to select the best checkpoint by. Not given, a tenth of the data, at most 2,000 records.
