@@ -37,7 +37,7 @@ from difflm_hf.evaluation.latents import evaluate_latents
 from difflm_hf.latents import encode_latents, to_dataset
 from difflm_hf.records import TextCodec, read_table, write_table
 from difflm_hf.training import DOCUMENT_RECIPES, RECIPES
-from difflm_hf.training.trainers import LengthGroupedSampler
+from difflm_hf.training.samplers import LengthGroupedSampler
 
 
 BLOCK = 8

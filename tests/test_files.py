@@ -213,7 +213,7 @@ def test_damaged_checkpoints_are_passed_over(damage, tiny_run, tmp_path, caplog)
     assert (folder / weights).read_bytes() == (tiny_run / weights).read_bytes()
 
 
-@pytest.mark.parametrize("minutes", [float("inf"), float("nan"), -1])
+@pytest.mark.parametrize("minutes", [float("inf"), float("nan"), -1, "1"])
 def test_minutes_have_an_end(minutes, tmp_path):
     with pytest.raises(ValueError, match="is no number of minutes from 0 on"):
         train(make_table(), tmp_path / "model", recipe="tiny", max_minutes=minutes)

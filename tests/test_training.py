@@ -473,6 +473,13 @@ train(make_table(), {str(folder)!r}, recipe="tiny")
     assert weights(folder) == weights(run)
 
 
+def test_a_table_of_identifiers_and_texts(tmp_path):
+    """Of which no field before the texts can be known."""
+    table = pd.DataFrame({"id": range(100), "note": [f"word {k % 37} of {k % 11}" for k in range(100)]})
+    pipe = train(table, tmp_path / "model", recipe="tiny", find_rules=True)
+    assert pipe.vae.config.condition_size == 0 and len(pipe(5).records) == 5
+
+
 def test_signals_are_those_of_the_process_again():
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(RuntimeError, match="of training"), Preemption():

@@ -81,7 +81,7 @@ def build_row_model(processor: DiffLMProcessor, recipe: Recipe, injection: str =
         num_latent_tokens=recipe.num_latent_tokens,
         injection=injection,
         posterior="linear",
-        condition_size=recipe.condition_size,
+        condition_size=recipe.condition_size if processor.codec.position_fields else 0,
     )
     # A running sum that encodes has one state, and else an encoder reads all.
     config.encoder_config.max_position_embeddings = config.max_record_length
@@ -98,12 +98,12 @@ def build_row_model(processor: DiffLMProcessor, recipe: Recipe, injection: str =
         (model.decoder.get_input_embeddings(), 1.0),
         (model.decoder.get_output_embeddings(), 0.3),
     ]
-    if recipe.condition_size:
+    if config.condition_size:
         # A decoder that starts almost deaf to what it is told learns to go by z alone.
         known, injection = model.decoder.known_fields, model.decoder.injection.projection
         for weight in (known.embedding.weight, known.position_embedding.weight):
             nn.init.normal_(weight, 0, 0.5)
-        nn.init.normal_(injection.weight[:, recipe.latent_size :], 0, recipe.condition_size**-0.5)
+        nn.init.normal_(injection.weight[:, recipe.latent_size :], 0, config.condition_size**-0.5)
         scales.append((known.embedding, 0.5))
     for embeddings, scale in scales:
         smooth_embeddings(embeddings.weight, processor.codec.ordered_ranges, scale)

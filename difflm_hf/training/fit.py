@@ -29,6 +29,7 @@ from transformers.utils import logging
 
 from ..batches import TensorDataset
 from ..callbacks import LossProgressCallback, Preemption, Stopwatch, TensorBoardLog, TimeLimit
+from ..checks import is_number, shown
 from ..denoiser import DiffLMDenoiser
 from ..distributed import num_processes, of_first, process_index, wait_for_all
 from ..files import is_whole
@@ -214,8 +215,9 @@ def deadline_of(max_minutes: float | None) -> float | None:
     """The moment, by `time.monotonic`, at which that time is over; `None` for no limit."""
     if max_minutes is None:
         return None
-    if not 0 <= max_minutes < math.inf:
-        raise ValueError(f"max_minutes={max_minutes} is no number of minutes from 0 on; leave it out for no limit")
+    if not is_number(max_minutes) or not 0 <= max_minutes < math.inf:
+        given = shown(max_minutes)
+        raise ValueError(f"max_minutes={given} is no number of minutes from 0 on; leave it out for no limit")
     return time.monotonic() + 60 * max_minutes
 
 
