@@ -512,3 +512,19 @@ def test_addresses_of_files(scheme):
         read_table(f"{scheme}://x/y.csv", query="a")
     with pytest.raises(ValueError, match="URLs are of databases"):
         write_table(pd.DataFrame({"a": [1]}), f"{scheme}://x/y.csv", "a")
+
+
+def test_formulas_are_escaped_where_that_is_asked(tmp_path):
+    path = tmp_path / "in.csv"
+    texts = ["=HYPERLINK(1)", "+1 a", "-x", "@b", "\tc", "plain", "a=b"]
+    table = pd.DataFrame({"=name": texts, "x": [-1.5] * 7, "kind": pd.Categorical(["-a", "b"] * 3 + ["b"])})
+    path.write_text("price;-d\n" + "-1,50;-3\n2,00;4\n" * 9)
+    write_table(table, tmp_path / "out.csv", escape_formulas=True)
+    written = read_table(tmp_path / "out.csv")
+    assert written["'=name"].tolist() == [f"'{text}" for text in texts[:5]] + texts[5:]
+    assert written["x"].tolist() == [-1.5] * 7 and written["kind"].tolist() == ["'-a", "b"] * 3 + ["b"]
+    # Numbers keep the writing of their file.
+    write_table(read_table(path), tmp_path / "out.csv", escape_formulas=True)
+    assert (tmp_path / "out.csv").read_text() == path.read_text().replace("-d", "'-d")
+    with pytest.raises(ValueError, match="escape_formulas is of CSV files; leave it out"):
+        write_table(table, tmp_path / "out.parquet", escape_formulas=True)

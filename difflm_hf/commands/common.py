@@ -44,6 +44,10 @@ def print_json(value: dict[str, Any]) -> None:
         raise SystemExit(1) from None
 
 
+EscapeFormulas = Annotated[
+    bool,
+    typer.Option("--escape-formulas", help="Put ' before texts of a CSV that a spreadsheet would run as formulas."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print what came of it to stdout, as one JSON object.")]
 Read = Callable[..., Any]
 

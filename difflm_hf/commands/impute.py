@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import command, say
+from .common import EscapeFormulas, command, say
 from .generate import check_output
 
 
@@ -24,6 +24,7 @@ def impute(
         int | None, typer.Option(help="Take the means, or the most frequent values, of so many draws.")
     ] = None,
     num_inference_steps: Annotated[int, typer.Option(help="Steps of the scheduler.")] = 12,
+    escape_formulas: EscapeFormulas = False,
     seed: Annotated[int, typer.Option(help="The same seed gives the same table.")] = 0,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model of the Hub.")] = None,
 ) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def impute(
     generator = seeded_generator(seed)
     start = time.perf_counter()
     filled = pipe.impute(given, **draws, num_inference_steps=num_inference_steps, generator=generator)
-    write_table(filled, output)
+    write_table(filled, output, escape_formulas=escape_formulas)
     num_gaps = int(given.isna().to_numpy().sum())
     say(f"{num_gaps} gaps filled in {output}")
     seconds = time.perf_counter() - start

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -26,6 +27,7 @@ logger = logging.get_logger(__name__)
 CSV, FORMATS, SURE = "csv", "formats", "is_decimal_sure"
 SEPARATOR_LINE = re.compile(rb"(?:\xef\xbb\xbf)?sep=(.)\r?\n")
 BOM = b"\xef\xbb\xbf"
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")  # that formulas of spreadsheets begin with
 GZIP = b"\x1f\x8b"  # how compressed files begin
 NULL_WORDS = ("NA", "N/A", "n/a", "na", "#N/A", "NULL", "Null", "null", "None", "none", "NaN", "nan", "-", "?", ".")
 # Of columns of integers or booleans with nulls, which would be of floats or objects
@@ -100,6 +102,19 @@ def read_csv(path: Path, how: CSVFormat | None = None) -> pd.DataFrame:
     table.attrs[CSV], table.attrs[SURE] = how.to_dict(), is_sure
     table.attrs[FORMATS] = {name: asdict(of) for name, (_, of) in typed.items() if of != ColumnFormat()}
     return table
+
+
+def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """With an apostrophe before texts that a spreadsheet would run as a formula (OWASP, "CSV Injection")."""
+
+    def escape(value: Any) -> Any:
+        return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_SIGNS) else value
+
+    formats = table.attrs.get(FORMATS, {})
+    texts = [name for name in table.select_dtypes(["object", "string", "category"]) if name not in formats]
+    escaped = table.assign(**{name: table[name].astype(object).map(escape) for name in texts}).rename(columns=escape)
+    escaped.attrs = {**table.attrs, FORMATS: {escape(name): of for name, of in formats.items()}}
+    return escaped
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

@@ -21,6 +21,7 @@ from pandas.api.types import infer_dtype
 from ..checks import short, shown
 from ..files import atomic_write
 from .csv_files import NULLABLE, read_csv, write_csv
+from .csv_files import escape_formulas as with_escaped_formulas
 from .csv_format import CSVFormat
 from .nested import is_nested, merge_orders, to_json, to_plain
 from .sql import read_sql, write_sql
@@ -292,7 +293,9 @@ def _without_user(url: Any) -> str:
     return re.sub(r"//[^/]*@", "//", str(url))
 
 
-def write_table(table: pd.DataFrame, path: str | os.PathLike, name: str | None = None) -> None:
+def write_table(
+    table: pd.DataFrame, path: str | os.PathLike, name: str | None = None, escape_formulas: bool = False
+) -> None:
     """
     Writes a table as the ending of `path` says: `.csv`, `.tsv`, `.csv.gz`, `.tsv.gz`, `.parquet`, `.jsonl`, `.arrow`,
     `.feather` or `.xlsx`. A file appears only when it is complete: it is written beside its place and then renamed.
@@ -301,6 +304,9 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike, name: str | None =
         table (`pandas.DataFrame`): The records.
         path (`str` or `Path`): The file, or the URL of a database.
         name (`str`, *optional*): The new table of the database.
+        escape_formulas (`bool`, defaults to `False`):
+            Whether texts of a CSV file that a spreadsheet would run as formulas get an apostrophe before them. Files
+            of Excel hold none in any case.
 
     Raises:
         `ValueError`: for another ending, and when the database refuses.
@@ -312,6 +318,10 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike, name: str | None =
         return write_sql(table, str(path), name)
     path = Path(path)
     write = _by_ending(WRITERS, path)
+    if escape_formulas:
+        if write is not _write_csv:
+            raise ValueError(f"{path}: escape_formulas is of CSV files; leave it out (--escape-formulas)")
+        table = with_escaped_formulas(table)
     with atomic_write(path) as temporary:
         write(table, temporary)
 
