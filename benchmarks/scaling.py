@@ -543,8 +543,8 @@ def memory_section() -> str:
         f"{scaled(MACHINE_MEMORY)} holds {MACHINE_MEMORY / total / 1e6:,.0f} million, and {power(SIZES[-1])} would "
         f"take {scaled(SIZES[-1] * total)}. The steps of autoencoder and denoiser take fewer records than that, "
         f"whatever the size of the table. {saw[0].upper()}{saw[1:]}.\n\n"
-        "To read all records and to look at their values, as a sample and a schema of all of them take it, keeps a "
-        f"core busy for {' and '.join(f'{amount(num * look_seconds() / HOUR)} hours ({power(num)})' for num in SIZES)}."
+        "To read all records and to look at their values, as a sample of all of them takes it, keeps a core "
+        f"busy for {' and '.join(f'{amount(num * look_seconds() / HOUR)} hours ({power(num)})' for num in SIZES)}."
     )
 
 
