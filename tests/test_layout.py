@@ -42,7 +42,7 @@ FLOORS = [
         "record_generation",
         "evaluation.latents",
     ],
-    ["hub.datasets", "profiling", "diffusion_lm"],
+    ["hub.datasets", "profiling", "ray_generation", "diffusion_lm"],
     ["training", "synthesizer"],
     ["app"],
     ["commands", "__main__"],

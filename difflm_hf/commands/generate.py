@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,7 @@ OF_TEXTS = {  # what a Diffusion-LM can be told
     "difflm generate user/my-model --num-records 1000000 --output shards",
     "difflm generate my-model --num-records 9 --output new.csv --where 'age > 30'",
     "difflm generate my-model --conditions known.csv --output filled.csv",
+    "difflm generate my-model --num-records 100000000 --output shards --ray auto",
     "difflm generate my-diffusion-lm --num-records 9 --output new.jsonl --length 12",
 )
 def generate(
@@ -65,6 +67,16 @@ def generate(
             autocompletion=words("float32", "bfloat16"),
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Generate by the workers of a Ray cluster: auto, local, host:port or ray://host:10001.",
+            autocompletion=words("auto", "local"),
+        ),
+    ] = None,
+    num_workers: Annotated[
+        int | None, typer.Option(help="Workers of --ray; one for each GPU, or core, of the cluster by default.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed and dtype give the same records.")] = 0,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model of the Hub.")] = None,
     base_model: Annotated[
@@ -88,6 +100,7 @@ def generate(
     from ..blocks import write_shards
     from ..hub.datasets import push_dataset
     from ..pipeline_difflm import DiffLMPipeline
+    from ..ray_generation import check_ray, on_ray
     from ..records import read_table, write_table
     from ..utils import default_device, no_progress_bars, seeded_generator
 
@@ -97,6 +110,12 @@ def generate(
         raise ValueError("give --output, --database or --push-to-hub, for the records, or --profile, to measure")
     if push_to_hub is not None and output is not None and output.suffix:
         raise ValueError(f"--push-to-hub goes with a folder of Parquet files; name one in place of --output {output}")
+    if ray is None and num_workers is not None:
+        raise ValueError("--num-workers goes with --ray")
+    if ray is not None:
+        check_ray(ray, num_workers)
+        if profile:
+            raise ValueError("--profile measures this process; leave out --ray")
     if output is not None:
         check_output(output)
     if num_records is None and conditions is None:
@@ -124,7 +143,9 @@ def generate(
             dtype=None if dtype is None else getattr(torch, dtype),
             trust_remote_code=trust_remote_code,
         )
-    if (device := default_device()).type != "cpu":
+    if ray is not None:
+        pipe = on_ray(pipe, ray, num_workers)
+    elif (device := default_device()).type != "cpu":
         pipe.to(device)
     if conditions is not None:
         schema = pipe.processor.schema
@@ -138,29 +159,32 @@ def generate(
     if profile:
         return _profile(pipe, num_records, sampling)
     start = time.perf_counter()
-    if push_to_hub is not None:
-        commit = push_dataset(
-            pipe,
-            push_to_hub,
-            num_records,
-            seed,
-            **sampling,
-            output_dir=output,
-            allow_rare_categories=allow_rare_categories,
-            license=license,
-            private=private,
-        )
-        say(f"{num_records} records in {commit.repo_url}")
-        uploaded = {"url": str(commit.repo_url), "commit": commit.oid}
-        return _told(num_records, [] if output is None else sorted(output.glob("*.parquet")), start, seed) | uploaded
-    if database is None and not output.suffix:
-        num_records = num_records or len(given["conditions"])
-        files = write_shards(pipe, output, num_records, seed, **sampling, **given)
-    else:
-        generator = seeded_generator(seed)
-        records = pipe(num_records, **sampling, **given, generator=generator, output_type="pandas").records
-        write_table(records, database or output, table)
-        num_records, files = len(records), [output] if database is None else []
+    with redirect_stdout(sys.stderr):  # Ray prints there; what is for programs comes after it
+        if push_to_hub is not None:
+            commit = push_dataset(
+                pipe,
+                push_to_hub,
+                num_records,
+                seed,
+                **sampling,
+                output_dir=output,
+                allow_rare_categories=allow_rare_categories,
+                license=license,
+                private=private,
+            )
+            say(f"{num_records} records in {commit.repo_url}")
+            uploaded = {"url": str(commit.repo_url), "commit": commit.oid}
+            return (
+                _told(num_records, [] if output is None else sorted(output.glob("*.parquet")), start, seed) | uploaded
+            )
+        if database is None and not output.suffix:
+            num_records = num_records or len(given["conditions"])
+            files = write_shards(pipe, output, num_records, seed, **sampling, **given)
+        else:
+            generator = seeded_generator(seed)
+            records = pipe(num_records, **sampling, **given, generator=generator, output_type="pandas").records
+            write_table(records, database or output, table)
+            num_records, files = len(records), [output] if database is None else []
     say(f"{num_records} records in {output or table}")
     return _told(num_records, files, start, seed) | ({} if table is None else {"table": table})
 

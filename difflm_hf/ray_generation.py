@@ -1,0 +1,216 @@
+"""Blocks of records from the workers of a Ray cluster."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import pickle
+import re
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .blocks import BlockwisePipeline, UsedKeys
+from .checks import check_integer, shown
+from .utils import check_generator, default_device, draw_seed
+
+
+MAX_TASKS = 4096  # of a run; Ray takes milliseconds to begin with each
+ADDRESS = re.compile(r"auto|local|(ray://)?[^\s/]+:\d+")
+
+
+def on_ray(pipe: BlockwisePipeline, address: str = "auto", num_workers: int | None = None) -> BlockwisePipeline:
+    """
+    Gives a pipeline whose blocks the workers of a Ray cluster generate, at the same time. Its records are those of
+    `pipe`, in the same order.
+
+    Each worker gets a copy of `pipe`, in the same dtype, and one GPU where the cluster has any, else one core. The
+    blocks of a worker that dies are generated again. Only so many wait for this process as Ray has memory for.
+
+    Args:
+        pipe ([`BlockwisePipeline`]): The pipeline, which is moved to the processor.
+        address (`str`, defaults to `"auto"`):
+            Where the cluster is: `"auto"` for that of this machine, `"host:port"` for that which this machine belongs
+            to, `"ray://host:10001"` from outside, or `"local"` for a new one on this machine alone, which ends with
+            the run. A process that `ray.init` has connected stays with its cluster.
+        num_workers (`int`, *optional*): As many as the cluster has GPUs, or cores where it has no GPU, if not given.
+
+    Returns:
+        A pipeline for calls, [`~BlockwisePipeline.stream`] and [`~difflm_hf.blocks.write_shards`].
+
+    Raises:
+        `ImportError`: without Ray.
+        `ValueError`: for an address or a number that is none. What calls of `pipe` raise is raised before Ray starts.
+
+    Example:
+
+    ```python
+    >>> write_shards(on_ray(pipe, num_workers=8), "synthetic", 10_000_000, seed=0)
+    ```
+    """
+    check_ray(address, num_workers)
+    remote = copy.copy(pipe)
+    remote._generate_blocks = _Blocks(pipe, address, num_workers)
+    return remote
+
+
+def check_ray(address: str, num_workers: int | None = None) -> None:
+    """Raises what [`on_ray`] does, for which no pipeline is needed."""
+    if find_spec("ray") is None:
+        raise ImportError("generation by several machines needs Ray; pip install 'difflm_hf[ray]'")
+    if not isinstance(address, str) or not ADDRESS.fullmatch(address):
+        raise ValueError(f"the address {shown(address)} of Ray is not auto, local, host:port or ray://host:port")
+    check_integer("num_workers", 1 if num_workers is None else num_workers)
+
+
+class _Blocks:
+    """What `_generate_blocks` of a pipeline is, by workers."""
+
+    def __init__(self, pipe: BlockwisePipeline, address: str, num_workers: int | None):
+        self.pipe, self.address, self.num_workers = pipe, address, num_workers
+
+    def __call__(
+        self,
+        num_records: int,
+        sampling: dict[str, Any],
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        first_block: int = 0,
+    ) -> Iterator[pd.DataFrame]:
+        if isinstance(generator, list | tuple):
+            raise ValueError("a list of generators does not go with Ray; give one generator")
+        check_generator(generator)
+        if generator is not None and generator.device.type != "cpu":
+            raise ValueError(
+                f"the generator is on {generator.device}; give Ray one of the processor, torch.Generator()"
+            )
+        if sampling.get("callback_on_step_end") is not None:
+            raise ValueError("callback_on_step_end does not go with Ray, whose workers are other processes")
+        size = self.pipe.config.block_size
+        parts = [
+            {"block": first_block + start // size, "num_records": min(num_records - start, size)}
+            for start in range(0, num_records, size)
+        ]
+        last = parts[-1]  # of which most identifiers are asked for
+        UsedKeys(self.pipe.processor.schema).check(last["block"] * size, last["num_records"])
+        # Each worker draws the seed of the call from this one, as the call itself does from the one that is given.
+        start = (torch.default_generator if generator is None else generator).clone_state()
+        draw_seed(generator)
+        with self.pipe.progress_bar(total=num_records) as progress_bar:
+            for table in map(pickle.loads, self._compute(parts, sampling, start)):
+                yield table
+                progress_bar.update(len(table))
+
+    def _compute(self, parts: list[dict[str, int]], *task: Any) -> Iterator[bytes]:
+        with _connected(self.address), _explain_errors():
+            import ray
+            from ray.util.client import ray as client
+
+            self.pipe.to("cpu")
+            arguments = [ray.put((self.pipe, *task))], parts, self.num_workers
+            if not client.is_connected():
+                yield from _compute_blocks(*arguments)
+            else:  # Ray Data works inside of the cluster alone
+                run = ray.remote(num_cpus=0)(_Run).remote(*arguments)
+                yield from iter(lambda: ray.get(run.next.remote()), None)
+
+
+class _Run:
+    """An actor that computes blocks, for a process outside of the cluster."""
+
+    def __init__(self, *arguments: Any):
+        self.blocks = _compute_blocks(*arguments)
+
+    def next(self) -> bytes | None:
+        return next(self.blocks, None)
+
+
+class _Worker:
+    """What each process of the pool does."""
+
+    def __init__(self, task: list[Any]):
+        import ray
+
+        self.pipe, self.sampling, self.generator = ray.get(task)[0]
+        self.pipe.to(default_device())
+        self.pipe.set_progress_bar_config(disable=True)
+
+    def __call__(self, part: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        num_records, block = int(part["num_records"][0]), int(part["block"][0])
+        blocks = self.pipe._generate_blocks(num_records, self.sampling, self.generator.clone_state(), block)
+        return {"table": np.array([pickle.dumps(table) for table in blocks], dtype=object)}
+
+
+def _compute_blocks(task: list[Any], parts: list[dict[str, int]], num_workers: int | None) -> Iterator[bytes]:
+    """The pickled tables of parts, in their order, by a pool of actors."""
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it tells that there is no bar
+    resources = ray.cluster_resources()
+    num_gpus = int(resources.get("GPU", 0))
+    size = num_workers or max(1, num_gpus or int(resources.get("CPU", 1)))
+    context = DataContext.get_current().copy()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    context.raise_original_map_exception = True
+    with DataContext.current(context):
+        dataset = ray.data.from_items(parts, override_num_blocks=min(len(parts), MAX_TASKS)).map_batches(
+            _Worker,
+            fn_constructor_args=(task,),
+            batch_size=1,
+            compute=ActorPoolStrategy(size=min(size, len(parts))),
+            num_cpus=1,
+            num_gpus=1 if num_gpus else None,
+        )
+    for row in dataset.iter_rows():
+        yield row["table"]
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[None]:
+    """A connection to the cluster, which ends with the block if there was none before."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    options = {"log_to_driver": False, "logging_level": logging.WARNING}
+    if address == "local":
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of it
+        options |= dict(include_dashboard=False, _node_ip_address="127.0.0.1")
+    try:
+        if ":" in address:  # which Ray would try for minutes
+            host, _, port = address.removeprefix("ray://").rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        ray.init(address, **options)
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConnectionError(f"no Ray cluster at {address} ({reason}); `ray start --head` begins one") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _explain_errors() -> Iterator[None]:
+    """Raises what a worker raised, and what went wrong in the cluster as a `RuntimeError`."""
+    from ray.exceptions import RayError, RayTaskError
+
+    try:
+        yield
+    except RayError as error:
+        cause = error
+        while isinstance(cause, RayTaskError):
+            cause = cause.cause
+        if isinstance(cause, RayError):
+            cause = RuntimeError(f"the Ray cluster failed: {' '.join(str(error).split())}")
+        raise cause from error
