@@ -185,7 +185,7 @@ def _connected(address: str) -> Iterator[None]:
     options = {"log_to_driver": False, "logging_level": logging.WARNING}
     if address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of it
-        options |= dict(include_dashboard=False, _node_ip_address="127.0.0.1")
+        options["include_dashboard"] = False
     try:
         if ":" in address:  # which Ray would try for minutes
             host, _, port = address.removeprefix("ray://").rpartition(":")

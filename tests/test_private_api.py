@@ -21,7 +21,6 @@ SEEN_IN = {
     "diffusers": "0.42.1",
     "evaluate": "0.4.6",
     "peft": "0.21.2",
-    "ray": "2.60.0",
     "torch": "2.13.0",
     "transformers": "5.23.0",
 }
@@ -38,7 +37,6 @@ USED = {
     "_is_mkldnn_bf16_supported": ("torch.ops.mkldnn", "utils"),
     "_keys_to_ignore_on_save": ("transformers.modeling_utils", "pretrained_model"),
     "_name_or_path": ("diffusers.configuration_utils", "pipeline_difflm"),
-    "_node_ip_address": ("ray._private.worker", "ray_generation"),
     "_prepare_inputs": ("transformers.trainer", "training.base_trainer"),
     "_train_batch_size": ("transformers.trainer", "training.fit"),
 }
