@@ -193,7 +193,10 @@ def _connected(address: str) -> Iterator[None]:
         ray.init(address, **options)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise ConnectionError(f"no Ray cluster at {address} ({reason}); `ray start --head` begins one") from error
+        raise ConnectionError(
+            f"no Ray cluster lets one in at {address} ({reason}); `ray start --head` begins one, and RAY_AUTH_TOKEN "
+            "gives the token that some ask for"
+        ) from error
     try:
         yield
     finally:

@@ -139,7 +139,7 @@ def test_a_finished_run_starts_no_ray(pipe, no_ray, tmp_path):
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "127.0.0.1:99999"])
 def test_no_cluster(pipe, address):
-    with pytest.raises(ConnectionError, match=f"no Ray cluster at {address} .*; `ray start --head` begins one"):
+    with pytest.raises(ConnectionError, match=f"no Ray cluster lets one in at {address} .*; `ray start --head`"):
         on_ray(pipe, address)(1)
 
 
