@@ -87,6 +87,14 @@ class Run:
         self.wait_for(lambda: len(list(self.output.glob("part-*.parquet"))) >= num_files)
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it has not ended, nor waits to be taken note of."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def kill_worker(run: Run, num_files: int) -> dict[str, Any]:
     run.wait_for_files(num_files)
     worker = run.wait_for(run.workers)[0]
@@ -103,14 +111,15 @@ def kill_run(run: Run, num_files: int, go_on: Callable[[], Run]) -> dict[str, An
     status = run.process.wait()
     before = {path: path.stat().st_mtime_ns for path in run.output.glob("part-*.parquet")}
     _, alive = psutil.wait_procs(others, SECONDS_TO_END)
-    print(f"killed {run.process.pid}, the run, with {len(before)} files; {len(alive)} processes are left", flush=True)
+    left = sum(is_alive(process) for process in alive)
+    print(f"killed {run.process.pid}, the run, with {len(before)} files; {left} processes are left", flush=True)
     figures = go_on().end()
     after = {path: path.stat().st_mtime_ns for path in before}
     return {
         "status": status,
         "files_before": len(before),
         "are_files_kept": after == before,
-        "processes_left": len(alive),
+        "processes_left": left,
         **figures,
     }
 
