@@ -36,6 +36,7 @@ MAX_STEPS = 10_000  # of a scheduler
 TEMPERATURES = 1e-30, 1e30  # beyond which logits leave all numbers
 MAX_ATTEMPTS = 20  # rounds of sampling documents before giving up
 MANIFEST = "manifest.json"
+DIGEST = 64  # signs of a hash, which says nothing to people
 RECORDS_PER_SHARD = 2**17  # or the next multiple of a block
 
 
@@ -431,9 +432,12 @@ def _claim(folder: Path, manifest: dict[str, Any]) -> None:
         given = json.loads(path.read_text(encoding="utf-8"))
         for name, value in manifest.items():
             if given.get(name) != value:
+                before = given.get(name)
+                is_hash = any(isinstance(of, str) and len(of) == DIGEST for of in (before, value))
+                what = f"another run ({name})" if is_hash else f"{name}={before!r}, and not of {value!r}"
                 raise ValueError(
-                    f"{folder} holds records of {name}={given.get(name)!r}, and not of {value!r}; go on with the same "
-                    "arguments and model, or name another folder"
+                    f"{folder} holds records of {what}; go on with the same arguments and model, or name another "
+                    "folder"
                 )
     elif any(not file.name.startswith(".") for file in folder.iterdir()):
         raise ValueError(f"{folder} is not empty, and has no {MANIFEST} of a run to go on with; name another folder")

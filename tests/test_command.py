@@ -339,3 +339,28 @@ def test_page_lists_all_commands_and_codes():
     page = (Path(__file__).parents[1] / "docs" / "command.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| `difflm (\w+)` \|", page, re.MULTILINE) == [*REPORTING[:-1], "app", "env"]
     assert re.findall(r"^\| (\d+) \|", page, re.MULTILINE) == ["0", "1", "2", "70", "130"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--num-records", "5", "--license", "mit"], "go with --push-to-hub"),
+        (["--num-records", "5", "--allow-rare-categories"], "go with --push-to-hub"),
+        (["--num-records", "5", "--guidance-scale", "3"], "--guidance-scale goes with --where or --conditions"),
+        (["--num-records", "0"], "num_records=0 is not a positive integer"),
+        (["--num-records", "5", "--escape-formulas"], "--escape-formulas goes with a CSV file"),
+    ],
+)
+def test_options_of_generate_that_would_do_nothing(options, message, printed, tiny_run, table):
+    assert message in printed("generate", tiny_run, *options, "--output", "new", code=1)["error"]
+
+
+def test_formulas_are_escaped(printed, tiny_run, table):
+    printed("generate", tiny_run, "--num-records", 5, "--output", "new.csv", "--escape-formulas")
+    assert len(read_table("new.csv")) == 5
+
+
+def test_other_conditions_in_a_folder(printed, tiny_run, table):
+    printed("generate", tiny_run, "--num-records", 5, "--output", "new", "--where", "age > 30")
+    told = printed("generate", tiny_run, "--num-records", 5, "--output", "new", "--where", "age > 40", code=1)
+    assert "new holds records of another run (conditions); go on with the same arguments" in told["error"]

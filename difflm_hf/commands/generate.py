@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import check_options, command, console, say, words
+from .common import EscapeFormulas, check_options, command, console, say, words
 
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def generate(
     num_workers: Annotated[
         int | None, typer.Option(help="Workers of --ray; one for each GPU, or core, of the cluster by default.")
     ] = None,
+    escape_formulas: EscapeFormulas = False,
     seed: Annotated[int, typer.Option(help="The same seed and dtype give the same records.")] = 0,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model of the Hub.")] = None,
     base_model: Annotated[
@@ -110,6 +111,10 @@ def generate(
         raise ValueError("give --output, --database or --push-to-hub, for the records, or --profile, to measure")
     if push_to_hub is not None and output is not None and output.suffix:
         raise ValueError(f"--push-to-hub goes with a folder of Parquet files; name one in place of --output {output}")
+    if push_to_hub is None and (license is not None or private is not None or allow_rare_categories):
+        raise ValueError("--license, --private and --allow-rare-categories go with --push-to-hub")
+    if escape_formulas and (output is None or output.suffix not in (".csv", ".tsv", ".gz")):
+        raise ValueError("--escape-formulas goes with a CSV file as --output")
     if ray is None and num_workers is not None:
         raise ValueError("--num-workers goes with --ray")
     if ray is not None:
@@ -131,6 +136,8 @@ def generate(
     given = {} if where is None else {"where": where}
     if conditions is not None:
         given["conditions"] = read_table(conditions)
+    if not given and guidance_scale != 1:
+        raise ValueError("--guidance-scale goes with --where or --conditions")
     if given:
         given["guidance_scale"] = guidance_scale
         if profile or push_to_hub is not None:
@@ -178,12 +185,12 @@ def generate(
                 _told(num_records, [] if output is None else sorted(output.glob("*.parquet")), start, seed) | uploaded
             )
         if database is None and not output.suffix:
-            num_records = num_records or len(given["conditions"])
+            num_records = len(given["conditions"]) if num_records is None else num_records
             files = write_shards(pipe, output, num_records, seed, **sampling, **given)
         else:
             generator = seeded_generator(seed)
             records = pipe(num_records, **sampling, **given, generator=generator, output_type="pandas").records
-            write_table(records, database or output, table)
+            write_table(records, database or output, table, escape_formulas)
             num_records, files = len(records), [output] if database is None else []
     say(f"{num_records} records in {output or table}")
     return _told(num_records, files, start, seed) | ({} if table is None else {"table": table})
