@@ -8,25 +8,30 @@ import os
 import pickle
 import re
 import socket
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from .blocks import BlockwisePipeline, UsedKeys
+from .blocks import UsedKeys
 from .checks import check_integer, shown
-from .utils import check_generator, default_device, draw_seed
+from .control.documents import DocumentCondition
+from .pipeline_difflm import DiffLMPipeline
+from .utils import check_generator, default_device, draw_seed, no_progress_bars
 
 
 MAX_TASKS = 4096  # of a run; Ray takes milliseconds to begin with each
 ADDRESS = re.compile(r"auto|local|(ray://)?[^\s/]+:\d+")
 
 
-def on_ray(pipe: BlockwisePipeline, address: str = "auto", num_workers: int | None = None) -> BlockwisePipeline:
+def on_ray(pipe: DiffLMPipeline, address: str = "auto", num_workers: int | None = None) -> DiffLMPipeline:
     """
     Gives a pipeline whose blocks the workers of a Ray cluster generate, at the same time. Its records are those of
     `pipe`, in the same order.
@@ -35,7 +40,7 @@ def on_ray(pipe: BlockwisePipeline, address: str = "auto", num_workers: int | No
     blocks of a worker that dies are generated again. Only so many wait for this process as Ray has memory for.
 
     Args:
-        pipe ([`BlockwisePipeline`]): The pipeline, which is moved to the processor.
+        pipe ([`DiffLMPipeline`]): The pipeline.
         address (`str`, defaults to `"auto"`):
             Where the cluster is: `"auto"` for that of this machine, `"host:port"` for that which this machine belongs
             to, `"ray://host:10001"` from outside, or `"local"` for a new one on this machine alone, which ends with
@@ -43,7 +48,7 @@ def on_ray(pipe: BlockwisePipeline, address: str = "auto", num_workers: int | No
         num_workers (`int`, *optional*): As many as the cluster has GPUs, or cores where it has no GPU, if not given.
 
     Returns:
-        A pipeline for calls, [`~BlockwisePipeline.stream`] and [`~difflm_hf.blocks.write_shards`].
+        A pipeline for calls, [`~DiffLMPipeline.stream`] and [`~difflm_hf.blocks.write_shards`].
 
     Raises:
         `ImportError`: without Ray.
@@ -73,7 +78,7 @@ def check_ray(address: str, num_workers: int | None = None) -> None:
 class _Blocks:
     """What `_generate_blocks` of a pipeline is, by workers."""
 
-    def __init__(self, pipe: BlockwisePipeline, address: str, num_workers: int | None):
+    def __init__(self, pipe: DiffLMPipeline, address: str, num_workers: int | None):
         self.pipe, self.address, self.num_workers = pipe, address, num_workers
 
     def __call__(
@@ -92,6 +97,8 @@ class _Blocks:
             )
         if sampling.get("callback_on_step_end") is not None:
             raise ValueError("callback_on_step_end does not go with Ray, whose workers are other processes")
+        if isinstance(sampling.get("condition"), DocumentCondition):  # whose parsers stay in their process
+            raise ValueError("conditions on documents do not go with Ray; generate these in one process")
         size = self.pipe.config.block_size
         parts = [
             {"block": first_block + start // size, "num_records": min(num_records - start, size)}
@@ -103,22 +110,31 @@ class _Blocks:
         start = (torch.default_generator if generator is None else generator).clone_state()
         draw_seed(generator)
         with self.pipe.progress_bar(total=num_records) as progress_bar:
-            for table in map(pickle.loads, self._compute(parts, sampling, start)):
-                yield table
-                progress_bar.update(len(table))
+            for result in map(pickle.loads, self._compute(parts, sampling, start)):
+                if isinstance(result, Exception):
+                    raise result
+                yield result
+                progress_bar.update(len(result))
 
     def _compute(self, parts: list[dict[str, int]], *task: Any) -> Iterator[bytes]:
         with _connected(self.address), _explain_errors():
             import ray
             from ray.util.client import ray as client
 
-            self.pipe.to("cpu")
-            arguments = [ray.put((self.pipe, *task))], parts, self.num_workers
+            arguments = [ray.put((_files_of(self.pipe), self.pipe.vae.dtype, *task))], parts, self.num_workers
             if not client.is_connected():
                 yield from _compute_blocks(*arguments)
             else:  # Ray Data works inside of the cluster alone
                 run = ray.remote(num_cpus=0)(_Run).remote(*arguments)
                 yield from iter(lambda: ray.get(run.next.remote()), None)
+
+
+def _files_of(pipe: DiffLMPipeline) -> dict[str, bytes]:
+    """What `pipe` is on a disk, base LM included, by the names of files. Not all models can be pickled."""
+    with TemporaryDirectory() as folder:
+        pipe.save_pretrained(folder, include_base_weights=True)
+        files = filter(Path.is_file, Path(folder).rglob("*"))
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 class _Run:
@@ -137,18 +153,27 @@ class _Worker:
     def __init__(self, task: list[Any]):
         import ray
 
-        self.pipe, self.sampling, self.generator = ray.get(task)[0]
-        self.pipe.to(default_device())
+        [(files, dtype, self.sampling, self.generator)] = ray.get(task)
+        with TemporaryDirectory() as folder, no_progress_bars():
+            for name, content in files.items():
+                path = Path(folder, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            self.pipe = DiffLMPipeline.from_pretrained(folder, dtype=dtype).to(default_device())
         self.pipe.set_progress_bar_config(disable=True)
 
     def __call__(self, part: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         num_records, block = int(part["num_records"][0]), int(part["block"][0])
-        blocks = self.pipe._generate_blocks(num_records, self.sampling, self.generator.clone_state(), block)
-        return {"table": np.array([pickle.dumps(table) for table in blocks], dtype=object)}
+        try:
+            [result] = self.pipe._generate_blocks(num_records, self.sampling, self.generator.clone_state(), block)
+        except Exception as error:  # which Ray would change
+            error.add_note(traceback.format_exc())
+            result = error
+        return {"result": np.array([pickle.dumps(result)], dtype=object)}
 
 
 def _compute_blocks(task: list[Any], parts: list[dict[str, int]], num_workers: int | None) -> Iterator[bytes]:
-    """The pickled tables of parts, in their order, by a pool of actors."""
+    """The tables of parts, or what was raised instead, pickled, in their order, by a pool of actors."""
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
@@ -160,7 +185,6 @@ def _compute_blocks(task: list[Any], parts: list[dict[str, int]], num_workers: i
     context = DataContext.get_current().copy()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
-    context.raise_original_map_exception = True
     with DataContext.current(context):
         dataset = ray.data.from_items(parts, override_num_blocks=min(len(parts), MAX_TASKS)).map_batches(
             _Worker,
@@ -171,7 +195,7 @@ def _compute_blocks(task: list[Any], parts: list[dict[str, int]], num_workers: i
             num_gpus=1 if num_gpus else None,
         )
     for row in dataset.iter_rows():
-        yield row["table"]
+        yield row["result"]
 
 
 @contextmanager
@@ -205,15 +229,10 @@ def _connected(address: str) -> Iterator[None]:
 
 @contextmanager
 def _explain_errors() -> Iterator[None]:
-    """Raises what a worker raised, and what went wrong in the cluster as a `RuntimeError`."""
-    from ray.exceptions import RayError, RayTaskError
+    """Raises what goes wrong with the cluster as a `RuntimeError`."""
+    from ray.exceptions import RayError
 
     try:
         yield
     except RayError as error:
-        cause = error
-        while isinstance(cause, RayTaskError):
-            cause = cause.cause
-        if isinstance(cause, RayError):
-            cause = RuntimeError(f"the Ray cluster failed: {' '.join(str(error).split())}")
-        raise cause from error
+        raise RuntimeError(f"the Ray cluster failed: {str(error).strip().splitlines()[-1]}") from error
