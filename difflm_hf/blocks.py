@@ -313,6 +313,7 @@ def write_shards(
     temperature: float = 1.0,
     top_p: float = 1.0,
     batch_size: int | None = None,
+    share: tuple[int, int] = (0, 1),
     **conditions,
 ) -> list[Path]:
     """
@@ -327,22 +328,29 @@ def write_shards(
         num_records (`int`): Records in all files together.
         seed (`int`, defaults to 0): The records are those of a call with a generator of this seed.
         num_inference_steps, temperature, top_p, batch_size: As in the call of the pipeline.
+        share (`tuple[int, int]`, defaults to `(0, 1)`):
+            Which of how many shares of the files to write, of (2, 8) the files 2, 10, 18 and so on. Processes may
+            write their shares into the same folder at the same time.
         conditions (*optional*):
             `conditions`, `where`, `score` and `guidance_scale` of the call of [`DiffLMPipeline`]. Whether a run goes
             on with the same score is told by the name of the function.
 
     Returns:
-        `list[Path]`: The files.
+        `list[Path]`: The files, those of the share.
 
     Raises:
         `ValueError`: when `output_dir` holds anything else, or files of other arguments or another model.
-        `RuntimeError`: when another process writes into it.
+        `RuntimeError`: when another process writes the same share into it.
         `OSError`: when it cannot be written.
     """
     pipe.check_inputs(num_records, num_inference_steps, temperature, top_p, batch_size, "pandas")
     if not isinstance(output_dir, str | os.PathLike):
         raise ValueError(f"output_dir={shown(output_dir)} is no path of a folder")
-    output_dir, generator = Path(output_dir), seeded_generator(seed)
+    part, num_parts = share
+    check_integer("the number of shares", num_parts)
+    check_integer("the share", part, least=0, most=num_parts - 1)
+    output_dir = Path(output_dir)
+    seeded_generator(seed)  # which says what is wrong with it
     sampling = {"num_inference_steps": num_inference_steps, "temperature": temperature, "top_p": top_p}
     pipe.stream(num_records, **sampling, batch_size=batch_size, **conditions)  # which says what is wrong with these
     block_size = pipe.config.block_size
@@ -358,29 +366,39 @@ def write_shards(
         "model": fingerprint(pipe),
     }
     starts = range(0, num_records, blocks_per_shard * block_size)
+    shards = range(len(starts))[part::num_parts]
+    # Where a share begins its files, so that none takes those of another for ones of a process that was killed
+    begun = output_dir if num_parts == 1 else output_dir / f".share-{part}-of-{num_parts}"
 
     def file_of(shard: int) -> Path:
         return output_dir / f"part-{shard:05d}.parquet"
 
-    with lock_folder(output_dir):
+    def batches_from(shard: int) -> Iterator[pa.RecordBatch]:
+        are_of_each = isinstance(conditions.get("conditions"), pd.DataFrame | list | tuple)  # up to the last record
+        most = num_records if num_parts == 1 or are_of_each else manifest["records_per_shard"]
+        return pipe.stream(
+            min(num_records - starts[shard], most),
+            **sampling,
+            batch_size=batch_size,
+            generator=seeded_generator(seed),
+            first_block=shard * blocks_per_shard,
+            **conditions,
+        )
+
+    with lock_folder(begun):
         _claim(output_dir, to_plain(manifest))
-        shards = range(len(starts))
-        num_done = sum(1 for _ in itertools.takewhile(lambda shard: is_whole(file_of(shard)), shards))
-        if num_done < len(starts):
-            batches = pipe.stream(
-                num_records - starts[num_done],
-                **sampling,
-                batch_size=batch_size,
-                generator=generator,
-                first_block=num_done * blocks_per_shard,
-                **conditions,
-            )
-            for shard in shards[num_done:]:
-                table = pa.Table.from_batches(list(itertools.islice(batches, blocks_per_shard)))
-                with atomic_write(file_of(shard)) as temporary:
-                    pq.write_table(table, temporary)
-                release_memory()
-            next(batches, None)  # lets the stream close its progress bar
+        left = list(itertools.dropwhile(lambda shard: is_whole(file_of(shard)), shards))
+        batches = batches_from(left[0]) if left else iter(())
+        for shard in left:
+            if shard != left[0] and num_parts > 1:  # those between are of others
+                batches.close()
+                batches = batches_from(shard)
+            table = pa.Table.from_batches(list(itertools.islice(batches, blocks_per_shard)))
+            with atomic_write(begun / file_of(shard).name) as temporary:
+                pq.write_table(table, temporary)
+            os.replace(begun / file_of(shard).name, file_of(shard))
+            release_memory()
+        next(batches, None)  # lets the stream close its progress bar
     return [*map(file_of, shards)]
 
 
@@ -439,7 +457,7 @@ def _claim(folder: Path, manifest: dict[str, Any]) -> None:
                     f"{folder} holds records of {what}; go on with the same arguments and model, or name another "
                     "folder"
                 )
-    elif any(not file.name.startswith(".") for file in folder.iterdir()):
+    elif any(not file.name.startswith(".") and file.name != MANIFEST for file in folder.iterdir()):
         raise ValueError(f"{folder} is not empty, and has no {MANIFEST} of a run to go on with; name another folder")
     else:
         with atomic_write(path) as temporary:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import signal
 import subprocess
@@ -16,12 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import call
 from tiny import make_table, seeded
 
 import difflm_hf.blocks
 from difflm_hf import DiffLMPipeline, LatentEDMScheduler, RecordSchema
 from difflm_hf.blocks import fingerprint, write_shards
-from difflm_hf.utils import MAX_WORKERS
+from difflm_hf.files import lock_folder
+from difflm_hf.utils import MAX_WORKERS, default_dtype
 
 
 BLOCK = 64
@@ -54,7 +57,9 @@ def pipe(folder, monkeypatch) -> DiffLMPipeline:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir()) if path.is_file()
+    }
 
 
 def read(folder: Path) -> pd.DataFrame:
@@ -238,3 +243,70 @@ def test_killed_at_any_moment(folder, tmp_path):
     assert start("cut").wait() == 0
     cut = {name: digest for name, digest in hashes(tmp_path / "cut").items() if not name.startswith(".")}
     assert cut == hashes(tmp_path / "whole")
+
+
+# Shares
+
+
+def test_shares_together_are_the_whole(pipe, tmp_path, monkeypatch):
+    """Also where a share was cut off, and where conditions are of each record."""
+    for name, arguments in {"plain": {}, "of_each": {"conditions": make_table(700)[["color"]]}}.items():
+        whole, shared = tmp_path / name / "whole", tmp_path / name / "shared"
+        files = write_shards(pipe, whole, 700, seed=2, **arguments)
+        own = write_shards(pipe, shared, 700, seed=2, share=(1, 4), **arguments)
+        assert own == [shared / files[1].name, shared / files[5].name]
+        (shared / files[5].name).write_bytes(b"half")
+        for part in (3, 0, 2, 1):
+            write_shards(pipe, shared, 700, seed=2, share=(part, 4), **arguments)
+        assert hashes(shared) == hashes(whole)
+
+
+def test_a_share_makes_its_own_blocks(pipe, tmp_path, monkeypatch):
+    blocks, generate_block = [], pipe.generate_block
+    monkeypatch.setattr(pipe, "generate_block", lambda *a, **k: blocks.append(a[1]) or generate_block(*a, **k))
+    write_shards(pipe, tmp_path, 700, share=(1, 3))
+    assert blocks == [2, 3, 8, 9]
+
+
+def test_shares_at_the_same_time(pipe, tmp_path):
+    with lock_folder(tmp_path / "out" / ".share-1-of-2"):
+        write_shards(pipe, tmp_path / "out", 300, share=(0, 2))
+        with pytest.raises(RuntimeError, match=r"\.share-1-of-2 is written by process"):
+            write_shards(pipe, tmp_path / "out", 300, share=(1, 2))
+    with pytest.raises(ValueError, match="holds records of seed=0, and not of 1"):
+        write_shards(pipe, tmp_path / "out", 300, seed=1, share=(1, 2))
+
+
+@pytest.mark.parametrize("share", [(2, 2), (-1, 2), (0, 0), (0.0, 1)])
+def test_no_share(pipe, tmp_path, share):
+    with pytest.raises(ValueError, match="the (number of shares|share)="):
+        write_shards(pipe, tmp_path / "out", 300, share=share)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_option_share(error_of, monkeypatch, folder, tmp_path):
+    records = ("generate", folder, "--num-records", 300)
+    for share in ("2", "2/2", "a/b", "-1/2"):
+        assert f"--share {share} is not one of" in error_of(*records, "--output", tmp_path / "out", f"--share={share}")
+    assert "--share goes with a folder" in error_of(*records, "--output", tmp_path / "out.csv", "--share", "0/2")
+    assert not (tmp_path / "out").exists()
+    for part in range(2):
+        assert call(monkeypatch, *records, "--output", tmp_path / "out", "--share", f"{part}/2") == 0
+    assert len(read(tmp_path / "out")) == 300
+
+
+@pytest.mark.slow
+def test_processes_of_accelerate(pipe, folder, tmp_path):
+    """As many as a machine has GPUs; here two on its processor, which `accelerate launch` leaves to torchrun."""
+    script = Path(__file__).parents[1] / "examples" / "several_gpus.py"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]
+    options = ["--model", folder, "--num_records", str(2**17 + 100), "--output", tmp_path]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    process = subprocess.run([*launch, *options], check=True, capture_output=True, text=True, env=environment)
+    assert {f"process {part} of 2: 1 files" in process.stdout for part in range(2)} == {True}
+    assert [pq.read_metadata(file).num_rows for file in sorted(tmp_path.glob("part-*"))] == [2**17, 100]
+    pipe = DiffLMPipeline.from_pretrained(folder, dtype=default_dtype())
+    for number, num_records in enumerate((BLOCK, 100)):
+        [*batches] = pipe.stream(num_records, generator=seeded(0), first_block=number * 2**17 // BLOCK)
+        table = pq.read_table(tmp_path / f"part-0000{number}.parquet")
+        assert pa.Table.from_batches(batches).equals(table.slice(0, num_records))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from contextlib import redirect_stdout, suppress
@@ -78,6 +79,10 @@ def generate(
         int | None, typer.Option(help="Workers of --ray; one for each GPU, or core, of the cluster by default.")
     ] = None,
     escape_formulas: EscapeFormulas = False,
+    share: Annotated[
+        str | None,
+        typer.Option(help="Write one share of a folder's files: 2/8 is every eighth from the third on."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed and dtype give the same records.")] = 0,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model of the Hub.")] = None,
     base_model: Annotated[
@@ -96,6 +101,7 @@ def generate(
     ] = False,
 ) -> dict[str, Any]:
     """Generate records with a trained model."""
+    import pyarrow.parquet as pq
     import torch
 
     from ..blocks import write_shards
@@ -121,8 +127,11 @@ def generate(
         check_ray(ray, num_workers)
         if profile:
             raise ValueError("--profile measures this process; leave out --ray")
+    if share is not None and (output is None or output.suffix or push_to_hub is not None):
+        raise ValueError("--share goes with a folder as --output, and without --push-to-hub")
     if output is not None:
         check_output(output)
+    parts = _shares(share)
     if num_records is None and conditions is None:
         raise ValueError("give --num-records, or --conditions with a row for each record")
     if dtype not in (None, "float32", "bfloat16"):
@@ -186,7 +195,9 @@ def generate(
             )
         if database is None and not output.suffix:
             num_records = len(given["conditions"]) if num_records is None else num_records
-            files = write_shards(pipe, output, num_records, seed, **sampling, **given)
+            files = write_shards(pipe, output, num_records, seed, **sampling, share=parts, **given)
+            if share is not None:
+                num_records = sum(pq.read_metadata(file).num_rows for file in files)
         else:
             generator = seeded_generator(seed)
             records = pipe(num_records, **sampling, **given, generator=generator, output_type="pandas").records
@@ -194,6 +205,14 @@ def generate(
             num_records, files = len(records), [output] if database is None else []
     say(f"{num_records} records in {output or table}")
     return _told(num_records, files, start, seed) | ({} if table is None else {"table": table})
+
+
+def _shares(share: str | None) -> tuple[int, int]:
+    """Which share of how many."""
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", share or "0/1")
+    if match is None or int(match[1]) >= int(match[2]):
+        raise ValueError(f"--share {share} is not one of 0/8 to 7/8, say")
+    return int(match[1]), int(match[2])
 
 
 def _told(num_records: int, files: list[Path], start: float, seed: int) -> dict[str, Any]:
