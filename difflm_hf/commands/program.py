@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .app import app as page
+from .audit import audit
 from .env import env
 from .evaluate import evaluate
 from .generate import generate
@@ -17,7 +18,7 @@ from .train import train
 
 
 app = typer.Typer(no_args_is_help=True)
-for command in (schema, train, generate, impute, push, evaluate, env, page):
+for command in (schema, train, generate, impute, push, evaluate, audit, env, page):
     app.command(epilog=command.epilog)(command)
 
 

@@ -6,6 +6,12 @@ from ..lazy import lazy_names
 # Each name is looked for, and its module imported, when it is first used: metrics of tables take XGBoost, figures
 # matplotlib, and a card of a model neither.
 _NAMES = {
+    "audit.attributes": ["attribute_inference"],
+    "audit.audit": ["audit_model"],
+    "audit.figures": ["audit_figures"],
+    "audit.membership": ["attack_scores"],
+    "audit.named_values": ["named_values"],
+    "canaries": ["Canaries", "chance_exposure", "exposure", "plant_canaries"],
     "documents.code": ["evaluate_code"],
     "documents.code_execution": ["evaluate_human_eval", "evaluate_mbpp", "mbpp_prompt", "pass_at_k"],
     "documents.completions": ["extract_code", "generate_completions"],

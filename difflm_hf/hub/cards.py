@@ -256,9 +256,17 @@ def plot_files(evaluation: str | os.PathLike, include_data_plots: bool = False) 
 
 
 def _read_scores(folder: str | os.PathLike) -> dict[str, Any]:
-    path = Path(folder) / "report.json"
-    if not path.is_file():
+    paths = [path for name in ("report.json", "audit.json") if (path := Path(folder) / name).is_file()]
+    if not paths:
+        path = Path(folder) / "report.json"
         raise FileNotFoundError(f"{path} is missing: {folder} holds no evaluation; write one by `difflm evaluate`")
+    scores = {}
+    for path in paths:
+        scores |= _read_file(path)
+    return scores
+
+
+def _read_file(path: Path) -> dict[str, Any]:
     try:
         scores = json.loads(path.read_text(encoding="utf-8"))
         # What is null in the file was NaN.
@@ -305,8 +313,9 @@ def _evaluation_context(
     sections = {name: [] for name in SECTIONS.values()}
     for row in summarize(scores):
         sections[row.section].append(row)
-    if not sections["Documents"]:
-        del sections["Documents"]
+    for name in (SECTIONS["documents"], SECTIONS["audit"]):
+        if not sections[name]:
+            del sections[name]
     plots = [(*HEADINGS[Path(name).stem], name) for name in plot_files(evaluation, include_data_plots)]
     return {"scores": scores, "sections": sections, "plots": plots}
 

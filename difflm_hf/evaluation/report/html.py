@@ -42,6 +42,7 @@ def write_report(
     output_dir: str | os.PathLike,
     figures: Mapping[str, Figure] | None = None,
     title: str = "Evaluation of synthetic records",
+    name: str = "report",
 ) -> Path:
     """
     Writes scores as a page, with figures: `report.html`, one file that needs no other and loads nothing.
@@ -51,13 +52,15 @@ def write_report(
 
     Args:
         scores (`dict[str, Any]`):
-            What [`evaluate_table`] returned, or `{"documents": ...}` with what [`evaluate_json`], [`evaluate_code`] or
-            [`evaluate_text`] returned.
+            What [`evaluate_table`] or [`audit_model`] returned, or `{"documents": ...}` with what [`evaluate_json`],
+            [`evaluate_code`] or [`evaluate_text`] returned.
         output_dir (`str` or `os.PathLike`): The folder, made if there is none.
         figures (`Mapping[str, Figure]`, *optional*):
             Figures by the names of their PNG files, such as those of [`table_figures`]. The label of a figure is its
             caption. What is black in it follows the colour scheme of the page.
         title (`str`, defaults to `"Evaluation of synthetic records"`): The heading of the page.
+        name (`str`, defaults to `"report"`):
+            What the page and the scores are called; those of an audit, which may stand beside an evaluation, `"audit"`.
 
     Returns:
         `Path`: That of the page.
@@ -65,15 +68,15 @@ def write_report(
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     images = []
-    for name, figure in (figures or {}).items():
-        _write(output_dir / f"{name}.png", _save(figure, "png", facecolor="white", dpi=PNG_DPI))
-        heading, alt = HEADINGS.get(name, (name, name))
+    for key, figure in (figures or {}).items():
+        _write(output_dir / f"{key}.png", _save(figure, "png", facecolor="white", dpi=PNG_DPI))
+        heading, alt = HEADINGS.get(key, (key, key))
         width, height = (round(inches * PIXELS) for inches in figure.get_size_inches())
         data = base64.b64encode(_svg(figure)).decode()
         size = {"width": width, "height": height}
         images.append({"heading": heading, "alt": alt, "caption": figure.get_label(), "data": data, **size})
     document = json.dumps(_without_nan(scores), indent=2, allow_nan=False)
-    _write(output_dir / "report.json", document.encode())
+    _write(output_dir / f"{name}.json", document.encode())
 
     environment = Environment(
         loader=PackageLoader("difflm_hf.evaluation.report", "."),
@@ -91,11 +94,11 @@ def write_report(
         sections=sections,
         columns=list(_column_rows(scores)),
         figures=images,
-        versions={name: version(name) for name in PACKAGES},
+        versions={package: version(package) for package in PACKAGES},
     )
     # Generated values may hold halves of characters, which no file can.
-    _write(output_dir / "report.html", page.encode(errors="replace"))
-    return output_dir / "report.html"
+    _write(output_dir / f"{name}.html", page.encode(errors="replace"))
+    return output_dir / f"{name}.html"
 
 
 def _column_rows(scores: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

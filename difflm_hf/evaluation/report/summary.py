@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ SECTIONS = {
     "validity": "Validity",
     "diversity": "Diversity",
     "documents": "Documents",
+    "audit": "Audit of the model",
 }
 # Heading and alternative text of figures.
 HEADINGS = {
@@ -27,6 +28,10 @@ HEADINGS = {
     "distances": (
         "Distances to training rows",
         "Histograms of the distances of synthetic and of held-out rows to their closest training row.",
+    ),
+    "attacks": (
+        "Membership attacks",
+        "Curves of the training records that attacks find, by the held-out records that they take for such.",
     ),
 }
 
@@ -64,7 +69,8 @@ class Row:
     One line of a summary.
 
     Args:
-        section (`str`): `"Fidelity"`, `"Utility"`, `"Privacy"`, `"Validity"`, `"Diversity"` or `"Documents"`.
+        section (`str`): `"Fidelity"`, `"Utility"`, `"Privacy"`, `"Validity"`, `"Diversity"`, `"Documents"` or
+            `"Audit of the model"`.
         name (`str`): The name of the metric.
         value (`str`): Its value.
         reference (`str`): The value to compare it with, and of what that is, or nothing.
@@ -106,6 +112,13 @@ def _document(name: str, title: str, meaning: str, good: str = "100% is best") -
 def _document_and_real(name: str, title: str, meaning: str) -> Metric:
     path, reference = ("documents", name), ("documents", f"{name}_real")
     return Metric(path, title, meaning, "close to that of real documents", ".3f", reference, "real documents")
+
+
+def _attack(name: str, title: str, meaning: str) -> Iterator[Metric]:
+    path = ("audit", "membership", name)
+    found = f"{meaning} Training records that are found where 1 % of held-out ones are taken for such."
+    yield Metric((*path, "auc"), f"Membership by {title}", f"{meaning} AUC.", "0.5 is best, 1 worst")
+    yield Metric((*path, "tpr"), f"Found by {title}", found, "1% is best", ".1%")
 
 
 METRICS = (
@@ -307,6 +320,35 @@ METRICS = (
     ),
     _document_and_real(
         "self_bleu", "Self-BLEU", "How much documents repeat one another: the BLEU of each against all others."
+    ),
+    *_attack("likelihood", "likelihood", "A record that the model finds likely is taken for a training record."),
+    *_attack(
+        "calibrated",
+        "calibrated likelihood",
+        "The same, less the likelihood in a model of independent columns: how likely beyond being common.",
+    ),
+    *_attack("distance", "distance", "A record that is near to a generated one is taken for a training record."),
+    Metric(
+        ("audit", "attributes", "advantage"),
+        "Attribute inference",
+        "How much more often the model predicts a column right, from all others, in training records than in held-out "
+        "ones; of the column with the largest lower end.",
+        "0% is best",
+        ".1%",
+    ),
+    Metric(
+        ("audit", "num_rare"),
+        "Rare values in the files",
+        "Categories, words and listed numbers in the model's files that fewer than 10 training records have.",
+        "0 is best",
+        ",",
+    ),
+    Metric(
+        ("audit", "num_extremes"),
+        "Rare extremes in the files",
+        "Smallest and largest numbers in the model's files that fewer than 10 training records have.",
+        "0 is best",
+        ",",
     ),
 )
 

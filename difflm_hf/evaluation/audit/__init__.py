@@ -1,0 +1,1 @@
+"""What a model gives away about the records that it was trained on."""
