@@ -56,14 +56,14 @@ def audit_model(
             - `verdict`: `"nothing found"`, `"look at these"` or `"gives records away"`; `reasons`: a list of dicts
               with the `verdict` that each calls for and the `reason`, a sentence; `cannot_see`: sentences;
             - `membership`: [`attack_scores`] by the model's `likelihood`, by that `calibrated` by how common a record
-              is, and by the `distance` to generated records;
+              is, by the `distance` to generated records, and by whether its `files` allow a record at all;
             - `attributes`: [`attribute_inference`]; `files`: [`named_values`]; `num_rare` and `num_extremes`, the sums
               of those;
             - `rows`: how many records there were, and how many the model could have written; `notes`; `settings`.
 
     Raises:
         `ValueError`: for a model of documents or of records with lists, for columns that do not match, for a
-            `sensitive` column that is none of categories, and when fewer than 30 records are left of a table.
+            `sensitive` column that is none of categories, and when a table has fewer than 30 records to attack.
 
     Example:
 
@@ -86,14 +86,16 @@ def audit_model(
     tables = {name: table[schema.names].reset_index(drop=True) for name, table in tables.items()}
     rows = {name: {"given": len(table)} for name, table in tables.items()}
     drawn = {name: table.sample(min(len(table), max_rows), random_state=seed) for name, table in tables.items()}
-    for name, table in drawn.items():
-        known = drawn[name] = table[is_encodable(pipe.processor, table)].reset_index(drop=True)
-        rows[name] |= {"drawn": len(table), "attacked": len(known)}
-        if len(known) < MIN_ROWS:
-            raise ValueError(
-                f"of {len(table)} rows of `{name}` the model can write {len(known)}, and {MIN_ROWS} are needed for "
-                "figures to mean much; is it a model of this table?"
-            )
+    can_write = {name: is_encodable(pipe.processor, table) for name, table in drawn.items()}
+    learnt, unseen = (drawn[name][known].reset_index(drop=True) for name, known in can_write.items())
+    for name, known in can_write.items():
+        rows[name] |= {"drawn": len(known), "writable": int(known.sum())}
+    if min(len(learnt), len(drawn["holdout"])) < MIN_ROWS:
+        raise ValueError(
+            f"of {len(drawn['train'])} rows of `train` the model can write {len(learnt)}, and `holdout` has "
+            f"{len(drawn['holdout'])}; {MIN_ROWS} of each are needed for figures to mean much; is it a model of this "
+            "table?"
+        )
     with tqdm(total=4, disable=not show_progress, bar_format="{l_bar}{bar}| {elapsed}") as progress:
 
         def step(name: str) -> None:
@@ -101,11 +103,14 @@ def audit_model(
             progress.update()
 
         step("likelihoods")
-        membership = _likelihood_attacks(pipe, drawn["train"], drawn["holdout"], seed)
+        membership, attributes = {"files": _files_attack(learnt, can_write["holdout"], seed)}, {"columns": {}}
+        if len(unseen) >= MIN_ROWS:
+            membership |= _likelihood_attacks(pipe, learnt, unseen, seed)
         step("distances")
-        membership["distance"], c2st = _distance_attack(pipe, drawn["train"], drawn["holdout"], len(train), seed)
+        membership["distance"], c2st = _distance_attack(pipe, learnt, drawn["holdout"], len(train), seed)
         step("attributes")
-        attributes = attribute_inference(pipe, drawn["train"], drawn["holdout"], columns, seed)
+        if len(unseen) >= MIN_ROWS:
+            attributes = attribute_inference(pipe, learnt, unseen, columns, seed)
         step("files")
         files = named_values(pipe, tables["train"])
     audit = {"membership": membership, "attributes": attributes, "files": files}
@@ -151,6 +156,11 @@ def is_encodable(processor: DiffLMProcessor, table: pd.DataFrame) -> np.ndarray:
     return allowed
 
 
+def _files_attack(train: pd.DataFrame, can_write: np.ndarray, seed: int) -> dict[str, Any]:
+    """All training records can be written; whoever finds that a record cannot knows that it is none."""
+    return attack_scores(np.ones(len(train)), can_write.astype(float), seed)
+
+
 def _likelihood_attacks(
     pipe: DiffLMPipeline, train: pd.DataFrame, holdout: pd.DataFrame, seed: int
 ) -> dict[str, dict[str, Any]]:
@@ -179,14 +189,20 @@ def _distance_attack(
 
 
 def _notes(rows: dict[str, dict[str, int]], membership: dict[str, dict[str, Any]], c2st: float) -> Iterator[str]:
-    for name, called in (("train", "training table"), ("holdout", "hold-out")):
-        drawn, left = rows[name]["drawn"], rows[name]["attacked"]
-        if left < drawn:
-            yield (
-                f"{drawn - left:,} of {drawn:,} records of the {called} have values that the model cannot write: that "
-                "alone says that it did not learn them, and they are left out of the attacks"
-            )
-    if c2st > 0.55 + 1 / min(row["attacked"] for row in rows.values()) ** 0.5:
+    drawn, left = rows["train"]["drawn"], rows["train"]["writable"]
+    if left < drawn:
+        yield (
+            f"{drawn - left:,} of {drawn:,} records of the training table have values that the model cannot write: "
+            "they were not learnt, and are left out"
+        )
+    drawn, left = rows["holdout"]["drawn"], rows["holdout"]["writable"]
+    if left < drawn:
+        yield (
+            f"{drawn - left:,} of {drawn:,} records of the hold-out have values that the model cannot write: that "
+            "alone tells them from training records, and attacks by likelihood and by prediction leave them out"
+            + ("" if left >= MIN_ROWS else f"; {left} are too few for these, which were not made")
+        )
+    if c2st > 0.55 + 1 / min(rows["train"]["writable"], drawn) ** 0.5:
         yield (
             f"training records and hold-out are told apart without the model, too (C2ST {c2st:.3f}): they are no two "
             "samples of one distribution, and what the attacks find may come from that"

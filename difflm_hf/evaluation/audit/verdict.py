@@ -17,6 +17,7 @@ ATTACKS = {
     "likelihood": "the model's likelihood",
     "calibrated": "the model's likelihood less that of independent columns",
     "distance": "nearness to generated records",
+    "files": "whether the model's files allow a record",
 }
 CANNOT_SEE = (
     "An audit is no proof: a stronger attack may find more. Only training with differential privacy gives a bound.",

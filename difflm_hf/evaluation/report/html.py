@@ -60,7 +60,8 @@ def write_report(
             caption. What is black in it follows the colour scheme of the page.
         title (`str`, defaults to `"Evaluation of synthetic records"`): The heading of the page.
         name (`str`, defaults to `"report"`):
-            What the page and the scores are called; those of an audit, which may stand beside an evaluation, `"audit"`.
+            What the page and the scores are called: `"audit"` for those of an audit, which may stand beside an
+            evaluation.
 
     Returns:
         `Path`: That of the page.

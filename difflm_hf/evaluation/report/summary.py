@@ -329,6 +329,12 @@ METRICS = (
     ),
     *_attack("distance", "distance", "A record that is near to a generated one is taken for a training record."),
     Metric(
+        ("audit", "membership", "files", "auc"),
+        "Membership by the files",
+        "A record with a value that the model's files do not allow is taken for none of the training records. AUC.",
+        "0.5 is best, 1 worst",
+    ),
+    Metric(
         ("audit", "attributes", "advantage"),
         "Attribute inference",
         "How much more often the model predicts a column right, from all others, in training records than in held-out "
