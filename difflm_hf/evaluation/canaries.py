@@ -112,7 +112,8 @@ def _values(column: pd.Series, min_count: int) -> pd.Series:
     distinct = column.dropna().drop_duplicates()
     if distinct.empty:
         return column.head(1)
-    common = distinct[(distinct.map(column.value_counts()) >= min_count).to_numpy(bool)]
+    counts = column.value_counts()
+    common = distinct[distinct.isin(counts.index[counts >= min_count])]
     return distinct if common.empty else common
 
 
