@@ -193,6 +193,7 @@ def with_rare_values(synthetic: pd.DataFrame, train: pd.DataFrame, seed: int) ->
 def scores(data: Dataset, synthetic: pd.DataFrame, seed: int) -> dict[str, Any]:
     validator = RecordSchema.infer(data.train) if data.schema is None else data.schema
     valid = np.all([validator[name].allows(synthetic[name]) for name in validator.names], axis=0)
+    synthetic = synthetic[valid].reset_index(drop=True)  # only these can be read as what the real ones are
     found = nested_scores(data.unkeyed(data.train), data.unkeyed(synthetic))
     parts = {f"{name}_{of}": part[of] for name, part in found.items() for of in ("mean", "worst")}
     return {"valid": float(valid.mean()), "c2st": two_sample(*data.flat(data.test, synthetic), seed), **parts}

@@ -13,8 +13,9 @@ from .common import command, console, say
 
 
 @command(
-    "difflm audit my-model --real train.csv --holdout test.csv --output audit",
-    "difflm audit my-model --real train.csv --holdout test.csv --sensitive income --max-rows 5000",
+    "difflm audit my-model --real train.csv --holdout test.csv",
+    "difflm audit my-model --real a.csv --holdout b.csv --output audit",
+    "difflm audit my-model --real a.csv --holdout b.csv --sensitive income",
 )
 def audit(
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a trained model.")],
