@@ -12,6 +12,7 @@ where it was.
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
 from transformers import HfArgumentParser
 
@@ -28,7 +29,7 @@ class Arguments:
 
 
 def main(args: Arguments) -> None:
-    state = PartialState()
+    state = PartialState(cpu=not torch.accelerator.is_available())
     pipe = DiffLMPipeline.from_pretrained(args.model).to(state.device)
     share = (state.process_index, state.num_processes)
     files = write_shards(pipe, args.output, args.num_records, seed=args.seed, share=share)
