@@ -25,6 +25,7 @@ from difflm_hf.evaluation import (
 from difflm_hf.evaluation.audit.audit import is_encodable
 from difflm_hf.evaluation.audit.membership import marginal_log_prob
 from difflm_hf.evaluation.audit.verdict import AWAY, LOOK, NOTHING, reasons, verdict
+from difflm_hf.evaluation.report.summary import METRICS
 from difflm_hf.hub.cards import model_card
 from difflm_hf.training import RECIPES
 
@@ -261,6 +262,7 @@ def test_page(caught, tmp_path):
         assert words in text
     assert json.loads((tmp_path / "audit.json").read_text())["audit"]["verdict"] == AWAY
     assert {row.section for row in summarize(caught)} == {"Audit of the model"}
+    assert len(summarize(caught)) == sum(metric.path[0] == "audit" for metric in METRICS)
 
 
 def test_card_has_the_figures(overfit, caught, tmp_path):
