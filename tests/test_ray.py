@@ -19,7 +19,7 @@ import difflm_hf.ray_generation
 from difflm_hf import DiffLMPipeline
 from difflm_hf.blocks import write_shards
 from difflm_hf.ray_generation import on_ray
-from difflm_hf.records import Identifier, Unique
+from difflm_hf.records import Identifier, RecordSchema, Unique
 
 
 # A cluster of one machine, on the loopback interface
@@ -75,6 +75,10 @@ def hashes(folder: Path) -> dict[str, str]:
 def with_rule(pipe: DiffLMPipeline, rule: Unique | Identifier) -> DiffLMPipeline:
     pipe.processor.schema.rules = [rule]
     return pipe
+
+
+def with_identifier(table: pd.DataFrame) -> RecordSchema:
+    return RecordSchema(RecordSchema.infer(table).fields, [Identifier("id")])
 
 
 # Errors, before Ray is started
@@ -169,9 +173,11 @@ def test_records_are_those_of_one_process(cluster, pipe, tmp_path):
     pd.testing.assert_frame_equal(there, here)
     there, here = (list(p.stream(70, generator=seeded(1), first_block=2, where="age > 40")) for p in (remote, pipe))
     assert there == here
-    pipe = with_rule(pipe, Identifier("age"))
+    table = make_table().assign(id=range(240))
+    numbered = train(table, tmp_path / "model", recipe="tiny", schema=with_identifier(table))
+    pipe = DiffLMPipeline(**numbered.components, block_size=BLOCK)
     for name, p in {"there": on_ray(pipe, num_workers=2), "here": pipe}.items():
-        write_shards(p, tmp_path / name, 70, seed=4)
+        write_shards(p, tmp_path / name, 200, seed=4)
     assert hashes(tmp_path / "there") == hashes(tmp_path / "here")
 
 
