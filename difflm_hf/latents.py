@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import torch
 
-from . import distributed
 from .batches import TensorDataset, trim_padding
+from .distributed import gather_records, num_processes, process_index
 from .modeling_difflm import DiffLMModel
 from .processing_difflm import DiffLMProcessor
 from .utils import onload
@@ -34,9 +34,8 @@ def encode_latents(
     means, stds = [], []
     batch_size = max(1, batch_tokens // dataset.tensors["input_ids"].shape[1])
     # Each process encodes its share; the last ones take records of the start again, so that shares are equal.
-    num_processes, num_records = distributed.num_processes(), len(dataset)
-    share = torch.arange(distributed.process_index(), num_processes * -(-num_records // num_processes), num_processes)
-    share %= num_records
+    num_shares, num_records = num_processes(), len(dataset)
+    share = torch.arange(process_index(), num_shares * -(-num_records // num_shares), num_shares) % num_records
     order = torch.arange(len(share))
     if "attention_mask" in dataset.tensors:  # like lengths together
         order = dataset.tensors["attention_mask"][share].sum(1).argsort(stable=True)
@@ -47,5 +46,5 @@ def encode_latents(
         means.append(mean.cpu())
         stds.append((0.5 * logvar).exp().cpu() * sample_posterior)
     shares = (torch.cat(parts)[order.argsort()].to(model.device) for parts in (means, stds))
-    mean, std = (distributed.gather_records(of_share)[:num_records].cpu() for of_share in shares)
+    mean, std = (gather_records(of_share)[:num_records].cpu() for of_share in shares)
     return TensorDataset(mean=mean, std=std)

@@ -19,6 +19,7 @@ from .readers import from_arrow, read_table
 
 STREAM_RECORDS = 1_000_000  # of a stream, if nothing else is said
 CHUNK = 2**16
+SPARE = 1.25  # times the sample that are kept until the most of them are dropped
 MAX_VALUES = 10_000  # of a column of categories; of texts, no value tells of the others
 
 
@@ -109,7 +110,7 @@ class _Sample:
         self.keys.append(keys[rows])
         self.parts.append(chunk.take(rows) if isinstance(chunk, pa.Table) else chunk.iloc[rows])
         self.num_seen += len(chunk)
-        if sum(map(len, self.keys)) > 2 * self.num_records:
+        if sum(map(len, self.keys)) > SPARE * self.num_records:
             self._prune()
 
     def _prune(self) -> None:
