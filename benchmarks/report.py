@@ -28,6 +28,7 @@ from .report_documents import documents_section, pretrained_section
 from .results import load_result
 from .robustness import robustness_section
 from .speed import NUM_ROWS, speed_section
+from .streaming import streaming_section
 from .tables import LOG_TARGET, MAX_MINUTES, MODELS, OURS, SEED
 
 
@@ -197,6 +198,13 @@ rounding grows tenfold in some three steps, so that losses drift apart without o
 do not.
 
 {distributed}
+
+## Training on a sample
+
+`python -m benchmarks.streaming` trains [on a sample of Parquet files](large_tables.md#millions-of-rows-in) of more and
+more rows, which were drawn from adult with replacement. A file is read in parts, and its memory is that of the sample.
+
+{streaming}
 
 ## The Hub
 
@@ -658,6 +666,7 @@ def main() -> None:
         documents=documents_section(),
         distributed=distributed_section(),
         distributed_steps=NUM_STEPS,
+        streaming=streaming_section(),
         hub=hub_section(),
         robustness=robustness_section(),
         nested=nested_section(),
