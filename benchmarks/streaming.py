@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -89,6 +90,7 @@ def main() -> None:
     for millions in args.millions:
         num_rows = int(millions * 1e6)
         path, output = folder / f"{num_rows}.parquet", folder / f"{num_rows}"
+        shutil.rmtree(output, ignore_errors=True)
         if not path.exists():
             write_rows(table, path, num_rows)
         figures = measure(path, output, args.minutes) | {"file_gib": path.stat().st_size / 2**30}
