@@ -27,6 +27,7 @@ from tiny import RECIPES
 import difflm_hf.evaluation
 from difflm_hf import DiffLMPipeline
 from difflm_hf.commands import main
+from difflm_hf.commands.program import app
 from difflm_hf.records import write_table
 
 
@@ -137,7 +138,7 @@ def draw_commands(model: Path, rng: random.Random) -> Iterator[tuple[str, Run]]:
     for function in difflm_hf.evaluation.__all__:
         getattr(difflm_hf.evaluation, function)  # imported once
     diffusers.utils.logging.set_verbosity_error()  # as the command says to a library that is not yet imported
-    commands = typer.main.get_command(main.app).commands
+    commands = typer.main.get_command(app).commands
     while True:
         [name] = rng.choices(list(given), [3, 3, 6, 4, 1, 3])
         values = dict(given[name])

@@ -296,7 +296,7 @@ def test_read_names_file_and_fault(name, content, message, tmp_path):
 def test_missing_files_and_other_things_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.csv: no such file"):
         read_table(tmp_path / "none.csv")
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises(IsADirectoryError, match="is a folder; name a file of it"):
         read_table(tmp_path)
     for data, name in ((5, "int"), ([1], "list"), ({"a": [1]}, "dict"), (None, "NoneType")):
         with pytest.raises(TypeError, match=f"cannot read records from a {name}; give a DataFrame, a Dataset"):

@@ -351,7 +351,9 @@ def test_values_of_sqlite_that_are_not_of_their_types(tmp_path):
     with pytest.raises(ValueError, match="odd has values of other types .*'t' is no boolean.*SELECT them"):
         read_table(url, query="odd")
     assert read_table(url, query="large")["n"].tolist() == [2**40]
-    with pytest.raises(ValueError, match="'https' is no kind of database"):
+    with pytest.raises(ValueError, match="'odd' is no kind of database"):
+        read_table("odd://host/table", query="x")
+    with pytest.raises(ValueError, match="URLs are of databases; download the file"):
         read_table("https://host/table.csv", query="x")
 
 

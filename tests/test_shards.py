@@ -173,7 +173,7 @@ def test_other_arguments_need_another_folder(pipe, tmp_path, change):
 def test_another_model_needs_another_folder(pipe, tmp_path):
     write_shards(pipe, tmp_path / "out", 100)
     next(pipe.denoiser.parameters()).data += 1
-    with pytest.raises(ValueError, match="holds records of model="):
+    with pytest.raises(ValueError, match="holds records of another run .model.; go on"):
         write_shards(pipe, tmp_path / "out", 100)
 
 
