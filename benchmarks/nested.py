@@ -221,7 +221,8 @@ On {processor}. JSON text and the peers were trained in one thread for 30 minute
 of rows in one thread took as much longer. TabularARGN marks rare values by a word of its own, by which any classifier
 knows its rows: rare values were drawn in their place. With a layer of attention over the items so far in place of the
 recurrent state, days and hours of seed 0 had a C2ST of 0.588 (0.631 with the state, which another seed takes to
-0.537), autocorrelations off by 0.180 (0.138), and 0.8 times the speed.
+0.537), autocorrelations off by 0.180 (0.138), and 0.8 times the speed. Flat rows are generated as fast as before there
+were lists: 32,386 rows of adult a second for 32,850 (in turn with commit 7c07fbc, three rounds, 28,712 to 34,892).
 """.strip()
 
 
