@@ -422,26 +422,29 @@ def test_resumed_run_is_the_same(phase, at_step, run, tmp_path, monkeypatch):
     assert_same_run(run, folder)
 
 
-@pytest.mark.slow
-def test_killed_process(run, tmp_path):
-    folder = tmp_path / "model"
+def train_until(name: str, folder: Path) -> subprocess.CompletedProcess:
+    """Trains in a process that gets a signal at step 41 of its first phase."""
     script = f"""
 import os, signal
 from tiny import make_table, train
 from difflm_hf.callbacks import LossProgressCallback
 
-def kill(self, args, state, control, **kwargs):
+def end(self, args, state, control, **kwargs):
     if state.global_step == 41:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.{name})
 
-LossProgressCallback.on_step_end = kill
+LossProgressCallback.on_step_end = end
 train(make_table(), {str(folder)!r}, recipe="tiny")
 """
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    killed = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path}, capture_output=True
-    )
-    assert killed.returncode == -signal.SIGKILL
+    environment = {**os.environ, "PYTHONPATH": path}
+    return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_killed_process(run, tmp_path):
+    folder = tmp_path / "model"
+    assert train_until("SIGKILL", folder).returncode == -signal.SIGKILL
     train(make_table(), folder, recipe="tiny", resume=True)
     assert_same_run(run, folder)
 
@@ -450,22 +453,7 @@ train(make_table(), {str(folder)!r}, recipe="tiny")
 def test_terminated_process(run, tmp_path):
     """As schedulers take machines back: with a checkpoint of the step that it is at."""
     folder = tmp_path / "model"
-    script = f"""
-import os, signal
-from tiny import make_table, train
-from difflm_hf.callbacks import LossProgressCallback
-
-def terminate(self, args, state, control, **kwargs):
-    if state.global_step == 41:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-LossProgressCallback.on_step_end = terminate
-train(make_table(), {str(folder)!r}, recipe="tiny")
-"""
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    done = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
-    )
+    done = train_until("SIGTERM", folder)
     assert done.returncode == 143 and "ended by SIGTERM after step 4" in done.stderr
     [last] = {41, 42} & {int(path.name.split("-")[1]) for path in folder.glob("checkpoints/vae/checkpoint-*")}
     assert f"step {last}" in done.stderr
