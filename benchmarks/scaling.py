@@ -32,12 +32,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 from difflm_hf import DiffLMDenoiser, DiffLMPipeline, DiffLMProcessor
 from difflm_hf.batches import TensorDataset
-from difflm_hf.blocks import RECORDS_PER_SHARD, mix
+from difflm_hf.blocks import RECORDS_PER_SHARD
 from difflm_hf.latents import encode_latents, to_dataset
 from difflm_hf.modeling_difflm import DiffLMModel
 from difflm_hf.records import JSONCodec, RecordSchema, read_table
+from difflm_hf.seeds import draw_seed, mix
 from difflm_hf.training.recipes import DOCUMENT_BLOCK_SIZE, DOCUMENT_RECIPES
-from difflm_hf.utils import draw_seed
 
 from .grammars import train_tokenizer
 from .markdown import fill, to_table

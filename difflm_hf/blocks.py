@@ -12,7 +12,6 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, Literal, get_args
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,8 +25,9 @@ from .checks import check_choice, check_integer, is_number, shown
 from .files import atomic_write, is_whole, lock_folder
 from .records import JSONCodec, RecordSchema, Unique
 from .records.nested import to_plain
+from .seeds import check_generator, draw_seed, mix, seeded_generator
 from .step_callbacks import step_callback
-from .utils import check_generator, draw_seed, map_in_threads, release_memory, seeded_generator
+from .utils import map_in_threads, release_memory
 
 
 OutputType = Literal["dict", "pandas", "dataset", "text"]
@@ -462,8 +462,3 @@ def _claim(folder: Path, manifest: dict[str, Any]) -> None:
     else:
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-
-
-def mix(*numbers: int) -> int:
-    """One 64-bit seed from several numbers, none of which can be guessed from another's."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -24,7 +24,8 @@ from .blocks import UsedKeys
 from .checks import check_integer, shown
 from .control.documents import DocumentCondition
 from .pipeline_difflm import DiffLMPipeline
-from .utils import check_generator, default_device, draw_seed, no_progress_bars
+from .seeds import check_generator, draw_seed
+from .utils import default_device, no_progress_bars
 
 
 MAX_TASKS = 4096  # of a run; Ray takes milliseconds to begin with each

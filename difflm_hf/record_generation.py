@@ -11,7 +11,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .hub.components import register_components
 from .pipeline_difflm import DiffLMPipeline
-from .utils import seeded_generator
+from .seeds import seeded_generator
 
 
 class RecordGenerationPipeline(Pipeline):

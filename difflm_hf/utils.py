@@ -15,8 +15,6 @@ from huggingface_hub.constants import HF_HUB_DISABLE_PROGRESS_BARS
 from torch import nn
 from transformers.utils import logging as transformers
 
-from .checks import check_integer, shown
-
 
 def default_device() -> torch.device:
     """The accelerator of this machine (CUDA, MPS, XPU or any other that torch knows), or its CPU."""
@@ -44,37 +42,6 @@ def supports_bf16() -> bool:
 def default_dtype() -> torch.dtype:
     """The fastest dtype that this machine generates in."""
     return torch.bfloat16 if supports_bf16() else torch.float32
-
-
-def draw_seed(generator: torch.Generator | None) -> int:
-    """
-    A seed of 62 bits, which stands for all that is drawn of a call, on whatever device its generator is.
-
-    Raises:
-        `ValueError`: for what is no generator.
-    """
-    check_generator(generator)
-    device = None if generator is None else generator.device
-    return int(torch.randint(2**62, (), generator=generator, device=device))
-
-
-def check_generator(generator: torch.Generator | None) -> None:
-    """Raises a `ValueError` for what is no source of random numbers."""
-    if not isinstance(generator, torch.Generator | None):
-        raise ValueError(
-            f"generator={shown(generator)} is no torch.Generator; give torch.Generator().manual_seed(seed)"
-        )
-
-
-def seeded_generator(seed: int) -> torch.Generator:
-    """
-    A generator on the CPU.
-
-    Raises:
-        `ValueError`: for a seed that is no integer of 64 bits.
-    """
-    check_integer("seed", seed, -(2**63), 2**64 - 1)
-    return torch.Generator().manual_seed(int(seed))
 
 
 def release_memory() -> None:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1] / "difflm_hf"
 # From the ground up: modules import from their own floor and from those below it. A name stands for all that is in it,
 # where no longer one says otherwise.
 FLOORS = [
-    ["utils", "checks", "files", "lazy", "step_callbacks", "distributed"],
+    ["utils", "seeds", "checks", "files", "lazy", "step_callbacks", "distributed"],
     ["hub.upload", "hub.mixin", "hub.components", "hub.damage"],
     ["records"],
     ["control"],

@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from ..pipeline_difflm import DiffLMPipeline
 from ..records import read_table, write_table
-from ..utils import seeded_generator
+from ..seeds import seeded_generator
 from .common import (
     MODEL_WORK,
     SHOWN_ROWS,

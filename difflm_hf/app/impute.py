@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..pipeline_difflm import DiffLMPipeline
 from ..records import read_table
-from ..utils import seeded_generator
+from ..seeds import seeded_generator
 from .common import (
     FILE_TYPES,
     MODEL_WORK,

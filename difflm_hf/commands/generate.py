@@ -109,7 +109,8 @@ def generate(
     from ..pipeline_difflm import DiffLMPipeline
     from ..ray_generation import check_ray, on_ray
     from ..records import read_table, write_table
-    from ..utils import default_device, no_progress_bars, seeded_generator
+    from ..seeds import seeded_generator
+    from ..utils import default_device, no_progress_bars
 
     if (database is None) != (table is None) or (database is not None and output is not None):
         raise ValueError("--database goes with --table, and without --output")
@@ -283,7 +284,8 @@ def _generate_texts(
 
     from ..diffusion_lm import DiffusionLMPipeline
     from ..records import write_table
-    from ..utils import default_device, no_progress_bars, seeded_generator
+    from ..seeds import seeded_generator
+    from ..utils import default_device, no_progress_bars
 
     check_options(context, OF_TEXTS, "a Diffusion-LM does not take it")
     if output is None or not output.suffix:

@@ -31,7 +31,8 @@ def impute(
     """Fill what is missing of a table with a trained model."""
     from ..pipeline_difflm import DiffLMPipeline
     from ..records import read_table, write_table
-    from ..utils import no_progress_bars, seeded_generator
+    from ..seeds import seeded_generator
+    from ..utils import no_progress_bars
 
     check_output(output)
     if not output.suffix:

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..blocks import mix
 from ..processing_difflm import DiffLMProcessor
 from ..records.codec import special_ids
 from ..records.grammar import Grammar, JSONGrammar, TextGrammar
 from ..records.rules import Unique
+from ..seeds import mix
 from .json_conditions import ConditionReader, Predicate, Records
 from .predicates import AllOf, StartsWith
 from .resampling import MAX_CANDIDATES

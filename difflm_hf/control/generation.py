@@ -11,8 +11,9 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
-from ..blocks import MAX_ATTEMPTS, UsedKeys, mix
+from ..blocks import MAX_ATTEMPTS, UsedKeys
 from ..checks import check_integer
+from ..seeds import mix
 from .balance import Shares, balanced_rows
 from .conditions import Condition, Conditions
 from .documents import DocumentCondition, generate_documents

@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..blocks import MAX_STEPS, mix
+from ..blocks import MAX_STEPS
 from ..checks import check_integer, is_number, shown
 from ..latents import encode_latents, to_dataset
 from ..records.readers import check_columns
-from ..utils import check_generator, draw_seed, onload
+from ..seeds import check_generator, draw_seed, mix
+from ..utils import onload
 from .generation import ConditionalGenerationMixin
 from .resampling import GROUP_SIZE, redraw
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch.profiler import record_function
 
-from ..blocks import mix
+from ..seeds import mix
 from ..utils import onload
 from .conditions import Condition
 from .guidance import Guidance

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..blocks import mix
 from ..checks import check_choice, check_integer, shown
 from ..records import Field, RecordSchema
 from ..records.field import naming_column
 from ..records.field_tokens import FieldTokens
 from ..records.readers import check_columns
-from ..utils import draw_seed, onload
+from ..seeds import draw_seed, mix
+from ..utils import onload
 from .conditions import Condition
 from .generation import ConditionalGenerationMixin
 from .guidance import Guidance

@@ -18,15 +18,15 @@ from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import CommitInfo, ModelCard
 from transformers import PreTrainedTokenizerFast
 
-from ..blocks import mix
 from ..control.guidance import Guide, check_guides
 from ..hub.components import ComponentsMixin, register_components
 from ..hub.damage import check_weights, explain_damage
 from ..hub.loading import pipeline_folder
 from ..hub.text_cards import text_model_card
 from ..hub.upload import commit_files, folder_files, full_repo_id
+from ..seeds import draw_seed, mix
 from ..step_callbacks import latents_after_step, step_callback
-from ..utils import default_dtype, draw_seed, onload
+from ..utils import default_dtype, onload
 from .configuration_diffusion_lm import DiffusionLMConfig
 from .constraints import clamp_to_words, constrain, free_words, given_words
 from .measures import likelihood_bound

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..checks import check_integer
-from ..utils import seeded_generator
+from ..seeds import seeded_generator
 
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from ...checks import shown
-from ...utils import seeded_generator
+from ...seeds import seeded_generator
 
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from ...checks import check_integer
 from ...processing_difflm import DiffLMProcessor
-from ...utils import seeded_generator
+from ...seeds import seeded_generator
 from ..tables.encoding import encode_tables
 from ..tables.fidelity import classifier_two_sample_test
 from ..tables.preparation import prepare_tables
