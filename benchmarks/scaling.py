@@ -36,7 +36,6 @@ from difflm_hf.blocks import RECORDS_PER_SHARD
 from difflm_hf.latents import encode_latents, to_dataset
 from difflm_hf.modeling_difflm import DiffLMModel
 from difflm_hf.records import JSONCodec, RecordSchema, read_table
-from difflm_hf.seeds import draw_seed, mix
 from difflm_hf.training.recipes import DOCUMENT_BLOCK_SIZE, DOCUMENT_RECIPES
 
 from .grammars import train_tokenizer
@@ -51,7 +50,6 @@ LMS = {"HuggingFaceTB/SmolLM2-135M": "LM of 135 M", "mistralai/Mistral-7B-Instru
 ROWS = "record decoder"
 BATCHES = (DOCUMENT_BLOCK_SIZE, 1024)  # records that an LM writes together: as it comes, and by `block_size=1024`
 BYTES_BF16 = 2
-SEED_BITS = 32  # of a torch.Generator on the CPU: its Mersenne twister drops the upper ones
 HOUR, DAY = 3600, 86400
 
 
@@ -221,14 +219,6 @@ def measure_lm(name: str) -> dict[str, Any]:
     }
 
 
-def measure_repeats(num_records: int, block_size: int) -> dict[str, int]:
-    """Pairs of blocks of seed 0 whose generators start from the same state."""
-    seed, num_blocks = draw_seed(torch.Generator().manual_seed(0)), -(-num_records // block_size)
-    states = np.array([mix(seed, block, 0) % 2**SEED_BITS for block in range(num_blocks)], np.uint64)
-    counts = np.unique(states, return_counts=True)[1]
-    return {"records": num_records, "blocks": num_blocks, "pairs": int((counts * (counts - 1) // 2).sum())}
-
-
 def measure(model: Path, data: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     categorical = json.loads((data / "info.json").read_text(encoding="utf-8"))["categorical"]
@@ -245,7 +235,6 @@ def measure(model: Path, data: Path) -> dict[str, Any]:
         "json": measure_json(table, schema),
         "lms": {name: measure_lm(name) for name in LMS},
         "lm_denoiser_parameters": sum(weight.numel() for weight in denoiser.parameters()),
-        "repeats": measure_repeats(SIZES[0], pipe.config.block_size),
         "block_size": pipe.config.block_size,
     }
 
@@ -548,15 +537,7 @@ def memory_section() -> str:
     )
 
 
-def repeated(num_blocks: int) -> float:
-    """Blocks that start from the state of an earlier one, on average, of generators of `SEED_BITS`."""
-    states = 2**SEED_BITS
-    return num_blocks + states * math.expm1(-num_blocks / states)
-
-
 def driver_section() -> str:
-    figures = load_result("scaling")
-    counts = figures["repeats"]
     shards = {num: math.ceil(num / RECORDS_PER_SHARD) for num in SIZES}
     rows = []
     for num in SIZES:
@@ -570,17 +551,7 @@ def driver_section() -> str:
             ]
         )
     header = ["records", "files", "to hand them all out", "files a second in the time given", "of what a prefix takes"]
-    seeds = []
-    for block_size in (*BATCHES, figures["block_size"], 2**20):
-        shares = [repeated(math.ceil(num / block_size)) / math.ceil(num / block_size) for num in SIZES]
-        seeds.append([f"{block_size:,}", *map(percent, shares)])
-    return (
-        to_table(header, rows)
-        + f"\n\nA generator of torch on a processor has {SEED_BITS} bits of seed, so that some blocks of a long run "
-        f"are copies of others. Of the first {counts['blocks']:,} blocks of seed 0, which {power(counts['records'])} "
-        f"rows take, {counts['pairs']} pairs are the same. Share of the records that are copies of earlier ones, on "
-        "average:\n\n" + to_table(["records of a block", *(f"of {power(num)} records" for num in SIZES)], seeds)
-    )
+    return to_table(header, rows)
 
 
 SECTIONS = {

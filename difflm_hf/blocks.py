@@ -25,7 +25,7 @@ from .checks import check_choice, check_integer, is_number, shown
 from .files import atomic_write, is_whole, lock_folder
 from .records import JSONCodec, RecordSchema, Unique
 from .records.nested import to_plain
-from .seeds import check_generator, draw_seed, mix, seeded_generator
+from .seeds import check_generator, draw_seed, generator_of, seeded_generator
 from .step_callbacks import step_callback
 from .utils import map_in_threads, release_memory
 
@@ -205,7 +205,7 @@ class BlockwisePipeline(DiffusionPipeline):
         keys = UsedKeys(self.processor.schema) if keys is None else keys
         tables: list[pd.DataFrame] = []
         for attempt in range(MAX_ATTEMPTS):
-            generator = torch.Generator().manual_seed(mix(seed, block, attempt))
+            generator = generator_of(seed, block, attempt)
             for table in self.generate_batches(num_records - sum(map(len, tables)), generator, *sampling):
                 tables.append(keys.take(table, num_records - sum(map(len, tables))))
                 if (num_valid := sum(map(len, tables))) >= num_records:

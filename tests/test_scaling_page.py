@@ -81,14 +81,6 @@ def test_machines_end_in_time():
     assert replace(decoder, kind="GPU").machines(3 * day * scaling.GPUS, 10**9) == 3
 
 
-def test_repeats_are_those_of_birthdays():
-    """On average over few states, and as counted for the blocks of seed 0."""
-    assert scaling.repeated(10_000) == pytest.approx(10_000**2 / 2 / 2**scaling.SEED_BITS, rel=0.01)
-    counts = scaling.load_result("scaling")["repeats"]
-    expected = scaling.repeated(counts["blocks"])
-    assert abs(counts["pairs"] - expected) <= 4 * max(1, expected**0.5)
-
-
 def test_amounts_have_two_digits():
     assert [scaling.amount(x) for x in (0, 0.0123, 1.26, 45.6, 1234.5)] == ["0", "0.012", "1.3", "46", "1,234"]
     assert [scaling.scaled(x) for x in (12, 1500, 64e12, 2e15)] == ["12 B", "1.5 kB", "64 TB", "2.0 PB"]

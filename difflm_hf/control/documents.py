@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from ..processing_difflm import DiffLMProcessor
 from ..records.codec import special_ids
 from ..records.grammar import Grammar, JSONGrammar, TextGrammar
 from ..records.rules import Unique
-from ..seeds import mix
+from ..seeds import generator_of, mix
 from .json_conditions import ConditionReader, Predicate, Records
 from .predicates import AllOf, StartsWith
 from .resampling import MAX_CANDIDATES
@@ -136,7 +135,7 @@ def generate_documents(
     sampling = num_inference_steps, temperature, top_p, batch_size, callback_on_step_end
     tables, log_weights, num_candidates = [], np.empty(0), 1
     for attempt in itertools.count():
-        generator = torch.Generator().manual_seed(mix(seed, block, attempt))
+        generator = generator_of(seed, block, attempt)
         for table in pipe.generate_batches(size, generator, *sampling, grammar=condition.grammar):
             if not len(table):
                 continue

@@ -15,7 +15,7 @@ from ..blocks import MAX_STEPS
 from ..checks import check_integer, is_number, shown
 from ..latents import encode_latents, to_dataset
 from ..records.readers import check_columns
-from ..seeds import check_generator, draw_seed, mix
+from ..seeds import check_generator, draw_seed, generator_of, mix
 from ..utils import onload
 from .generation import ConditionalGenerationMixin
 from .resampling import GROUP_SIZE, redraw
@@ -147,7 +147,7 @@ class GivenRecordsMixin(ConditionalGenerationMixin):
         latents = torch.lerp(mean[:1], mean[1:], torch.linspace(0, 1, int(num_records))[:, None])
 
         def draw(round_: int, rows: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
-            return self._decode_all(latents[rows], torch.Generator().manual_seed(mix(seed, round_)), is_shared=True)
+            return self._decode_all(latents[rows], generator_of(seed, round_), is_shared=True)
 
         return self._numbered(redraw(draw, num_records), seed)
 
@@ -173,7 +173,7 @@ class GivenRecordsMixin(ConditionalGenerationMixin):
         round_: int,
         rows: np.ndarray,
     ) -> tuple[pd.DataFrame, np.ndarray]:
-        generator = torch.Generator().manual_seed(mix(seed, round_))
+        generator = generator_of(seed, round_)
         noise = torch.randn(2, GROUP_SIZE, self.vae.config.latent_size, generator=generator)[:, : len(rows)]
         latents = mean[rows] + std[rows] * noise[0]
         latents = self.renoise_latents(latents, noise[1], strength, num_inference_steps, generator)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch.profiler import record_function
 
-from ..seeds import mix
+from ..seeds import generator_of
 from ..utils import onload
 from .conditions import Condition
 from .guidance import Guidance
@@ -73,7 +73,7 @@ class RecordGroup:
             tables.append(table)
             return log_weights
 
-        offset = torch.rand((), generator=torch.Generator().manual_seed(self.seed), dtype=torch.float64).item()
+        offset = torch.rand((), generator=generator_of(self.seed), dtype=torch.float64).item()
         chosen, _ = resample(weigh, num_records, offset)
         return pd.concat(tables, ignore_index=True).iloc[chosen]
 
@@ -93,7 +93,7 @@ class RecordGroup:
         self, round_: int, places: np.ndarray, condition: Condition, guidance: Guidance
     ) -> tuple[pd.DataFrame, np.ndarray]:
         """Records, a latent each, and the logarithms of their weights."""
-        generator = torch.Generator().manual_seed(mix(self.seed, round_))
+        generator = generator_of(self.seed, round_)
         latents = self._draw_latents(generator, places, guidance)
         offsets = self._draw_offsets(generator, places)
         choices = _draw_numbers(generator, places, 1, dtype=torch.float64)
@@ -113,7 +113,7 @@ class RecordGroup:
         Records of which more is asked than values. Latents are told no more than these: of 16 records, each with a
         latent of its own, one is chosen in proportion to its weight.
         """
-        generator = torch.Generator().manual_seed(mix(self.seed, round_, 1 + rows[0] // NUM_LIMITED))
+        generator = generator_of(self.seed, round_, 1 + rows[0] // NUM_LIMITED)
         own = rows % NUM_LIMITED
         places = (own + NUM_LIMITED * np.arange(MAX_CANDIDATES)[:, None]).reshape(-1)
         again = np.tile(np.arange(len(rows)), MAX_CANDIDATES)

@@ -13,7 +13,7 @@ from ..records import Field, RecordSchema
 from ..records.field import naming_column
 from ..records.field_tokens import FieldTokens
 from ..records.readers import check_columns
-from ..seeds import draw_seed, mix
+from ..seeds import draw_seed, generator_of
 from ..utils import onload
 from .conditions import Condition
 from .generation import ConditionalGenerationMixin
@@ -119,7 +119,7 @@ class ImputationMixin(ConditionalGenerationMixin):
             allowed = condition.allowed.take(slice(start, start + GROUP_SIZE))
             size, known, total = len(allowed.ids), decoder.condition(allowed), 0.0
             for k in range(num_latents):
-                group = torch.Generator().manual_seed(mix(seed, start, k))
+                group = generator_of(seed, start, k)
                 latents = self.generate_latents(
                     GROUP_SIZE, num_inference_steps, group, None, slice(size), Guidance(known)
                 )

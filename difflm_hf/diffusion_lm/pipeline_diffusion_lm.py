@@ -24,7 +24,7 @@ from ..hub.damage import check_weights, explain_damage
 from ..hub.loading import pipeline_folder
 from ..hub.text_cards import text_model_card
 from ..hub.upload import commit_files, folder_files, full_repo_id
-from ..seeds import draw_seed, mix
+from ..seeds import draw_seed, generator_of
 from ..step_callbacks import latents_after_step, step_callback
 from ..utils import default_dtype, onload
 from .configuration_diffusion_lm import DiffusionLMConfig
@@ -277,11 +277,7 @@ class DiffusionLMPipeline(ComponentsMixin, DiffusionPipeline):
             allowed = free_words(config, length).expand(len(seeds) * num_candidates, -1, -1)
         else:
             allowed = given_words(infill, self.tokenizer, config, num_candidates, seeds)
-        generators = [
-            torch.Generator().manual_seed(mix(*of_text, candidate))
-            for of_text in seeds
-            for candidate in range(num_candidates)
-        ]
+        generators = [generator_of(*of_text, candidate) for of_text in seeds for candidate in range(num_candidates)]
         sampling = {
             "has_given": infill is not None,
             "num_inference_steps": num_inference_steps,
