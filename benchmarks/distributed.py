@@ -25,7 +25,7 @@ from transformers import Trainer, TrainerCallback, set_seed
 
 from difflm_hf import LatentEDMScheduler, ModelArguments
 from difflm_hf.distributed import join_processes
-from difflm_hf.latents import encode_latents
+from difflm_hf.latents import encode_latents, latent_moments
 from difflm_hf.training import (
     RECIPES,
     DiffLMTrainer,
@@ -85,7 +85,7 @@ def work(data: Path, num_records: int, num_steps: int, output: Path) -> None:
     scheduler = LatentEDMScheduler(**NOISE_LEVELS)
     fields = records.processor.codec.position_fields
     latents.tensors["known_ids"] = records.train.tensors["input_ids"][:, 1 : 1 + len(fields)]
-    denoiser = build_denoiser(latents, recipe, scheduler.config.sigma_data)
+    denoiser = build_denoiser(latent_moments(latents), recipe, scheduler.config.sigma_data, recipe.condition_size)
     known = {"known_fields": vae.decoder.known_fields, "position_fields": fields}
     arguments = run.arguments(LatentDiffusionTrainingArguments, "denoiser", recipe.denoiser | common)
     trainer = LatentDiffusionTrainer(same_weights(denoiser), arguments, scheduler, **known, train_dataset=latents)

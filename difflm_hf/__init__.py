@@ -38,6 +38,7 @@ _NAMES = {
         "LatentDiffusionTrainer",
         "LatentDiffusionTrainingArguments",
         "ModelArguments",
+        "PrivacyArguments",
         "Recipe",
         "train",
         "train_diffusion_lm",

@@ -115,7 +115,8 @@ class TimeLimit(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         if of_first(time.monotonic() > self.deadline) and state.global_step < state.max_steps:
-            control.should_evaluate = control.should_save = control.should_training_stop = True
+            control.should_evaluate = args.eval_strategy != "no"
+            control.should_save = control.should_training_stop = True
 
 
 class Preemption(TrainerCallback):

@@ -19,6 +19,13 @@ def to_dataset(processor: DiffLMProcessor, table: pd.DataFrame) -> TensorDataset
     return TensorDataset(**batch)
 
 
+def latent_moments(latents: TensorDataset) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation in each dimension of latents that are drawn from posteriors, of shape `(latent_size,)`."""
+    mean, std = latents.tensors["mean"], latents.tensors["std"]
+    # Of μ + σε over all records: its variance is that of μ plus the mean of σ².
+    return mean.mean(0), (mean.var(0, correction=0) + std.square().mean(0)).sqrt()
+
+
 @torch.no_grad()
 def encode_latents(
     model: DiffLMModel, dataset: TensorDataset, sample_posterior: bool = True, batch_tokens: int = 2**13

@@ -253,8 +253,7 @@ class DiffLMModel(DiffLMPreTrainedModel):
         nll = self.decoder.negative_log_likelihood(
             decoder_input_ids, latents, decoder_attention_mask, labels, allowed, is_known
         )
-        # KL(N(μ, σ²) ‖ N(0, 1)) = (μ² + σ² − 1 − ln σ²) / 2 for each dimension.
-        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean(0)
+        kl = kl_of_posterior(mean, logvar).mean(0)
         if self.training:
             kl = mean_of_all(kl)  # free bits are of the whole batch
         reconstruction = nll.mean()
@@ -266,6 +265,11 @@ class DiffLMModel(DiffLMPreTrainedModel):
             posterior_mean=mean,
             posterior_logvar=logvar,
         )
+
+
+def kl_of_posterior(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
+    """KL(N(μ, σ²) ‖ N(0, 1)) = (μ² + σ² − 1 − ln σ²) / 2 of each dimension, in nats."""
+    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar)
 
 
 AutoModel.register(DiffLMConfig, DiffLMModel)

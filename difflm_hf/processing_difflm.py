@@ -51,6 +51,8 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         min_text_count (`int`, *optional*):
             Records that each piece of the tokenizer's vocabulary was seen in, where that was made from the records.
         training_id (`str`, *optional*): What all components of one training carry.
+        is_private (`bool`, defaults to `False`):
+            Whether all that it knows of records comes from noisy counts, so that its files may be published.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         key_order: str = "schema",
         min_text_count: int | None = None,
         training_id: str | None = None,
+        is_private: bool = False,
     ):
         super().__init__(tokenizer, encoder_tokenizer)
         if key_order not in KEY_ORDERS:
@@ -71,6 +74,7 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         self.key_order = key_order
         self.min_text_count = min_text_count
         self.training_id = training_id
+        self.is_private = is_private
 
     @classmethod
     def from_records(
@@ -240,6 +244,8 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         Raises:
             `ValueError`: when any of these are rarer, or the vocabulary of texts has pieces that are.
         """
+        if self.is_private:
+            return
         rare = {name: count for name, count in self.codec.rarest.items() if count < min_count}
         ways = (
             f"train with min_category_count={min_count} to leave them out, or, if the data may be known, pass "

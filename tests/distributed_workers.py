@@ -18,7 +18,7 @@ from difflm_hf.batches import TensorDataset
 from difflm_hf.diffusion_lm import DiffusionLMConfig, DiffusionLMModel
 from difflm_hf.diffusion_lm.word_tokenizer import encode_texts, train_word_tokenizer
 from difflm_hf.distributed import join_processes, process_index
-from difflm_hf.latents import encode_latents
+from difflm_hf.latents import encode_latents, latent_moments
 from difflm_hf.training import (
     DataArguments,
     DiffLMTrainer,
@@ -84,7 +84,7 @@ def losses(path: str) -> None:
     fields = records.processor.codec.position_fields
     latents.tensors["known_ids"] = records.train.tensors["input_ids"][:, 1 : 1 + len(fields)]
     scheduler = LatentEDMScheduler(**NOISE_LEVELS)
-    denoiser = build_denoiser(latents, recipe, scheduler.config.sigma_data)
+    denoiser = build_denoiser(latent_moments(latents), recipe, scheduler.config.sigma_data, recipe.condition_size)
     known = {"known_fields": vae.decoder.known_fields, "position_fields": fields}
     arguments = run.arguments(LatentDiffusionTrainingArguments, "denoiser", recipe.denoiser | COMMON)
     found["denoiser"] = losses_of(

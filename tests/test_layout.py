@@ -24,7 +24,7 @@ FLOORS = [
         *("positionwise", "modeling_lists", "likelihood"),
         *("configuration_difflm", "cache", "float32_buffers", "injection", "posterior", "lora", "base_model"),
     ],
-    ["denoiser", "scheduling_latent_edm"],
+    ["denoiser", "scheduling_latent_edm", "privacy"],
     ["sampling", "pretrained_model", "modeling_latent_lm", "modeling_difflm"],
     ["processing_difflm"],
     ["batches", "latents", "callbacks", "denoising"],

@@ -53,6 +53,7 @@ def _told(pipe: DiffusionPipeline, folder: Path) -> dict[str, Any]:
     "difflm train table.csv --output-dir my-model --max-minutes 5",
     "difflm train table.csv --output-dir my-model --schema schema.json --seed 1",
     "difflm train table.csv --output-dir my-model --resume",
+    "difflm train table.csv --output-dir private --schema schema.json --epsilon 8",
     "difflm train orders.jsonl --output-dir my-model --max-length 512",
     "difflm train table.csv --output-dir lm --base-model HuggingFaceTB/SmolLM2-135M",
     "difflm train texts.jsonl --output-dir lm --model diffusion-lm --max-minutes 60",
@@ -145,6 +146,10 @@ def train(
     max_records: Annotated[
         int | None, typer.Option(help="Learn from so many records, drawn at random; a Parquet file is read in parts.")
     ] = None,
+    epsilon: Annotated[
+        float | None, typer.Option(help="Train with differential privacy of this ε; takes a --schema.")
+    ] = None,
+    delta: Annotated[float, typer.Option(help="δ, below 1 / the number of records, with --epsilon.")] = 1e-5,
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on where a run into OUTPUT_DIR was cut off.")] = False,
     push_to_hub: Annotated[bool, typer.Option("--push-to-hub", help="Push the model to the Hub at the end.")] = False,
@@ -179,7 +184,7 @@ def train(
             pipe.push_to_hub(hub_model_id or output_dir.name, license=license, private=private, revision=hub_revision)
         say(f"saved in {output_dir}")
         return _told(pipe, output_dir)
-    from ..training import DataArguments, HubArguments, ModelArguments, train
+    from ..training import DataArguments, HubArguments, ModelArguments, PrivacyArguments, train
 
     hub_args = HubArguments(
         hub_model_id=hub_model_id,
@@ -221,6 +226,7 @@ def train(
             trust_remote_code,
         ),
         hub_args=hub_args if push_to_hub else None,
+        privacy_args=None if epsilon is None else PrivacyArguments(epsilon, delta),
         max_minutes=max_minutes,
         seed=seed,
         resume=resume,

@@ -5,10 +5,11 @@ from .arguments import (
     HubArguments,
     LatentDiffusionTrainingArguments,
     ModelArguments,
+    PrivacyArguments,
 )
 from .beta_schedule import BetaSchedule
 from .diffusion_lm import DIFFUSION_LM_RECIPES, DiffusionLMRecipe, DiffusionLMTrainer, train_diffusion_lm
-from .recipes import DOCUMENT_RECIPES, RECIPES, Recipe
+from .recipes import DOCUMENT_RECIPES, PRIVATE_RECIPES, RECIPES, Recipe
 from .train import train
 from .trainers import DiffLMTrainer, LatentDiffusionTrainer
 
@@ -16,6 +17,7 @@ from .trainers import DiffLMTrainer, LatentDiffusionTrainer
 __all__ = [
     "DIFFUSION_LM_RECIPES",
     "DOCUMENT_RECIPES",
+    "PRIVATE_RECIPES",
     "RECIPES",
     "BetaSchedule",
     "DataArguments",
@@ -27,6 +29,7 @@ __all__ = [
     "LatentDiffusionTrainer",
     "LatentDiffusionTrainingArguments",
     "ModelArguments",
+    "PrivacyArguments",
     "Recipe",
     "TensorDataset",
     "train",

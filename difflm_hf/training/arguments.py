@@ -11,9 +11,10 @@ from huggingface_hub.utils import validate_repo_id
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
-from ..checks import check_choices, check_positive
+from ..checks import check_choices, check_positive, is_number, shown
 from ..injection import INJECTIONS
 from ..modeling_difflm import DiffLMModel
+from ..privacy.budget import PrivacyBudget
 from ..processing_difflm import KEY_ORDERS, NESTED, DiffLMProcessor
 from ..records import RecordSchema
 from .beta_schedule import BetaSchedule
@@ -134,6 +135,36 @@ class ModelArguments:
         bases = {name: getattr(self, name) for name in ("base_model", "base_encoder")}
         names = {name: Path(base).name if base and os.path.isdir(base) else base for name, base in bases.items()}
         return {**asdict(self), **names}
+
+
+@dataclass
+class PrivacyArguments:
+    """
+    How little [`train`] is to tell of a single record: differential privacy, by DP-SGD (arXiv 1607.00133) in both
+    phases.
+
+    Args:
+        epsilon (`float`): ε, of all of the training together.
+        delta (`float`, defaults to 1e-5): δ, less than 1 / the number of records.
+        max_grad_norm (`float`, defaults to 1.0): The norm that the gradient of each record is clipped to.
+
+    Raises:
+        `ImportError`: where Opacus is not installed.
+        `ValueError`: for a value that is none of those.
+    """
+
+    epsilon: float
+    delta: float = 1e-5
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self):
+        self.budget()
+        if not is_number(self.max_grad_norm) or not 0 < self.max_grad_norm < float("inf"):
+            raise ValueError(f"max_grad_norm={shown(self.max_grad_norm)} is no norm above 0")
+
+    def budget(self) -> PrivacyBudget:
+        """ε and δ to spend."""
+        return PrivacyBudget(self.epsilon, self.delta)
 
 
 @dataclass
@@ -303,6 +334,7 @@ def check_types(**arguments: Any) -> None:
         "schema": RecordSchema,
         "data_args": DataArguments,
         "model_args": ModelArguments,
+        "privacy_args": PrivacyArguments,
         "hub_args": HubArguments,
         "seed": int,
     }

@@ -69,6 +69,18 @@ class BaseTrainer(Trainer):
             sampler = SeedableRandomSampler(dataset, data_seed=seed)  # as accelerate would make of it
         return sampler and SharedSampler(sampler, args.train_batch_size)
 
+    def compute_gradients(self, inputs: dict[str, torch.Tensor]) -> None:
+        """Adds the gradients of a batch to those of the weights: a step without the optimizer's part."""
+        with self.accelerator.autocast():  # which training wraps the model in
+            loss = self.compute_loss(self.model, self._prepare_inputs(inputs))
+        loss.backward()
+        loss.item()  # waits for an accelerator
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the record of a phase has besides."""
+        return {}
+
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         with torch.no_grad(), self.compute_loss_context_manager():
             return self.compute_loss(model, self._prepare_inputs(inputs)), None, None

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedConfig
 
-from ..batches import TensorDataset
 from ..configuration_difflm import DiffLMConfig, document_initializer_range
 from ..denoiser import DiffLMDenoiser
 from ..injection import build_injection
@@ -38,21 +37,22 @@ def build_autoencoder(records: PreparedRecords, recipe: Recipe, args: ModelArgum
     return model
 
 
-def build_denoiser(latents: TensorDataset, recipe: Recipe, sigma_data: float) -> DiffLMDenoiser:
+def build_denoiser(
+    moments: tuple[torch.Tensor, torch.Tensor], recipe: Recipe, sigma_data: float, condition_size: int = 0
+) -> DiffLMDenoiser:
     """
-    A denoiser for latents of these posteriors, which it brings to mean 0 and deviation `sigma_data`.
+    A denoiser for latents of these moments, which it brings to mean 0 and deviation `sigma_data`.
 
     Args:
-        latents ([`TensorDataset`]): `mean` and `std`, both of shape `(num_records, latent_size)`.
+        moments (`tuple` of two `torch.Tensor` of shape `(latent_size,)`): Mean and deviation in each dimension.
         recipe ([`Recipe`]): Its sizes.
         sigma_data (`float`): That of the scheduler.
+        condition_size (`int`, defaults to 0): Of the vector that it is told of each record.
     """
-    mean, std = latents.tensors["mean"], latents.tensors["std"]
-    condition_size = recipe.condition_size if "known_ids" in latents.tensors else 0
-    denoiser = DiffLMDenoiser(latent_size=mean.shape[1], condition_size=condition_size, **recipe.denoiser_config)
-    denoiser.latent_mean.copy_(mean.mean(0))
-    # Of μ + σε over all records: its variance is that of μ plus the mean of σ².
-    denoiser.latent_std.copy_((mean.var(0, correction=0) + std.square().mean(0)).sqrt() / sigma_data)
+    mean, std = moments
+    denoiser = DiffLMDenoiser(latent_size=len(mean), condition_size=condition_size, **recipe.denoiser_config)
+    denoiser.latent_mean.copy_(mean)
+    denoiser.latent_std.copy_(std / sigma_data)
     return denoiser
 
 

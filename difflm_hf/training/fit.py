@@ -35,11 +35,14 @@ from ..distributed import num_processes, of_first, process_index, wait_for_all
 from ..files import is_whole
 from ..latents import encode_latents
 from ..modeling_difflm import DiffLMModel
+from ..privacy.budget import PrivacyBudget
 from ..scheduling_latent_edm import LatentEDMScheduler
 from ..utils import default_device, no_progress_bars, supports_bf16
-from .arguments import DiffLMTrainingArguments, LatentDiffusionTrainingArguments
+from .arguments import DiffLMTrainingArguments, LatentDiffusionTrainingArguments, PrivacyArguments
+from .base_trainer import BaseTrainer
 from .output_dir import save_whole
 from .prepare import PreparedRecords
+from .private import PRIVATE_TRAINERS
 from .recipes import (
     BATCH_ITEM_TOKENS,
     BATCH_LOGITS,
@@ -47,6 +50,7 @@ from .recipes import (
     CPU_BATCH_LOGITS,
     EARLY_STOPPING_PATIENCE,
     NUM_EVALUATIONS,
+    PRIVATE_ARGUMENTS,
     VAE_ARGUMENTS,
     VAE_SHARE,
     Recipe,
@@ -59,6 +63,7 @@ from .trainers import DiffLMTrainer, LatentDiffusionTrainer
 SHORT = 256
 WEIGHTS = (".safetensors", ".pt", ".pth", ".bin")
 BATCH_SIZES = {"per_device_train_batch_size", "per_device_eval_batch_size"}
+NUM_LOGS = 4  # of private training
 FEW = 1 / 4  # of the steps of a recipe, of which a user is told where a time limit leaves no more
 
 logger = logging.get_logger(__name__)
@@ -74,12 +79,16 @@ class Run:
         seed (`int`): Seed of everything.
         deadline (`float`, *optional*): When training has to end, by `time.monotonic()`.
         hub (`dict`, *optional*): Fields of `TrainingArguments` for pushes before the end.
+        privacy ([`PrivacyArguments`], *optional*): How private training is to be.
+        budget ([`PrivacyBudget`], *optional*): What it is paid from.
     """
 
     folder: Path
     seed: int = 0
     deadline: float | None = None
     hub: dict[str, Any] = field(default_factory=dict)
+    privacy: PrivacyArguments | None = None
+    budget: PrivacyBudget | None = None
 
     def check(self, recipe: Recipe) -> None:
         """Raises a `ValueError` for what a phase will not take, before the first one begins."""
@@ -101,6 +110,8 @@ class Run:
     def arguments(self, cls: type[TrainingArguments], phase: str, fields: dict[str, Any]) -> TrainingArguments:
         """The training arguments of a phase, by the recipe's fields."""
         fields = {"bf16": supports_bf16(), **COMMON_ARGUMENTS, **fields, **self.hub}
+        if self.budget is not None:
+            fields |= PRIVATE_ARGUMENTS
         for name in BATCH_SIZES & fields.keys():  # those of a recipe are of all processes together
             fields[name] = -(-fields[name] // num_processes())
         return cls(
@@ -111,6 +122,31 @@ class Run:
             use_cpu=default_device().type == "cpu",
             **fields,
         )
+
+    def trainer(
+        self,
+        cls: type[BaseTrainer],
+        model: torch.nn.Module,
+        arguments: TrainingArguments,
+        *args,
+        train_dataset: TensorDataset,
+        eval_dataset: TensorDataset | None,
+        **kwargs,
+    ) -> BaseTrainer:
+        """The trainer of a phase, which learns privately where there is a budget for it."""
+        if self.budget is None:
+            datasets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
+            return cls(same_weights(model), arguments, *args, **datasets, **kwargs)
+        private, share = PRIVATE_TRAINERS[cls]
+        kwargs |= {"budget": self.budget, "share": share, "max_grad_norm": self.privacy.max_grad_norm}
+        return private(same_weights(model), arguments, *args, train_dataset=train_dataset, **kwargs)
+
+    def fit(self, trainer: BaseTrainer, description: str, deadline: float | None) -> dict[str, Any]:
+        """[`fit`], and what it takes of the budget."""
+        record = fit(trainer, description, deadline)
+        if self.budget is not None:
+            self.budget.spend(*(record["privacy"][name] for name in ("noise_multiplier", "sample_rate", "num_steps")))
+        return record
 
 
 def fit_autoencoder(vae: DiffLMModel, records: PreparedRecords, recipe: Recipe, run: Run) -> dict[str, Any]:
@@ -139,15 +175,16 @@ def fit_autoencoder(vae: DiffLMModel, records: PreparedRecords, recipe: Recipe, 
         deadline = now + VAE_SHARE * (deadline - now)
     is_short = _mean_length(records.train) < SHORT
     with eager_attention(vae) if arguments.bf16 and arguments.use_cpu and is_short else nullcontext():
-        trainer = DiffLMTrainer(
-            same_weights(vae),
+        trainer = run.trainer(
+            DiffLMTrainer,
+            vae,
             arguments,
             grammar=records.processor.grammar,
             position_fields=records.processor.codec.position_fields if vae.config.condition_size else None,
             train_dataset=records.train,
             eval_dataset=records.validation,
         )
-        record = fit(trainer, "autoencoder", deadline)
+        record = run.fit(trainer, "autoencoder", deadline)
     vae.eval()
     return record
 
@@ -166,14 +203,20 @@ def fit_denoiser(
     Returns:
         `dict`: The record of the phase, for the model card.
     """
-    train, validation = latents
+    train, validation = (*latents, None)[:2]
     arguments = run.arguments(LatentDiffusionTrainingArguments, "denoiser", recipe.denoiser)
     if arguments.max_steps <= 0:
         arguments.max_steps = steps_of_epochs(arguments, len(train))
-    trainer = LatentDiffusionTrainer(
-        same_weights(denoiser), arguments, scheduler, **known, train_dataset=train, eval_dataset=validation
+    trainer = run.trainer(
+        LatentDiffusionTrainer,
+        denoiser,
+        arguments,
+        scheduler,
+        train_dataset=train,
+        eval_dataset=validation,
+        **known,
     )
-    record = fit(trainer, "latent diffusion", run.deadline)
+    record = run.fit(trainer, "latent diffusion", run.deadline)
     denoiser.eval()
     return record
 
@@ -254,7 +297,7 @@ def _train(trainer: Trainer, description: str, deadline: float | None, folder: P
     if checkpoint is not None:
         if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
             trainer.add_callback(Stopwatch(**state.stateful_callbacks["Stopwatch"]["args"]))
-            state.best_model_checkpoint = str(folder / f"checkpoint-{state.best_global_step}")
+            state.best_model_checkpoint = str(folder / f"checkpoint-{state.best_global_step or state.global_step}")
             trainer.state = state
             return trainer._load_best_model()
         args.max_steps, args.logging_steps = state.max_steps, state.logging_steps
@@ -271,12 +314,15 @@ def _train(trainer: Trainer, description: str, deadline: float | None, folder: P
         # Evaluations, which checkpoints follow, fall on steps that log: no sums of losses are left over then.
         args.logging_steps = -(-args.max_steps // (4 * num_evaluations))
     args.eval_steps = args.save_steps = 4 * args.logging_steps
+    if trainer.eval_dataset is None:
+        args.logging_steps = -(-args.max_steps // NUM_LOGS)  # of ε alone, which takes half a second each time
     args.warmup_steps = min(args.warmup_steps, args.max_steps // 10)
     trainer.pop_callback(ProgressCallback)
     trainer.add_callback(LossProgressCallback(description))
     trainer.add_callback(TensorBoardLog(folder.parents[1] / "logs" / folder.name))
     trainer.add_callback(Stopwatch())
-    trainer.add_callback(EarlyStoppingCallback(EARLY_STOPPING_PATIENCE))
+    if trainer.eval_dataset is not None:
+        trainer.add_callback(EarlyStoppingCallback(EARLY_STOPPING_PATIENCE))
     if deadline is not None:
         trainer.add_callback(TimeLimit(deadline))
     with Preemption() as preemption:
@@ -332,10 +378,7 @@ def _plan(deadline: float, trainer: Trainer, num_batches: int = 32) -> tuple[int
     def seconds_per_batch() -> float:
         start, times = time.monotonic(), []
         for batch in itertools.islice(loader, num_batches):
-            with trainer.accelerator.autocast():  # which training wraps the model in
-                loss = trainer.compute_loss(trainer.model, trainer._prepare_inputs(batch))
-            loss.backward()
-            loss.item()  # waits for an accelerator
+            trainer.compute_gradients(batch)
             times.append(of_first(time.monotonic() - start))
             if times[-1] > max_seconds:
                 break
@@ -350,9 +393,9 @@ def _plan(deadline: float, trainer: Trainer, num_batches: int = 32) -> tuple[int
         buffer.copy_(before)
     step = (1.1 * seconds + 0.002) * args.gradient_accumulation_steps  # with the optimizer's part, and the Trainer's
     # Without a backward pass, records take half of the time.
-    evaluation = seconds / 2 * len(trainer.eval_dataset) / (args.train_batch_size * args.world_size)
+    evaluation = seconds / 2 * len(trainer.eval_dataset or ()) / (args.train_batch_size * args.world_size)
     left = of_first(deadline - time.monotonic())
-    num_evaluations = max(1, min(NUM_EVALUATIONS, int(left / 4 / evaluation)))
+    num_evaluations = max(1, min(NUM_EVALUATIONS, int(left / 4 / max(evaluation, 1e-9))))
     return int((left - num_evaluations * evaluation) / step), num_evaluations
 
 

@@ -33,7 +33,9 @@ class PreparedRecords:
     Args:
         processor ([`DiffLMProcessor`]): Fitted to all records.
         table (`pandas.DataFrame`): All records, in the order in which they were given.
-        train, validation ([`TensorDataset`]): The two parts, encoded; the same one where nothing is left to hold out.
+        train, validation ([`TensorDataset`]):
+            The two parts, encoded; the same one where nothing is left to hold out, and none to validate private
+            training by.
         num_validation (`int`): Records that are held out.
         num_dropped (`int`): Records that were left out, as they were too long.
         num_given (`int`): Records that the data have, of which `table` may be a sample.
@@ -42,7 +44,7 @@ class PreparedRecords:
     processor: DiffLMProcessor
     table: pd.DataFrame
     train: TensorDataset
-    validation: TensorDataset
+    validation: TensorDataset | None
     num_validation: int
     num_dropped: int
     num_given: int
@@ -86,7 +88,7 @@ def prepare_records(
     elif args.categorical or args.find_rules:
         raise ValueError("categorical and find_rules are for inference; put them into the schema that is given")
     table = schema.conform(table)
-    _check_rules(schema, table)
+    check_rules(schema, table)
     drops_overlong = args.overlong == "drop"
     settings = {
         "tokenizer": tokenizer,
@@ -155,7 +157,7 @@ def _read(data: Any, max_records: int | None, seed: int) -> tuple[pd.DataFrame, 
     return table, num_given
 
 
-def _check_rules(schema: RecordSchema, table: pd.DataFrame) -> None:
+def check_rules(schema: RecordSchema, table: pd.DataFrame) -> None:
     """Raises a `ValueError` for a rule that records break."""
     found = schema.check_rules(table)
     if (broken := found[found["num_broken"] > 0]).empty:

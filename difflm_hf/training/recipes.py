@@ -173,6 +173,29 @@ DOCUMENT_RECIPES = {
     ),
 }
 
+# Of private training: noise grows with the number of weights, and falls with the size of batches.
+PRIVATE_RECIPES = {
+    "small": replace(
+        RECIPES["small"],
+        encoder_config={
+            **RECIPES["small"].encoder_config,
+            "embedding_size": 64,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+        },
+        decoder_config={
+            **RECIPES["small"].decoder_config,
+            "embedding_size": 64,
+            "hidden_size": 48,
+            "intermediate_size": 96,
+        },
+        vae={"learning_rate": 3e-3, "num_train_epochs": 24, "per_device_train_batch_size": 1024, "ema_decay": 0.98},
+        denoiser={"learning_rate": 3e-3, "max_steps": 600, "per_device_train_batch_size": 1024, "ema_decay": 0.98},
+        condition_size=0,
+        min_steps=600,
+    ),
+}
+
 # How a pretrained LM is trained beside encoder and injection, and the learning rate. What is frozen bears a high one.
 TUNINGS = {"frozen": 3e-3, "lora": 2e-3, "full": 1e-4}
 
@@ -192,6 +215,14 @@ COMMON_ARGUMENTS = {
     "restore_callback_states_from_checkpoint": True,
     "report_to": "none",
     "disable_tqdm": False,
+}
+# Of private training, which clips gradients one by one, has nothing to validate by, and draws batches anew
+PRIVATE_ARGUMENTS = {
+    "bf16": False,
+    "max_grad_norm": 0.0,
+    "eval_strategy": "no",
+    "load_best_model_at_end": False,
+    "ignore_data_skip": True,
 }
 NUM_EVALUATIONS = 16
 EARLY_STOPPING_PATIENCE = 5  # evaluations
@@ -225,7 +256,7 @@ def check_recipe(recipe: str | Recipe) -> None:
         raise ValueError(f"recipe={recipe!r} is not one of {', '.join(map(repr, RECIPES))}, nor a Recipe")
 
 
-def find_recipe(recipe: str | Recipe, of_documents: bool, args: ModelArguments) -> Recipe:
+def find_recipe(recipe: str | Recipe, of_documents: bool, args: ModelArguments, is_private: bool = False) -> Recipe:
     """
     The recipe of a run.
 
@@ -233,12 +264,13 @@ def find_recipe(recipe: str | Recipe, of_documents: bool, args: ModelArguments) 
         recipe (`str` or [`Recipe`]): A recipe, or the name of one.
         of_documents (`bool`): Whether records are documents, to the causal LM, rather than rows.
         args ([`ModelArguments`]): What is trained: the learning rate of a pretrained LM follows its tuning.
+        is_private (`bool`, defaults to `False`): Whether training is differentially private.
 
     Raises:
         `ValueError`: for an unknown name.
     """
     if isinstance(recipe, str):
-        recipes = DOCUMENT_RECIPES if of_documents else RECIPES
+        recipes = DOCUMENT_RECIPES if of_documents else PRIVATE_RECIPES if is_private else RECIPES
         if recipe not in recipes:
             raise ValueError(f"recipe={recipe!r} is not one of {', '.join(map(repr, recipes))}")
         recipe = recipes[recipe]

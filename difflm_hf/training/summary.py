@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from transformers import Trainer
 
 from ..batches import TensorDataset
 from ..callbacks import Stopwatch
@@ -24,6 +23,7 @@ from ..distributed import num_processes
 from ..processing_difflm import MIN_CATEGORY_COUNT
 from ..records import Field
 from ..records.readers import with_json_texts
+from .base_trainer import BaseTrainer
 from .prepare import PreparedRecords
 
 
@@ -167,7 +167,7 @@ def _round(field: Field, number: Any) -> int | float | str:
     return moment.date().isoformat()
 
 
-def summarize_phase(name: str, trainer: Trainer) -> dict[str, Any]:
+def summarize_phase(name: str, trainer: BaseTrainer) -> dict[str, Any]:
     """The record of a phase that has come to its end."""
     state, arguments = trainer.state, trainer.args.to_dict()
     logs = (log for log in state.log_history if "eval_loss" in log and log["step"] == state.best_global_step)
@@ -179,6 +179,7 @@ def summarize_phase(name: str, trainer: Trainer) -> dict[str, Any]:
         "num_steps": state.global_step,
         "num_epochs": state.epoch,
         "seconds": stopwatch.elapsed,
+        **trainer.record,
         "metrics": {
             key: value
             for key, value in best.items()

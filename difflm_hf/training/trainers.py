@@ -143,7 +143,8 @@ class LatentDiffusionTrainer(BaseTrainer):
         self.known_fields = known_fields
         self.position_fields = position_fields and torch.tensor(position_fields, device=self.args.device)
 
-    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+    def record_losses(self, model: DiffLMDenoiser, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The loss of each record, of shape `(batch_size,)`."""
         scheduler, mean, std = self.noise_scheduler, inputs["mean"], inputs["std"]
         denoiser = self.accelerator.unwrap_model(model)
         latents = denoiser.normalize_latents(mean + std * randn_like(mean))
@@ -155,5 +156,8 @@ class LatentDiffusionTrainer(BaseTrainer):
                 condition = self.known_fields(inputs["known_ids"], draw_known(len(mean), self.position_fields))
         output = model(scheduler.precondition_inputs(noisy, sigmas), scheduler.precondition_noise(sigmas), condition)
         denoised = scheduler.precondition_outputs(noisy, output.float(), sigmas)
-        loss = (scheduler.loss_weight(sigmas) * (denoised - latents).square().mean(1)).mean()
-        return (loss, {"denoised": denoised}) if return_outputs else loss
+        return scheduler.loss_weight(sigmas) * (denoised - latents).square().mean(1)
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        loss = self.record_losses(model, inputs).mean()
+        return (loss, {}) if return_outputs else loss
