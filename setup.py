@@ -88,6 +88,7 @@ setup(
             *APP,
             *DOCS,
             *EXCEL,
+            *PRIVACY,
             *RAY,
             *SQL,
             *SYNTAX,
