@@ -27,7 +27,8 @@ import pyarrow.parquet as pq
 from difflm_hf.training import DataArguments, train
 
 from .endless import count_written, hash_files
-from .results import save_result
+from .markdown import to_table
+from .results import load_result, save_result
 
 
 NUM_WORKERS = 2
@@ -127,6 +128,27 @@ def kill_run(run: Run, num_files: int, go_on: Callable[[], Run]) -> dict[str, An
 def train_adult(data: Path, folder: Path) -> None:
     info = json.loads((data / "info.json").read_text())
     train(data / "train.csv", folder, data_args=DataArguments(categorical=info["categorical"]))
+
+
+def ray_section() -> str:
+    figures = load_result("ray")
+    rows = []
+    for name, run in figures.items():
+        if not isinstance(run, dict) or "seconds" not in run:
+            continue
+        later = run["rows_per_second_after_first_file"]
+        rows.append([name, f"{run['seconds']:,.0f} s", f"{run['rows_per_second']:,.0f}", f"{later or 0:,.0f}"])
+    killed, run = figures["Ray, a worker killed"], figures["Ray, the run killed"]
+    is_same = all(run["is_same"] for run in figures.values() if isinstance(run, dict) and "is_same" in run)
+    return (
+        f"`python -m benchmarks.ray` writes {figures['num_records']:,} rows of adult by the command, start included, "
+        f"in one process and by {figures['num_workers']} [workers of Ray](clusters.md) on the same two cores:\n\n"
+        + to_table(["run", "time", "rows/s", "from the first file on"], rows)
+        + f"\n\nA worker was killed after {killed['files_before']} files, and in another run the process that was "
+        f"called, after {run['files_before']} files. It was called again, kept these, and took "
+        f"{run['seconds_of_the_rest']:,.0f} s for the rest. The files of all runs are "
+        + ("the same, byte by byte." if is_same else "**not the same**.")
+    )
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from difflm_hf.evaluation import to_markdown
 
+from .audit import audit_section
 from .categories import categories_section
 from .commits import commits_section
 from .diffusion_lm.report import diffusion_lm_section, write_samples
@@ -21,7 +22,9 @@ from .distributed import NUM_STEPS, distributed_section
 from .markdown import fill, to_table
 from .nested import nested_section
 from .numbers import numbers_section
+from .privacy import privacy_section
 from .protocol import protocol_section
+from .ray import ray_section
 from .reading import reading_section
 from .report_control import control_section
 from .report_documents import documents_section, pretrained_section
@@ -205,6 +208,18 @@ do not.
 more rows, which were drawn from adult with replacement. A file is read in parts, and its memory is that of the sample.
 
 {streaming}
+
+## Generation by Ray
+
+{ray}
+
+## Differential privacy
+
+{differential_privacy}
+
+## What models give away
+
+{audit}
 
 ## The Hub
 
@@ -667,6 +682,9 @@ def main() -> None:
         distributed=distributed_section(),
         distributed_steps=NUM_STEPS,
         streaming=streaming_section(),
+        ray=ray_section(),
+        differential_privacy=privacy_section(),
+        audit=audit_section(),
         hub=hub_section(),
         robustness=robustness_section(),
         nested=nested_section(),

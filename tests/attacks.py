@@ -1,10 +1,11 @@
 """
 Attacks on saved pipelines: each file cut, emptied, zeroed, or another model's; each value of a JSON file replaced. And
-attacks on the arguments of calls and of the command.
+attacks on the arguments of calls and of the command, and odd tables and schemas.
 
     python tests/attacks.py files MODEL OTHER [--cases 2000] [--seed 0]
     python tests/attacks.py call MODEL [--cases 2000] [--seed 0]
     python tests/attacks.py command MODEL [--cases 2000] [--seed 0]
+    python tests/attacks.py tables [--cases 2000] [--seed 0]         (and schemas, json_schemas)
 
 A case ends well where records come out that the schema allows, or one clear error does, soon, and in little memory.
 """
@@ -32,6 +33,8 @@ from typing import Any
 import torch
 from call_attacks import Run, draw_calls
 from command_attacks import draw_commands
+from record_attacks import ATTACKS as RECORD_ATTACKS
+from record_attacks import each_case
 
 from difflm_hf import DiffLMPipeline
 from difflm_hf.diffusion_lm import DiffusionLMPipeline
@@ -186,9 +189,10 @@ def attempt(run: Run) -> Outcome:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     attacks = parser.add_subparsers(dest="attack", required=True)
-    for attack in ("files", "call", "command"):
+    for attack in ("files", "call", "command", *RECORD_ATTACKS):
         arguments = attacks.add_parser(attack)
-        arguments.add_argument("model", type=Path)
+        if attack not in RECORD_ATTACKS:
+            arguments.add_argument("model", type=Path)
         if attack == "files":
             arguments.add_argument("other", type=Path)
         arguments.add_argument("--cases", type=int, default=2000)
@@ -197,14 +201,12 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     rng = random.Random(args.seed)
-    if args.attack == "files":
-        cases = draw_files(args.model, args.other, rng)
-    else:
-        cases = (draw_calls if args.attack == "call" else draw_commands)(args.model, rng)
     counts: Counter[str] = Counter()
-    for number, (name, run) in enumerate(itertools.islice(cases, args.cases)):
-        if args.only not in (None, number):
-            continue
+    numbers = itertools.count()
+
+    def take(name: str, run: Run) -> None:
+        if args.only not in (None, number := next(numbers)):
+            return
         outcome = attempt(run)
         counts[outcome.kind] += 1
         if not outcome.is_good:
@@ -213,6 +215,14 @@ def main() -> None:
             print(f"{number} {name}: {outcome.kind} {outcome.seconds:.1f} s {outcome.num_bytes >> 20} MiB {text}")
         if args.only is not None:
             print(name, outcome.kind, outcome.text)
+
+    if args.attack in RECORD_ATTACKS:
+        each_case(args.attack, args.cases, args.seed, take)
+    else:
+        draw = {"files": draw_files, "call": draw_calls, "command": draw_commands}[args.attack]
+        models = [args.model, args.other] if args.attack == "files" else [args.model]
+        for name, run in itertools.islice(draw(*models, rng), args.cases):
+            take(name, run)
     print(dict(counts))
     raise SystemExit(counts["bad"] > 0)
 
