@@ -21,6 +21,7 @@ import random
 import resource
 import shutil
 import signal
+import sys
 import tempfile
 import traceback
 from collections import Counter
@@ -199,6 +200,7 @@ def main() -> None:
         arguments.add_argument("--seed", type=int, default=0)
         arguments.add_argument("--only", type=int, help="The number of the one case to run.")
     args = parser.parse_args()
+    sys.stdout.reconfigure(errors="backslashreplace")  # for half characters
     torch.set_num_threads(1)
     rng = random.Random(args.seed)
     counts: Counter[str] = Counter()

@@ -5,21 +5,28 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from datetime import date
+from contextlib import suppress
+from datetime import date, datetime
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import hypothesis
+import numpy as np
 import pandas as pd
-from call_attacks import LONG, SCALARS, Run, judge
+from call_attacks import LONG, SCALARS, SHORT, Run, judge
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from difflm_hf import DiffLMProcessor, RecordSchema
+from difflm_hf.records import Ascending, Combinations, CSVFormat, PresentIf, Rule, SumOf, Unique
 
 
-NAMES = st.text(max_size=6) | st.sampled_from(["a", "b", "id", "a.b", " ", "\ud800", "x" * 300, "ſ", "$ref"])
+USUAL_NAMES = st.sampled_from(["a", "b", "id", "age", "first name", "größe", "price_eur", "a.b"])
+NAMES = USUAL_NAMES | st.text(max_size=6) | st.sampled_from([" ", "\ud800", "x" * 300, "ſ", "$ref"])
 ODD_NAMES = NAMES | st.sampled_from([0, 1.5, None, True, ("a", "b"), b"x", math.nan, date(2020, 1, 1)])
 JSON = st.recursive(
     st.none()
@@ -70,15 +77,18 @@ def columns(draw: Callable, num_records: int) -> pd.Series:
             return column.astype(dtype)
         except Exception:  # values that the dtype does not take
             continue
-    return column if draw(st.booleans()) else column.infer_objects()
+    with suppress(InvalidOperation):  # pandas stumbles over a signalling NaN
+        return column if draw(st.booleans()) else column.infer_objects()
+    return column
 
 
 @st.composite
 def tables(draw: Callable) -> pd.DataFrame:
     num_records = draw(st.sampled_from([0, 1, 2, 5, 30]))
     parts = draw(st.lists(columns(num_records), max_size=4))
-    unique = draw(st.sampled_from([True, True, True, False]))
-    names = draw(st.lists(draw(st.sampled_from([NAMES, ODD_NAMES])), min_size=len(parts), max_size=len(parts)))
+    unique = draw(st.integers(0, 9)) > 0
+    name = draw(st.sampled_from([*[USUAL_NAMES] * 6, *[NAMES] * 3, ODD_NAMES]))
+    names = draw(st.lists(name, min_size=len(parts), max_size=len(parts)))
     table = pd.concat(parts, axis=1) if parts else pd.DataFrame(index=range(num_records))
     table.columns = [f"{name}{k}" if unique and isinstance(name, str) else name for k, name in enumerate(names)]
     if draw(st.integers(0, 9)) == 0:
@@ -90,34 +100,45 @@ def written_again(table: pd.DataFrame, folder: Path) -> tuple[str, str]:
     """Whether a table comes back from its schema, from tokens, and from the schema's own file."""
     try:
         schema = RecordSchema.infer(table)
-        plain = schema.conform(table)
         schema.save(folder / "schema.json")
         if RecordSchema.load(folder / "schema.json").to_dict() != schema.to_dict():
             return "invalid", "the schema changes in its file"
         schema.to_json_schema()
-        processor = DiffLMProcessor.from_records(table)
-        batch = processor(table)
-        ids = batch["decoder_input_ids" if "decoder_input_ids" in batch else "input_ids"].numpy()
-        offsets = batch["within_bin_offsets"].numpy() if "within_bin_offsets" in batch else None
-        decoded, is_valid = processor.decode_records(ids, offsets)
-        if not is_valid.all() or not are_same(decoded, plain.reset_index(drop=True)):
-            return "invalid", f"{plain.to_dict('list')} became {decoded.to_dict('list')}"
-        return "records", ""
+        return comes_back(table, schema.conform(table), DiffLMProcessor.from_records(table), with_dtypes=True)
     except Exception as error:
         return judge(error)
 
 
-def are_same(first: pd.DataFrame, second: pd.DataFrame) -> bool:
-    """Whether two tables hold the same, nulls of whatever kind included."""
+def comes_back(
+    table: pd.DataFrame, plain: pd.DataFrame, processor: DiffLMProcessor, with_dtypes: bool = False
+) -> tuple[str, str]:
+    """Whether a table, given as `plain`, comes back from tokens."""
+    batch = processor(plain)
+    ids = batch["decoder_input_ids" if "decoder_input_ids" in batch else "input_ids"].numpy()
+    offsets = batch["within_bin_offsets"].numpy() if "within_bin_offsets" in batch else None
+    decoded, is_valid = processor.decode_records(ids, offsets)
+    for name in table:
+        before, after = (list(map(value_of, of[name].tolist())) for of in (table, decoded))
+        if before != after:
+            return "invalid", f"{name!r}: {SHORT.repr(before)} became {SHORT.repr(after)}"
+        if with_dtypes and table[name].dtype != decoded[name].dtype:
+            return "invalid", f"{name!r}: {table[name].dtype} became {decoded[name].dtype}"
+    return ("records", "") if is_valid.all() and list(table) == list(decoded) else ("invalid", str(list(decoded)))
 
-    def plain(table: pd.DataFrame) -> list:
-        return [[None if _is_null(value) else value for value in table[name].tolist()] for name in table]
 
-    return list(first) == list(second) and repr(plain(first)) == repr(plain(second))
-
-
-def _is_null(value: Any) -> bool:
-    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value))
+def value_of(value: Any) -> Any:
+    """What a value is, whichever type holds it: nulls are all one, and a list is an array."""
+    if isinstance(value, dict):
+        return {key: value_of(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [value_of(item) for item in value]
+    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, (float, Decimal)) and value != value):
+        return None
+    if isinstance(value, (bool, np.bool_)):
+        return f"boolean {value}"
+    if isinstance(value, (Real, Decimal)):
+        return "Decimal" if isinstance(value, Decimal) else "number", Fraction(value)
+    return pd.Timestamp(value).isoformat() if isinstance(value, datetime) else value
 
 
 KEYWORDS = {
@@ -159,7 +180,7 @@ def nested_keywords(part: st.SearchStrategy) -> st.SearchStrategy:
     )
 
 
-JSON_SCHEMAS = st.recursive(
+WILD_SCHEMAS = st.recursive(
     st.fixed_dictionaries({}, optional=KEYWORDS) | st.booleans() | JSON, nested_keywords, max_leaves=5
 )
 RECORDS = pd.DataFrame(
@@ -175,11 +196,68 @@ RECORDS = pd.DataFrame(
 )
 
 
+# For each column of RECORDS, JSON Schemas that accept it, and for others, any
+FITTING: dict[str, list[dict[str, Any]]] = {
+    "n": [
+        {"type": ["integer", "null"]},
+        {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "null"}]},
+        {"type": ["number", "null"], "maximum": 3},
+        {"enum": [1, 2, 3, None]},
+    ],
+    "price": [{"type": "number"}, {"type": "number", "minimum": 0, "exclusiveMaximum": 10}, {"multipleOf": 0.25}],
+    "color": [{"type": "string"}, {"enum": ["red", "blue"]}, {"pattern": "^(red|blue)$"}, {"const": "red"}],
+    "is_new": [{"type": "boolean"}, {"enum": [True, False]}, {"anyOf": [{"const": True}, {"const": False}]}],
+    "note": [{"type": "string", "maxLength": 9}, {"type": "string", "title": "Note"}, {"not": {"type": "null"}}],
+    "tags": [
+        {"type": "array", "items": {"type": "string"}},
+        {"type": "array", "items": {"$ref": "#/$defs/a"}, "maxItems": 2, "uniqueItems": True},
+        {"oneOf": [{"type": "array", "maxItems": 2}, {"type": "object"}]},
+    ],
+}
+OTHERS = [{"type": "string"}, {"type": "object", "properties": {"a": {"$ref": "#"}}}, {"type": "null"}, {}, True]
+
+
+@st.composite
+def json_schemas(draw: Callable) -> Any:
+    """Mostly of records, with a keyword too many here or there; the rest wild."""
+    if draw(st.integers(0, 9)) == 0:
+        return draw(WILD_SCHEMAS)
+    names = draw(st.lists(st.sampled_from(list(FITTING)), min_size=1, max_size=4, unique=True))
+    others = draw(st.lists(NAMES, max_size=1)) if draw(st.integers(0, 2)) == 0 else []
+    properties = {}
+    for name in [*names, *others]:
+        part = draw(st.sampled_from(FITTING.get(name, OTHERS)))
+        way = draw(st.integers(0, 9))
+        if way < 2 and isinstance(part, dict):
+            keyword = draw(st.sampled_from(list(KEYWORDS)))
+            part = {**part, keyword: draw(KEYWORDS[keyword])}
+        properties[name] = draw(WILD_SCHEMAS) if way == 2 else part
+    schema = {"type": "object", "properties": properties, "$defs": {"a": {"type": "string"}}}
+    schema["required"] = draw(st.lists(st.sampled_from(names), unique=True))
+    if draw(st.integers(0, 9)) == 0:
+        schema |= draw(nested_keywords(WILD_SCHEMAS))
+    return schema
+
+
+RULES: list[Rule] = [
+    Ascending(["n", "price"]),
+    SumOf("price", ["n"]),
+    Combinations(["color", "is_new"]),
+    PresentIf("n", "color", ["red"]),
+    Unique(["day", "note"]),
+    PresentIf("n", "is_new", [True]),
+]
+STATES = {name: RecordSchema.infer(RECORDS[[name]]).to_dict()[0] for name in RECORDS}
+
+
 @st.composite
 def schema_states(draw: Callable) -> Any:
     """What a schema is saved as, with one or two of its parts replaced or left out."""
     names = draw(st.lists(st.sampled_from(list(RECORDS)), min_size=1, max_size=4, unique=True))
-    state = copy.deepcopy(RecordSchema.infer(RECORDS[names]).to_dict())
+    state = copy.deepcopy([STATES[name] for name in names])
+    if draw(st.integers(0, 2)) == 0:
+        rules = [rule for rule in RULES if set(rule.columns) <= set(names)]
+        state = {"fields": state, "rules": [rule.to_dict() for rule in rules], "csv": CSVFormat(";").to_dict()}
     for _ in range(draw(st.integers(1, 2))):
         place = state
         while isinstance(place, (dict, list)) and len(place):
@@ -204,13 +282,14 @@ def taken_from_json_schema(state: Any, folder: Path) -> tuple[str, str]:
 
 
 def _taken(read: Callable[[], RecordSchema], table: pd.DataFrame) -> tuple[str, str]:
-    """Whether a schema is one that records can be learnt by, or says that it is none."""
+    """Whether a schema is one that records can be learnt by and come back from, or says that it is none."""
     try:
         schema = read()
-        schema.to_dict()
+        if RecordSchema.from_dict(schema.to_dict()).to_dict() != schema.to_dict():
+            return "invalid", f"{schema} changes in its file"
+        schema.to_json_schema()
         table = schema.conform(table[[name for name in schema.names if name in table]])
-        DiffLMProcessor.from_records(table, schema)(table)
-        return "records", ""
+        return comes_back(table, table, DiffLMProcessor.from_records(table, schema))
     except Exception as error:
         return judge(error)
 
@@ -218,7 +297,7 @@ def _taken(read: Callable[[], RecordSchema], table: pd.DataFrame) -> tuple[str, 
 ATTACKS: dict[str, tuple[st.SearchStrategy, Callable[[Any, Path], tuple[str, str]]]] = {
     "tables": (tables(), written_again),
     "schemas": (schema_states(), taken_from_state),
-    "json_schemas": (JSON_SCHEMAS, taken_from_json_schema),
+    "json_schemas": (json_schemas(), taken_from_json_schema),
 }
 
 
@@ -236,6 +315,13 @@ def each_case(attack: str, num: int, seed: int, take: Callable[[str, Run], None]
     )
     @given(strategy)
     def each(case: Any) -> None:
-        take(repr(case)[:300], partial(run, case))
+        take(described(case)[:300], partial(run, case))
 
     each()
+
+
+def described(case: Any) -> str:
+    if not isinstance(case, pd.DataFrame):
+        return repr(case)
+    parts = (case.iloc[:, k] for k in range(case.shape[1]))
+    return str([(part.name, str(part.dtype), SHORT.repr(part.tolist())) for part in parts])
