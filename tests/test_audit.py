@@ -192,7 +192,7 @@ def figures(low: float = 0.45, tpr: float = 0.0, advantage: float = -0.01, **fil
         (figures(advantage=0.01), LOOK, "predicts 'a'"),
         (figures(advantage=0.06), AWAY, "predicts 'a'"),
         (figures(a={"categories": 2}), LOOK, "min_category_count=10"),
-        (figures(a={"extremes": 2}), LOOK, "round or clip"),
+        (figures(a={"extremes": 2}), LOOK, "smallest or largest numbers"),
         (figures(a={"quantiles": 9}), NOTHING, None),
     ],
 )

@@ -37,8 +37,9 @@ class DataArguments:
             That of JSON records in training: that of the schema, which inference takes from the data, or `"shuffled"`.
         min_category_count (`int`, defaults to 1):
             Leave out records with categories of fewer records than this: the schema, which is a part of the model,
-            names all categories, and so may give people away. Numbers and pieces of text that fewer records have get
-            no token of their own.
+            names all categories, and so may give people away. The smallest and largest numbers of a column are moved
+            to what as many records have, where no rule but [`Ascending`] ties it to others. Numbers and pieces of
+            text that fewer records have get no token of their own.
         find_rules (`bool`, defaults to `False`):
             Whether inference is to look for rules between columns, which then hold for all generated records.
         accept (`list[str]`, defaults to none):

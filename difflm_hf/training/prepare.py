@@ -19,6 +19,7 @@ from ..records.csv_files import alike
 from ..records.readers import OPTIONAL
 from ..records.report import check_doubts, describe
 from ..records.streams import STREAM_RECORDS, is_stream, sample_records
+from ..records.top_coding import top_code
 from .arguments import DataArguments
 
 
@@ -103,6 +104,7 @@ def prepare_records(
     while True:
         kept = np.ones(len(table), bool)
         if args.min_category_count > 1:
+            schema, table = top_code(schema, table, args.min_category_count, keep_bounds=not is_inferred)
             schema, kept = schema.without_rare_categories(table, args.min_category_count)
             if tokenizer is None and is_of_rows(schema, table[kept], args.nested, args.key_order):
                 nested = [f.name for f in schema if f.type == "json"]

@@ -80,9 +80,10 @@ def _of_attributes(attributes: dict[str, Any]) -> Iterator[dict[str, str]]:
 
 def _of_files(files: dict[str, dict[str, int]]) -> Iterator[dict[str, str]]:
     few = f"of fewer than {MIN_CATEGORY_COUNT} records"
-    for kinds, what, way_out in (
-        (("categories", "numbers"), "name values", f"train with min_category_count={MIN_CATEGORY_COUNT}"),
-        (("extremes",), "have smallest or largest numbers", "round or clip these columns before training"),
+    way_out = f"train with min_category_count={MIN_CATEGORY_COUNT}"
+    for kinds, what in (
+        (("categories", "numbers"), "name values"),
+        (("extremes",), "have smallest or largest numbers"),
     ):
         counts = {name: sum(column.get(kind, 0) for kind in kinds) for name, column in files.items()}
         if named := [f"{name!r} ({count})" for name, count in counts.items() if count]:
