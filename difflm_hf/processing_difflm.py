@@ -124,6 +124,8 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
             raise ValueError(f"nested={nested!r} is not one of {', '.join(map(repr, NESTED))}")
         table = read_table(data)
         schema = RecordSchema.infer(table) if schema is None else schema.fit(schema.conform(table))
+        if not len(schema):
+            raise ValueError("the schema has no fields; add one for each column")
         if tokenizer is None and not schema.is_of_documents:
             codec, tokenizer = CompactCodec.fit(
                 schema,

@@ -40,20 +40,23 @@ def dtype_name(column: pd.Series) -> str:
     if isinstance(dtype, pd.StringDtype):
         return f"string[{dtype.storage}]"
     if isinstance(dtype, pd.ArrowDtype):
-        return f"{_arrow_name(dtype.pyarrow_dtype)}[pyarrow]"
+        name = _arrow_name(dtype.pyarrow_dtype)
+        _arrow_type(name)  # which has to know it
+        return f"{name}[pyarrow]"
     if isinstance(dtype, pd.CategoricalDtype):
         inner = dtype_name(dtype.categories.to_series())
         return "category" if isinstance(dtype.categories.dtype, np.dtype) else f"category[{inner}]"
     if isinstance(dtype, np.dtype) and dtype.kind in "biufmM":
         return str(dtype)
-    kind = pd_types.infer_dtype(column)
+    values = column.dropna()
+    kind = pd_types.infer_dtype(values)  # of nulls alone nothing, though NaT is of datetimes
     if kind in REFUSED:
         raise ValueError(f"{kind} values, which no field can hold; convert the column, e.g. by {REFUSED[kind]}")
     if not pd_types.is_object_dtype(dtype) or kind not in OBJECTS:
         return str(dtype)
-    if kind in ("date", "datetime") and len({isinstance(value, datetime) for value in column.dropna()}) > 1:
+    if kind in ("date", "datetime") and len({isinstance(value, datetime) for value in values}) > 1:
         raise ValueError("dates and datetimes in one column; convert it, e.g. by pd.to_datetime(column)")
-    zones = {value.tzinfo for value in column.dropna()} if kind == "datetime" else {None}
+    zones = {value.tzinfo for value in values} if kind == "datetime" else {None}
     if zones == {None}:
         return kind
     if len(zones) > 1 or kind == "time":
@@ -84,7 +87,10 @@ def dtype_of(name: str) -> Any:
         return pd.CategoricalDtype()
     if match := re.fullmatch(r"datetime64\[(\w+), (.+)\]", name):
         return pd.DatetimeTZDtype(match[1], _zone(match[2]))
-    return pd_types.pandas_dtype(name)
+    dtype = pd_types.pandas_dtype(name)
+    if isinstance(dtype, np.dtype) and dtype.kind not in "biufmMO":
+        raise TypeError(f"{name!r} is no dtype of columns")
+    return dtype
 
 
 def plain(values: pd.Series) -> pd.Series:
@@ -116,6 +122,16 @@ def plain(values: pd.Series) -> pd.Series:
             raise ValueError(f"{odd[0]!r} has more digits than numbers keep; round it, or convert it by astype(str)")
         return values.map(float if has_decimals else int)
     return values
+
+
+def shortest_digits(values: pd.Series) -> pd.Series:
+    """Floats of fewer than 64 bits by their digits: a float32 0.1 is 0.1, and not 0.10000000149011612."""
+    if isinstance(values.dtype, pd.SparseDtype):
+        values = values.sparse.to_dense()
+    if not pd_types.is_float_dtype(values.dtype) or values.dtype.itemsize >= 8:
+        return values
+    digits = values.to_numpy(f"f{values.dtype.itemsize}", na_value=np.nan).astype(str)
+    return pd.Series(digits.astype(np.float64), index=values.index)
 
 
 def restore(values: pd.Series, name: str, decimals: int | None = None) -> pd.Series:
@@ -225,6 +241,8 @@ def _arrow_type(name: str) -> pa.DataType:
         inner, index, ordered = name.removeprefix("dictionary<").removesuffix(">").rsplit(", ", 2)
         return pa.dictionary(_arrow_type(index), _arrow_type(inner), bool(int(ordered)))
     match = ARROW.fullmatch(name)
+    if match is None or (match["sizes"] and not match["kind"].startswith("decimal")):
+        raise ValueError(f"the Arrow type {name!r}, which no field can hold; convert the column by astype(object)")
     kind, unit, zone, sizes = match.group("kind", "unit", "zone", "sizes")
     if sizes:
         return getattr(pa, kind)(*map(int, sizes.split(", ")))

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import re
 import reprlib
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from decimal import InvalidOperation
+from json import JSONDecodeError
 from numbers import Real
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from jsonschema.exceptions import best_match
 from pandas.api import types as pd_types
 
-from ..checks import shown
+from ..checks import short, shown
 from .datetime_format import datetime_format
-from .dtypes import arrow_type, dtype_of, plain, restore, time_zone
+from .dtypes import arrow_type, dtype_of, plain, restore, shortest_digits, time_zone
 from .nested import inferred_names, is_json, names_of, to_plain
 from .number_format import number_format
-from .validators import acceptor_of, make_validator, validator_of
+from .plain_values import from_plain
+from .validators import acceptor_of, make_validator, refusal_of
 
 
 FieldType = Literal["integer", "number", "category", "boolean", "datetime", "text", "json", "null"]
@@ -47,6 +50,7 @@ WIDEST: dict[str, tuple[Any, Any]] = {
 }
 MAX_DIGITS = 300  # after the decimal point, whose power of ten is a float
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can hold and UTF-8 cannot
+HALF = "half a character (a lone surrogate), which UTF-8 cannot hold; replace or drop it"
 
 
 @dataclass
@@ -105,10 +109,19 @@ class Field:
 
     def __post_init__(self):
         self.nullable |= self.optional
+        if not is_text(self.name):
+            raise ValueError(f"field name {shown(self.name)} has {HALF}")
         if self.type not in get_args(FieldType):
             raise ValueError(f"field {self.name!r}: type {self.type!r} is not one of {', '.join(get_args(FieldType))}")
         if self.decimals is not None and not 0 <= self.decimals <= MAX_DIGITS:
             raise ValueError(f"field {self.name!r}: decimals={self.decimals} is not 0 to {MAX_DIGITS}")
+        if self.type in ("integer", "number"):
+            for bound in self.bounds:
+                if not (isinstance(bound, Real) and WIDEST[self.type][0] <= bound <= WIDEST[self.type][1]):
+                    raise ValueError(
+                        f"field {self.name!r}: {shown(bound)} is more than 64 bits hold, or no number; take a nearer "
+                        "bound"
+                    )
         try:
             dtype_of(self.dtype)
             is_wrong = self.is_numeric and not self.bounds[0] <= self.bounds[1]
@@ -116,9 +129,6 @@ class Field:
             raise ValueError(f"field {self.name!r}: dtype or bounds cannot be read ({error})") from error
         if is_wrong:
             raise ValueError(f"field {self.name!r}: nothing lies from {self.minimum!r} to {self.maximum!r}")
-        for bound in self.bounds if self.type in ("integer", "number") else ():
-            if not WIDEST[self.type][0] <= bound <= WIDEST[self.type][1]:
-                raise ValueError(f"field {self.name!r}: {bound!r} is more than 64 bits hold; take a nearer bound")
         if self.type == "category":
             self._check_categories()
         if self.words and not (self.is_numeric and self.is_spelled and not self._has_numbers):
@@ -127,6 +137,25 @@ class Field:
             if self.json_schema is None:
                 raise ValueError(f"field {self.name!r} is of nested values; give its json_schema")
             make_validator(self.json_schema)
+        if self.dtype != "object" or self.format is not None:
+            self._check_dtype()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The field as JSON values."""
+        # JSON Schemas as text, since processors sort keys, and theirs have the order of the records'.
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        return given if self.json_schema is None else {**given, "json_schema": json.dumps(self.json_schema)}
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Field:
+        """A field of what `to_dict` gave. Raises a `ValueError` for anything else."""
+        if not isinstance(state, Mapping) or "json_schema" not in state:
+            return from_plain(cls, state)
+        text = state["json_schema"]
+        try:
+            return from_plain(cls, {**state, "json_schema": json.loads(text)})
+        except (TypeError, JSONDecodeError, RecursionError) as error:
+            raise ValueError(f"json_schema={shown(text)} is not the text of a JSON Schema") from error
 
     def _check_categories(self) -> None:
         if not self.categories:
@@ -136,6 +165,31 @@ class Field:
         if len(set(self.categories)) < len(self.categories):
             double = next(value for value, count in Counter(self.categories).items() if count > 1)
             raise ValueError(f"field {self.name!r}: category {shown(double)} stands more than once; keep one of them")
+
+    def _check_dtype(self) -> None:
+        """Raises a `ValueError` where columns of the dtype, or texts of the format, cannot have the values."""
+        given: list = {"boolean": [False, True], "category": self.categories, "text": ["a"]}.get(self.type, [])
+        if self.is_numeric:
+            step = [10.0**-self.decimals] if self.type == "number" and self.decimals else []
+            given = [bound for bound, end in zip(self.bounds, (self.minimum, self.maximum)) if end is not None] + step
+        values = np.array(given, dtype=None if self.is_numeric else object)
+        reason = "they come out as others"
+        try:
+            column = self.to_series(values, np.zeros(len(values), bool))
+            if self.is_numeric:
+                numbers, are_held = self._read(column)
+                if self.type != "datetime":  # some dtypes have fewer digits than a bound
+                    are_held &= np.isclose(numbers, values.astype(numbers.dtype), rtol=0.01, atol=0)
+            else:
+                are_held = self.allows(column)
+        except (ArithmeticError, AttributeError, NotImplementedError, TypeError, ValueError) as error:
+            are_held, reason = np.zeros(len(values), bool), short(str(error))
+        if not are_held.all():
+            of = "" if self.format is None else f" and format {shown(self.format)}"
+            raise ValueError(
+                f"field {self.name!r}: columns of dtype {self.dtype!r}{of} cannot have {self.type} values such as "
+                f"{shown(given[are_held.argmin()])} ({reason}); change the one or the other"
+            )
 
     @property
     def is_numeric(self) -> bool:
@@ -218,7 +272,7 @@ class Field:
             value = int(value)  # a float beside nulls alone
         written, reason = shown(value) if self.type != "json" else reprlib.repr(value), ""
         if self.type == "json":
-            reason = _what_is_wrong(self.json_schema, value)
+            reason = refusal_of(self.json_schema, to_plain(value))
         ways = "drop the record, or change the schema"
         if self.has_texts and pd_types.is_numeric_dtype(column.dtype):
             ways = "its texts were read as numbers: read the file by difflm_hf.records.read_table, which keeps them"
@@ -314,8 +368,9 @@ class Field:
             read = number_format(self.format).read
             found = {text: read(text) for text in values.unique() if isinstance(text, str)}
             values = pd.Series([np.nan if (n := found.get(text)) is None else n for text in values], dtype=object)
-        elif not pd_types.is_numeric_dtype(values.dtype):
-            values = values.astype(object).where(np.array([isinstance(v, Real) for v in values], bool), np.nan)
+        elif not pd_types.is_numeric_dtype(values.dtype) or pd_types.is_bool_dtype(values.dtype):
+            are_numbers = [isinstance(v, Real) and not isinstance(v, bool) for v in values]  # true is none, as in JSON
+            values = values.astype(object).where(np.array(are_numbers, bool), np.nan)
         else:
             values = shortest_digits(values)
         exact = values.between(*WIDEST[self.type]).to_numpy(bool)
@@ -407,16 +462,6 @@ class Field:
         return pa.field(self.name, pa.string() if self.is_spelled else ARROW_TYPES[self.type])
 
 
-def shortest_digits(values: pd.Series) -> pd.Series:
-    """Floats of fewer than 64 bits by their digits: a float32 0.1 is 0.1, and not 0.10000000149011612."""
-    if isinstance(values.dtype, pd.SparseDtype):
-        values = values.sparse.to_dense()
-    if not pd_types.is_float_dtype(values.dtype) or values.dtype.itemsize >= 8:
-        return values
-    digits = values.to_numpy(f"f{values.dtype.itemsize}", na_value=np.nan).astype(str)
-    return pd.Series(digits.astype(np.float64), index=values.index)
-
-
 def isoformat(moment: pd.Timestamp) -> str:
     """A moment as pandas can read it back."""
     # Local times before about 1900 have offsets with seconds, which pandas writes but does not read.
@@ -435,19 +480,8 @@ def naming_column(column: str) -> Iterator[None]:
     try:
         yield
     except UnicodeEncodeError as error:
-        reason = "half a character (a lone surrogate), which UTF-8 cannot hold; replace or drop it"
-        raise ValueError(f"column {column!r}: {shown(error.object)} has {reason}") from error
+        raise ValueError(f"column {column!r}: {shown(error.object)} has {HALF}") from error
+    except InvalidOperation as error:  # of whatever compares it
+        raise ValueError(f"column {column!r}: a signalling NaN of Decimal; replace it by a null") from error
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"column {column!r}: {error}") from error
-
-
-def _what_is_wrong(schema: dict[str, Any], value: Any) -> str:
-    """Where and why a JSON Schema refuses a value, if that can be said."""
-    try:
-        error = best_match(validator_of(schema).iter_errors(to_plain(value)))
-    except (OverflowError, RecursionError):
-        return ""
-    if error is None:  # it is no JSON
-        return ""
-    message = error.message if len(error.message) <= 200 else f"{error.message[:80]} … {error.message[-100:]}"
-    return f", at {error.json_path}: {message}"

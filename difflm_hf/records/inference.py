@@ -14,7 +14,7 @@ from pandas.api import types as pd_types
 
 from .datetime_format import CODE, datetime_format, find_zone, patterns_of
 from .dtypes import dtype_name, plain
-from .field import Field, FieldType, isoformat
+from .field import HALF, Field, FieldType, isoformat
 from .json_schema import field_to_json_schema
 from .nested import infer_json_schema, is_nested, to_plain
 from .number_format import MAX_DECIMALS, NumberFormat, number_format
@@ -134,7 +134,11 @@ def _kind_of(values: pd.Series, categorical: bool = False) -> FieldType:
         types = {type(v).__name__: v for v in values}
         examples = ", ".join(f"{t} ({str(v)[:40]!r})" for t, v in types.items())
         raise ValueError(f"mixed or unsupported types: {examples}; convert the column, e.g. by astype(str)")
-    if kind == "number" and not np.isfinite(values.to_numpy(np.float64)).all():
+    try:
+        is_infinite = kind == "number" and not np.isfinite(values.to_numpy(np.float64)).all()
+    except OverflowError as error:
+        raise ValueError("an integer that no float can hold; convert the column, e.g. by astype(str)") from error
+    if is_infinite:
         raise ValueError("an infinite number; replace it by a null or a finite number")
     return kind
 
@@ -143,8 +147,7 @@ def _check_texts(values: pd.Series | pd.Index) -> None:
     try:
         pa.array(values.astype(object), pa.string())
     except UnicodeEncodeError as error:
-        reason = "half a character (a lone surrogate), which UTF-8 cannot hold; replace or drop it"
-        raise ValueError(reason) from error
+        raise ValueError(HALF) from error
 
 
 def _are_days(values: pd.Series) -> bool:

@@ -23,6 +23,7 @@ from ..files import atomic_write
 from .csv_files import NULLABLE, read_csv, write_csv
 from .csv_files import escape_formulas as with_escaped_formulas
 from .csv_format import CSVFormat
+from .field import HALF, is_text
 from .nested import is_nested, merge_orders, to_json, to_plain
 from .sql import read_sql, write_sql
 
@@ -66,7 +67,10 @@ def _to_series(values: list) -> pd.Series:
     # Integers would be none any more beside NaN.
     has_integers = any(value is None for value in values) and any(type(value) is int for value in values)
     series = pd.Series(values, dtype=object)
-    return series if has_integers else series.infer_objects()
+    try:
+        return series if has_integers else series.infer_objects()
+    except ArithmeticError:  # of integers beyond floats, which inference refuses
+        return series
 
 
 def _write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -334,6 +338,8 @@ def check_columns(table: pd.DataFrame, source: str) -> None:
             raise ValueError(
                 f"column name {shown(name)} is not a non-empty string; rename it, e.g. table.columns.map(str)"
             )
+        if not is_text(name):
+            raise ValueError(f"column name {shown(name)} has {HALF}")
     if not table.columns.is_unique:
         double = table.columns[table.columns.duplicated()][0]
         raise ValueError(f"column name {double!r} stands more than once; rename or drop one of them")

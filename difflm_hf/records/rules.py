@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from ..checks import shown
 from .field import Field, naming_column
 
 
@@ -71,19 +72,21 @@ class Rule(ABC):
     @staticmethod
     def from_dict(state: dict[str, Any]) -> Rule:
         """A rule of what [`Rule.to_dict`] gave."""
+        if not isinstance(state, Mapping):
+            raise ValueError(f"a rule is an object, not {shown(state)}")
         state = dict(state)
         name = state.pop("rule", None)
-        if name not in Rule.kinds:
-            raise ValueError(f"{name!r} is not one of the rules {sorted(Rule.kinds)}")
+        if not isinstance(name, str) or name not in Rule.kinds:
+            raise ValueError(f"{shown(name)} is not one of the rules {sorted(Rule.kinds)}")
         try:
             return Rule.kinds[name](**state)
         except TypeError as error:
-            raise ValueError(f"{state} does not make a rule {name}: {error}") from error
+            raise ValueError(f"{shown(state)} does not make a rule {name}: {error}") from error
 
     def __str__(self) -> str:
         # Not what was read off data, of which there may be much.
         given = (getattr(self, f.name) for f in fields(self) if f.repr)
-        return f"{type(self).__name__}({', '.join(map(repr, given))})"
+        return f"{type(self).__name__}({', '.join(map(shown, given))})"
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ class Combinations(Rule):
         return {"anyOf": options}
 
     def __str__(self) -> str:
-        return f"Combinations({list(self.names)!r})"
+        return f"Combinations({shown(list(self.names))})"
 
 
 @dataclass(frozen=True)

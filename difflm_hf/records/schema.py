@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from datasets import Features
 
+from ..checks import shown
 from ..files import atomic_write
 from .child_tables import ChildTable, nest_tables, relate_tables, unnest_records, with_room
 from .csv_files import CSV, FORMATS, ColumnFormat, column_format, with_texts
@@ -66,7 +67,10 @@ class RecordSchema:
 
     def __post_init__(self):
         if not isinstance(self.rules, Sequence) or not all(isinstance(rule, Rule) for rule in self.rules):
-            raise ValueError(f"rules={self.rules!r} is not a list of rules")
+            raise ValueError(f"rules={shown(self.rules)} is not a list of rules")
+        for rule in self.rules:
+            if odd := [name for name in rule.columns if not isinstance(name, str)]:
+                raise ValueError(f"{rule}: {shown(odd[0])} is no name of a column")
         self.rules = [PathRule.wrap(rule, self.by_name) for rule in self.rules]
         for rule in self.rules:
             rule.check(self.by_name)
@@ -462,11 +466,7 @@ class RecordSchema:
 
     def to_dict(self) -> dict[str, Any] | list[dict[str, Any]]:
         """The schema as JSON values: a list of its fields, and with rules a dict of both."""
-        # JSON Schemas as text, since processors sort keys, and theirs have the order of the records'.
-        fields = [
-            {k: json.dumps(v) if k == "json_schema" else v for k, v in asdict(f).items() if v is not None}
-            for f in self.fields
-        ]
+        fields = [f.to_dict() for f in self.fields]
         if not self.rules and self.csv is None:
             return fields
         written = {} if self.csv is None else {"csv": self.csv.to_dict()}
@@ -474,12 +474,13 @@ class RecordSchema:
 
     @classmethod
     def from_dict(cls, state: dict[str, Any] | list[dict[str, Any]]) -> RecordSchema:
-        """A schema of what [`RecordSchema.to_dict`] gave."""
-        state = state if isinstance(state, dict) else {"fields": state, "rules": []}
-        fields, csv = state["fields"], from_plain(CSVFormat, state["csv"]) if "csv" in state else None
-        parsed = [{"json_schema": json.loads(f["json_schema"])} if "json_schema" in f else {} for f in fields]
-        rules = [*map(Rule.from_dict, state["rules"])]
-        return cls([from_plain(Field, {**f, **nested}) for f, nested in zip(fields, parsed)], rules, csv)
+        """A schema of what [`RecordSchema.to_dict`] gave. Raises a `ValueError` for anything else."""
+        state = state if isinstance(state, Mapping) else {"fields": state, "rules": []}
+        for name in ("fields", "rules"):
+            if not isinstance(state.get(name), list):
+                raise ValueError(f"a schema has a list of {name}, not {shown(state.get(name))}")
+        csv = from_plain(CSVFormat, state["csv"]) if "csv" in state else None
+        return cls([*map(Field.from_dict, state["fields"])], [*map(Rule.from_dict, state["rules"])], csv)
 
     def save(self, path: str | Path) -> None:
         """Writes the schema as a JSON file that can be edited and read back by [`RecordSchema.load`]."""

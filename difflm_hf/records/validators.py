@@ -9,9 +9,12 @@ from typing import Any
 import jsonschema_rs
 import regex
 from jsonschema import Draft202012Validator, SchemaError, ValidationError
+from jsonschema.exceptions import best_match
 from jsonschema.validators import extend
 from referencing import Registry
 from referencing.exceptions import Unresolvable
+
+from ..checks import short, shown
 
 
 MAX_SIZE = 10**6  # values of a schema, those that it refers to counted each time
@@ -27,7 +30,7 @@ def _search(pattern: str, text: str) -> bool:
     try:
         return regex.search(pattern, text, timeout=MAX_SECONDS) is not None
     except TimeoutError as error:
-        raise ValueError(f"`schema` has the pattern {pattern!r}, which takes too long; write it anew") from error
+        raise ValueError(f"`schema` has the pattern {shown(pattern)}, which takes too long; write it anew") from error
 
 
 def _pattern(validator: Any, pattern: str, value: Any, schema: dict[str, Any]) -> Iterator[ValidationError]:
@@ -79,7 +82,9 @@ def is_valid(validator: Draft202012Validator, value: Any) -> bool:
     except (OverflowError, RecursionError):  # integers beyond a float, and values too deep for a recursive schema
         return False
     except Unresolvable as error:
-        raise ValueError(f"`schema` refers to {error.ref!r}, which it does not hold; add it under $defs") from error
+        raise ValueError(
+            f"`schema` refers to {shown(error.ref)}, which it does not hold; add it under $defs"
+        ) from error
 
 
 def acceptor_of(schema: dict[str, Any]) -> Callable[[Any], bool]:
@@ -118,6 +123,15 @@ def validator_of(schema: dict[str, Any]) -> Draft202012Validator:
     return Validator(schema, registry=Registry())
 
 
+def refusal_of(schema: dict[str, Any], value: Any) -> str:
+    """Where and why a JSON Schema refuses a value, if that can be said."""
+    try:
+        error = best_match(validator_of(schema).iter_errors(value))
+    except (OverflowError, RecursionError):
+        return ""
+    return "" if error is None else f", at {short(error.json_path)}: {short(error.message)}"  # none of what is no JSON
+
+
 def make_validator(schema: dict[str, Any]) -> Draft202012Validator:
     """
     A validator of values, after a look at the schema, which takes milliseconds.
@@ -129,7 +143,8 @@ def make_validator(schema: dict[str, Any]) -> Draft202012Validator:
         size = _size(schema, schema, {})
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
-        raise ValueError(f"`schema` is not a JSON Schema, at {error.json_path}: {error.message}") from error
+        where, what = short(error.json_path), short(error.message)
+        raise ValueError(f"`schema` is not a JSON Schema, at {where}: {what}") from error
     except RecursionError:
         raise ValueError("`schema` is nested too deeply; name its parts under $defs") from None
     if size > MAX_SIZE:
