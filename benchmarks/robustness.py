@@ -1,9 +1,9 @@
 """
-Attacks on saved pipelines and on the arguments of calls and commands, by tests/attacks.py, and runs that are killed,
-that share a folder, and whose disk is full, by tests/soak.py.
+Attacks on saved pipelines, on the arguments of calls and commands, and by odd records and schemas, by
+tests/attacks.py, and runs that are killed, that share a folder, and whose disk is full, by tests/soak.py.
 
-    python -m benchmarks.robustness [--parts files call command train generate] [--cases 2000] [--kills 100]
-        [--full-disks 10]
+    python -m benchmarks.robustness [--parts files call command tables schemas json_schemas train generate]
+        [--cases 2000] [--kills 100] [--full-disks 10]
 
 Figures go to benchmarks/results/robustness.json; `python -m benchmarks.report` writes docs/benchmarks.md from them.
 """
@@ -33,7 +33,11 @@ ATTACKS = {
     "files": "saved pipelines: files cut, emptied, zeroed, of another model; values of their configurations replaced",
     "call": "arguments of a pipeline's methods",
     "command": "arguments of the command",
+    "tables": "odd tables and lists of records, read, written as tokens, and read again",
+    "schemas": "saved schemas, with parts replaced or left out",
+    "json_schemas": "JSON Schemas, odd and ordinary",
 }
+MODELS = {"files": 2, "call": 1, "command": 1}  # that an attack needs, if any
 SOAKS = {"train": "trainings", "generate": "generations of shards"}
 
 
@@ -49,8 +53,9 @@ def run(*command: str | Path) -> list[str]:
 def attack(part: str, cases: int) -> dict[str, int]:
     """How many cases ended how."""
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, "-c", TRAIN, folder], cwd=TESTS, check=True)
-        models = [Path(folder, name) for name in (("model", "other") if part == "files" else ("model",))]
+        models = [Path(folder, name) for name in ("model", "other")][: MODELS.get(part, 0)]
+        if models:
+            subprocess.run([sys.executable, "-c", TRAIN, folder], cwd=TESTS, check=True)
         return ast.literal_eval(run(TESTS / "attacks.py", part, *models, "--cases", str(cases))[-1])
 
 

@@ -19,6 +19,7 @@ from typing import Any, get_args
 import hypothesis
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from call_attacks import LONG, SCALARS, SHORT, Run, judge
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -62,7 +63,10 @@ DTYPES = (
     *("int8", "uint8", "int64", "uint64", "float16", "float32", "float64", "bool", "object", "str", "string"),
     *("Int64", "UInt8", "Float32", "boolean", "category", "datetime64[ns]", "datetime64[s]", "timedelta64[ns]"),
     *("datetime64[ns, Europe/Berlin]", "complex128", "Sparse[float64]", "int64[pyarrow]", "string[pyarrow]"),
-    *("period[M]", "interval"),
+    *("period[M]", "interval", "bool[pyarrow]", "double[pyarrow]", "large_string[pyarrow]", "binary[pyarrow]"),
+    *(pd.ArrowDtype(kind) for kind in (pa.string(), pa.date32(), pa.decimal128(38, 2), pa.timestamp("us", "UTC"))),
+    *(pd.ArrowDtype(kind) for kind in (pa.duration("s"), pa.time64("us"), pa.dictionary(pa.int8(), pa.string()))),
+    *(pd.ArrowDtype(kind) for kind in (pa.list_(pa.int64()), pa.float16(), pa.uint64(), pa.null())),
 )
 
 
@@ -146,7 +150,8 @@ def value_of(value: Any) -> Any:
         return [value_of(item) for item in value]
     if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, (float, Decimal)) and value != value):
         return None
-    if isinstance(value, (bool, np.bool_)):
+    value = value.item() if isinstance(value, np.number | np.bool_) else value
+    if isinstance(value, bool):
         return f"boolean {value}"
     if isinstance(value, (Real, Decimal)):
         return "Decimal" if isinstance(value, Decimal) else "number", Fraction(value)
@@ -268,7 +273,17 @@ LIKELY = {
     "strict": st.booleans(),
     "header": st.booleans(),
     "dtype": st.sampled_from(
-        [*DTYPES, "date", "decimal", "time", "datetime[x]", "datetime64[ns, x]", "category[", "[pyarrow]", "x" * 300]
+        [
+            *map(str, DTYPES),
+            "date",
+            "decimal",
+            "time",
+            "datetime[x]",
+            "datetime64[ns, x]",
+            "category[",
+            "[pyarrow]",
+            "x" * 300,
+        ]
     ),
     "minimum": st.integers(-3, 3) | st.sampled_from([0.5, -math.inf, math.nan, 10**400, "2020-01-01", "2020-01-01Z"]),
     "maximum": st.integers(-3, 3) | st.sampled_from([9.75, math.inf, math.nan, 2**63, "2021-03-01", "0001-01-01"]),

@@ -50,6 +50,11 @@ def test_attacks_on_arguments(arguments, tiny_run):
     attack(arguments, tiny_run, "--cases", "8")
 
 
+@pytest.mark.parametrize("arguments", ["tables", "schemas", "json_schemas"])
+def test_odd_records_at_random(arguments):
+    attack(arguments, "--cases", "25")
+
+
 def attack(*words: str | Path) -> None:
     command = [sys.executable, ATTACKS, *words]
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)

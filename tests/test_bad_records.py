@@ -6,9 +6,21 @@ from decimal import Decimal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
-from difflm_hf.records import CompactCodec, Field, JSONCodec, RecordSchema, read_table, write_table
+from difflm_hf import DiffLMProcessor
+from difflm_hf.records import (
+    CompactCodec,
+    Field,
+    JSONCodec,
+    PresentIf,
+    RecordSchema,
+    SumOf,
+    Unique,
+    read_table,
+    write_table,
+)
 from difflm_hf.records.report import report
 from difflm_hf.training import DataArguments
 from difflm_hf.training.prepare import prepare_records
@@ -94,6 +106,10 @@ def test_texts_longer_than_those_fitted_are_named():
         (pd.DataFrame([[1]]), "column name 0 is not a non-empty string; rename it"),
         (pd.DataFrame({"": [1]}), "column name '' is not a non-empty string; rename it"),
         (pd.DataFrame({("a", "b"): [1]}), "column name ('a', 'b') is not a non-empty string; rename it"),
+        (
+            pd.DataFrame({"a\ud83d": [1]}),
+            "column name 'a\\ud83d' has half a character (a lone surrogate), which UTF-8",
+        ),
     ],
     ids=str,
 )
@@ -125,6 +141,20 @@ def test_infer_names_what_is_wrong_with_a_table(data, message):
         (
             pd.Series(["\ud83d"], dtype=object),
             "half a character (a lone surrogate), which UTF-8 cannot hold; replace or drop it",
+        ),
+        ([Decimal("1"), Decimal("sNaN")], "a signalling NaN of Decimal; replace it by a null"),
+        (
+            pd.Series([10**400, 0.5], dtype=object),
+            "an integer that no float can hold; convert the column, e.g. by astype(str)",
+        ),
+        (
+            pd.Series([-1]).astype(pd.ArrowDtype(pa.time64("us"))),
+            "a value that Arrow cannot hand over (hour must be in 0..23); mend it, or make it a null",
+        ),
+        (pd.Series([pd.Period("6320-01")]), "6320-01 lies outside of the years 1677 to 2262"),
+        (
+            pd.Series([[1]], dtype=pd.ArrowDtype(pa.list_(pa.int64()))),
+            "the Arrow type 'list<item: int64>', which no field can hold; convert the column by astype(object)",
         ),
     ],
     ids=lambda value: value[:50] if isinstance(value, str) else "",
@@ -159,7 +189,7 @@ def test_infer_names_columns_that_are_no_categories():
         ("income", "?", "'?' in row 1 is not a number"),
         ("color", "blue", "'blue' in row 1 is not one of its 2 categories; drop the record, or change the schema"),
         ("color", 1, "1 in row 1 is not one of its 2 categories"),
-        ("color", ["red"], "unhashable type"),
+        ("color", ["red"], "['red'] in row 1 is not one of its 2 categories"),
         ("color", None, "null in row 1"),
         ("member", "yes", "'yes' in row 1 is not true or false"),
         ("member", None, "null in row 1"),
@@ -237,6 +267,86 @@ def test_fit_needs_rows_and_values():
 
 
 # Schemas that are wrong
+
+
+@pytest.mark.parametrize(
+    "state, message",
+    [
+        ({}, "a schema has a list of fields, not None"),
+        ({"fields": []}, "a schema has a list of rules, not None"),
+        ({"fields": "x", "rules": []}, "a schema has a list of fields, not 'x'"),
+        (["x"], "a Field is an object, not 'x'"),
+        ([["name"]], "a Field is an object, not ['name']"),
+        ([{"name": "x", "type": "json", "json_schema": 3}], "json_schema=3 is not the text of a JSON Schema"),
+        ([{"name": "x", "type": "json", "json_schema": "{"}], "json_schema='{' is not the text of a JSON Schema"),
+        ([{"name": "x", "type": "json", "json_schema": "[" * 10**5}], "json_schema='[[[["),
+        ([{"name": "x\ud83d", "type": "text"}], "field name 'x\\ud83d' has half a character"),
+        ({"fields": [], "rules": ["x"]}, "a rule is an object, not 'x'"),
+        ({"fields": [], "rules": [{"rule": []}]}, "[] is not one of the rules ["),
+        (
+            {"fields": [], "rules": [{"rule": "SumOf", "total": {}, "parts": ["x"]}]},
+            "SumOf({}, ('x',)): {} is no name",
+        ),
+    ],
+    ids=str,
+)
+def test_states_that_are_no_schemas(state, message):
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        RecordSchema.from_dict(state)
+
+
+def test_messages_stay_short_whatever_they_show():
+    long, wide = "x" * 10**6, pd.DataFrame({f"column {k}": [k] for k in range(300)})
+    for make in (
+        lambda: RecordSchema.from_dict([long]),
+        lambda: RecordSchema.from_dict([{"name": "x", "type": long}]),
+        lambda: RecordSchema.infer(wide).conform(wide[[]]),
+        lambda: RecordSchema.infer(wide, categorical=["x"]),
+        lambda: RecordSchema(RecordSchema.infer(wide).fields, [SumOf("x", ["y"])]),
+        lambda: RecordSchema([Field("x", "text")], [PresentIf("x", "x", [long])]),
+        lambda: RecordSchema([Field("x", "text")], [Unique(["x"] * 1000)]),
+        lambda: RecordSchema.from_json_schema({"properties": {"x": {"type": long}}}),
+        lambda: RecordSchema.from_json_schema({"properties": {"x": {"enum": 3, long: {}}}}),
+    ):
+        with pytest.raises(ValueError) as caught:
+            make()
+        assert 0 < len(str(caught.value)) < 1000
+
+
+def test_a_schema_without_fields_has_nothing_to_learn():
+    with pytest.raises(ValueError, match="the schema has no fields; add one for each column"):
+        DiffLMProcessor.from_records(TABLE, RecordSchema())
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"type": "boolean", "dtype": "timedelta64[ns]"}, "cannot have boolean values such as False"),
+        ({"type": "boolean", "dtype": "int64"}, "cannot have boolean values such as False (they come out as others)"),
+        ({"type": "text", "dtype": "uint8"}, "cannot have text values such as 'a'"),
+        ({"type": "number", "dtype": "datetime64[ns]", "minimum": 1.5}, "cannot have number values such as 1.5"),
+        ({"type": "number", "dtype": "int64", "decimals": 2}, "cannot have number values such as 0.01"),
+        ({"type": "integer", "dtype": "int8", "maximum": 999}, "cannot have integer values such as 999"),
+        ({"type": "category", "dtype": "int64", "categories": [1, 1.5]}, "cannot have category values such as 1.5"),
+        ({"type": "integer", "format": "x", "maximum": 9}, "and format 'x' cannot have integer values such as 9"),
+        ({"type": "text", "dtype": "[pyarrow]"}, "the Arrow type '', which no field can hold"),
+        ({"type": "text", "dtype": "set_cpu_count(1)[pyarrow]"}, "the Arrow type 'set_cpu_count(1)', which no field"),
+        ({"type": "text", "dtype": "<U9"}, "'<U9' is no dtype of columns"),
+        ({"type": "datetime", "dtype": "datetime64[ns, x]"}, "no time zone 'x'; name one as the IANA does"),
+        ({"type": "datetime", "dtype": "datetime[dateutil:x]"}, "no time zone 'dateutil:x'; name one as the IANA"),
+        ({"type": "integer", "minimum": "a", "maximum": "b"}, "'a' is more than 64 bits hold, or no number"),
+    ],
+    ids=str,
+)
+def test_fields_whose_dtype_cannot_have_their_values(given, message):
+    with pytest.raises(ValueError, match="^" + "field 'x': .*" + re.escape(message)):
+        Field("x", **given)
+
+
+def test_true_is_no_number():
+    for values in ([True, False], pd.array([True, None], "boolean"), pd.Series([True, 1], dtype=object)):
+        with pytest.raises(ValueError, match="column 'x': True in row 0 is not an integer"):
+            RecordSchema([Field("x", "integer", nullable=True)]).conform(pd.DataFrame({"x": values}))
 
 
 def test_fields_of_an_unknown_type_are_named():
@@ -343,3 +453,29 @@ def test_examples_of_a_table_with_an_index_of_floats():
 def test_tables_without_anything_to_learn(table):
     with pytest.raises(ValueError, match="no column has anything to learn: all are empty, or identifiers"):
         prepare_records(table, args=DataArguments(find_rules=True))
+
+
+def test_texts_of_numpy_are_texts():
+    table = pd.DataFrame({"x": pd.Series([np.str_("red"), np.str_("blue"), np.str_("red 2")], dtype=object)})
+    schema = RecordSchema.infer(table)
+    assert report(schema, table)["type"].tolist() == ["text"]
+    codec, tokenizer = CompactCodec.fit(schema, table)
+    assert codec.decode(codec.encode(table, tokenizer)[0], tokenizer, np.zeros((3, 0)))["x"].tolist() == [
+        "red",
+        "blue",
+        "red 2",
+    ]
+
+
+def test_json_schemas_with_booleans_for_schemas():
+    schema = {"properties": {"x": {"anyOf": [{"anyOf": [True], "type": "string"}, False]}}}
+    assert RecordSchema.from_json_schema(schema).to_json_schema()["properties"] == schema["properties"]
+
+
+def test_columns_of_nat_alone_are_null():
+    assert RecordSchema.infer(pd.DataFrame({"x": pd.Series([pd.NaT] * 2, dtype=object)}))["x"].type == "null"
+
+
+def test_lists_of_records_with_numbers_beyond_floats():
+    with pytest.raises(ValueError, match="column 'x': an integer that no float can hold"):
+        RecordSchema.infer([{"x": 10**400}, {"x": 0.5}])

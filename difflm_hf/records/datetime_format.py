@@ -143,7 +143,7 @@ class DatetimeFormat:
 
     def read(self, texts: pd.Series) -> pd.Series:
         """Moments (`datetime64[ns]`) of texts; NaT for one that this format does not write."""
-        whole = texts.map(str, na_action="ignore").astype(object)  # NumPy has texts of its own
+        whole = texts.astype(object)
         if self._zone is not None:
             found = whole.str.extract(f"^(.*?)({OFFSET})$")
             whole, offsets = found[0], found[1].str.replace(":", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Any
@@ -14,6 +15,8 @@ import pyarrow as pa
 import pytz
 from dateutil.tz import gettz, tzoffset
 from pandas.api import types as pd_types
+
+from ..checks import shown
 
 
 EPOCH = date(1970, 1, 1)  # on which times of day lie
@@ -96,19 +99,25 @@ def dtype_of(name: str) -> Any:
 def plain(values: pd.Series) -> pd.Series:
     """
     Non-null values as NumPy numbers, `datetime64` (with a time zone if they have one), or objects; of differences in
-    time the nanoseconds.
+    time the nanoseconds. What lies outside of the years of `datetime64[ns]` is null.
     """
     dtype = values.dtype
     if isinstance(dtype, pd.SparseDtype):
         return values.sparse.to_dense()
     if isinstance(dtype, pd.ArrowDtype):
-        of_arrow = pa.array(values).to_pandas()
+        try:
+            of_arrow = pa.array(values).to_pandas()
+        except ValueError as error:  # such as a time of more than a day
+            raise ValueError(f"a value that Arrow cannot hand over ({error}); mend it, or make it a null") from error
         return plain(pd.Series(of_arrow.to_numpy() if dtype.kind == "O" else of_arrow.array, index=values.index))
     if isinstance(dtype, pd.PeriodDtype):
-        return values.dt.start_time
+        first, last = (pd.Period(end, dtype.freq) for end in (pd.Timestamp.min, pd.Timestamp.max))
+        return values.where((values > first) & (values <= last)).dt.start_time
     if dtype.kind == "m":
         return values.astype("timedelta64[ns]").astype(np.int64)
     kind = pd_types.infer_dtype(values) if pd_types.is_object_dtype(dtype) else None
+    if kind == "string" and any(type(value) is not str for value in values):
+        return values.map(str.__str__)  # NumPy has texts of its own
     if kind in ("date", "datetime"):
         is_aware = getattr(values.iloc[0], "tzinfo", None) is not None
         return pd.to_datetime(values, utc=is_aware, errors="coerce")
@@ -221,13 +230,19 @@ def _zone(name: str) -> tzinfo:
     library, _, place = name.partition(":") if name.startswith(("zoneinfo:", "pytz:", "dateutil:")) else ("", "", name)
     offset = re.fullmatch(r"([+-])(\d\d):(\d\d)", place)
     minutes = int(offset[1] + "1") * (int(offset[2]) * 60 + int(offset[3])) if offset else None
-    if library == "zoneinfo":
-        return ZoneInfo(place)
-    if library == "pytz":
-        return pytz.FixedOffset(minutes)
-    if library == "dateutil":
-        return gettz(place) if minutes is None else tzoffset(None, minutes * 60)
-    return pd.DatetimeTZDtype("ns", name).tz
+    zone = None
+    with suppress(KeyError, TypeError):  # by libraries that know none of the name
+        if library == "zoneinfo":
+            zone = ZoneInfo(place)
+        elif library == "pytz":
+            zone = pytz.FixedOffset(minutes)
+        elif library == "dateutil":
+            zone = gettz(place) if minutes is None else tzoffset(None, minutes * 60)
+        else:
+            zone = pd.DatetimeTZDtype("ns", name).tz
+    if zone is None:
+        raise ValueError(f"no time zone {shown(name)}; name one as the IANA does")
+    return zone
 
 
 def _arrow_name(kind: pa.DataType) -> str:

@@ -123,7 +123,7 @@ class Field:
                         "bound"
                     )
         try:
-            dtype_of(self.dtype)
+            time_zone(self.dtype)
             is_wrong = self.is_numeric and not self.bounds[0] <= self.bounds[1]
         except (TypeError, ValueError) as error:
             raise ValueError(f"field {self.name!r}: dtype or bounds cannot be read ({error})") from error
@@ -181,7 +181,8 @@ class Field:
                 if self.type != "datetime":  # some dtypes have fewer digits than a bound
                     are_held &= np.isclose(numbers, values.astype(numbers.dtype), rtol=0.01, atol=0)
             else:
-                are_held = self.allows(column)
+                is_named = self.type != "text"
+                are_held = self.index(column) == np.arange(len(values)) if is_named else self.allows(column)
         except (ArithmeticError, AttributeError, NotImplementedError, TypeError, ValueError) as error:
             are_held, reason = np.zeros(len(values), bool), short(str(error))
         if not are_held.all():
@@ -305,13 +306,13 @@ class Field:
         null, of_null = column.isna().to_numpy(), 0 if self.nullable else len(self.apart)
         if not self.words:
             return np.where(null, of_null, -1)
-        words = pd.Index(self.words, dtype=object).get_indexer(column.astype(object))
+        words = _positions(self.words, column.astype(object))
         return np.where(null, of_null, np.where(words < 0, -1, words + self.nullable))
 
     def index(self, values: pd.Series) -> np.ndarray:
         """Positions of values among the categories, or among `[False, True]`; -1 for any other."""
         categories, values = [False, True] if self.type == "boolean" else self.categories, values.astype(object)
-        positions = pd.Index(categories, dtype=object).get_indexer(values)
+        positions = _positions(categories, values)
         if all(isinstance(category, str) for category in categories):
             return positions
         # To Python, true equals 1. JSON tells them apart.
@@ -460,6 +461,15 @@ class Field:
         if self.type == "category":
             return pa.field(self.name, pa.array(self.categories).type)
         return pa.field(self.name, pa.string() if self.is_spelled else ARROW_TYPES[self.type])
+
+
+def _positions(names: list, values: pd.Series) -> np.ndarray:
+    """The positions of values among names; -1 for any other."""
+    index = pd.Index(names, dtype=object)
+    try:
+        return index.get_indexer(values)
+    except TypeError:  # a list has no hash, and is no name
+        return index.get_indexer(values.map(lambda value: value if pd_types.is_scalar(value) else None))
 
 
 def isoformat(moment: pd.Timestamp) -> str:

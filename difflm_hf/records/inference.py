@@ -245,7 +245,7 @@ def doubt_of(f: Field, column: pd.Series, decimal: str | None = None) -> str | N
         words = ", ".join(map(repr, f.words))
         return f"{f.type}s like {f.format}, with words among them that stay as they are: {words}"
     if f.type == "datetime" and f.format is not None:
-        distinct = pd.Series(column.dropna().astype(str).unique())
+        distinct = pd.Series(column.dropna().map(str).unique())
         others = [p for p in patterns_of(distinct[0]) if p != f.format and _codes_in(p) != _codes_in(f.format)]
         own = datetime_format(f.format).read(distinct)
         read = {pattern: datetime_format(pattern).read(distinct) for pattern in others}
@@ -259,7 +259,7 @@ def doubt_of(f: Field, column: pd.Series, decimal: str | None = None) -> str | N
 
 def mistaken_for_text(column: pd.Series, decimal: str | None = None) -> str | None:
     """Why most of a column of texts are dates or numbers, but not all, in words; or `None`."""
-    distinct = pd.Series(column.dropna().unique(), dtype=object)
+    distinct = pd.Series(column.dropna().map(str).unique(), dtype=object)
     likely = _most_likely(distinct, decimal)
     if likely is None:
         return None

@@ -182,6 +182,8 @@ def _with_itself_defined(schema: Any) -> Any:
 
 def _without_definitions(schema: Any) -> Any:
     """A field's schema for a place inside a larger one, which has the definitions."""
+    if not isinstance(schema, dict):  # true and false are schemas, too
+        return schema
     if "anyOf" in schema:
         schema = {**schema, "anyOf": [_without_definitions(option) for option in schema["anyOf"]]}
     return {key: value for key, value in schema.items() if key != "$defs"}

@@ -46,7 +46,7 @@ class Rule(ABC):
         """Raises a `ValueError` where it does not suit the fields of a schema, which are given by name."""
         for name in self.columns:
             if name not in fields:
-                raise ValueError(f"{self}: no column {name!r}; the columns are {list(fields)}")
+                raise ValueError(f"{self}: no column {shown(name)}; the columns are {shown(list(fields))}")
             if fields[name].type not in self.types:
                 kinds = f"{', '.join(self.types[:-1])} or {self.types[-1]}"
                 raise ValueError(f"{self}: column {name!r} is of type {fields[name].type}, and not {kinds}")
@@ -206,7 +206,7 @@ class PresentIf(Rule):
     def check(self, fields: Mapping[str, Field]) -> None:
         for name in self.columns:
             if name not in fields:
-                raise ValueError(f"{self}: no column {name!r}; the columns are {list(fields)}")
+                raise ValueError(f"{self}: no column {shown(name)}; the columns are {shown(list(fields))}")
         if not fields[self.name].nullable:
             raise ValueError(f"{self}: column {self.name!r} is never null")
         f = fields[self.other]

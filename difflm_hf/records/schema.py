@@ -91,7 +91,7 @@ class RecordSchema:
         for f in self.fields:
             if f.name == name:
                 return f
-        raise KeyError(f"no field {name!r}; the fields are {self.names}")
+        raise KeyError(f"no field {shown(name)}; the fields are {shown(self.names)}")
 
     def __setitem__(self, name: str, value: Field) -> None:
         self.fields[self.fields.index(self[name])] = value
@@ -145,7 +145,7 @@ class RecordSchema:
         table = read_table(data)
         check_columns(table, str(data) if isinstance(data, (str, Path)) else "the table")
         if unknown := set(categorical) - set(table.columns):
-            raise ValueError(f"no column {sorted(unknown)[0]!r} to take as a category; columns: {list(table.columns)}")
+            raise ValueError(f"no column {sorted(unknown)[0]!r} to take as a category; columns: {shown([*table])}")
         schema = cls()
         decimal = table.attrs.get(CSV, {}).get("decimal")
         for name in table.columns:
@@ -253,7 +253,7 @@ class RecordSchema:
         rules = [PathRule.wrap(rule, self.by_name) for rule in self.rules]
         for rule in rules:
             if missing := [name for name in rule.columns if name not in table]:
-                raise ValueError(f"{rule}: column {missing[0]!r} is missing; the table has {list(table.columns)}")
+                raise ValueError(f"{rule}: column {missing[0]!r} is missing; the table has {shown([*table])}")
         for rule in rules:
             broken = ~rule.holds(table, self.by_name)
             rows.append((str(rule), int(broken.sum()), int(broken.argmax()) if broken.any() else None))
@@ -392,8 +392,8 @@ class RecordSchema:
             if (count := list(table.columns).count(f.name)) != 1:
                 problem = "stands more than once" if count else "is missing"
                 raise ValueError(
-                    f"column {f.name!r} {problem}; the schema has {self.names}, and the data {list(table.columns)}: "
-                    "make them agree"
+                    f"column {f.name!r} {problem}; the schema has {shown(self.names)}, and the data "
+                    f"{shown([*table])}: make them agree"
                 )
             with naming_column(f.name):
                 f.check(table[f.name])
