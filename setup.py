@@ -7,6 +7,7 @@ APP = ["gradio>=6.20"]
 DOCS = ["sphinx>=9.0", "furo>=2025.12", "myst-parser>=5.0"]
 # spaCy, and a package that ships its small model of English
 EXCEL = ["openpyxl>=3.1"]
+GGUF = ["gguf>=0.17"]
 PRIVACY = ["opacus>=1.5"]
 RAY = ["ray[data]>=2.50"]
 SQL = ["sqlalchemy>=2.0"]
@@ -70,6 +71,7 @@ setup(
         "docs": DOCS,
         "energy": ["codecarbon>=3"],
         "excel": EXCEL,
+        "gguf": GGUF,
         "privacy": PRIVACY,
         "quantization": ["bitsandbytes>=0.48"],
         "ray": RAY,
@@ -88,6 +90,7 @@ setup(
             *APP,
             *DOCS,
             *EXCEL,
+            *GGUF,
             *PRIVACY,
             *RAY,
             *SQL,

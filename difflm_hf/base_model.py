@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from .checks import shown
 from .configuration_difflm import DiffLMConfig
 from .hub.upload import explain_hub_errors
 from .lora import add_lora, lora_parameters
@@ -30,6 +34,7 @@ LOADING_ARGUMENTS = (
     "quantization_config",
     "trust_remote_code",
 )
+GGUF = ".gguf"
 # Fields of a configuration that say nothing about the weights or their use.
 INCIDENTAL = {"architectures", "dtype", "quantization_config", "transformers_version", "use_cache"}
 # Those that a processor chooses.
@@ -70,6 +75,50 @@ class BaseModelStub(nn.Module):
         return None
 
 
+def source_of(base: str | os.PathLike) -> tuple[str, dict[str, str]]:
+    """
+    What `from_pretrained` takes for a pretrained LM: its folder or Hub id, and `gguf_file` where it is one in the
+    GGUF format (`folder/model.gguf`, or `user/repository/model.gguf` on the Hub).
+    """
+    base = os.fspath(base)
+    if not base.endswith(GGUF):
+        return base, {}
+    folder, file = os.path.split(base)
+    return folder or ".", {"gguf_file": file}
+
+
+@contextmanager
+def naming_gguf(base: str | os.PathLike) -> Iterator[None]:
+    """Says of a GGUF file that it cannot be read, whatever its reader stumbles over."""
+    try:
+        yield
+    except ImportError:  # which says what to install
+        raise
+    except Exception as error:
+        if not os.fspath(base).endswith(GGUF) or isinstance(error, ConnectionError):
+            raise
+        raise OSError(
+            f"{base} is no GGUF file of a causal LM with a tokenizer that transformers can read "
+            f"({type(error).__name__}: {shown(str(error))}); fetch it anew, or take a folder with safetensors"
+        ) from error
+
+
+def load_causal_lm(base: str | os.PathLike, **kwargs) -> PreTrainedModel:
+    """`AutoModelForCausalLM.from_pretrained`, of safetensors or of a GGUF file, whose weights are dequantized."""
+    source, file = source_of(base)
+    with naming_gguf(base):
+        lm = AutoModelForCausalLM.from_pretrained(source, **file, use_safetensors=True, **kwargs)
+    if not file:
+        return lm
+    # transformers goes on taking it for quantized, and would neither save nor train it.
+    config = copy.deepcopy(lm.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    plain = AutoModelForCausalLM.from_config(config, dtype=lm.dtype)
+    plain.load_state_dict(lm.state_dict())
+    return plain.to(lm.device).eval()
+
+
 def load_base_model(
     config: DiffLMConfig, base_model: str | os.PathLike | None, module: str, /, device_map: Any, **kwargs
 ) -> PreTrainedModel:
@@ -89,9 +138,9 @@ def load_base_model(
             the checkpoint has LoRA layers.
     """
     name = base_model or config.base_model
-    if os.path.isabs(name) and not os.path.isdir(name):
+    if os.path.isabs(name) and not os.path.exists(name):
         raise FileNotFoundError(
-            f"there is no folder {name}, where the base model should be that this checkpoint was trained with; pass a "
+            f"there is no {name}, where the base model should be that this checkpoint was trained with; pass a "
             "copy of that one as base_model"
         )
     arguments = {key: kwargs[key] for key in HUB_ARGUMENTS + LOADING_ARGUMENTS if key in kwargs}
@@ -99,12 +148,11 @@ def load_base_model(
     if isinstance(attention, dict):  # one for each configuration inside that of the whole
         attention = attention.get("decoder_config")
     with explain_hub_errors(name, is_upload=False):
-        lm = AutoModelForCausalLM.from_pretrained(
+        lm = load_causal_lm(
             name,
             revision="main" if base_model else config.base_revision or "main",
             device_map=device_map_of(module, device_map),
             attn_implementation=attention,
-            use_safetensors=True,
             **arguments,
         )
     trained, given = _essentials(config.decoder_config), _essentials(lm.config)
@@ -138,8 +186,10 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, base_model: str | os.Pa
         `ValueError`: for the first id that stands for another token.
         `OSError`: when the copy has no tokenizer.
     """
+    source, file = source_of(base_model)
     try:
-        theirs = AutoTokenizer.from_pretrained(base_model, **kwargs).get_vocab()
+        with naming_gguf(base_model):
+            theirs = AutoTokenizer.from_pretrained(source, **file, **kwargs).get_vocab()
     except (OSError, ValueError) as error:
         raise OSError(f"{base_model} has no tokenizer to compare with that of the checkpoint: {error}") from error
     ours = tokenizer.get_vocab()

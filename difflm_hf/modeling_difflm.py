@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput, is_peft_available
 from transformers.utils.hub import resolve_revision
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from .base_model import load_causal_lm, source_of
 from .configuration_difflm import DiffLMConfig, document_initializer_range
 from .distributed import mean_of_all, randn_like
 from .lora import lora_fields, without_lora
@@ -126,7 +127,9 @@ class DiffLMModel(DiffLMPreTrainedModel):
         Args:
             encoder (`str`, *optional*):
                 Hub id or folder of a model that `AutoModel` loads. Not given, the causal LM encodes, too.
-            decoder (`str`): Hub id or folder of a model that `AutoModelForCausalLM` loads.
+            decoder (`str`):
+                Hub id or folder of a model that `AutoModelForCausalLM` loads, or a GGUF file of one, whose weights
+                are then dequantized.
             freeze_decoder (`bool`, defaults to `True`): Leave the causal LM as it is, as the paper does.
             revision (`str`, defaults to `"main"`): Revision of the decoder.
             bos_token_id, eos_token_id (`int`, *optional*):
@@ -161,24 +164,23 @@ class DiffLMModel(DiffLMPreTrainedModel):
                 encoder, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code
             )
             kwargs["encoder_config"] = encoder.config
-        revision = resolve_revision(decoder, revision)
-        lm = AutoModelForCausalLM.from_pretrained(
+        revision = resolve_revision(source_of(decoder)[0], revision)
+        lm = load_causal_lm(
             decoder,
             revision=revision,
             dtype=dtype or ("auto" if freeze_decoder else torch.float32),
             attn_implementation=attn_implementation,
             quantization_config=quantization_config,
-            use_safetensors=True,
             trust_remote_code=trust_remote_code,
         )
         for name, token_id in (("bos_token_id", bos_token_id), ("eos_token_id", eos_token_id)):
             if token_id is not None:
                 setattr(lm.config, name, token_id)
         if freeze_decoder:
-            is_folder = os.path.isdir(decoder)
-            kwargs["base_model"] = os.path.abspath(decoder) if is_folder else decoder
+            is_here = os.path.exists(decoder)
+            kwargs["base_model"] = os.path.abspath(decoder) if is_here else decoder
             # The commit, unless the Hub was out of reach and the revision came from the cache.
-            kwargs["base_revision"] = None if is_folder else getattr(revision, "resolved", revision)
+            kwargs["base_revision"] = None if is_here else getattr(revision, "resolved", revision)
         kwargs.setdefault("posterior", "standardized")
         config = DiffLMConfig(decoder_config=lm.config, freeze_decoder=freeze_decoder, **kwargs)
         if "injection_initializer_range" not in kwargs:

@@ -177,6 +177,6 @@ class DiffLMPreTrainedModel(PushToHubMixin, PreTrainedModel):
         base = self.config.base_model
         if base is not None and os.path.isabs(base):
             raise ValueError(
-                f"the base model is the folder {base}, which others do not have: push with include_base_weights=True, "
+                f"the base model is {base}, which others do not have: push with include_base_weights=True, "
                 "or train with the Hub id of the base"
             )

@@ -466,7 +466,7 @@ def test_frozen_base(hub, based):
     assert "alice/base" in files["README.md"].decode()
     for message in pushed["refused"]:
         assert (
-            message.startswith("ValueError: the base model is the folder ") and "include_base_weights=True" in message
+            message.startswith("ValueError: the base model is ") and "include_base_weights=True" in message
         )
     assert ("model", "alice/refused") not in hub.repos
 

@@ -88,9 +88,9 @@ class ModelArguments:
 
     Args:
         base_model (`str`, *optional*):
-            Hub id or folder of a pretrained causal LM, which then writes records, as JSON or as the texts that they
-            are. Not given, a small one is trained from scratch: on documents (texts, and records with nested values)
-            likewise, on rows of tables in the compact format.
+            Hub id, folder or GGUF file of a pretrained causal LM, which then writes records, as JSON or as the texts
+            that they are. Not given, a small one is trained from scratch: on documents (texts, and records with
+            nested values) likewise, on rows of tables in the compact format.
         base_encoder (`str`, *optional*):
             Hub id or folder of a pretrained encoder, with `base_model`. Not given, the base model encodes, too.
         tuning (`str`, defaults to `"frozen"`):
@@ -134,7 +134,7 @@ class ModelArguments:
     def to_record(self) -> dict[str, Any]:
         """The arguments as the record of a training has them: of folders the names, as paths say nothing elsewhere."""
         bases = {name: getattr(self, name) for name in ("base_model", "base_encoder")}
-        names = {name: Path(base).name if base and os.path.isdir(base) else base for name, base in bases.items()}
+        names = {name: Path(base).name if base and os.path.exists(base) else base for name, base in bases.items()}
         return {**asdict(self), **names}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from diffusers import EDMDPMSolverMultistepScheduler
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
+from ..base_model import naming_gguf, source_of
 from ..distributed import process_index
 from ..hub.cards import model_card
 from ..hub.upload import check_reach, explain_hub_errors
@@ -176,9 +177,10 @@ def train(
 
 
 def _load_tokenizer(base: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    source, file = source_of(base)
     try:
-        with explain_hub_errors(base, is_upload=False):
-            check_reach(base, "config.json")
-            return AutoTokenizer.from_pretrained(base, trust_remote_code=trust_remote_code)
+        with explain_hub_errors(base, is_upload=False), naming_gguf(base):
+            check_reach(source, file.get("gguf_file", "config.json"))
+            return AutoTokenizer.from_pretrained(source, **file, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, RecursionError) as error:
         raise OSError(f"{base} is no base model with a tokenizer: {error}") from error
