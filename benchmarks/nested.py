@@ -3,9 +3,11 @@ Records with lists, sequences, and tables that belong together: as rows inside r
 
     python -m benchmarks.nested --data-dir DIR [--datasets compat beijing] [--models rows json ...] [--minutes 15]
         [--work-dir DIR]
+    python -m benchmarks.nested --flat COMMIT --model FOLDER [--work-dir DIR]
 
 `compat` are nested records; `beijing` is joined again from its splits as two tables, days and their hours. Models are
-trained where the work folder has none yet. Figures go to benchmarks/results/nested.json;
+trained where the work folder has none yet. With `--flat` nothing is measured but how fast a saved model of rows
+without lists writes, by another commit and by this code in turn. Figures go to benchmarks/results/nested.json;
 `python -m benchmarks.report` writes docs/benchmarks.md from them.
 """
 
@@ -14,8 +16,10 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +39,7 @@ from .generation import processor
 from .markdown import mean_interval, to_table
 from .results import load_result, save_result
 from .setting import seeded
+from .speed import NUM_ROUNDS, NUM_ROWS, ROOT, checkout, running
 from .tables import MODELS, Model, find_python
 
 
@@ -221,8 +226,11 @@ On {processor}. JSON text and the peers were trained in one thread for 30 minute
 of rows in one thread took as much longer. TabularARGN marks rare values by a word of its own, by which any classifier
 knows its rows: rare values were drawn in their place. With a layer of attention over the items so far in place of the
 recurrent state, days and hours of seed 0 had a C2ST of 0.588 (0.631 with the state, which another seed takes to
-0.537), autocorrelations off by 0.180 (0.138), and 0.8 times the speed. Flat rows are generated as fast as before there
-were lists: 32,386 rows of adult a second for 32,850 (in turn with commit 7c07fbc, three rounds, 28,712 to 34,892).
+0.537), autocorrelations off by 0.180 (0.138), and 0.8 times the speed.
+""".strip()
+FLAT = """
+Flat rows are generated at {after:,.0f} a second, and before there were lists at {before:,.0f}: one saved model of
+adult, by this code and by commit {commit} in turn, the best of {num_rounds} rounds ({ratio:.2f} times as fast).
 """.strip()
 
 
@@ -240,12 +248,31 @@ def nested_section() -> str:
                 cells.append(mean_interval(found, form) if found else "")
             rows.append([title, *cells])
         passages.append(f"**{name}**\n\n" + to_table(["", *(title for title, _ in COLUMNS.values())], rows))
-    return "\n\n".join([*passages, REMARKS.format(processor=results["processor"])])
+    passages.append(REMARKS.format(processor=results["processor"]))
+    if flat := results.get("flat"):
+        passages.append(FLAT.format(**flat, ratio=flat["after"] / flat["before"], num_rounds=NUM_ROUNDS))
+    return "\n\n".join(passages)
+
+
+def flat_speed(model: Path, commit: str, work_dir: Path) -> dict[str, Any]:
+    """Rows a second of a saved model without lists, by another commit and by this code in turn."""
+    trees = {"before": checkout(commit, work_dir / "commits"), "after": ROOT}
+    with ExitStack() as stack:
+        workers = {
+            side: stack.enter_context(running(sys.executable, tree, "saved_pipeline", model))
+            for side, tree in trees.items()
+        }
+        for worker in workers.values():
+            worker.seconds(1)  # what is slow the first time
+        times = [{side: worker.seconds(NUM_ROWS) for side, worker in workers.items()} for _ in range(NUM_ROUNDS)]
+    return {"commit": commit} | {side: NUM_ROWS / min(round_[side] for round_ in times) for side in trees}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--flat", metavar="COMMIT", help="measure the speed of flat rows, beside this commit")
+    parser.add_argument("--model", type=Path, help="of flat rows")
     parser.add_argument("--datasets", nargs="+", choices=READERS, default=list(READERS))
     parser.add_argument("--models", nargs="+", choices=["real", *TITLES], default=["real", *TITLES])
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
@@ -253,6 +280,9 @@ def main() -> None:
     parser.add_argument("--time-generation", action="store_true", help="measure nothing but the speed of models there")
     parser.add_argument("--work-dir", type=Path, default=Path("benchmark-models"))
     args = parser.parse_args()
+    if args.flat:
+        save_result("nested", {"flat": flat_speed(args.model, args.flat, args.work_dir)})
+        return
     for name in args.datasets:
         data = READERS[name](args.data_dir / name)
         for model in args.models:

@@ -59,20 +59,24 @@ def trained(tmp_path_factory):
 
 
 class TestTraining:
+    @pytest.mark.slow
     def test_learns_a_language(self, trained):
         texts = trained[0](64, STEPS, generator=seeded()).texts
         assert sum(text in LANGUAGE for text in texts) >= 35
         assert len(set(texts)) > 30
 
+    @pytest.mark.slow
     def test_temperature_trades_diversity_for_fluency(self, trained):
         low, high = (trained[0](64, STEPS, temperature=t, generator=seeded()).texts for t in (0.5, 2.0))
         assert sum(text in LANGUAGE for text in low) > sum(text in LANGUAGE for text in high)
         assert len(set(low)) < len(set(high))
 
+    @pytest.mark.slow
     def test_fills_gaps_that_fit(self, trained):
         texts = trained[0](infill=["the [mask] cat [mask] a dog."] * 20, num_inference_steps=STEPS, generator=seeded())
         assert sum(text in LANGUAGE for text in texts.texts) >= 16
 
+    @pytest.mark.slow
     def test_what_it_leaves(self, trained):
         pipe, folder = trained
         assert not torch.is_autocast_enabled("cpu")
@@ -230,6 +234,7 @@ class TestControls:
         texts = pipe(24, STEPS, generator=seeded(), **arguments).texts
         return sum(map(holds, texts)) / len(texts)
 
+    @pytest.mark.slow
     def test_one_seed_teaches_the_same(self, trained):
         attributes = [{"colour": words_of(text)[1]} for text in SENTENCES]
         first, second = (SemanticContent.fit(trained[0], SENTENCES, attributes, 2, **TEACHING) for _ in range(2))
@@ -237,6 +242,7 @@ class TestControls:
         assert torch.equal(first.head.weight, second.head.weight)
         assert not torch.equal(first.head.weight, other.head.weight)
 
+    @pytest.mark.slow
     def test_semantic_content(self, trained, content, tmp_path):
         pipe = trained[0]
 
@@ -255,6 +261,7 @@ class TestControls:
         with pytest.raises(ValueError, match="'size' is not a field"):
             content.guide({"size": "big"})
 
+    @pytest.mark.slow
     def test_parts_of_speech(self, trained, tagger):
         pipe, tags = trained[0], ["DET", "ADJ", "NOUN", "VERB", "PUNCT"]
         found = self.share(pipe, lambda text: tags_of(text) == tags, length=5, guides=[tagger.guide(tags)])
@@ -268,6 +275,7 @@ class TestControls:
         with pytest.raises(ValueError, match=r"'the cat' has 2 words, .* and 1 labels"):
             PartsOfSpeech.fit(pipe, ["the cat"], [["DET"]])
 
+    @pytest.mark.slow
     def test_syntax(self, trained, tree, tmp_path):
         pipe, spans = trained[0], _saved(tree, SyntaxSpans, tmp_path)
 
@@ -294,6 +302,7 @@ class TestControls:
                 ask([(0, 2, "NP"), (0, 2, "S")])
         assert len(pipe(2, STEPS, length=3, guides=[tree.guide([], length=3)]).texts) == 2
 
+    @pytest.mark.slow
     def test_labels_as_tables_have_them(self, trained):
         """Missing values are none, numbers are texts, there may be many labels and few steps."""
         pipe, attributes = trained[0], [{"stars": 1, "food": None}, {"stars": 2, "food": float("nan")}]
@@ -309,12 +318,14 @@ class TestControls:
         with pytest.raises(ValueError, match="no texts to teach"):
             PartsOfSpeech.fit(pipe, [], [])
 
+    @pytest.mark.slow
     def test_length(self, trained):
         pipe, guide = trained[0], Length(trained[0]).guide(5)
         assert self.share(pipe, lambda text: len(words_of(text)) == 5, guides=[guide]) >= 0.9
         with pytest.raises(ValueError, match="length=9"):
             Length(pipe).guide(9)
 
+    @pytest.mark.slow
     def test_infilling(self, trained):
         pipe = trained[0]
         guide = Infilling(pipe).guide("the blue [mask] likes a [mask] .")
@@ -324,6 +335,7 @@ class TestControls:
         with pytest.raises(ValueError, match="take pipe"):
             Infilling(pipe).guide("the [gap] cat")
 
+    @pytest.mark.slow
     def test_composition(self, trained, content):
         pipe, guides = trained[0], [content.guide({"colour": "grey"}), Length(trained[0]).guide(5)]
 
@@ -333,6 +345,7 @@ class TestControls:
         assert self.share(pipe, holds, guides=guides) >= 0.7
         assert self.share(pipe, holds, length=5, guides=guides[:1]) >= 0.7
 
+    @pytest.mark.slow
     def test_another_models_classifier(self, trained, content):
         from tiny_diffusion_lm import SMALL, make_pipeline
 
