@@ -123,8 +123,13 @@ class DiffLMProcessor(PushToHubMixin, ProcessorMixin):
         if nested not in NESTED:
             raise ValueError(f"nested={nested!r} is not one of {', '.join(map(repr, NESTED))}")
         table = read_table(data)
-        schema = RecordSchema.infer(table) if schema is None else schema.fit(schema.conform(table))
-        if not len(schema):
+        if schema is None:
+            schema = RecordSchema.infer(table)
+        elif len(schema):
+            schema = schema.fit(schema.conform(table))
+            for f in schema:
+                f.check_dtype()
+        else:
             raise ValueError("the schema has no fields; add one for each column")
         if tokenizer is None and not schema.is_of_documents:
             codec, tokenizer = CompactCodec.fit(

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
@@ -329,6 +330,8 @@ def test_a_schema_without_fields_has_nothing_to_learn():
         ({"type": "integer", "dtype": "int8", "maximum": 999}, "cannot have integer values such as 999"),
         ({"type": "category", "dtype": "int64", "categories": [1, 1.5]}, "cannot have category values such as 1.5"),
         ({"type": "integer", "format": "x", "maximum": 9}, "and format 'x' cannot have integer values such as 9"),
+        ({"type": "number", "format": "%"}, "and format '%' cannot have number values such as 0"),
+        ({"type": "datetime", "dtype": "bool"}, "cannot have datetime values such as"),
         ({"type": "text", "dtype": "[pyarrow]"}, "the Arrow type '', which no field can hold"),
         ({"type": "text", "dtype": "set_cpu_count(1)[pyarrow]"}, "the Arrow type 'set_cpu_count(1)', which no field"),
         ({"type": "text", "dtype": "<U9"}, "'<U9' is no dtype of columns"),
@@ -340,7 +343,24 @@ def test_a_schema_without_fields_has_nothing_to_learn():
 )
 def test_fields_whose_dtype_cannot_have_their_values(given, message):
     with pytest.raises(ValueError, match="^" + "field 'x': .*" + re.escape(message)):
-        Field("x", **given)
+        Field("x", **given).check_dtype()
+
+
+def test_schemas_with_dtypes_that_cannot_have_their_values(tmp_path):
+    schema = RecordSchema([Field("x", "number", dtype="int64", minimum=0.0, maximum=1.0)])
+    with pytest.raises(ValueError, match="columns of dtype 'int64' cannot have number values such as 0.01"):
+        DiffLMProcessor.from_records([{"x": 0.25}, {"x": 0.5}], schema)
+    schema["x"] = replace(schema["x"], decimals=2)
+    schema.save(tmp_path / "schema.json")
+    with pytest.raises(ValueError, match="columns of dtype 'int64' cannot have number values such as 0.01"):
+        RecordSchema.load(tmp_path / "schema.json")
+
+
+def test_identifiers_have_room_whatever_their_dtype():
+    ids = np.arange(20_000, dtype="int16")
+    schema = RecordSchema.infer(pd.DataFrame({"id": ids, "x": ids % 7}), find_rules=True)
+    assert "id" in schema.identifiers
+    schema["id"].check_dtype()
 
 
 def test_true_is_no_number():

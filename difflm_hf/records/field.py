@@ -137,8 +137,6 @@ class Field:
             if self.json_schema is None:
                 raise ValueError(f"field {self.name!r} is of nested values; give its json_schema")
             make_validator(self.json_schema)
-        if self.dtype != "object" or self.format is not None:
-            self._check_dtype()
 
     def to_dict(self) -> dict[str, Any]:
         """The field as JSON values."""
@@ -166,12 +164,15 @@ class Field:
             double = next(value for value, count in Counter(self.categories).items() if count > 1)
             raise ValueError(f"field {self.name!r}: category {shown(double)} stands more than once; keep one of them")
 
-    def _check_dtype(self) -> None:
+    def check_dtype(self) -> None:
         """Raises a `ValueError` where columns of the dtype, or texts of the format, cannot have the values."""
+        if self.type in ("json", "null") or (self.dtype == "object" and self.format is None):
+            return
         given: list = {"boolean": [False, True], "category": self.categories, "text": ["a"]}.get(self.type, [])
         if self.is_numeric:
             step = [10.0**-self.decimals] if self.type == "number" and self.decimals else []
             given = [bound for bound, end in zip(self.bounds, (self.minimum, self.maximum)) if end is not None] + step
+            given = given or [np.datetime64(0, "ns") if self.type == "datetime" else 0]
         values = np.array(given, dtype=None if self.is_numeric else object)
         reason = "they come out as others"
         try:

@@ -158,8 +158,7 @@ class RecordSchema:
             rules = search_rules(table, schema.by_name)
             for rule in rules:
                 if isinstance(rule, Identifier) and rule.pattern is None:  # there may be more records than in the data
-                    f = schema[rule.name]
-                    schema[rule.name] = replace(f, maximum=f.minimum + 1000 * (f.maximum - f.minimum + 1) - 1)
+                    schema[rule.name] = with_room(schema[rule.name])
             schema = cls(schema.fields, rules)
         how = CSVFormat(**table.attrs.get(CSV, {}))
         schema.csv = how if how not in (CSVFormat(), USUAL_CSV) else None
@@ -480,7 +479,10 @@ class RecordSchema:
             if not isinstance(state.get(name), list):
                 raise ValueError(f"a schema has a list of {name}, not {shown(state.get(name))}")
         csv = from_plain(CSVFormat, state["csv"]) if "csv" in state else None
-        return cls([*map(Field.from_dict, state["fields"])], [*map(Rule.from_dict, state["rules"])], csv)
+        fields = [*map(Field.from_dict, state["fields"])]
+        for f in fields:
+            f.check_dtype()
+        return cls(fields, [*map(Rule.from_dict, state["rules"])], csv)
 
     def save(self, path: str | Path) -> None:
         """Writes the schema as a JSON file that can be edited and read back by [`RecordSchema.load`]."""
