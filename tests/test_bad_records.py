@@ -1,6 +1,7 @@
 """Data that is odd works, and data that is wrong gets one error that names it and the way out."""
 
 import json
+import math
 import re
 from dataclasses import replace
 from decimal import Decimal
@@ -499,3 +500,11 @@ def test_columns_of_nat_alone_are_null():
 def test_lists_of_records_with_numbers_beyond_floats():
     with pytest.raises(ValueError, match="column 'x': an integer that no float can hold"):
         RecordSchema.infer([{"x": 10**400}, {"x": 0.5}])
+
+
+@pytest.mark.parametrize("part", [{"minimum": math.nan}, {"required": ["\ud83d"]}, {"enum": ["x", 10**400]}])
+def test_json_schemas_that_no_grammar_can_be_made_of(part):
+    schema = RecordSchema.from_json_schema({"properties": {"x": {"type": "string", **part}}})
+    processor = DiffLMProcessor.from_records([{"x": "x"}], schema)
+    with pytest.raises(ValueError, match="no grammar can be made of the JSON Schema, which has NaN, half a character"):
+        processor([{"x": "x"}])
