@@ -329,6 +329,13 @@ def test_what_private_training_does_not_take(arguments, message, rows, tmp_path)
         train(rows, tmp_path / "model", **fields)
 
 
+@pytest.mark.parametrize("fields", [{"gradient_accumulation_steps": 2}, {"beta_schedule": "decreasing"}])
+def test_what_private_trainers_do_not_take(fields, rows, tmp_path):
+    recipe = dataclasses.replace(RECIPE, vae={**RECIPE.vae, **fields})
+    with pytest.raises(ValueError, match=f"{next(iter(fields))}=.* does not go with private training"):
+        train(rows, tmp_path / "m", schema=SCHEMA, recipe=recipe, privacy_args=PrivacyArguments(4.0, 1e-4))
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -42,7 +42,7 @@ from .arguments import DiffLMTrainingArguments, LatentDiffusionTrainingArguments
 from .base_trainer import BaseTrainer
 from .output_dir import save_whole
 from .prepare import PreparedRecords
-from .private import PRIVATE_TRAINERS
+from .private import PRIVATE_TRAINERS, PrivateTrainer
 from .recipes import (
     BATCH_ITEM_TOKENS,
     BATCH_LOGITS,
@@ -339,7 +339,8 @@ def _train_in_memory(trainer: Trainer, checkpoint: Path | None) -> None:
             return
         except RuntimeError as error:
             size = args.per_device_train_batch_size
-            if not should_reduce_batch_size(error) or size == 1 or num_processes() > 1:
+            is_bound = num_processes() > 1 or isinstance(trainer, PrivateTrainer)  # to batches of this size
+            if not should_reduce_batch_size(error) or size == 1 or is_bound:
                 raise
         args.per_device_train_batch_size = trainer._train_batch_size = -(-size // 2)
         args.gradient_accumulation_steps *= 2

@@ -70,10 +70,16 @@ class PrivateTrainer(BaseTrainer):
         share (`float`): The share of ε that is spent when training is over.
         max_grad_norm (`float`): The norm that the gradients of records are clipped to.
         args, kwargs (*optional*): Those of the trainer of this phase.
+
+    Raises:
+        `ValueError`: for steps of several batches, and for a β that follows validation.
     """
 
     def __init__(self, *args, budget: PrivacyBudget, share: float, max_grad_norm: float, **kwargs):
         super().__init__(*args, **kwargs)
+        for name, value in (("gradient_accumulation_steps", 1), ("beta_schedule", "constant")):
+            if (given := getattr(self.args, name, value)) != value:
+                raise ValueError(f"{name}={given!r} does not go with private training; set it to {value!r}")
         self.budget, self.share, self.max_grad_norm = budget, share, max_grad_norm
         self.batch_size = min(self.args.train_batch_size, len(self.train_dataset))
         self.sample_rate = self.batch_size / len(self.train_dataset)
