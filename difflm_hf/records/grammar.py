@@ -184,8 +184,7 @@ def _from_json_schema(json_schema: dict[str, Any]) -> str:
         return llguidance.LLMatcher.grammar_from_json_schema(json.dumps(json_schema), overrides=JSON_STYLE)
     except ValueError as error:
         raise ValueError(
-            "no grammar can be made of the JSON Schema, which has NaN, half a character, or a number that no float can "
-            f"hold ({error}); leave it out"
+            f"no grammar can be made of the JSON Schema ({error}); leave out numbers that no float can hold"
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -98,7 +99,10 @@ def acceptor_of(schema: dict[str, Any]) -> Callable[[Any], bool]:
     validator = validator_of(schema)
     if not _is_plain(schema):
         return partial(is_valid, validator)
-    fast = jsonschema_rs.Draft202012Validator(schema)
+    try:
+        fast = jsonschema_rs.Draft202012Validator(schema)
+    except (ValueError, OverflowError):  # of numbers beyond its own
+        return partial(is_valid, validator)
 
     def accepts(value: Any) -> bool:
         try:
@@ -141,10 +145,13 @@ def make_validator(schema: dict[str, Any]) -> Draft202012Validator:
     """
     try:
         size = _size(schema, schema, {})
+        json.dumps(schema, ensure_ascii=False, allow_nan=False).encode()
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
         where, what = short(error.json_path), short(error.message)
         raise ValueError(f"`schema` is not a JSON Schema, at {where}: {what}") from error
+    except (TypeError, ValueError) as error:  # such as NaN, and half a character
+        raise ValueError(f"`schema` is no JSON: {short(str(error))}") from error
     except RecursionError:
         raise ValueError("`schema` is nested too deeply; name its parts under $defs") from None
     if size > MAX_SIZE:
