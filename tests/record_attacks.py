@@ -148,14 +148,14 @@ def value_of(value: Any) -> Any:
         return {key: value_of(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
         return [value_of(item) for item in value]
-    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, (float, Decimal)) and value != value):
+    if pd.isna(value):
         return None
     value = value.item() if isinstance(value, np.number | np.bool_) else value
     if isinstance(value, bool):
         return f"boolean {value}"
     if isinstance(value, (Real, Decimal)):
         return "Decimal" if isinstance(value, Decimal) else "number", Fraction(value)
-    return pd.Timestamp(value).isoformat() if isinstance(value, datetime) else value
+    return pd.Timestamp(value).isoformat() if isinstance(value, (datetime, np.datetime64)) else value
 
 
 KEYWORDS = {

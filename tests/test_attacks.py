@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from record_attacks import ATTACKS as RECORD_ATTACKS
+from record_attacks import each_case
 from safetensors.torch import load_file, save_file
 from tiny import make_table, train
 from tiny_diffusion_lm import make_pipeline
@@ -50,9 +52,13 @@ def test_attacks_on_arguments(arguments, tiny_run):
     attack(arguments, tiny_run, "--cases", "8")
 
 
-@pytest.mark.parametrize("arguments", ["tables", "schemas", "json_schemas"])
-def test_odd_records_at_random(arguments):
-    attack(arguments, "--cases", "25")
+@pytest.mark.parametrize("attack", RECORD_ATTACKS)
+def test_odd_records_at_random(attack, tmp_path):
+    """In this process, and without a look at time and memory."""
+    ends: list[tuple] = []
+    each_case(attack, 25, 0, lambda case, run: ends.append((case, *run(tmp_path))))
+    assert len(ends) == 25
+    assert not [end for end in ends if end[1] not in ("records", "error")]
 
 
 def attack(*words: str | Path) -> None:

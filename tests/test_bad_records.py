@@ -260,6 +260,13 @@ def test_numbers_with_more_decimals_than_the_schema_are_named():
         CompactCodec.fit(schema, [{"price": 0.5}, {"price": 0.125}])
 
 
+@pytest.mark.filterwarnings("error")
+def test_numbers_with_fewer_decimals_than_the_schema_are_named():
+    schema = RecordSchema([Field("price", "number", decimals=300)])
+    with pytest.raises(ValueError, match="column 'price': 2.5 with 300 decimals is more than 64 bits hold; give the"):
+        CompactCodec.fit(schema, [{"price": 0.5}, {"price": 2.5}])
+
+
 def test_fit_needs_rows_and_values():
     schema = RecordSchema.infer(TABLE)
     with pytest.raises(ValueError, match="the table has no rows"):

@@ -50,8 +50,14 @@ class Grid:
 
     @classmethod
     def fit(cls, field: Field, values: pd.Series) -> Grid:
-        """The coarsest grid that all of these non-null values are on."""
-        units = cls.units(field, field.to_numpy(values))
+        """The coarsest grid that all of these non-null values are on. Raises a `ValueError` for too many decimals."""
+        numbers = field.to_numpy(values)
+        if field.type == "number" and field.decimals and np.abs(numbers).max() >= 2**63 / 10**field.decimals:
+            raise ValueError(
+                f"column {field.name!r}: {np.abs(numbers).max()} with {field.decimals} decimals is more than 64 bits "
+                "hold; give the field fewer decimals, or None"
+            )
+        units = cls.units(field, numbers)
         offsets = units.view(np.uint64) - units.min().view(np.uint64)
         step = int(np.gcd.reduce(np.unique(offsets))) or 1
         is_float = field.type == "number" and field.decimals is None
