@@ -107,7 +107,7 @@ def run_canaries(args: argparse.Namespace) -> dict[str, Any]:
 
 def audit_section() -> str:
     results = load_result("audit")
-    passages = []
+    passages = [] if results else ["They have not been measured yet."]
     if "audits" in results:
         header = ["model", *(f"AUC by {name}" for name in ATTACKS), "found at 1 %", "rare values", "verdict"]
         rows = []

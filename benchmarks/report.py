@@ -22,6 +22,7 @@ from .distributed import NUM_STEPS, distributed_section
 from .markdown import fill, to_table
 from .nested import nested_section
 from .numbers import numbers_section
+from .page import page_section
 from .privacy import privacy_section
 from .protocol import protocol_section
 from .ray import ray_section
@@ -220,6 +221,10 @@ more rows, which were drawn from adult with replacement. A file is read in parts
 ## What models give away
 
 {audit}
+
+## The way in the page
+
+{page}
 
 ## The Hub
 
@@ -683,6 +688,7 @@ def main() -> None:
         distributed_steps=NUM_STEPS,
         streaming=streaming_section(),
         ray=ray_section(),
+        page=page_section(),
         differential_privacy=privacy_section(),
         audit=audit_section(),
         hub=hub_section(),
