@@ -167,7 +167,8 @@ def privacy_section() -> str:
         f"Rows of the Adult table, by [private training](privacy.md) with δ = {DELTA:g}, at several ε. Bounds and "
         "categories are those of the data's description. *MLE* of real rows is "
         f"{real:.3f}; *by distance* and *by likelihood* are the AUC of attacks that tell training rows from others, "
-        "0.5 where they cannot. Means over seeds, with intervals of 95 % where there are several. The learning rate of private training was chosen by C2ST against the training rows, at ε = 1 and with seed 0.\n\n"
+        "0.5 where they cannot. Means over seeds, with intervals of 95 % where there are several. The "
+        "learning rate of private training was chosen by C2ST against the training rows, at ε = 1 and with seed 0.\n\n"
         + to_table(header, rows)
     )
     text += "\n\n"
