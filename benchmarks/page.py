@@ -131,8 +131,8 @@ def page_section() -> str:
             f"{run['frozen_seconds']:.1f} s",
             f"{run['num_rows']:,}",
             "yes" if run["is_alike"] else "no",
-            len(run["problems"]),
-            len(run["other_hosts"]),
+            str(len(run["problems"])),
+            str(len(run["other_hosts"])),
         ]
         for way, run in results["ways"].items()
     ]
