@@ -81,7 +81,9 @@ def columns(draw: Callable, num_records: int) -> pd.Series:
     column = pd.Series(draw(st.lists(value, min_size=num_records, max_size=num_records)), dtype=object)
     for dtype in draw(st.lists(st.sampled_from(DTYPES), max_size=2)):
         try:
-            return column.astype(dtype)
+            taken = column.astype(dtype)
+            taken.tolist()  # Arrow takes dates that it cannot give
+            return taken
         except Exception:  # values that the dtype does not take
             continue
     with suppress(ArithmeticError):  # pandas stumbles over signalling NaNs, and integers beyond floats

@@ -65,6 +65,7 @@ ODD_TABLES = {
     "300 columns": pd.DataFrame({f"column {i}": np.arange(5) * i for i in range(300)}),
     "odd names": pd.DataFrame({"\n": [0, 1], "a": [0, 1], "a:0": [1, 0], "⟨s⟩": [1, 1]}),
     "not ASCII": pd.DataFrame({"größe": ["ß", "ẞ"] * 2, "名前": ["山田", "鈴木", "", "👍🏽"]}),
+    "NUL in texts": pd.DataFrame({"few": ["a\0", "a", "a\0b"] * 3, "many": [f"a\0{'b' * k}" for k in range(9)]}),
     "constants": pd.DataFrame({"x": [5, 5, 5], "y": ["same"] * 3, "z": [0.1] * 3}),
     "extreme floats": pd.DataFrame({"x": [-0.0, 0.0, 1e300, 5e-324]}),
     "extreme integers": pd.DataFrame({"x": [-(2**63), 2**63 - 1]}),
@@ -152,6 +153,10 @@ def test_infer_names_what_is_wrong_with_a_table(data, message):
         (
             pd.Series([-1]).astype(pd.ArrowDtype(pa.time64("us"))),
             "a value that Arrow cannot hand over (hour must be in 0..23); mend it, or make it a null",
+        ),
+        (
+            pd.Series([2**31 - 1], dtype="int32").astype(pd.ArrowDtype(pa.date32())),
+            "a value that Arrow cannot hand over (",
         ),
         (pd.Series([pd.Period("6320-01")]), "6320-01 lies outside of the years 1677 to 2262"),
         (
@@ -522,3 +527,17 @@ def test_json_schemas_that_no_grammar_can_be_made_of():
         ValueError, match=r"no grammar can be made of the JSON Schema .*leave out numbers that no float"
     ):
         processor([{"x": "x"}])
+
+
+def test_values_nested_too_deeply_are_named():
+    value = [1]
+    for _ in range(5000):
+        value = [value]
+    with pytest.raises(ValueError, match="column 'x': values nested too deeply; make them flatter"):
+        RecordSchema.infer([{"x": value}])
+
+
+def test_dates_with_a_nul_are_none():
+    with pytest.raises(ValueError, match="column 'x': '2020-01-01.x00' in row 1 is not a datetime in the format"):
+        schema = RecordSchema([Field("x", "datetime", format="%Y-%m-%d")])
+        schema.conform(pd.DataFrame({"x": ["2020-01-01", "2020-01-01\0"]}))

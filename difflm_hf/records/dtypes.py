@@ -107,7 +107,7 @@ def plain(values: pd.Series) -> pd.Series:
     if isinstance(dtype, pd.ArrowDtype):
         try:
             of_arrow = pa.array(values).to_pandas()
-        except ValueError as error:  # such as a time of more than a day
+        except (OverflowError, ValueError) as error:  # such as a time of more than a day
             raise ValueError(f"a value that Arrow cannot hand over ({error}); mend it, or make it a null") from error
         return plain(pd.Series(of_arrow.to_numpy() if dtype.kind == "O" else of_arrow.array, index=values.index))
     if isinstance(dtype, pd.PeriodDtype):
@@ -131,6 +131,11 @@ def plain(values: pd.Series) -> pd.Series:
             raise ValueError(f"{odd[0]!r} has more digits than numbers keep; round it, or convert it by astype(str)")
         return values.map(float if has_decimals else int)
     return values
+
+
+def distinct_of(values: pd.Series) -> pd.Series:
+    """The distinct ones of non-null values, in order. To pandas, texts that differ after a NUL alone are equal."""
+    return pd.Series(list(dict.fromkeys(values)), dtype=object)
 
 
 def shortest_digits(values: pd.Series) -> pd.Series:

@@ -22,7 +22,7 @@ from pandas.api import types as pd_types
 
 from ..checks import short, shown
 from .datetime_format import datetime_format
-from .dtypes import arrow_type, dtype_of, plain, restore, shortest_digits, time_zone
+from .dtypes import arrow_type, distinct_of, dtype_of, plain, restore, shortest_digits, time_zone
 from .nested import inferred_names, is_json, names_of, to_plain
 from .number_format import number_format
 from .plain_values import from_plain
@@ -182,8 +182,7 @@ class Field:
                 if self.type != "datetime":  # some dtypes have fewer digits than a bound
                     are_held &= np.isclose(numbers, values.astype(numbers.dtype), rtol=0.01, atol=0)
             else:
-                is_named = self.type != "text"
-                are_held = self.index(column) == np.arange(len(values)) if is_named else self.allows(column)
+                are_held = self.allows(column) if self.type == "text" else self.index(column) == np.arange(len(values))
         except (ArithmeticError, AttributeError, NotImplementedError, TypeError, ValueError) as error:
             are_held, reason = np.zeros(len(values), bool), short(str(error))
         if not are_held.all():
@@ -273,7 +272,7 @@ class Field:
         if self.type == "integer" and isinstance(value, float) and value.is_integer():
             value = int(value)  # a float beside nulls alone
         written, reason = shown(value) if self.type != "json" else reprlib.repr(value), ""
-        if self.type == "json":
+        if self.type == "json" and is_json(value):
             reason = refusal_of(self.json_schema, to_plain(value))
         ways = "drop the record, or change the schema"
         if self.has_texts and pd_types.is_numeric_dtype(column.dtype):
@@ -382,8 +381,9 @@ class Field:
 
     def _read_moments(self, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         if self.format is not None:
-            places, distinct = pd.factorize(values.astype(str))
-            moments = datetime_format(self.format).read(pd.Series(distinct, dtype=object)).iloc[places]
+            distinct = distinct_of(values := values.astype(str))
+            places = pd.Index(distinct, dtype=object).get_indexer(values)
+            moments = datetime_format(self.format).read(distinct).iloc[places]
             exact = moments.notna()
         else:
             moments = pd.to_datetime(values, format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
@@ -494,5 +494,7 @@ def naming_column(column: str) -> Iterator[None]:
         raise ValueError(f"column {column!r}: {shown(error.object)} has {HALF}") from error
     except InvalidOperation as error:  # of whatever compares it
         raise ValueError(f"column {column!r}: a signalling NaN of Decimal; replace it by a null") from error
+    except RecursionError as error:
+        raise ValueError(f"column {column!r}: values nested too deeply; make them flatter") from error
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"column {column!r}: {error}") from error

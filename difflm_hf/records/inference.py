@@ -13,7 +13,7 @@ import pyarrow as pa
 from pandas.api import types as pd_types
 
 from .datetime_format import CODE, datetime_format, find_zone, patterns_of
-from .dtypes import dtype_name, plain
+from .dtypes import distinct_of, dtype_name, plain
 from .field import HALF, Field, FieldType, isoformat
 from .json_schema import field_to_json_schema
 from .nested import infer_json_schema, is_nested, to_plain
@@ -82,7 +82,7 @@ def infer_field(
         json_schema = infer_json_schema(values.map(to_plain).tolist(), _infer_scalar)
         return replace(f, type="json", json_schema=json_schema, rarest=0)
     kind = _kind_of(values, categorical)
-    distinct = pd.Series(values.unique(), dtype=object) if kind == "text" or categorical else None
+    distinct = distinct_of(values) if kind == "text" or categorical else None
     is_few = distinct is not None and len(distinct) <= max_categories and 2 * len(distinct) <= len(values)
     if kind == "text":
         _check_texts(distinct)

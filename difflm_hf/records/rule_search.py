@@ -136,7 +136,8 @@ def _combinations(table: pd.DataFrame, fields: Mapping[str, Field]) -> Iterator[
     codes: dict[str, np.ndarray] = {}
     for f in fields.values():
         if f.type in ("category", "boolean", "integer"):
-            found, values = pd.factorize(table[f.name].astype(object).where(table[f.name].notna(), "\0null"))
+            column = table[f.name].astype(object).where(table[f.name].notna(), None)
+            found, values = pd.factorize(column, use_na_sentinel=False)
             if 2 <= len(values) <= min(MAX_VALUES, len(table) / MIN_COUNT):
                 codes[f.name] = found
     for a, b in itertools.combinations(codes, 2):
