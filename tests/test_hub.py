@@ -465,9 +465,7 @@ def test_frozen_base(hub, based):
     assert size < 0.05 * sum(len(file.data) for file in base.files.values()), size
     assert "alice/base" in files["README.md"].decode()
     for message in pushed["refused"]:
-        assert (
-            message.startswith("ValueError: the base model is ") and "include_base_weights=True" in message
-        )
+        assert message.startswith("ValueError: the base model is ") and "include_base_weights=True" in message
     assert ("model", "alice/refused") not in hub.repos
 
     assert loaded["texts"] == loaded["copy"] == loaded["merged"] == pushed["texts"]
