@@ -24,7 +24,7 @@ from tiny_diffusion_lm import RECIPE as DIFFUSION_LM_RECIPE
 from difflm_hf import DiffLMPipeline
 from difflm_hf.diffusion_lm.controls.classifier import EmbeddingClassifier
 from difflm_hf.evaluation import evaluate_table, write_report
-from difflm_hf.training import DIFFUSION_LM_RECIPES, DOCUMENT_RECIPES, RECIPES
+from difflm_hf.training import DIFFUSION_LM_RECIPES, DOCUMENT_RECIPES, PRIVATE_RECIPES, RECIPES
 
 
 NOT_RUN = re.compile(r"<!-- not run: .+ -->\n\Z")
@@ -76,6 +76,8 @@ def small_recipes() -> None:
     tables, documents = RECIPES["tiny"], DOCUMENT_RECIPES["tiny"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(RECIPES, "small", replace(tables, min_steps=32))
+        private = {"condition_size": 0, "min_steps": 8, "denoiser": {**tables.denoiser, **brief}}
+        patch.setitem(PRIVATE_RECIPES, "small", replace(tables, **private))
         patch.setitem(DOCUMENT_RECIPES, "small", replace(documents, denoiser={**documents.denoiser, **brief}))
         arguments = {**DIFFUSION_LM_RECIPE.arguments, "max_steps": 40}
         config = {**DIFFUSION_LM_RECIPE.config, "max_sequence_length": 24}
