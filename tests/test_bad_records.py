@@ -130,6 +130,8 @@ def test_infer_names_what_is_wrong_with_a_table(data, message):
         ([1j], "complex values, which no field can hold; convert the column, e.g. by column.map(abs)"),
         (pd.Series(pd.interval_range(0, 2)), "interval values, which no field can hold; convert the column, e.g. by"),
         (pd.Categorical(pd.to_datetime(["2020-01-01"])), "mixed or unsupported types: Timestamp"),
+        (pd.Categorical([pd.Timedelta(1)]), "mixed or unsupported types: Timedelta"),
+        (pd.Categorical([Decimal(1)]), "mixed or unsupported types: Decimal"),
         ([{"y": Decimal(1)}], "Decimal('1') is a Decimal, which JSON does not have; convert it"),
         ([[{1}]], "{1} is a set, which JSON does not have; convert it"),
         ([1.0, np.inf], "an infinite number; replace it by a null or a finite number"),
@@ -466,7 +468,13 @@ def test_json_lines_may_hold_blank_lines(tmp_path):
         ("category", {"categories": ["a", "b", "a"]}, "category 'a' stands more than once"),
         ("category", {"categories": [True, 1]}, "category True stands more than once"),
         ("category", {"categories": [["a"]]}, r"\['a'\] is no category"),
-        ("category", {"categories": ["a", None]}, "None is no category; nulls take nullable=True"),
+        (
+            "category",
+            {"categories": ["a", None]},
+            "None is no category; take .* and nullable=True for nulls",
+        ),
+        ("category", {"categories": [pd.Timedelta(1)]}, ".*Timedelta.* is no category"),
+        ("category", {"categories": [Decimal(1)]}, ".*Decimal.* is no category"),
     ],
 )
 def test_fields_that_no_column_can_be(type, given, message):

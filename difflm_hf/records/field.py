@@ -23,7 +23,7 @@ from pandas.api import types as pd_types
 from ..checks import short, shown
 from .datetime_format import datetime_format
 from .dtypes import arrow_type, distinct_of, dtype_of, plain, restore, shortest_digits, time_zone
-from .nested import inferred_names, is_json, names_of, to_plain
+from .nested import HALF, inferred_names, is_json, is_text, names_of, to_plain
 from .number_format import number_format
 from .plain_values import from_plain
 from .validators import acceptor_of, make_validator, refusal_of
@@ -49,8 +49,6 @@ WIDEST: dict[str, tuple[Any, Any]] = {
     "datetime": (pd.Timestamp.min, pd.Timestamp.max),
 }
 MAX_DIGITS = 300  # after the decimal point, whose power of ten is a float
-SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can hold and UTF-8 cannot
-HALF = "half a character (a lone surrogate), which UTF-8 cannot hold; replace or drop it"
 
 
 @dataclass
@@ -158,8 +156,10 @@ class Field:
     def _check_categories(self) -> None:
         if not self.categories:
             raise ValueError(f"field {self.name!r} is a category; give its categories")
-        if odd := [value for value in self.categories if not pd_types.is_scalar(value) or pd.isna(value)]:
-            raise ValueError(f"field {self.name!r}: {shown(odd[0])} is no category; nulls take nullable=True")
+        kinds = str | Real | np.bool_
+        if odd := [value for value in self.categories if not isinstance(value, kinds) or value != value]:
+            ways = "take texts, numbers or booleans, and nullable=True for nulls"
+            raise ValueError(f"field {self.name!r}: {shown(odd[0])} is no category; {ways}")
         if len(set(self.categories)) < len(self.categories):
             double = next(value for value, count in Counter(self.categories).items() if count > 1)
             raise ValueError(f"field {self.name!r}: category {shown(double)} stands more than once; keep one of them")
@@ -478,11 +478,6 @@ def isoformat(moment: pd.Timestamp) -> str:
     # Local times before about 1900 have offsets with seconds, which pandas writes but does not read.
     has_seconds = moment.tz is not None and moment.utcoffset().total_seconds() % 60
     return (moment.tz_convert("UTC") if has_seconds else moment).isoformat()
-
-
-def is_text(value: Any) -> bool:
-    """Whether a value is a string that UTF-8 can hold."""
-    return isinstance(value, str) and not SURROGATE.search(value)
 
 
 @contextmanager

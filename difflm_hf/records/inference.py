@@ -14,9 +14,9 @@ from pandas.api import types as pd_types
 
 from .datetime_format import CODE, datetime_format, find_zone, patterns_of
 from .dtypes import distinct_of, dtype_name, plain
-from .field import HALF, Field, FieldType, isoformat
+from .field import Field, FieldType, isoformat
 from .json_schema import field_to_json_schema
-from .nested import infer_json_schema, is_nested, to_plain
+from .nested import HALF, infer_json_schema, is_nested, to_plain
 from .number_format import MAX_DECIMALS, NumberFormat, number_format
 
 
@@ -67,7 +67,7 @@ def infer_field(
     values = column.dropna()
     f = Field(name, "null", nullable=len(values) < len(column), dtype=dtype_name(column))
     if isinstance(column.dtype, pd.CategoricalDtype) and len(categories := column.cat.categories):
-        if _kind_of(plain(categories.to_series()), categorical=True) == "text":
+        if _kind_of(pd.Series(categories.tolist(), dtype=object), categorical=True) == "text":
             _check_texts(categories)
         return replace(f, type="category", categories=categories.tolist(), ordered=column.cat.ordered or None)
     if len(values) == 0:

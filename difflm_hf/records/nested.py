@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,6 +17,8 @@ from .validators import is_valid, validator_of
 # names to values, such as one from the names of parameters to their descriptions.
 MAX_KEYS, MIN_FILLED = 64, 0.1
 REFERENCE = "#/$defs/"
+SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can hold and UTF-8 cannot
+HALF = "half a character (a lone surrogate), which UTF-8 cannot hold; replace or drop it"
 
 
 def infer_json_schema(values: Sequence[Any], infer_scalar: Callable[[list], dict[str, Any]]) -> dict[str, Any]:
@@ -120,6 +123,11 @@ def is_json(value: Any) -> bool:
     except (TypeError, ValueError, RecursionError):
         return False
     return True
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value is a string that UTF-8 can hold."""
+    return isinstance(value, str) and not SURROGATE.search(value)
 
 
 def order_keys(

@@ -23,8 +23,7 @@ from ..files import atomic_write
 from .csv_files import NULLABLE, read_csv, write_csv
 from .csv_files import escape_formulas as with_escaped_formulas
 from .csv_format import CSVFormat
-from .field import HALF, is_text
-from .nested import is_nested, merge_orders, to_json, to_plain
+from .nested import HALF, is_nested, is_text, merge_orders, to_json, to_plain
 from .sql import read_sql, write_sql
 
 
