@@ -92,8 +92,14 @@ def test_what_records_are_learnt_as(data, arguments, codec):
     assert type(DiffLMProcessor.from_records([data] * 20, **arguments).codec) is codec
 
 
-def test_what_rows_refuse_is_learnt_as_json():
-    records = [{"a": [f"\x00x{i}"]} for i in range(60)]  # which pandas takes for one
+def test_what_rows_refuse_is_learnt_as_json(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise ValueError("no rows")
+
+    records = [{"a": [f"x{i}"]} for i in range(60)]
+    monkeypatch.setattr(NestedCodec, "fit", refuse)
+    with pytest.raises(ValueError, match="no rows"):
+        DiffLMProcessor.from_records(records, nested="rows")
     processor = DiffLMProcessor.from_records(records)
     assert type(processor.codec) is JSONCodec
     assert processor.decode_records(processor(records)["decoder_input_ids"])[0].to_dict("records") == records

@@ -8,7 +8,7 @@ import pytest
 from test_docs import ROOT
 
 
-sys.path.append(str(ROOT))  # benchmarks are no part of the package
+sys.path.insert(0, str(ROOT))  # benchmarks are no part of the package, and other packages have such a name
 
 from benchmarks import scaling  # noqa: E402 (of the path above)
 from benchmarks.markdown import fill  # noqa: E402 (of the path above)

@@ -198,7 +198,8 @@ MISTAKES: dict[str, Callable[[Desk], str]] = {
         TABLE.drop(columns="age").to_csv("few.csv"),
         d.train("--validation", "few.csv"),
     )[1],
-    "have categories of fewer than": lambda d: d.train("--min-category-count", 50),
+    "have categories of fewer than": lambda d: d.train("--min-category-count", 20),
+    "records have numbers or dates, fewer than twice": lambda d: d.train("--min-category-count", 50),
     "and max_length is": lambda d: (
         Path("documents.jsonl").write_text("\n".join(DOCUMENTS)),
         d.train("--nested", "json", "--max-length", 20, data="documents.jsonl"),
