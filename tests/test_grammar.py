@@ -367,10 +367,10 @@ def test_every_record_of_an_untrained_model_is_valid(temperature, untrained):
 def test_a_text_without_end_is_an_error(base, tmp_path):
     table = pd.DataFrame({"text": [f"a long text of its own, number {i} of those" for i in range(40)]})
     pipe = train(table, tmp_path / "model", recipe="tiny", base_model=str(base / "decoder"), max_minutes=0)
-    pipe.vae.config.max_record_length = 3
+    pipe.vae.config.max_record_length = 8
     pipe.register_to_config(block_size=4)
-    with pytest.raises(RuntimeError, match="only 0 of 80 records were valid"):
-        pipe(2, generator=seeded())
+    with pytest.raises(RuntimeError, match=r"only \d of \d+ records were valid"):
+        pipe(40, generator=seeded())
 
 
 def test_processors_with_a_grammar_are_copied_and_saved(table, tokenizer, tmp_path):
