@@ -152,6 +152,17 @@ def test_budget_is_used_up_and_no_more():
         assert 0.95 * share * 2.0 <= budget.spent_epsilon <= share * 2.0
 
 
+@pytest.mark.parametrize("steps", [(64 / 1500, 24), (0.2, 3), (0.9, 2), (0.001, 5)])
+@pytest.mark.parametrize(
+    "epsilon", [8.0, pytest.param(0.5, marks=pytest.mark.slow), pytest.param(30.0, marks=pytest.mark.slow)]
+)
+def test_no_steps_take_more_than_their_share(steps, epsilon):
+    budget = PrivacyBudget(epsilon, 1e-4)
+    for share, of_part in ((0.15, (1.0, 1)), (0.85, steps), (0.87, (1.0, 1)), (1.0, steps)):
+        budget.spend(budget.noise_multiplier(share, *of_part), *of_part)
+        assert budget.spent_epsilon <= share * epsilon
+
+
 def test_more_steps_take_more_noise():
     budget = PrivacyBudget(1.0, 1e-5)
     few, many, rare = (budget.noise_multiplier(1.0, *steps) for steps in ((0.02, 100), (0.02, 400), (0.01, 100)))

@@ -69,8 +69,8 @@ class PrivacyBudget:
         bounds = [0.0]
         while len(bounds) < 2 or excess(bounds[0]) * excess(bounds[-1]) > 0:
             step = excess(bounds[-1])
-            bounds = [bounds[-1], bounds[-1] + step + math.copysign(0.2, step)]
-            if bounds[-1] < math.log(MIN_NOISE):
+            bounds = [bounds[-1], max(bounds[-1] + step + math.copysign(0.2, step), math.log(MIN_NOISE))]
+            if bounds[0] == bounds[1]:  # so little noise takes less than that share
                 return MIN_NOISE
             if bounds[-1] > math.log(MAX_NOISE):
                 raise ValueError(f"epsilon={self.epsilon} is too little for {num_steps} steps; raise it")
