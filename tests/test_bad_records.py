@@ -130,6 +130,14 @@ def test_infer_names_what_is_wrong_with_a_table(data, message):
         ([1j], "complex values, which no field can hold; convert the column, e.g. by column.map(abs)"),
         (pd.Series(pd.interval_range(0, 2)), "interval values, which no field can hold; convert the column, e.g. by"),
         (pd.Categorical(pd.to_datetime(["2020-01-01"])), "mixed or unsupported types: Timestamp"),
+        (
+            pd.Series([10**16]).astype(pd.ArrowDtype(pa.duration("us"))),
+            "a length of time of more than 292 years, which 64 bits do not hold in nanoseconds; convert the column",
+        ),
+        (
+            pd.Series(pd.arrays.ArrowExtensionArray(pa.array([1], pa.duration("s")).dictionary_encode())),
+            "datetime.timedelta(seconds=1) cannot be kept as a category; convert the column, e.g. by astype(str)",
+        ),
         (pd.Categorical([pd.Timedelta(1)]), "mixed or unsupported types: Timedelta"),
         (pd.Categorical([Decimal(1)]), "mixed or unsupported types: Decimal"),
         ([{"y": Decimal(1)}], "Decimal('1') is a Decimal, which JSON does not have; convert it"),
@@ -178,6 +186,9 @@ def test_infer_names_columns_that_are_no_categories():
         RecordSchema.infer(TABLE, categorical=["age", "size"])
     with pytest.raises(ValueError, match="column 'joined': mixed or unsupported types: Timestamp"):
         RecordSchema.infer(TABLE, categorical=["joined"])
+    for value in (pd.Timedelta(1), Decimal("0.1")):
+        with pytest.raises(ValueError, match="column 'x': .* cannot be kept as a category; convert the column"):
+            RecordSchema.infer(pd.DataFrame({"x": [value]}), categorical=["x"])
 
 
 # Records that do not fit the schema
@@ -549,3 +560,10 @@ def test_dates_with_a_nul_are_none():
     with pytest.raises(ValueError, match="column 'x': '2020-01-01.x00' in row 1 is not a datetime in the format"):
         schema = RecordSchema([Field("x", "datetime", format="%Y-%m-%d")])
         schema.conform(pd.DataFrame({"x": ["2020-01-01", "2020-01-01\0"]}))
+
+
+def test_nested_values_beside_numbers_beyond_floats():
+    with pytest.raises(ValueError, match="column 'x': an integer that no float can hold"):
+        RecordSchema.infer([{"x": {}}, {"x": 10**400}, {"x": 0.5}])
+    schema = RecordSchema.from_json_schema({"properties": {"x": {"enum": [10**400, 0.5]}}})
+    assert JSONCodec(schema).encode([{"x": 10**400}, {"x": 0.5}]) == [f'{{"x": {10**400}}}', '{"x": 0.5}']

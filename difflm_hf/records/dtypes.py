@@ -114,7 +114,11 @@ def plain(values: pd.Series) -> pd.Series:
         first, last = (pd.Period(end, dtype.freq) for end in (pd.Timestamp.min, pd.Timestamp.max))
         return values.where((values > first) & (values <= last)).dt.start_time
     if dtype.kind == "m":
-        return values.astype("timedelta64[ns]").astype(np.int64)
+        try:
+            return values.astype("timedelta64[ns]").astype(np.int64)
+        except (OverflowError, ValueError) as error:
+            reason = "a length of time of more than 292 years, which 64 bits do not hold in nanoseconds"
+            raise ValueError(f"{reason}; convert the column, e.g. by column.dt.total_seconds()") from error
     kind = pd_types.infer_dtype(values) if pd_types.is_object_dtype(dtype) else None
     if kind == "string" and any(type(value) is not str for value in values):
         return values.map(str.__str__)  # NumPy has texts of its own

@@ -168,7 +168,9 @@ class Field:
         """Raises a `ValueError` where columns of the dtype, or texts of the format, cannot have the values."""
         if self.type in ("json", "null") or (self.dtype == "object" and self.format is None):
             return
-        given: list = {"boolean": [False, True], "category": self.categories, "text": ["a"]}.get(self.type, [])
+        given: list = {"boolean": [False, True], "category": self.categories, "text": ["a"[: self.max_length]]}.get(
+            self.type, []
+        )
         if self.is_numeric:
             step = [10.0**-self.decimals] if self.type == "number" and self.decimals else []
             given = [bound for bound, end in zip(self.bounds, (self.minimum, self.maximum)) if end is not None] + step

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from pandas.api import types as pd_types
 
+from ..checks import shown
 from .datetime_format import CODE, datetime_format, find_zone, patterns_of
 from .dtypes import distinct_of, dtype_name, plain
 from .field import Field, FieldType, isoformat
@@ -72,14 +73,15 @@ def infer_field(
         return replace(f, type="category", categories=categories.tolist(), ordered=column.cat.ordered or None)
     if len(values) == 0:
         return f
-    given, values, categorical = values, plain(values), categorical or f.dtype.startswith("dictionary")
+    categorical |= f.dtype.startswith("dictionary")
+    given, values = values, plain(values)
     if (lost := values.isna().to_numpy()).any():
         raise ValueError(
             f"{given[lost].tolist()[0]} lies outside of the years 1677 to 2262, which datetimes are kept in; make it "
             "missing, or convert the column by astype(str)"
         )
     if not categorical and pd_types.infer_dtype(values) not in KINDS and any(map(is_nested, values)):
-        json_schema = infer_json_schema(values.map(to_plain).tolist(), _infer_scalar)
+        json_schema = infer_json_schema([*map(to_plain, values)], _infer_scalar)
         return replace(f, type="json", json_schema=json_schema, rarest=0)
     kind = _kind_of(values, categorical)
     distinct = distinct_of(values) if kind == "text" or categorical else None
@@ -102,7 +104,11 @@ def infer_field(
         if len(names) > MAX_SORTED:  # the most frequent first: neighbours are about as frequent
             counts = Counter(values.tolist())
             names.sort(key=lambda name: -counts[name])
-        return replace(f, type="category", categories=names)
+        f = replace(f, type="category", categories=names)
+        if (lost := f.index(given) < 0).any():
+            odd = shown(given[lost].tolist()[0])
+            raise ValueError(f"{odd} cannot be kept as a category; convert the column, e.g. by astype(str)")
+        return f
     if kind == "text":
         return replace(f, type="text", max_length=max(map(len, distinct)))
     f = replace(f, type=kind)

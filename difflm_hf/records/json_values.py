@@ -20,7 +20,7 @@ def to_json_values(f: Field, column: pd.Series) -> list:
     elif f.type == "boolean":
         values = values.astype(bool)
     elif f.type == "json":
-        values = values.map(lambda value: order_keys(to_plain(value), f.json_schema))
+        values = pd.Series([order_keys(to_plain(value), f.json_schema) for value in values], dtype=object)
     elif f.type == "datetime":
         moments = pd.Series(f.to_numpy(values))
         if (zone := f.time_zone) is not None:
