@@ -7,7 +7,9 @@ them have the same state of random numbers, draw those of the whole batch, and t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,9 +21,36 @@ from torch.utils.data import Sampler
 from .utils import default_device
 
 
+# What a configuration of accelerate may say of FSDP, as the launcher tells it
+FSDP_OPTIONS = {
+    "FSDP_VERSION": "2",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_OFFLOAD_PARAMS": "false",
+    "FSDP_ACTIVATION_CHECKPOINTING": "false",
+}
+
+
 def join_processes() -> None:
-    """Lets this process know of the others, if a launcher such as accelerate started several."""
+    """
+    Lets this process know of the others, if a launcher such as accelerate started several.
+
+    Raises:
+        `ValueError`: for options of FSDP that training does not take.
+    """
     PartialState(cpu=default_device().type == "cpu")
+    is_sharded()
+
+
+@cache
+def is_sharded() -> bool:
+    """Whether a launcher asks several processes for FSDP."""
+    # accelerate does not hear of it: it would load bases in the first process alone, and compute all in 16 bits.
+    if os.environ.pop("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        return False
+    for name, taken in FSDP_OPTIONS.items():
+        if (given := os.environ.get(name, taken).lower()) != taken:
+            raise ValueError(f"{name.lower()}={given!r} of the FSDP configuration is not {taken!r}; set it to that")
+    return num_processes() > 1
 
 
 def wait_for_all() -> None:

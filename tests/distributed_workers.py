@@ -6,9 +6,12 @@ What `test_distributed.py` runs in several processes:
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from pytest import MonkeyPatch
+from test_training import interrupt
 from tiny import DOCUMENT_RECIPES, RECIPES, make_table, train
 from tiny_diffusion_lm import RECIPE, SENTENCES
 from transformers import Trainer, TrainerCallback, set_seed
@@ -35,6 +38,7 @@ from difflm_hf.training.recipes import NOISE_LEVELS
 
 
 NUM_STEPS = 50
+DOCUMENTS = [{"name": f"n{k % 7}", "of": {"sizes": [k % 5] * (k % 4)}} for k in range(64)]
 COMMON = {
     **{"bf16": False, "learning_rate": 1e-4, "warmup_steps": 0, "num_train_epochs": 100, "logging_steps": 1},
     **{"max_steps": NUM_STEPS, "eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False},
@@ -77,9 +81,11 @@ def losses(path: str) -> None:
     latents = encode_latents(vae, records.train)
     found["vae"] = losses_of(trainer)
 
-    documents = [{"name": f"n{k % 7}", "of": {"sizes": [k % 5] * (k % 4)}} for k in range(64)]
-    nested = prepare_records(documents, documents[:9], args=DataArguments(nested="json"))
-    found["posterior"] = losses_of(build(nested, DOCUMENT_RECIPES["tiny"], run)[1])
+    nested = prepare_records(DOCUMENTS, DOCUMENTS[:9], args=DataArguments(nested="json"))
+    trainer = build(nested, DOCUMENT_RECIPES["tiny"], run)[1]
+    weights = list(trainer.model.parameters())
+    found["share"] = sum(getattr(w, "_local_tensor", w).numel() for w in weights) / sum(w.numel() for w in weights)
+    found["posterior"] = losses_of(trainer)
 
     fields = records.processor.codec.position_fields
     latents.tensors["known_ids"] = records.train.tensors["input_ids"][:, 1 : 1 + len(fields)]
@@ -113,6 +119,22 @@ def train_model(folder: str, seen: str, max_minutes: str | None = None) -> None:
     Path(f"{seen}.{process_index()}").write_text(json.dumps(facts))
 
 
+def train_documents(folder: str, base: str, at_step: str = "") -> None:
+    """A whole run of a small Llama, new or with LoRA layers, or one that is cut off, or the rest of that."""
+    if at_step:
+        interrupt(MonkeyPatch(), "autoencoder", int(at_step))
+    tiny = DOCUMENT_RECIPES["tiny"]
+    recipe = replace(
+        tiny,
+        decoder_config={**tiny.decoder_config, "num_hidden_layers": 2},
+        vae={**tiny.vae, "bf16": False, "ema_decay": 0.9, "num_train_epochs": 8},
+        denoiser={**tiny.denoiser, "bf16": False},
+    )
+    lm = {"base_model": base, "tuning": "lora"} if base else {}
+    options = {"validation": DOCUMENTS[:9], "nested": "json", "resume": Path(folder).exists(), **lm}
+    train(DOCUMENTS, folder, recipe=recipe, **options)
+
+
 def latents(path: str) -> None:
     """The latents of a number of records that no two processes share evenly."""
     join_processes()
@@ -126,4 +148,5 @@ def latents(path: str) -> None:
 
 
 if __name__ == "__main__":
-    {"losses": losses, "train": train_model, "latents": latents}[sys.argv[1]](*sys.argv[2:])
+    workers = {"losses": losses, "train": train_model, "documents": train_documents, "latents": latents}
+    workers[sys.argv[1]](*sys.argv[2:])

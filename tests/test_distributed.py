@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.commands.config import load_config_from_file
+from safetensors.torch import load_file
+from test_base_model import save_byte_level_lm
 from tiny import make_table
 from torch.utils.data import SequentialSampler
 
@@ -19,11 +21,17 @@ from difflm_hf.distributed import SharedSampler, draw, gather_records, of_first
 EXAMPLES = sorted(Path(__file__).parents[1].glob("examples/accelerate/*.yaml"))
 
 
-def run(worker: str, *arguments: object, num_processes: int, status: int = 0) -> subprocess.CompletedProcess:
+# What `accelerate launch` tells of such a configuration
+FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+
+
+def run(
+    worker: str, *arguments: object, num_processes: int, status: int = 0, **environment: str
+) -> subprocess.CompletedProcess:
     """Runs a function of `distributed_workers.py` in several processes."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
     script = Path(__file__).with_name("distributed_workers.py")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
     command = [*launcher, str(script), worker, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == status, done.stderr[-3000:]
@@ -52,14 +60,16 @@ def test_batches_are_those_of_one_process(num_processes, monkeypatch):
 @pytest.mark.slow
 def test_losses_are_those_of_one_process(tmp_path):
     losses = []
-    for num_processes in (1, 2):
-        path = tmp_path / f"{num_processes}.json"
-        run("losses", path, num_processes=num_processes)
+    for num_processes, environment in ((1, {}), (2, {}), (2, FSDP)):
+        path = tmp_path / f"{len(losses)}.json"
+        run("losses", path, num_processes=num_processes, **environment)
         losses.append(json.loads(path.read_text()))
     for phase in ("vae", "posterior", "denoiser", "diffusion_lm"):
-        one, two = (torch.tensor(of[phase]) for of in losses)
+        one, two, sharded = (torch.tensor(of[phase]) for of in losses)
         assert len(one.unique()) == 50
         torch.testing.assert_close(two, one, rtol=0, atol=1e-4)
+        torch.testing.assert_close(sharded, one, rtol=0, atol=1e-4)
+    assert [of["share"] for of in losses] == [1, 1, pytest.approx(0.5, abs=0.02)]
 
 
 @pytest.mark.slow
@@ -75,6 +85,37 @@ def test_a_run_of_two_processes(tmp_path):
     for phase in ("vae", "denoiser"):
         folder = tmp_path / "model/checkpoints" / phase
         assert len(list(folder.glob("checkpoint-*"))) == 1 and (folder / "best").is_dir()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuning", ["scratch", "lora"])
+def test_a_run_in_shards(tuning, tmp_path):
+    """Cut off and resumed, it comes to the weights of one without shards."""
+    base = tmp_path / "base" if tuning == "lora" else ""
+    if base:
+        save_byte_level_lm(base)
+    run("documents", tmp_path / "whole", base, num_processes=2)
+    run("documents", tmp_path / "shards", base, 19, num_processes=2, status=1, **FSDP)
+    assert list((tmp_path / "shards/checkpoints/vae").glob("checkpoint-*"))
+    done = run("documents", tmp_path / "shards", base, num_processes=2, **FSDP)
+    assert "Traceback" not in done.stderr
+    files = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*.safetensors"))
+    assert len(files) == 8  # of both phases: model, the best one, and that of a checkpoint; and averages
+    for file in files:
+        one, two = (load_file(tmp_path / name / file) for name in ("whole", "shards"))
+        torch.testing.assert_close(two, one, rtol=0, atol=1e-3)
+    # Whoever reads checkpoints need not know of shards.
+    assert torch.load(next((tmp_path / "shards").rglob("optimizer.pt")), weights_only=True)["state"]
+    assert len(DiffLMPipeline.from_pretrained(tmp_path / "shards")(3).records) == 3
+
+
+@pytest.mark.slow
+def test_options_of_fsdp_that_are_not_taken(tmp_path):
+    done = run(
+        "train", tmp_path / "model", tmp_path / "seen.json", num_processes=2, status=1, **FSDP | {"FSDP_VERSION": "1"}
+    )
+    assert "fsdp_version='1' of the FSDP configuration is not '2'; set it to that" in done.stderr
+    assert not (tmp_path / "model").exists()
 
 
 @pytest.mark.slow
@@ -115,4 +156,7 @@ def test_the_command(tmp_path):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_configurations_are_those_of_accelerate(path):
     config = load_config_from_file(str(path))
-    assert config.distributed_type == "MULTI_GPU" and config.num_processes > 1
+    assert config.distributed_type in ("MULTI_GPU", "FSDP") and config.num_processes > 1
+    if config.distributed_type == "FSDP":
+        given = {name.upper(): str(value).lower() for name, value in config.fsdp_config.items()}
+        assert given == distributed.FSDP_OPTIONS

@@ -63,8 +63,10 @@ REPLACED = {
         "_get_train_sampler",
         "_load_best_model",
         "_load_from_checkpoint",
+        "_load_optimizer_and_scheduler",
         "_push_from_checkpoint",
         "_save",
+        "_save_optimizer_and_scheduler",
     ],
     ("transformers", "Pipeline"): [
         "_forward",

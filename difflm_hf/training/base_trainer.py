@@ -20,7 +20,7 @@ from huggingface_hub import CommitInfo, HfApi
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.utils.data import Dataset, RandomSampler, Sampler
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress, logging
@@ -30,6 +30,7 @@ from ..distributed import SharedSampler
 from ..hub.upload import commit_files, explain_hub_errors, folder_files
 from .arguments import BaseTrainingArguments
 from .samplers import LengthGroupedSampler
+from .sharded_trainer import ShardedTrainer, part_of, whole
 
 
 logger = logging.get_logger(__name__)
@@ -40,7 +41,7 @@ PRIVATE = (TRAINING_ARGS_NAME, "processor_config.json", "*tokenizer*")
 EVAL_SEED = 0  # validation draws the same noise each time, so that its losses compare
 
 
-class BaseTrainer(Trainer):
+class BaseTrainer(ShardedTrainer):
     """
     A Trainer of records, whose evaluations draw the same random numbers each time, and whose pushes to the Hub are
     commits of a model that loads. With `ema_decay` it evaluates, selects and ends with the moving average of the
@@ -55,8 +56,8 @@ class BaseTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self.ema: EMAModel | None = None
         if args.ema_decay is not None:
-            warmup = {"use_ema_warmup": True, "power": 3 / 4}
-            self.ema = EMAModel(model.parameters(), decay=args.ema_decay, **warmup, foreach=True)
+            options = {"use_ema_warmup": True, "power": 3 / 4, "foreach": self.model is self.whole}  # not of shards
+            self.ema = EMAModel(self.model.parameters(), decay=args.ema_decay, **options)
             self.add_callback(_EMAStep(self))
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
@@ -111,18 +112,19 @@ class BaseTrainer(Trainer):
             super()._save(output_dir, state_dict)
         finally:
             self.args.hub_token = token
-        if self.ema is not None and self.args.should_save:
-            names = (name for name, _ in self.model.named_parameters())
-            save_file(
-                dict(zip(names, self.ema.shadow_params)),
-                Path(output_dir or self.args.output_dir) / self.EMA_FILE,
-                metadata={"optimization_step": str(self.ema.optimization_step)},
-            )
+        if self.ema is not None:
+            weights = {n: whole(mean) for (n, _), mean in zip(self.model.named_parameters(), self.ema.shadow_params)}
+            if self.args.should_save:
+                save_file(
+                    weights,
+                    Path(output_dir or self.args.output_dir) / self.EMA_FILE,
+                    metadata={"optimization_step": str(self.ema.optimization_step)},
+                )
 
     def _load_ema(self, checkpoint: str) -> None:
         with safe_open(Path(checkpoint) / self.EMA_FILE, "pt") as file:
-            names = (name for name, _ in self.model.named_parameters())
-            self.ema.shadow_params = [file.get_tensor(name).to(self.args.device) for name in names]
+            weights = self.model.named_parameters()
+            self.ema.shadow_params = [part_of(file.get_tensor(name), weight) for name, weight in weights]
             self.ema.optimization_step = int(file.metadata()["optimization_step"])
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
@@ -132,7 +134,7 @@ class BaseTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         if self.ema is None:
-            super()._load_best_model()
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
         else:
             self._load_ema(self.state.best_model_checkpoint)
             self.ema.copy_to(self.model.parameters())
@@ -143,17 +145,20 @@ class BaseTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         args, job = self.args, self.push_in_progress
-        is_busy = job is not None and not job.is_done() and not args.hub_always_push
-        if not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END or is_busy:
+        if args.hub_strategy == HubStrategy.END:
             return
-        if os.path.isabs(getattr(self.model.config, "base_model", None) or ""):
-            logger.warning_once("No pushes before the end: the base model is a folder, which others do not have")
-            return
-        self.callback_handler.on_push_begin(args, self.state, self.control)
-        # A copy, since checkpoints come and go while it is sent.
-        folder = Path(tempfile.mkdtemp())
         with self.final_weights():
-            self.model.save_pretrained(folder / (args.hub_subfolder or ""))
+            model = self.gather_weights()
+            is_busy = job is not None and not job.is_done() and not args.hub_always_push
+            if not self.is_world_process_zero() or is_busy:
+                return
+            if os.path.isabs(getattr(model.config, "base_model", None) or ""):
+                logger.warning_once("No pushes before the end: the base model is a folder, which others do not have")
+                return
+            self.callback_handler.on_push_begin(args, self.state, self.control)
+            # A copy, since checkpoints come and go while it is sent.
+            folder = Path(tempfile.mkdtemp())
+            model.save_pretrained(folder / (args.hub_subfolder or ""))
         stale = []
         if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
             is_last = args.hub_strategy == HubStrategy.CHECKPOINT
@@ -203,11 +208,12 @@ class BaseTrainer(Trainer):
         args = self.args
         if self.hub_model_id is None:
             self.init_hf_repo(token=token, private=private)
+        model = self.gather_weights()
         if not self.is_world_process_zero():
             return None
         self._finish_current_push()
         push = partial(
-            self.model.push_to_hub,
+            model.push_to_hub,
             self.hub_model_id,
             subfolder=args.hub_subfolder,
             commit_message=commit_message,

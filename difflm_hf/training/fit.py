@@ -280,13 +280,14 @@ def fit(trainer: Trainer, description: str, deadline: float | None) -> dict[str,
         trained = {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
         if lost := trained - weights.keys():
             raise OSError(f"{best} lacks weights, such as {min(lost)}; delete that folder, and resume")
-        trainer.model.load_state_dict(weights, strict=False)  # those of a frozen base are there
+        trainer.whole.load_state_dict(weights, strict=False)  # those of a frozen base are there
     else:
         with no_progress_bars():
             _train(trainer, description, deadline, folder)
+        model = trainer.gather_weights()
         if process_index() == 0:
             record.write_text(json.dumps(summarize_phase(description, trainer), indent=2), encoding="utf-8")
-            save_whole(trainer.model, best)
+            save_whole(model, best)
         wait_for_all()
     return json.loads(record.read_text(encoding="utf-8"))
 
