@@ -134,7 +134,7 @@ def score(data: Path, rows: Path) -> dict[str, Any]:
 def run_canaries(data: Path, work_dir: Path, epsilon: float, num: int, minutes: float) -> dict[str, float]:
     """The exposure of rows that were planted into the training table."""
     table = read_table(data / "train.csv")
-    canaries = plant_canaries(table, num, 1, 0, 30)
+    canaries = plant_canaries(table, num, min_count=30)
     schema = public_schema(canaries.table)
     output = work_dir / f"canaries-{epsilon}"
     privacy = PrivacyArguments(epsilon, DELTA)

@@ -27,6 +27,8 @@ from difflm_hf.evaluation.audit.membership import marginal_log_prob
 from difflm_hf.evaluation.audit.verdict import AWAY, LOOK, NOTHING, reasons, verdict
 from difflm_hf.evaluation.report.summary import METRICS
 from difflm_hf.hub.cards import model_card
+from difflm_hf.records import RecordSchema
+from difflm_hf.records.top_coding import top_code
 from difflm_hf.training import RECIPES
 
 
@@ -230,6 +232,15 @@ def test_canaries_of_common_values():
     common = plant_canaries(table, 60, min_count=10)
     assert set(common.planted["color"]) == {"red", "green", "blue"}
     assert "rare" in set(plant_canaries(table, 60).planted["color"])
+
+
+def test_canaries_are_within_what_extremes_are_moved_to():
+    table = make_table()
+    columns = ["score", "joined"]
+    schema, _ = top_code(RecordSchema.infer(table[columns]), table[columns], 10)
+    canaries = plant_canaries(table[columns], 20, min_count=10)
+    for part in (canaries.planted, canaries.others):
+        schema.conform(part)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
 from ..checks import check_integer
 from ..seeds import seeded_generator
@@ -47,8 +48,9 @@ def plant_canaries(table: pd.DataFrame, num: int, seed: int = 0, repeats: int = 
         seed (`int`, defaults to 0): Seed of their values.
         repeats (`int`, defaults to 1): How many times each is added.
         min_count (`int`, defaults to 1):
-            Take only values that so many records have, of columns that have such, as training with
-            `min_category_count` leaves out records with rarer categories.
+            Take only values that so many records have, of columns that have such, and of other numbers none of as
+            many largest and smallest: training with `min_category_count` leaves out records with rarer categories,
+            and moves the extremes.
 
     Returns:
         [`Canaries`].
@@ -108,13 +110,18 @@ def chance_exposure(num_others: int) -> float:
 
 
 def _values(column: pd.Series, min_count: int) -> pd.Series:
-    """Distinct values that enough records have, or all where none has."""
+    """Distinct values that enough records have; where none has, all, but for extremes of numbers."""
     distinct = column.dropna().drop_duplicates()
     if distinct.empty:
         return column.head(1)
     counts = column.value_counts()
     common = distinct[distinct.isin(counts.index[counts >= min_count])]
-    return distinct if common.empty else common
+    if not common.empty:
+        return common
+    if is_numeric_dtype(distinct) or is_datetime64_any_dtype(distinct):
+        inner = distinct[distinct.rank().between(min_count, len(distinct) + 1 - min_count)]
+        return distinct if inner.empty else inner
+    return distinct
 
 
 def _rows_in(rows: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:
