@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from types import MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import is_peft_available
@@ -71,6 +72,9 @@ def add_lora(lm: PreTrainedModel, lora: dict[str, Any], dtype: torch.dtype = tor
         parameter.data = parameter.data.to(dtype)
         # Else transformers would give it random values. What is to be loaded has none yet.
         parameter._is_hf_initialized = not parameter.is_meta
+    for layer in lm.modules():
+        if type(layer) is peft.tuners.lora.Linear and not layer.lora_variant:
+            layer.forward = MethodType(_forward, layer)
     lm.train(lm.training)  # for the new layers
     if others := [name for name, p in lm.named_parameters() if p.requires_grad and name not in new]:
         raise ValueError(
@@ -109,6 +113,21 @@ def without_lora(lm: PreTrainedModel) -> Iterator[None]:
             lm.enable_adapters()
         for parameter, is_trained in parameters:  # which peft sets, too
             parameter.requires_grad_(is_trained)
+
+
+def _forward(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """
+    What peft computes for a linear layer. It takes the input in the dtype of the new weights, and all of the output
+    three times: on processors that is as long as the layer itself.
+    """
+    if layer.disable_adapters or layer.merged:
+        return type(layer).forward(layer, x)
+    result = layer.base_layer(x)
+    for name in layer.active_adapters:
+        down, up = (part[name].weight.to(result.dtype) for part in (layer.lora_A, layer.lora_B))
+        small = F.linear(layer.lora_dropout[name](x).to(result.dtype), down) * layer.scaling[name]
+        result = torch.addmm(result.flatten(0, -2), small.flatten(0, -2), up.t()).view(result.shape)
+    return result
 
 
 def _peft() -> ModuleType:

@@ -111,6 +111,23 @@ class TestLora:
         again = DiffLMModel(lora.config, lora.encoder, lora.decoder.lm)
         assert again.decoder.lm is lora.decoder.lm
 
+    @pytest.mark.parametrize("is_mixed", [False, True])
+    def test_layers_compute_what_those_of_peft_do(self, make_model, is_mixed):
+        model = make_model(lora=LORA)
+        layer = model.decoder.lm.model.layers[0].mlp.down_proj
+        found = []
+        for forward in (layer.forward, lambda x: type(layer).forward(layer, x)):
+            x = torch.randn(2, 5, layer.in_features, generator=seeded(), requires_grad=True)
+            with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
+                output = forward(x)
+            output.float().square().sum().backward()
+            found.append((output, x.grad, *(layer.get_parameter(f"lora_{part}.default.weight").grad for part in "AB")))
+            layer.zero_grad()
+        tolerance = {"rtol": 0.05, "atol": 0.05} if is_mixed else {}
+        for ours, theirs in zip(*found):
+            assert ours.dtype == theirs.dtype
+            torch.testing.assert_close(ours, theirs, **tolerance)
+
     @every_decoder
     def test_they_write_and_do_not_read(self, save, tiny_config, decoder):
         base = save(tiny_config(decoder), "base")
