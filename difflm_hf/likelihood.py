@@ -50,3 +50,38 @@ def token_nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         logits.flatten(0, 1).float(), targets.flatten().clamp(min=-100), reduction="none", ignore_index=-100
     )
     return nll.view(targets.shape)
+
+
+def choice_nll(
+    head: nn.Module, hidden: torch.Tensor, ids: torch.LongTensor, allowed: torch.BoolTensor | None = None
+) -> torch.FloatTensor:
+    """
+    −log p of choices, each over the ids that a grammar allows.
+
+    Args:
+        head (`nn.Module`): The head of the causal LM.
+        hidden (`torch.Tensor` of shape `(num_choices, hidden_size)`): The states that they are made at.
+        ids (`torch.LongTensor` of shape `(num_choices,)`): What was chosen.
+        allowed (`torch.BoolTensor` of shape `(num_choices, allowed_size)`, *optional*):
+            Which of the vocabulary's first `allowed_size` ids there were; not given, all of the vocabulary.
+
+    Returns:
+        `torch.FloatTensor` of shape `(num_choices,)`.
+    """
+    if allowed is not None and type(head) is nn.Linear and not head.weight.is_meta:
+        # Numbers are made of a few ids: the product with all of a large vocabulary would take as long as layers do.
+        used = allowed.any(0).nonzero().squeeze(1)
+        if 2 * len(used) < len(head.weight):
+            logits = F.linear(hidden, head.weight[used], None if head.bias is None else head.bias[used])
+            return limited_nll(logits, torch.searchsorted(used, ids), allowed[:, used])
+    return limited_nll(head(hidden), ids, allowed)
+
+
+def limited_nll(
+    logits: torch.Tensor, ids: torch.LongTensor, allowed: torch.BoolTensor | None = None
+) -> torch.FloatTensor:
+    """As [`choice_nll`], by logits of shape `(num_choices, vocab_size)`."""
+    logits = logits.float()
+    if allowed is not None:
+        logits = logits.masked_fill(~F.pad(allowed, (0, logits.shape[1] - allowed.shape[1])), -torch.inf)
+    return F.cross_entropy(logits, ids, reduction="none")

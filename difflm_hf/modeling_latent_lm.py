@@ -26,7 +26,7 @@ from .configuration_difflm import DiffLMConfig
 from .control.allowed import AllowedIds
 from .injection import build_injection, layer_devices
 from .known_fields import KnownFields
-from .likelihood import row_nll, token_nll
+from .likelihood import choice_nll, limited_nll, row_nll, token_nll
 from .lora import add_lora, lora_parameters
 from .modeling_running_sum import RunningSumForCausalLM  # noqa: F401 (AutoModelForCausalLM learns of it)
 from .pretrained_model import DiffLMPreTrainedModel
@@ -287,11 +287,27 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
             self._is_head_plain = torch.equal(logits, outputs.logits)
         return self._is_head_plain
 
-    def hidden_states(self, input_ids, latents, past_key_values=None, use_cache=False):
+    def hidden_states(self, input_ids, latents, past_key_values=None, use_cache=False, attention_mask=None):
         """Last hidden states of real tokens, before the head, and the cache."""
-        inputs = self._inject(input_ids, None, latents, None, None, past_key_values)
+        inputs = self._inject(input_ids, None, latents, attention_mask, None, past_key_values)
         outputs = self.lm.base_model(**inputs, use_cache=use_cache)
         return outputs.last_hidden_state[:, -input_ids.shape[1] :], outputs.past_key_values
+
+    def last_logits(
+        self,
+        input_ids: torch.LongTensor,
+        latents: torch.Tensor | None,
+        past_key_values: Cache,
+        attention_mask: torch.Tensor,
+        rows: list[int],
+    ) -> torch.Tensor:
+        """Logits of what follows the last of the given tokens, in some rows, of shape `(num_rows, vocab_size)`."""
+        if self._has_plain_head():
+            hidden, _ = self.hidden_states(input_ids, latents, past_key_values, True, attention_mask)
+            # Of a batch of sequences the product would take a copy of the head for each.
+            return self.get_output_embeddings()(hidden[rows, -1])
+        inputs = {"latents": latents, "past_key_values": past_key_values, "attention_mask": attention_mask}
+        return self(input_ids, **inputs, use_cache=True, logits_to_keep=1).logits[rows, -1]
 
     def range_logits(self, hidden: torch.Tensor, start: int, end: int) -> torch.Tensor:
         """Logits of the ids `[start, end)` alone."""
@@ -338,14 +354,12 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
             if self._has_plain_head():
                 # Of JSON rows, most tokens are forced: the head, the largest layer of a small LM, leaves them out.
                 hidden, _ = self.hidden_states(inputs, latents)
-                logits = self.get_output_embeddings()(hidden[counted]).float()
+                of_choices = choice_nll(self.get_output_embeddings(), hidden[counted], targets[counted], allowed)
             else:
-                logits = self(inputs, latents=latents, use_cache=False).logits[counted].float()
-            if allowed is not None:
-                allowed = F.pad(allowed, (0, logits.shape[1] - allowed.shape[1]))
-                logits = logits.masked_fill(~allowed, -torch.inf)
-            nll = logits.new_zeros(targets.shape)
-            nll[counted] = F.cross_entropy(logits, targets[counted], reduction="none")
+                logits = self(inputs, latents=latents, use_cache=False).logits[counted]
+                of_choices = limited_nll(logits, targets[counted], allowed)
+            nll = of_choices.new_zeros(targets.shape)
+            nll[counted] = of_choices
             return nll.sum(1)
         if is_known is not None:
             condition = self.known_fields(input_ids[:, 1 : 1 + is_known.shape[1]], is_known)

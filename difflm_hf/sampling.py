@@ -24,6 +24,8 @@ COUNTING_MODELS = ("gpt_neo", "mpt")
 # Of documents: positions that the cache has room for at first, and how much of a batch may be open for it to leave the
 # complete rest behind
 CACHE_ROOM, SHRINKING = 128, 7 / 8
+# Tokens that take as long as a pass of a causal LM takes beside them, reading its weights
+PASS_TOKENS = 8
 
 
 def inverse_transform_sample(
@@ -233,9 +235,10 @@ def sample_by_grammar(
     grammar: Grammar,
 ) -> torch.LongTensor:
     """
-    Records that the grammar allows. Each step feeds an id that was sampled and all that have to follow it, so that
-    records move on at different paces: the cache has gaps, which the attention mask leaves out. LMs that count
-    what is in the cache, as those with a window do, get one id of each record at a time.
+    Records that the grammar allows. Each step feeds ids that were sampled or have to follow such a one, of as many
+    places as [`pass_length`] says, so that records move on at different paces: the cache has gaps, which the attention
+    mask leaves out. LMs that count what is in the cache, as those with a window do, get one id of each record at a
+    time.
     """
     bos, device = model.lm.config.bos_token_id, latents.device
     parsers = [grammar.start() for _ in range(len(latents))]
@@ -251,7 +254,8 @@ def sample_by_grammar(
     attention_mask = torch.zeros(len(rows), 0, dtype=torch.long, device=device)
     while any(map(is_open, rows)):
         # What is complete, but has to stay in the batch, gets an id that no one looks at.
-        new_ids = [(queues[row] if has_gaps else queues[row][:1]) or [bos] for row in rows]
+        length = pass_length([len(queues[row]) for row in rows if is_open(row)], len(rows)) if has_gaps else 1
+        new_ids = [queues[row][:length] or [bos] for row in rows]
         for row, ids in zip(rows, new_ids):
             queues[row] = queues[row][len(ids) :]
         sampled = [k for k, row in enumerate(rows) if is_open(row) and not queues[row]]
@@ -259,20 +263,13 @@ def sample_by_grammar(
             forbidden = grammar.forbidden(parsers[rows[k]] for k in sampled)
         is_first = attention_mask.shape[1] == 0
         with record_function("difflm::prefill" if is_first else "difflm::step"):
-            length = max(map(len, new_ids))
             # Padding is on the left: logits are those of the last position then.
             input_ids = torch.tensor([[bos] * (length - len(ids)) + ids for ids in new_ids], device=device)
             is_real = torch.tensor([[0] * (length - len(ids)) + [1] * len(ids) for ids in new_ids], device=device)
             attention_mask = torch.cat([attention_mask, is_real], dim=1)
-            logits = model(
-                input_ids,
-                attention_mask=attention_mask,
-                latents=latents[rows] if is_first or model.injection.every_token else None,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1, : grammar.vocab_size]
-            logits = (logits if len(sampled) == len(rows) else logits[sampled]).float()
+            is_needed = is_first or model.injection.every_token
+            logits = model.last_logits(input_ids, latents[rows] if is_needed else None, cache, attention_mask, sampled)
+            logits = logits[:, : grammar.vocab_size].float()
         if not sampled:
             continue
         with record_function("difflm::grammar"):
@@ -296,6 +293,18 @@ def sample_by_grammar(
     return nn.utils.rnn.pad_sequence(
         records, batch_first=True, padding_value=grammar.eos_token_id if pad is None else pad
     )
+
+
+def pass_length(queues: list[int], num_rows: int) -> int:
+    """
+    How many ids of each record a pass takes, where queues of these lengths wait: those by which it feeds the most in
+    its time, which goes into padding, too.
+    """
+
+    def rate(length: int) -> float:
+        return sum(min(queue, length) for queue in queues) / (PASS_TOKENS + num_rows * length)
+
+    return max(sorted(set(queues)), key=rate)
 
 
 def sample_texts(

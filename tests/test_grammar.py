@@ -24,7 +24,7 @@ from difflm_hf.modeling_difflm import DiffLMModel
 from difflm_hf.modeling_latent_lm import DiffLMForCausalLM
 from difflm_hf.records import Field, JSONCodec, RecordSchema
 from difflm_hf.records.grammar import JSONGrammar
-from difflm_hf.sampling import InverseTransformSampler
+from difflm_hf.sampling import InverseTransformSampler, pass_length
 from difflm_hf.training import DiffLMTrainer, DiffLMTrainingArguments
 
 
@@ -337,9 +337,30 @@ def test_forced_ids_take_no_step(tokenizer):
     model = make_lm("llama", "soft_prompt", tokenizer)
     grammar = JSONGrammar(JSONCodec(RECORD).grammar_schema(), tokenizer)
     calls = []
-    model.lm.register_forward_hook(lambda *_: calls.append(1))
+    model.lm.base_model.register_forward_hook(lambda *_: calls.append(1))
     ids = model.sample_records(torch.randn(1, 4), torch.rand(1, 60), grammar=grammar)
-    assert len(calls) < 0.7 * (ids != 0).sum()
+    assert 0 < len(calls) < 0.7 * (ids != 0).sum()
+
+
+@pytest.mark.parametrize(
+    ("queues", "num_rows", "length"),
+    [
+        ([7] * 64, 64, 7),  # all have the same to read
+        ([1] * 48 + [9] * 16, 64, 1),  # 16 go on one by one, rather than that 48 are padded
+        ([1, 9], 2, 9),  # what a few are padded by is less than another pass
+        ([5], 1, 5),
+    ],
+)
+def test_passes_take_what_feeds_the_most(queues, num_rows, length):
+    assert pass_length(queues, num_rows) == length
+
+
+def test_many_records_are_fed_without_padding(tokenizer):
+    model, num = make_lm("llama", "soft_prompt", tokenizer), 64
+    grammar, fed = JSONGrammar(JSONCodec(RECORD).grammar_schema(), tokenizer), []
+    model.get_input_embeddings().register_forward_hook(lambda module, args, output: fed.append(args[0].numel()))
+    ids = model.sample_records(torch.randn(num, 4) * 3, torch.rand(num, 60), temperature=1.5, grammar=grammar)
+    assert sum(fed) < 1.3 * (ids != 0).sum()
 
 
 @pytest.fixture(scope="module")
