@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pandas as pd
 import torch
 
@@ -10,6 +12,9 @@ from .distributed import gather_records, num_processes, process_index
 from .modeling_difflm import DiffLMModel
 from .processing_difflm import DiffLMProcessor
 from .utils import onload
+
+
+ENCODER_INPUTS = ("input_ids", "attention_mask", "pooled_states")
 
 
 def to_dataset(processor: DiffLMProcessor, table: pd.DataFrame) -> TensorDataset:
@@ -37,21 +42,44 @@ def encode_latents(
     Returns:
         `TensorDataset` of `mean` and `std`, both of shape `(num_records, latent_size)`.
     """
+
+    def posterior(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        mean, logvar = model.encode(batch["input_ids"], batch.get("attention_mask"), batch.get("pooled_states"))
+        return torch.stack([mean, (0.5 * logvar).exp() * sample_posterior], dim=1)
+
+    mean, std = map_records(posterior, model, dataset, batch_tokens).unbind(1)
+    return TensorDataset(mean=mean, std=std)
+
+
+@torch.no_grad()
+def pool_states(model: DiffLMModel, dataset: TensorDataset, batch_tokens: int = 2**13) -> torch.Tensor:
+    """The [`~DiffLMModel.pooled_states`] of all records, of shape `(num_records, hidden_size)`, on the CPU."""
+
+    def states(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return model.pooled_states(batch["input_ids"], batch.get("attention_mask"))
+
+    return map_records(states, model, dataset, batch_tokens)
+
+
+def map_records(
+    function: Callable[[dict[str, torch.Tensor]], torch.Tensor],
+    model: DiffLMModel,
+    dataset: TensorDataset,
+    batch_tokens: int,
+) -> torch.Tensor:
+    """What a function makes of the encoder's inputs of all records, batch by batch. Each process does its share."""
     model = onload(model).eval()
-    means, stds = [], []
-    batch_size = max(1, batch_tokens // dataset.tensors["input_ids"].shape[1])
-    # Each process encodes its share; the last ones take records of the start again, so that shares are equal.
+    given = {name: dataset.tensors[name] for name in ENCODER_INPUTS if name in dataset.tensors}
+    batch_size = max(1, batch_tokens // given["input_ids"].shape[1])
+    # The last processes take records of the start again, so that shares are equal.
     num_shares, num_records = num_processes(), len(dataset)
     share = torch.arange(process_index(), num_shares * -(-num_records // num_shares), num_shares) % num_records
     order = torch.arange(len(share))
-    if "attention_mask" in dataset.tensors:  # like lengths together
-        order = dataset.tensors["attention_mask"][share].sum(1).argsort(stable=True)
+    if "attention_mask" in given:  # like lengths together
+        order = given["attention_mask"][share].sum(1).argsort(stable=True)
+    found = []
     for indices in share[order].split(batch_size):
-        batch = trim_padding(dataset[indices])
-        mask = batch["attention_mask"].to(model.device) if "attention_mask" in batch else None
-        mean, logvar = model.encode(batch["input_ids"].to(model.device), mask)
-        means.append(mean.cpu())
-        stds.append((0.5 * logvar).exp().cpu() * sample_posterior)
-    shares = (torch.cat(parts)[order.argsort()].to(model.device) for parts in (means, stds))
-    mean, std = (gather_records(of_share)[:num_records].cpu() for of_share in shares)
-    return TensorDataset(mean=mean, std=std)
+        batch = trim_padding({name: tensor[indices] for name, tensor in given.items()})
+        found.append(function({name: tensor.to(model.device) for name, tensor in batch.items()}).cpu())
+    of_share = torch.cat(found)[order.argsort()].to(model.device)
+    return gather_records(of_share)[:num_records].cpu()

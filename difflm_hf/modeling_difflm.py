@@ -188,18 +188,22 @@ class DiffLMModel(DiffLMPreTrainedModel):
         # transformers puts quantized models on the GPU.
         return cls(config, encoder, lm).to(lm.device).eval()
 
-    def encode(
-        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
-    ) -> tuple[torch.FloatTensor, torch.FloatTensor]:
+    @property
+    def reads_frozen_states(self) -> bool:
+        """Whether records are encoded from states that training leaves as they are: those of a frozen causal LM."""
+        return self.encoder is None and self.config.freeze_decoder
+
+    def pooled_states(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """
-        The posterior q(z|x) = N(μ(x), diag σ²(x)).
+        The mean of each record's states, in float32: the small differences between the means of long records would
+        get lost in bfloat16.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`): Records, in the encoder's ids.
             attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*): 0 for padding.
 
         Returns:
-            μ(x) and log σ²(x), each `torch.FloatTensor` of shape `(batch_size, latent_size)`.
+            `torch.FloatTensor` of shape `(batch_size, hidden_size)`.
         """
         if self.encoder is None:
             # What reading takes, an LM knows that writes. LoRA layers learn to write, and states that move with them
@@ -209,14 +213,32 @@ class DiffLMModel(DiffLMPreTrainedModel):
                 hidden = lm(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
         else:
             hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        # Not in bfloat16, in which the small differences between the means of long records get lost.
         hidden = hidden.float()
         if attention_mask is None:
-            pooled = hidden.mean(1)
-        else:
-            weights = attention_mask[..., None].to(hidden.dtype)
-            pooled = (hidden * weights).sum(1) / weights.sum(1)
-        return self.to_posterior(pooled).float().chunk(2, dim=-1)
+            return hidden.mean(1)
+        weights = attention_mask[..., None].to(hidden.dtype)
+        return (hidden * weights).sum(1) / weights.sum(1)
+
+    def encode(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        pooled_states: torch.Tensor | None = None,
+    ) -> tuple[torch.FloatTensor, torch.FloatTensor]:
+        """
+        The posterior q(z|x) = N(μ(x), diag σ²(x)).
+
+        Args:
+            input_ids, attention_mask: As of [`~DiffLMModel.pooled_states`].
+            pooled_states (`torch.FloatTensor` of shape `(batch_size, hidden_size)`, *optional*):
+                What it returns for these records, where that is known.
+
+        Returns:
+            μ(x) and log σ²(x), each `torch.FloatTensor` of shape `(batch_size, latent_size)`.
+        """
+        if pooled_states is None:
+            pooled_states = self.pooled_states(input_ids, attention_mask)
+        return self.to_posterior(pooled_states).float().chunk(2, dim=-1)
 
     def forward(
         self,
@@ -227,6 +249,7 @@ class DiffLMModel(DiffLMPreTrainedModel):
         labels: torch.LongTensor | None = None,
         allowed: torch.BoolTensor | None = None,
         is_known: torch.BoolTensor | None = None,
+        pooled_states: torch.FloatTensor | None = None,
         beta: float = 1.0,
         free_bits: float = 0.0,
     ) -> DiffLMOutput:
@@ -244,13 +267,15 @@ class DiffLMModel(DiffLMPreTrainedModel):
                 them.
             is_known (`torch.BoolTensor` of shape `(num_told, num_positions)`, *optional*):
                 The ids that the decoder is told, as it takes them.
+            pooled_states (`torch.FloatTensor` of shape `(batch_size, hidden_size)`, *optional*):
+                Those of the records, where they are known.
             beta (`float`, defaults to 1.0): Weight of the KL term.
             free_bits (`float`, defaults to 0.0):
                 Nats of each latent dimension's mean KL that cost nothing (arXiv 1606.04934, section 4).
         """
         if decoder_input_ids is None:
             decoder_input_ids, decoder_attention_mask = input_ids, attention_mask
-        mean, logvar = self.encode(input_ids, attention_mask)
+        mean, logvar = self.encode(input_ids, attention_mask, pooled_states)
         latents = mean + randn_like(mean) * (0.5 * logvar).exp()
         nll = self.decoder.negative_log_likelihood(
             decoder_input_ids, latents, decoder_attention_mask, labels, allowed, is_known

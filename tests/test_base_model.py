@@ -22,6 +22,7 @@ from transformers import (
 
 from difflm_hf import DiffLMModel, DiffLMPipeline, JSONCodec, RecordSchema
 from difflm_hf.callbacks import LossProgressCallback
+from difflm_hf.latents import encode_latents, pool_states, to_dataset
 from difflm_hf.modeling_latent_lm import DiffLMForCausalLM
 from difflm_hf.training import DOCUMENT_RECIPES, ModelArguments, Recipe
 
@@ -535,6 +536,29 @@ def test_resumed_training(run):
         assert torch.equal(resumed.state_dict()[name], weight), name
     base = AutoModelForCausalLM.from_pretrained(run / "base").state_dict()
     assert all(torch.equal(weight, base[name]) for name, weight in whole.decoder.lm.state_dict().items())
+
+
+def test_a_frozen_base_reads_each_record_once(run, table, brief, tmp_path, monkeypatch):
+    """Not in every epoch, nor for the latents after the last one."""
+    read, pooled_states = [], DiffLMModel.pooled_states
+
+    def counted(model, input_ids, attention_mask=None):
+        read.append(len(input_ids))
+        return pooled_states(model, input_ids, attention_mask)
+
+    monkeypatch.setattr(DiffLMModel, "pooled_states", counted)
+    pipe = train(table, tmp_path / "model", recipe=brief, base_model=str(run / "base"))
+    assert sum(read) == len(table) and pipe.config.training["phases"][0]["num_steps"] > 3
+
+
+def test_states_that_are_known_change_nothing(run, table):
+    pipe = DiffLMPipeline.from_pretrained(run / "whole", dtype=torch.float32)
+    records = to_dataset(pipe.processor, table)
+    read = encode_latents(pipe.vae, records)
+    records.tensors["pooled_states"] = pool_states(pipe.vae, records)
+    known = encode_latents(pipe.vae, records)
+    for name in ("mean", "std"):
+        torch.testing.assert_close(known.tensors[name], read.tensors[name])
 
 
 def test_checkpoints_of_the_trainer_load(run):

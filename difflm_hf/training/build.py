@@ -13,6 +13,7 @@ from ..denoiser import DiffLMDenoiser
 from ..injection import build_injection
 from ..modeling_difflm import DiffLMModel
 from ..processing_difflm import DiffLMProcessor
+from ..utils import supports_bf16
 from .arguments import ModelArguments
 from .prepare import PreparedRecords
 from .recipes import Recipe
@@ -149,6 +150,8 @@ def adapt_base_model(records: PreparedRecords, recipe: Recipe, args: ModelArgume
     fields = {}
     if args.tuning == "lora":
         fields["lora"] = recipe.lora
+    if args.quantization is None and args.tuning != "full" and supports_bf16():
+        fields["dtype"] = torch.bfloat16  # else each step would make weights in bfloat16 of others, anew
     if args.quantization is not None:
         fields["quantization_config"] = BitsAndBytesConfig(**{f"load_in_{args.quantization}": True})
     bos, eos, _ = records.processor.special_ids

@@ -33,7 +33,7 @@ from ..checks import is_number, shown
 from ..denoiser import DiffLMDenoiser
 from ..distributed import num_processes, of_first, process_index, wait_for_all
 from ..files import is_whole
-from ..latents import encode_latents
+from ..latents import encode_latents, pool_states
 from ..modeling_difflm import DiffLMModel
 from ..privacy.budget import PrivacyBudget
 from ..scheduling_latent_edm import LatentEDMScheduler
@@ -63,6 +63,7 @@ from .trainers import DiffLMTrainer, LatentDiffusionTrainer
 SHORT = 256
 WEIGHTS = (".safetensors", ".pt", ".pth", ".bin")
 BATCH_SIZES = {"per_device_train_batch_size", "per_device_eval_batch_size"}
+MAX_STATES = 2**32  # bytes of states that are kept of records
 NUM_LOGS = 4  # of private training
 FEW = 1 / 4  # of the steps of a recipe, of which a user is told where a time limit leaves no more
 
@@ -167,10 +168,16 @@ def fit_autoencoder(vae: DiffLMModel, records: PreparedRecords, recipe: Recipe, 
     arguments = run.arguments(DiffLMTrainingArguments, "vae", fields)
     if arguments.max_steps <= 0:
         arguments.max_steps = max(recipe.min_steps, steps_of_epochs(arguments, len(records.train)))
-    deadline = run.deadline
-    if deadline is not None and not (run.checkpoints("vae") / "best").is_dir():
+    deadline, is_trained = run.deadline, (run.checkpoints("vae") / "best").is_dir()
+    if vae.reads_frozen_states and not is_trained:
+        # They are the same in every epoch, and after the last one.
+        for part in {id(part): part for part in (records.train, records.validation)}.values():
+            if 4 * len(part) * vae.decoder.config.get_text_config().hidden_size <= MAX_STATES:
+                part.tensors["pooled_states"] = pool_states(vae, part)
+    elif deadline is not None and not is_trained:
         # Between the phases, all records are encoded.
         deadline -= _seconds_to_encode(vae, records.train, max_seconds=(deadline - time.monotonic()) / 60)
+    if deadline is not None and not is_trained:
         now = time.monotonic()
         deadline = now + VAE_SHARE * (deadline - now)
     is_short = _mean_length(records.train) < SHORT
