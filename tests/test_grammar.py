@@ -342,6 +342,29 @@ def test_forced_ids_take_no_step(tokenizer):
     assert 0 < len(calls) < 0.7 * (ids != 0).sum()
 
 
+def nested(depth: int) -> dict:
+    schema = {"type": "string"}
+    for _ in range(depth):
+        schema = {"type": "array", "items": schema}
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("properties", "message"),
+    [
+        ({"x": nested(5000)}, "`schema` is nested too deeply; name its parts under"),
+        ({"x": {"enum": [f"v{i}" for i in range(100_000)]}}, "no grammar can be made of the JSON Schema: .*too big"),
+        ({f"k{i}": {"type": "integer"} for i in range(800)}, "leaves too much open .*; make fewer parts optional"),
+        ({f"k{i}": {"type": "integer"} for i in range(8000)}, "no grammar can be made of the JSON Schema"),
+    ],
+    ids=["depth", "values", "optional keys", "keys"],
+)
+def test_schemas_that_are_too_much(properties, message, tokenizer):
+    with pytest.raises(ValueError, match=message):
+        schema = RecordSchema.from_json_schema({"type": "object", "properties": properties})
+        JSONGrammar(JSONCodec(schema).grammar_schema(), tokenizer)
+
+
 @pytest.mark.parametrize(
     ("queues", "num_rows", "length"),
     [

@@ -51,6 +51,13 @@ class Grammar:
         self._start = llguidance.LLMatcher(vocabulary, grammar, log_level=0)
         if self._start.is_error():
             raise ValueError(f"no grammar can be made of {self.source}: {self._start.get_error()}")
+        try:
+            self.start()  # where what is too much for the parser shows
+        except ValueError as error:
+            raise ValueError(
+                f"no grammar can be made of {self.source}, which leaves too much open ({error}); make fewer parts "
+                "optional, or group them"
+            ) from error
         all_ids = np.packbits(np.ones(self.vocab_size, bool), bitorder="little").tobytes()
         # Sets of ids, as bits, by their number. Records have few different ones.
         self._numbers = {all_ids.ljust(len(self._start.compute_bitmask()), b"\0"): 0}
