@@ -214,22 +214,22 @@ ANY = {
 } | {f"inner.{name}": condition for name, condition in INNER.items() if name != "size"}
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=settings().max_examples // 2, suppress_health_check=list(HealthCheck))
 @given(conditions=st.fixed_dictionaries({}, optional=ANY).filter(lambda c: 0 < len(c) < 4))
 def test_every_record_satisfies_its_conditions(pipe, conditions):
     try:
-        records = records_of(pipe, conditions=conditions)
+        records = records_of(pipe, 4, conditions=conditions, batch_size=4)
     except ValueError as error:
         assert "contradict" in str(error)
         assert "inner" in conditions and any(path.startswith("inner.") for path in conditions)
         return
-    assert len(records) == 6
+    assert len(records) == 4
     for path, condition in conditions.items():
         for record in records:
             assert satisfies(at(record, path), condition), (path, condition, record)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(conditions=st.fixed_dictionaries({}, optional=ANY).filter(lambda c: len(c) == 1))
 def test_grammars_allow_all_records_that_satisfy_conditions(pipe, conditions):
     if "inner" in conditions:  # with whole numbers, which are not written as 3.0 at the ends of ranges
@@ -277,7 +277,7 @@ def weight_or_note(record) -> bool:
         ("kind == 'cat' and count >= 10 and count < 20", lambda r: r["kind"] == "cat" and 10 <= r["count"] < 20),
         ("kind in ['cat', 'dog'] or `inner.on`", lambda r: r["kind"] in ("cat", "dog") or r["inner"]["on"]),
         ("`inner.level` > 3 and not ok", lambda r: r["inner"]["level"] > 3 and not r.get("ok")),
-        ("`inner.note` == name or `inner.weight` < count", weight_or_note),
+        pytest.param("`inner.note` == name or `inner.weight` < count", weight_or_note, marks=pytest.mark.slow),
         ("count > price + 10", lambda r: r["price"] is not None and r["count"] > r["price"] + 10),
     ],
 )
@@ -296,10 +296,9 @@ def test_records_do_not_depend_on_batches_or_on_their_number(pipe):
     def graded(records):
         return [float(record["count"]) for record in records]
 
-    for sampling, num_records in (({}, 9), ({"score": few}, 9), ({"score": graded, "temperature": 0.7}, 3)):
+    for sampling, num_records in (({}, 6), ({"score": few}, 6), ({"score": graded, "temperature": 0.7}, 3)):
         records = records_of(pipe, num_records, conditions=conditions, **sampling)
-        for size in (5, 64):
-            assert records_of(pipe, num_records, conditions=conditions, batch_size=size, **sampling) == records
+        assert records_of(pipe, num_records, conditions=conditions, batch_size=5, **sampling) == records
         assert records_of(pipe, 2, conditions=conditions, **sampling) == records[:2]
         assert records_of(pipe, 2, seed=1, conditions=conditions, **sampling) != records[:2]
 
@@ -325,9 +324,9 @@ def test_scores(pipe):
         assert all(isinstance(record, dict) for record in records)
         return [record["count"] % 2 == 0 for record in records]
 
-    assert all(record["count"] % 2 == 0 for record in records_of(pipe, 10, score=even))
+    assert all(record["count"] % 2 == 0 for record in records_of(pipe, 5, score=even))
     plain = np.mean([record["count"] for record in records_of(pipe, 20)])
-    higher = records_of(pipe, 8, score=lambda records: np.array([record["count"] / 10 for record in records]))
+    higher = records_of(pipe, 5, score=lambda records: np.array([record["count"] / 10 for record in records]))
     assert np.mean([record["count"] for record in higher]) > plain + 20
     positive = records_of(pipe, 2, score=lambda records: [0 if r["count"] > 0 else -np.inf for r in records])
     assert all(record["count"] > 0 for record in positive)
@@ -348,8 +347,8 @@ def test_bad_scores(score, message, pipe):
 
 
 def test_what_is_too_rare(pipe, monkeypatch):
-    monkeypatch.setattr(documents, "MAX_TRIES", 100)
-    with pytest.raises(RuntimeError, match=r"too rare: 0 of 128 records that the model wrote satisfy them"):
+    monkeypatch.setattr(documents, "MAX_TRIES", 50)
+    with pytest.raises(RuntimeError, match=r"too rare: 0 of 64 records that the model wrote satisfy them"):
         pipe(2, conditions={"count": 3}, score=lambda records: [False] * len(records), batch_size=256)
 
 
@@ -422,7 +421,7 @@ def test_datetimes_and_digits(row_pipe):
         "when": [Not(Between(right="2021-01-01T00:00:00Z")), pd.Timestamp("2020-01-21", tz="UTC")],
         "price": Between(1.05, 9.3),
     }
-    table = row_pipe(6, conditions=conditions, generator=seeded(), output_type="pandas").records
+    table = row_pipe(3, conditions=conditions, generator=seeded(), output_type="pandas").records
     assert table["day"].between("2020-03-01", "2021-03-01").all()
     assert ((table["when"] > "2021-01-01") | (table["when"] == "2020-01-21")).all()
     assert table["price"].between(1.05, 9.3).all()
@@ -431,7 +430,7 @@ def test_datetimes_and_digits(row_pipe):
     assert {key: row_pipe(1, conditions=exact).records[0][key] for key in exact} == exact | {
         "when": "2020-01-21T00:00:00+00:00"
     }
-    table = row_pipe(6, where="day >= '2021-01-01' or price > 9", output_type="pandas").records
+    table = row_pipe(3, where="day >= '2021-01-01' or price > 9", output_type="pandas").records
     assert ((table["day"] >= "2021-01-01") | (table["price"] > 9)).all()
     for name, bad in (("day", "2050-01-01"), ("day", Between("2050-01-01")), ("when", 3), ("price", 99.5)):
         with pytest.raises(ValueError, match=f"column '{name}': .*{re.escape(repr(bad))}"):
@@ -451,7 +450,7 @@ def test_datetimes_and_digits(row_pipe):
     ],
 )
 def test_texts(condition, text_pipe):
-    records = records_of(text_pipe, 3, conditions={"text": condition})
+    records = records_of(text_pipe, 2, conditions={"text": condition})
     assert all(satisfies(record["text"], condition) for record in records)
     assert records_of(text_pipe, 1, conditions={"text": condition}, batch_size=7) == records[:1]
 
@@ -480,9 +479,9 @@ def test_parts_of_categories():
 def test_command(run, tmp_path, monkeypatch, error_of):
     where = "kind == 'cat' and `inner.level` > 3"
     output = tmp_path / "records.jsonl"
-    assert call(monkeypatch, "generate", run, "--num-records", 4, "--where", where, "--output", output) == 0
+    assert call(monkeypatch, "generate", run, "--num-records", 2, "--where", where, "--output", output) == 0
     records = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
-    assert [record["kind"] == "cat" and record["inner"]["level"] > 3 for record in records] == [True] * 4
+    assert [record["kind"] == "cat" and record["inner"]["level"] > 3 for record in records] == [True] * 2
     pd.DataFrame({"kind": ["cat"]}).to_csv(tmp_path / "rows.csv", index=False)
     line = error_of("generate", run, "--conditions", tmp_path / "rows.csv", "--output", output)
     assert "conditions on documents are a dict for all of them, or where" in line
