@@ -50,9 +50,12 @@ class Grammar:
         vocabulary = _read_vocabulary(tokenizer, self.vocab_size, self.eos_token_id)
         self._start = llguidance.LLMatcher(vocabulary, grammar, log_level=0)
         if self._start.is_error():
-            raise ValueError(f"no grammar can be made of {self.source}: {self._start.get_error()}")
+            raise ValueError(f"no grammar can be made of {self.source}: {_error(self._start)}")
         try:
-            self.start()  # where what is too much for the parser shows
+            parser = self.start()  # at whose first ids it shows what is too much
+            if not parser.is_complete:
+                bits = np.frombuffer(parser.matcher.compute_bitmask(), np.uint8)
+                parser.append(int(np.unpackbits(bits, bitorder="little").argmax()))
         except ValueError as error:
             raise ValueError(
                 f"no grammar can be made of {self.source}, which leaves too much open ({error}); make fewer parts "
@@ -200,6 +203,11 @@ def _read_vocabulary(tokenizer: PreTrainedTokenizerBase, size: int, eos_token_id
     return llguidance.hf.from_tokenizer(tokenizer, size, eos_token_id)
 
 
+def _error(matcher: llguidance.LLMatcher) -> str:
+    """What is wrong, without the state of the parser and the grammar that follow."""
+    return matcher.get_error().partition("\n")[0]
+
+
 class RecordParser:
     """How far a record has come. `ids` are those written so far."""
 
@@ -237,5 +245,5 @@ class RecordParser:
 
     def _consume(self, ids: list[int]) -> None:
         if ids and not self.matcher.consume_tokens(ids):
-            raise ValueError(f"the grammar does not allow the ids {ids} after {self.ids}: {self.matcher.get_error()}")
+            raise ValueError(f"the grammar does not allow the ids {ids} after {self.ids}: {_error(self.matcher)}")
         self.ids += ids
