@@ -8,6 +8,7 @@ from typing import Any
 
 from difflm_hf.training import DOCUMENT_RECIPES
 
+from .base_lm import base_lm_section
 from .markdown import to_table
 from .results import load_result
 
@@ -121,6 +122,8 @@ def pretrained_section() -> str:
         sections.append("### What injection does\n\n" + injection_section(injection))
     if pretrained := load_result("pretrained"):
         sections.append("### Steps beside models of the Hub\n\n" + steps_section(pretrained))
+    if speed := base_lm_section():
+        sections.append("### Speed beside a pretrained LM\n\n" + speed)
     return "\n\n".join(sections)
 
 

@@ -19,7 +19,7 @@ from .control.conditions import Conditions
 from .pipeline_difflm import DiffLMPipeline
 from .records import RecordSchema
 from .records.readers import check_columns
-from .training import DataArguments, ModelArguments, Recipe, train
+from .training import DataArguments, ModelArguments, PrivacyArguments, Recipe, train
 
 
 class DiffLMSynthesizer(BaseEstimator):
@@ -32,6 +32,7 @@ class DiffLMSynthesizer(BaseEstimator):
         schema ([`RecordSchema`], *optional*): Inferred when not given.
         data_args ([`DataArguments`], *optional*): How to take the records.
         model_args ([`ModelArguments`], *optional*): What to train: from scratch, or on which pretrained LM.
+        privacy_args ([`PrivacyArguments`], *optional*): How little it may tell of a single record; takes a `schema`.
         random_state (`int` or `numpy.random.RandomState`, *optional*):
             The seed of `fit`, `sample` and `impute`. An integer gives the same records in each call, `None` others
             each time.
@@ -61,6 +62,7 @@ class DiffLMSynthesizer(BaseEstimator):
         schema: RecordSchema | None = None,
         data_args: DataArguments | None = None,
         model_args: ModelArguments | None = None,
+        privacy_args: PrivacyArguments | None = None,
         random_state: int | np.random.RandomState | None = None,
     ):
         self.recipe = recipe
@@ -68,6 +70,7 @@ class DiffLMSynthesizer(BaseEstimator):
         self.schema = schema
         self.data_args = data_args
         self.model_args = model_args
+        self.privacy_args = privacy_args
         self.random_state = random_state
 
     def fit(self, X: Any, y: None = None) -> DiffLMSynthesizer:
@@ -94,6 +97,7 @@ class DiffLMSynthesizer(BaseEstimator):
                 recipe=self.recipe,
                 data_args=self.data_args,
                 model_args=self.model_args,
+                privacy_args=self.privacy_args,
                 max_minutes=self.max_minutes,
                 seed=self._draw_seed(),
             )

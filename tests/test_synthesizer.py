@@ -11,7 +11,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from tiny import make_table, seeded
 
-from difflm_hf import DiffLMSynthesizer
+from difflm_hf import DiffLMSynthesizer, PrivacyArguments
+from difflm_hf.records import Field, RecordSchema
 from difflm_hf.training import RECIPES, DataArguments
 
 
@@ -141,3 +142,13 @@ def test_errors(synthesizer, table, tmp_path):
 @parametrize_with_checks([DiffLMSynthesizer(BRIEF, random_state=0)])
 def test_estimator_checks(estimator, check):
     check(estimator)
+
+
+@pytest.mark.slow
+def test_private_training():
+    pytest.importorskip("opacus")
+    schema = RecordSchema([Field("n", "integer", dtype="int64", minimum=0, maximum=9)])
+    rows = pd.DataFrame({"n": np.random.default_rng(0).integers(0, 10, 300)})
+    synthesizer = DiffLMSynthesizer(schema=schema, privacy_args=PrivacyArguments(8.0), max_minutes=0.3).fit(rows)
+    assert 0 < synthesizer.pipeline_.config.training["privacy"]["spent_epsilon"] <= 8
+    assert len(synthesizer.sample(5)) == 5
