@@ -217,7 +217,9 @@ def test_one_row(brief, tmp_path):
     assert pipe.generate_latents(5).isfinite().all()
 
 
-@pytest.mark.parametrize("injection", ["prefix_soft_prompt", "kv_memory", "input_embed"])
+@pytest.mark.parametrize(
+    "injection", ["prefix_soft_prompt", "kv_memory", pytest.param("input_embed", marks=pytest.mark.slow)]
+)
 def test_injections(injection, brief, tmp_path):
     pipe = train(make_table(60), tmp_path / "model", injection=injection, recipe=brief)
     assert pipe.vae.config.injection == injection
@@ -227,7 +229,7 @@ def test_injections(injection, brief, tmp_path):
 def test_max_minutes(tmp_path):
     recipe = edited("long", min_steps=10**6, denoiser={"max_steps": 10**6})
     start = time.monotonic()
-    train(make_table(), tmp_path / "model", recipe=recipe, max_minutes=4 / 60)
+    train(make_table(), tmp_path / "model", recipe=recipe, max_minutes=2 / 60)
     assert time.monotonic() - start < 60
     for phase in ("vae", "denoiser"):
         [state] = (tmp_path / "model" / "checkpoints" / phase).glob("*/trainer_state.json")
@@ -404,7 +406,13 @@ def assert_same_run(run: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("phase", "at_step"), [("autoencoder", 2), ("autoencoder", 30), ("latent diffusion", 2), ("latent diffusion", 18)]
+    ("phase", "at_step"),
+    [
+        pytest.param("autoencoder", 2, marks=pytest.mark.slow),
+        ("autoencoder", 30),
+        ("latent diffusion", 2),
+        pytest.param("latent diffusion", 18, marks=pytest.mark.slow),
+    ],
 )
 def test_resumed_run_is_the_same(phase, at_step, run, tmp_path, monkeypatch):
     folder = tmp_path / "model"
@@ -461,10 +469,10 @@ def test_terminated_process(run, tmp_path):
     assert weights(folder) == weights(run)
 
 
-def test_a_table_of_identifiers_and_texts(tmp_path):
+def test_a_table_of_identifiers_and_texts(brief, tmp_path):
     """Of which no field before the texts can be known."""
     table = pd.DataFrame({"id": range(100), "note": [f"word {k % 37} of {k % 11}" for k in range(100)]})
-    pipe = train(table, tmp_path / "model", recipe="tiny", find_rules=True)
+    pipe = train(table, tmp_path / "model", recipe=brief, find_rules=True)
     assert pipe.vae.config.condition_size == 0 and len(pipe(5).records) == 5
 
 
@@ -489,12 +497,12 @@ def test_short_memory(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(DiffLMTrainer, "compute_loss", compute)
     logging.enable_propagation()
-    pipe = train(make_table(), tmp_path / "model", recipe="tiny")
+    pipe = train(make_table(), tmp_path / "model", recipe=edited("short", min_steps=8, denoiser={"max_steps": 2}))
     logging.disable_propagation()
     assert len(pipe(5).records) == 5
     assert sizes[:3] == [64, 32, 16] and max(sizes[2:]) == 16
     [phase, _] = pipe.config.training["phases"]
-    assert (phase["num_steps"], phase["arguments"]["per_device_train_batch_size"]) == (64, 16)
+    assert (phase["num_steps"], phase["arguments"]["per_device_train_batch_size"]) == (8, 16)
     assert "out of memory with 64 records at a time: it goes on with 32" in caplog.text
 
 
@@ -510,9 +518,10 @@ def test_logs_of_one_second(tmp_path, monkeypatch):
     assert scalars(tmp_path)["loss"] == [(step, 900) for step in range(1, 5)] + [(step, 100) for step in range(5, 8)]
 
 
-def test_resume_after_the_last_step(run, tmp_path, monkeypatch):
+def test_resume_after_the_last_step(brief, tmp_path, monkeypatch):
     """Killed after the last checkpoint of a phase, but before its best weights were saved."""
-    folder = tmp_path / "model"
+    run, folder = tmp_path / "run", tmp_path / "model"
+    train(make_table(60), run, recipe=brief)
     save_pretrained = DiffLMModel.save_pretrained
 
     def cut_off(self, path, *args, **kwargs):
@@ -522,9 +531,9 @@ def test_resume_after_the_last_step(run, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(DiffLMModel, "save_pretrained", cut_off)
-        train(make_table(), folder, recipe="tiny")
+        train(make_table(60), folder, recipe=brief)
     folder = folder.rename(tmp_path / "moved")
-    train(make_table(), folder, recipe="tiny", resume=True)
+    train(make_table(60), folder, recipe=brief, resume=True)
     assert_same_run(run, folder)
 
 
