@@ -21,7 +21,18 @@ from difflm_hf import DiffLMPipeline
 from difflm_hf.records.numbers import Grid, QuantileBins
 
 
-ATTACKS = Path(__file__).with_name("attacks.py")
+ATTACKS = """
+import sys
+from attacks import main
+
+for words in {}:
+    sys.argv = ["attacks.py", *words]
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
 VAE, DENOISER = "vae/config.json", "denoiser/config.json"
 WEIGHTS = "denoiser/diffusion_pytorch_model.safetensors"
 
@@ -30,7 +41,7 @@ WEIGHTS = "denoiser/diffusion_pytorch_model.safetensors"
 def other_run(tmp_path_factory) -> Path:
     """Of other records, with another layout."""
     folder = tmp_path_factory.mktemp("other") / "model"
-    train(make_table(200, seed=1).drop(columns="size"), folder, recipe="tiny")
+    train(make_table(200, seed=1).drop(columns="size"), folder, recipe="tiny", max_minutes=0)
     return folder
 
 
@@ -41,15 +52,19 @@ def diffusion_lm(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("model", ["tiny_run", "diffusion_lm"])
-def test_attacks_at_random(model, other_run, request):
-    """The short form of what `tests/attacks.py` does by the thousand."""
-    attack("files", request.getfixturevalue(model), other_run, "--cases", "8", "--seed", "7")
-
-
-@pytest.mark.parametrize("arguments", ["call", "command"])
-def test_attacks_on_arguments(arguments, tiny_run):
-    attack(arguments, tiny_run, "--cases", "8")
+@pytest.mark.parametrize(
+    ("of_arguments", "num_cases"), [(["call"], 4), pytest.param(["call", "command"], 8, marks=pytest.mark.slow)]
+)
+def test_attacks_at_random(of_arguments, num_cases, tiny_run, diffusion_lm, other_run):
+    """The short form of what `tests/attacks.py` does by the thousand, in one process, as it begins slowly."""
+    attacks = [["files", model, other_run, "--seed=7"] for model in (tiny_run, diffusion_lm)]
+    attacks += [[kind, tiny_run] for kind in of_arguments]
+    attacks = [[*map(str, words), f"--cases={num_cases}"] for words in attacks]
+    command = [sys.executable, "-c", ATTACKS.format(attacks)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    folder = Path(__file__).parent
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("attack", RECORD_ATTACKS)
@@ -59,12 +74,6 @@ def test_odd_records_at_random(attack, tmp_path):
     each_case(attack, 25, 0, lambda case, run: ends.append((case, *run(tmp_path))))
     assert len(ends) == 25
     assert not [end for end in ends if end[1] not in ("records", "error")]
-
-
-def attack(*words: str | Path) -> None:
-    command = [sys.executable, ATTACKS, *words]
-    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
 
 
 def copy_of(model: Path, folder: Path) -> Path:
@@ -152,7 +161,7 @@ def test_attacks_one_by_one(attack, message, tiny_run, other_run, tmp_path):
 def sibling(tmp_path_factory) -> Path:
     """Of the same records and layout as `tiny_run`, with another seed."""
     folder = tmp_path_factory.mktemp("sibling") / "model"
-    train(make_table(), folder, recipe="tiny", seed=1)
+    train(make_table(), folder, recipe="tiny", seed=1, max_minutes=0)
     return folder
 
 
