@@ -9,6 +9,7 @@ from itertools import islice
 from threading import Barrier, Event, Lock, local
 from typing import TypeVar
 
+import pyarrow as pa
 import torch
 from diffusers.utils import logging as diffusers
 from huggingface_hub.constants import HF_HUB_DISABLE_PROGRESS_BARS
@@ -46,9 +47,10 @@ def default_dtype() -> torch.dtype:
 
 def release_memory() -> None:
     """
-    Gives freed memory back to the system where the C library is glibc, which keeps it for each thread: over a long run
-    with several threads that adds up.
+    Gives freed memory back to the system: that of Arrow, and where the C library is glibc, which keeps it for each
+    thread: over a long run with several threads that adds up.
     """
+    pa.default_memory_pool().release_unused()
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 

@@ -13,6 +13,8 @@ from difflm_hf.commands.program import app
 from difflm_hf.records import write_table
 from difflm_hf.records.readers import read_table
 from difflm_hf.records.streams import sample_records
+from difflm_hf.training import summary
+from difflm_hf.training.summary import fingerprint_records
 
 
 @pytest.fixture(autouse=True)
@@ -99,3 +101,11 @@ def test_bad_input(tmp_path):
         DataArguments(max_records=0)
     with pytest.raises(ValueError, match="has no records"):
         sample_records(IterableDataset.from_generator(lambda: iter([])), 5)
+
+
+def test_fingerprints_are_those_of_parts(monkeypatch):
+    table = make_table(50)
+    whole = fingerprint_records(table)
+    monkeypatch.setattr(summary, "CHUNK", 7)
+    assert fingerprint_records(table.sample(frac=1, random_state=0)) == whole
+    assert fingerprint_records(table.head(49)) != whole

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from datasets import IterableDataset
 from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_numeric_dtype
 
+from ..utils import release_memory
 from .readers import from_arrow, read_table
 
 
@@ -46,7 +47,9 @@ def sample_records(data: Any, num_records: int, seed: int = 0) -> tuple[pd.DataF
     sample = _Sample(num_records, np.random.default_rng(seed))
     for chunk in _chunks(data):
         sample.add(chunk)
-    return sample.table(), sample.num_seen
+    table = sample.table()
+    release_memory()  # that of what was not drawn
+    return table, sample.num_seen
 
 
 def _chunks(data: Any) -> Iterator[pa.Table | pd.DataFrame]:
