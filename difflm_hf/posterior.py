@@ -24,6 +24,7 @@ class MovingStandardization(Float32Buffers):
     """
 
     MOMENTUM, EPSILON = 0.01, 1e-8
+    FIXED = -1  # in place of a number of batches
 
     def __init__(self, size: int):
         super().__init__()
@@ -35,9 +36,15 @@ class MovingStandardization(Float32Buffers):
 
     def forward(self, states: torch.FloatTensor) -> torch.FloatTensor:
         """Standardizes `states` of shape `(batch_size, size)`; in training it looks at them first."""
-        if self.training:
+        if self.training and int(self.num_batches) != self.FIXED:
             self._update(gather_records(states.detach()))
         return (states - self.mean) / (self.variance + self.EPSILON).sqrt()
+
+    def fix(self, states: torch.FloatTensor) -> None:
+        """Takes the moments of all records' states, of shape `(num_records, size)`, from now on: they do not move."""
+        self.mean.copy_(states.mean(0))
+        self.variance.copy_(states.var(0, correction=0))
+        self.num_batches.fill_(self.FIXED)
 
     def _update(self, batch: torch.FloatTensor) -> None:
         if (num_differences := int(self.num_batches)) > 0:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from difflm_hf import DiffLMModel, DiffLMPipeline, JSONCodec, RecordSchema
+from difflm_hf import DiffLMModel, DiffLMPipeline, JSONCodec, LatentEDMScheduler, RecordSchema
 from difflm_hf.callbacks import LossProgressCallback
 from difflm_hf.latents import encode_latents, pool_states, to_dataset
 from difflm_hf.modeling_latent_lm import DiffLMForCausalLM
-from difflm_hf.training import DOCUMENT_RECIPES, ModelArguments, Recipe
+from difflm_hf.training import DOCUMENT_RECIPES, RECIPES, ModelArguments, Recipe
 
 
 # GPT-2 and Gemma have one matrix for embeddings and head.
@@ -549,6 +550,52 @@ def test_a_frozen_base_reads_each_record_once(run, table, brief, tmp_path, monke
     monkeypatch.setattr(DiffLMModel, "pooled_states", counted)
     pipe = train(table, tmp_path / "model", recipe=brief, base_model=str(run / "base"))
     assert sum(read) == len(table) and pipe.config.training["phases"][0]["num_steps"] > 3
+
+
+def test_recipe_of_the_paper(run, table, tmp_path):
+    paper = DOCUMENT_RECIPES["paper"]
+    brief = replace(
+        paper,
+        vae={**paper.vae, "max_steps": 4},
+        denoiser={**paper.denoiser, "max_steps": 4},
+        denoiser_config={"width": 16, "num_layers": 1},
+    )
+    train(table, tmp_path / "model", recipe=brief, base_model=str(run / "base"))
+    pipe = DiffLMPipeline.from_pretrained(tmp_path / "model")
+    assert (pipe.vae.config.latent_size, pipe.vae.config.num_latent_tokens) == (1024, 32)
+    scheduler = pipe.scheduler
+    assert isinstance(scheduler, LatentEDMScheduler) and scheduler.config.s_churn == 1
+    assert (scheduler.config.sigma_min, scheduler.config.sigma_max) == (0.002, 80)
+    drawn = [pipe(3, num_inference_steps=50, temperature=0.5, generator=seeded()).records for _ in range(2)]
+    assert len(drawn[0]) == 3 and drawn[0] == drawn[1]
+    state = json.loads(next(tmp_path.glob("model/checkpoints/vae/checkpoint-4/trainer_state.json")).read_text())
+    schedule = state["stateful_callbacks"]["BetaSchedule"]["args"]
+    assert (schedule["schedule"], schedule["beta_max"], schedule["beta_min"], schedule["decay"]) == (
+        "decreasing",
+        0.1,
+        0.001,
+        0.7,
+    )
+    assert state["log_history"][0]["learning_rate"] <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("data", "fields", "message"),
+    [
+        (
+            [{"text": f"ab {k} cd {k * k}"} for k in range(99)],
+            {},
+            "has no decoder_config, .*; give a base_model as well",
+        ),
+        ([{"n": 1}, {"n": 2}] * 9, {}, "recipe='paper' is not one of .*, or is for a base_model"),
+        ([{"text": "ab"}] * 9, {"solver": "euler"}, "solver='euler'"),
+        ([{"n": 1}, {"n": 2}] * 9, {"scheduler": {"sigma": 3}}, "scheduler of the recipe: .*'sigma'"),
+    ],
+)
+def test_recipes_that_do_not_fit(data, fields, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        recipe = replace(RECIPES["tiny"], **fields) if fields else "paper"
+        train(data, tmp_path / "model", recipe=recipe)
 
 
 def test_states_that_are_known_change_nothing(run, table):

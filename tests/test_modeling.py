@@ -1071,3 +1071,14 @@ def test_choices_among_few_ids_take_no_others(num_allowed, has_bias):
         torch.autograd.grad(expected.sum(), [hidden, *head.parameters()]),
     ):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_fixed_moments_do_not_move():
+    states = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.01, 1, 30]) + 5
+    standardization = MovingStandardization(3).train()
+    standardization.fix(states)
+    for _ in range(3):
+        standardization(states[:8])  # records that are much alike, say, and none of the others
+    standardized = standardization(states)
+    torch.testing.assert_close(standardized.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(standardized.std(0, correction=0), torch.ones(3), atol=1e-3, rtol=0)

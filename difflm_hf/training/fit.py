@@ -35,6 +35,7 @@ from ..distributed import num_processes, of_first, process_index, wait_for_all
 from ..files import is_whole
 from ..latents import encode_latents, pool_states
 from ..modeling_difflm import DiffLMModel
+from ..posterior import StandardizedPosterior
 from ..privacy.budget import PrivacyBudget
 from ..scheduling_latent_edm import LatentEDMScheduler
 from ..utils import default_device, no_progress_bars, supports_bf16
@@ -49,6 +50,7 @@ from .recipes import (
     COMMON_ARGUMENTS,
     CPU_BATCH_LOGITS,
     EARLY_STOPPING_PATIENCE,
+    NOISE_LEVELS,
     NUM_EVALUATIONS,
     PRIVATE_ARGUMENTS,
     VAE_ARGUMENTS,
@@ -100,9 +102,14 @@ class Run:
             except TypeError as error:
                 raise ValueError(f"{phase} of the recipe: {error}") from error
         try:
-            DiffLMDenoiser(latent_size=recipe.latent_size, **recipe.denoiser_config)
+            with torch.device("meta"):
+                DiffLMDenoiser(latent_size=recipe.latent_size, **recipe.denoiser_config)
         except TypeError as error:
             raise ValueError(f"denoiser_config of the recipe: {error}") from error
+        try:
+            LatentEDMScheduler(**NOISE_LEVELS | recipe.scheduler)
+        except TypeError as error:
+            raise ValueError(f"scheduler of the recipe: {error}") from error
 
     def checkpoints(self, phase: str) -> Path:
         """The folder of a phase's checkpoints."""
@@ -174,6 +181,9 @@ def fit_autoencoder(vae: DiffLMModel, records: PreparedRecords, recipe: Recipe, 
         for part in {id(part): part for part in (records.train, records.validation)}.values():
             if 4 * len(part) * vae.decoder.config.get_text_config().hidden_size <= MAX_STATES:
                 part.tensors["pooled_states"] = pool_states(vae, part)
+        states = records.train.tensors.get("pooled_states")
+        if states is not None and isinstance(vae.to_posterior, StandardizedPosterior):
+            vae.to_posterior.standardization.fix(states)
     elif deadline is not None and not is_trained:
         # Between the phases, all records are encoded.
         deadline -= _seconds_to_encode(vae, records.train, max_seconds=(deadline - time.monotonic()) / 60)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import CONFIG_MAPPING
 
-from ..checks import check_positive
+from ..checks import check_choices, check_positive
 
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ class Recipe:
         denoiser_config (`dict`): Fields of [`DiffLMDenoiser`].
         denoiser (`dict`): Fields of [`LatentDiffusionTrainingArguments`].
         lora (`dict`): Fields of `peft.LoraConfig`, where a pretrained LM gets such layers.
+        scheduler (`dict`): Fields of [`LatentEDMScheduler`] that are not `NOISE_LEVELS`.
+        solver (`str`, defaults to `"dpm"`):
+            What the pipeline generates latents with: `"dpm"` for `EDMDPMSolverMultistepScheduler`, `"heun"` for
+            [`LatentEDMScheduler`].
         latent_size, num_latent_tokens (`int`, defaults to 8 and 1): Of the latents.
         condition_size (`int`, defaults to 0): Of the vector that says what is known of a row; 0 for none.
         min_steps (`int`, defaults to 600): Steps of the autoencoder where `num_train_epochs` are fewer.
@@ -41,6 +45,8 @@ class Recipe:
     text_decoder_config: dict[str, Any] = field(default_factory=dict)
     text_encoder_config: dict[str, Any] = field(default_factory=dict)
     lora: dict[str, Any] = field(default_factory=dict)
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    solver: str = "dpm"
     latent_size: int = 8
     condition_size: int = 0
     num_latent_tokens: int = 1
@@ -49,6 +55,7 @@ class Recipe:
     def __post_init__(self):
         sizes = ("latent_size", "num_latent_tokens", "min_steps")
         check_positive(**{name: getattr(self, name) for name in sizes})
+        check_choices(self, solver=("dpm", "heun"))
 
 
 # Of rows with texts. GPT-2 takes a third of the operations of a Llama for a layer, and learned positions suit rows, in
@@ -171,6 +178,35 @@ DOCUMENT_RECIPES = {
         latent_size=64,
         num_latent_tokens=16,
     ),
+    # That of the paper (arXiv 2411.03250, section 4.1), for BERT-base and Mistral-7B-Instruct. Checkpoints compare by
+    # the bound, as the loss falls whenever β does; of the denoiser's training the paper says no more than its size.
+    "paper": Recipe(
+        decoder_config={},
+        vae={
+            "beta_schedule": "decreasing",
+            "beta_max": 0.1,
+            "beta_min": 0.001,
+            "beta_decay": 0.7,
+            "free_bits": 0.0,
+            "metric_for_best_model": "eval_bound",
+            "greater_is_better": False,
+            "learning_rate": 1e-5,
+            "num_train_epochs": 200,
+            "per_device_train_batch_size": 8,
+        },
+        denoiser_config={"width": 4096, "num_layers": 5},
+        denoiser={
+            "learning_rate": 1e-4,
+            "max_steps": 20000,
+            "per_device_train_batch_size": 1024,
+            "sample_posterior": False,
+        },
+        lora={"r": 32, "lora_alpha": 64},
+        scheduler={"sigma_min": 0.002, "sigma_max": 80.0, "s_churn": 1.0},
+        solver="heun",
+        latent_size=1024,
+        num_latent_tokens=32,
+    ),
 }
 
 # Of private training: noise grows with the number of weights, and falls with the size of batches.
@@ -272,12 +308,13 @@ def find_recipe(recipe: str | Recipe, of_documents: bool, args: ModelArguments, 
     if isinstance(recipe, str):
         recipes = DOCUMENT_RECIPES if of_documents else PRIVATE_RECIPES if is_private else RECIPES
         if recipe not in recipes:
-            raise ValueError(f"recipe={recipe!r} is not one of {', '.join(map(repr, recipes))}")
+            hint = "" if recipe not in DOCUMENT_RECIPES else ", or is for a base_model"
+            raise ValueError(f"recipe={recipe!r} is not one of {', '.join(map(repr, recipes))}{hint}")
         recipe = recipes[recipe]
     if args.base_model is None:
         _check_configs(recipe, of_documents)
     fields = {}
-    if args.base_model is not None:
+    if args.base_model is not None and recipe.decoder_config:  # else it is for pretrained LMs alone
         fields["learning_rate"] = TUNINGS[args.tuning]
     if args.activation_checkpointing:
         fields["activation_checkpointing"] = True
@@ -286,6 +323,8 @@ def find_recipe(recipe: str | Recipe, of_documents: bool, args: ModelArguments, 
 
 def _check_configs(recipe: Recipe, of_documents: bool) -> None:
     """Raises a `ValueError` for configurations that records of this kind are not learnt by."""
+    if of_documents and not recipe.decoder_config:
+        raise ValueError("the recipe has no decoder_config, as those for pretrained LMs; give a base_model as well")
     advice = f"recipes {'of documents start from DOCUMENT_RECIPES' if of_documents else 'of rows start from RECIPES'}"
     for name in ("encoder_config", "decoder_config", "text_encoder_config", "text_decoder_config"):
         config = getattr(recipe, name)

@@ -149,7 +149,7 @@ def train(
             sample_posterior = recipe.denoiser.get("sample_posterior", True)
             parts = [part for part in (records.train, records.validation) if part is not None]
             latents = [encode_latents(vae, part, sample_posterior) for part in parts]
-            scheduler = LatentEDMScheduler(**NOISE_LEVELS)
+            scheduler = LatentEDMScheduler(**NOISE_LEVELS | recipe.scheduler)
             known = {}
             if vae.config.condition_size:
                 position_fields = processor.codec.position_fields
@@ -162,7 +162,9 @@ def train(
             # Of all of the training, or unknown.
             energy = None if resume else energy_kwh()
 
-        sampler = EDMDPMSolverMultistepScheduler.from_config(scheduler.config, **SAMPLER_CONFIG)
+        sampler = scheduler
+        if recipe.solver == "dpm":
+            sampler = EDMDPMSolverMultistepScheduler.from_config(scheduler.config, **SAMPLER_CONFIG)
         block_size = COMPACT_BLOCK_SIZE if processor.codec.has_fixed_layout else DOCUMENT_BLOCK_SIZE
         training = summarize_training(data, records, arguments, phases, energy)
         if budget is not None:
