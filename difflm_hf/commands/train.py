@@ -69,7 +69,7 @@ def train(
     recipe: Annotated[
         str,
         typer.Option(
-            help="Sizes and hyper-parameters: small or base; of diffusion-lm small or paper.",
+            help="Sizes and hyper-parameters: small or base; paper beside a base model, or of diffusion-lm.",
             autocompletion=words("small", "base", "paper"),
         ),
     ] = "small",
