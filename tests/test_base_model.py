@@ -552,6 +552,25 @@ def test_a_frozen_base_reads_each_record_once(run, table, brief, tmp_path, monke
     assert sum(read) == len(table) and pipe.config.training["phases"][0]["num_steps"] > 3
 
 
+def test_a_base_with_fewer_ids_than_its_tokenizer(run, table, brief, tmp_path):
+    shutil.copytree(run / "base", tmp_path / "base")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = AutoConfig.for_model("llama", **sizes, vocab_size=200)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+    with pytest.raises(ValueError, match="base has 259 tokens, and the model embeddings of 200"):
+        train(table, tmp_path / "model", recipe=brief, base_model=str(tmp_path / "base"))
+
+
+@pytest.mark.parametrize("lacks", ["bos_token", "pad_token"])
+def test_a_chat_model_without_bos_or_padding(run, table, brief, tmp_path, lacks):
+    """EOS stands in for what a tokenizer lacks, as those of Qwen do."""
+    shutil.copytree(run / "base", tmp_path / "base")
+    path = tmp_path / "base/tokenizer_config.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != lacks}))
+    train(table, tmp_path / "model", recipe=brief, base_model=str(tmp_path / "base"))
+    assert len(DiffLMPipeline.from_pretrained(tmp_path / "model")(3).records) == 3
+
+
 def test_recipe_of_the_paper(run, table, tmp_path):
     paper = DOCUMENT_RECIPES["paper"]
     brief = replace(

@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import nn
-from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedConfig
+from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..configuration_difflm import DiffLMConfig, document_initializer_range
 from ..denoiser import DiffLMDenoiser
@@ -169,7 +169,10 @@ def adapt_base_model(records: PreparedRecords, recipe: Recipe, args: ModelArgume
         attn_implementation=args.attn_implementation,
         trust_remote_code=args.trust_remote_code,
     )
+    processor = records.processor
+    _check_vocabulary(args.base_model, processor.tokenizer, model.decoder.get_input_embeddings())
     if model.encoder is not None:
+        _check_vocabulary(args.base_encoder, processor.encoder_tokenizer, model.encoder.get_input_embeddings())
         _check_length(model.encoder.config, records.longest("input_ids"))
     num_virtual = model.decoder.injection.num_virtual_tokens
     limit = _check_length(model.decoder.lm.config, length + num_virtual)
@@ -197,6 +200,15 @@ def smooth_embeddings(
         basis = torch.cos(torch.pi * waves * ranks) / (1 + waves)
         basis = basis / basis.square().sum(1).mean().sqrt()
         embeddings[start:end] = scale * basis @ torch.randn(num_waves, embeddings.shape[1])
+
+
+def _check_vocabulary(base: str, tokenizer: PreTrainedTokenizerBase, embeddings: nn.Embedding) -> None:
+    """Raises a `ValueError` for a tokenizer with ids that its model has no embeddings for."""
+    if len(tokenizer) > embeddings.num_embeddings:
+        raise ValueError(
+            f"the tokenizer of {base} has {len(tokenizer)} tokens, and the model embeddings of "
+            f"{embeddings.num_embeddings}: they are not of one another; take the tokenizer that it was trained with"
+        )
 
 
 def _check_length(config: PreTrainedConfig, length: int) -> float:
