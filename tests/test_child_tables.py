@@ -127,7 +127,7 @@ class TestGenerated:
     @pytest.fixture(scope="class")
     def pipe(self, tables, schema, tmp_path_factory):
         records = schema.from_parents(*tables)
-        return train(records, tmp_path_factory.mktemp("tables"), recipe="tiny", schema=schema, nested="rows")
+        return train(records, tmp_path_factory.mktemp("tables"), recipe="quick", schema=schema, nested="rows")
 
     def test_keys_fit(self, pipe, tables):
         records = pipe(400, generator=seeded(), output_type="pandas").records
@@ -223,7 +223,7 @@ class TestKeys:
         children = pd.DataFrame({"id": pd.Series(rng.integers(0, 100, 100), dtype=dtype), "own": keys, "n": keys % 3})
         schema = RecordSchema.from_tables(parents, {"orders": children}, "id")
         records = schema.from_parents(parents, {"orders": children})
-        pipe = train(records, tmp_path, recipe="tiny", schema=schema, nested="rows")
+        pipe = train(records, tmp_path, recipe="quick", schema=schema, nested="rows")
         parents, found = pipe.processor.schema.to_tables(pipe(400, output_type="pandas", generator=seeded()).records)
         assert parents["id"].is_unique and found["orders"]["own"].is_unique
         assert found["orders"]["id"].isin(parents["id"]).all()
@@ -242,5 +242,5 @@ class TestKeys:
         children = pd.DataFrame({"id": rng.integers(0, 300, 900), "item": items})
         schema = RecordSchema.from_tables(parents, {"orders": children}, "id")
         records = schema.from_parents(parents, {"orders": children})
-        pipe = train(records, tmp_path, recipe="tiny", schema=schema, nested="rows", min_category_count=5)
+        pipe = train(records, tmp_path, recipe="quick", schema=schema, nested="rows", min_category_count=5)
         assert "RARE" not in json.dumps(pipe.processor.to_dict(), default=str)

@@ -59,7 +59,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, seed=st.integers(0, 99))
 def test_what_is_allowed_of_a_record_is_what_would_be_of_all(repeating, rows, seed):
     codec, ids = repeating
@@ -86,7 +86,7 @@ def test_what_is_allowed_of_a_record_is_what_would_be_of_all(repeating, rows, se
                 torch.testing.assert_close(found, torch.zeros_like(found) if expected is None else expected[0])
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=settings().max_examples // 2, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.fixed_dictionaries({}, optional=ANY), min_size=1, max_size=12))
 def test_each_record_satisfies_its_conditions(pipe, rows):
     try:
@@ -136,7 +136,7 @@ def test_what_follows_from_other_columns_satisfies_the_conditions(tmp_path):
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"a": rng.integers(0, 9, 400), "b": rng.integers(0, 9, 400)}).assign(c=lambda t: t.a + t.b)
     schema = RecordSchema(RecordSchema.infer(table).fields, [SumOf("c", ["a", "b"])])
-    pipe = train(table, tmp_path / "model", recipe="tiny", schema=schema)
+    pipe = train(table, tmp_path / "model", recipe="quick", schema=schema)
     pipe.set_progress_bar_config(disable=True)
     records = table_of(pipe, conditions=[{"c": Between(0, 6)}, {"c": Between(10, 16)}, {"a": [1, 2], "c": 9}] * 8)
     assert (records["c"] == records["a"] + records["b"]).all()

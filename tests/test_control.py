@@ -319,7 +319,7 @@ def test_odd_dtypes(tmp_path):
             "kind": pd.Categorical(rng.choice(["x", "y"], 200)),
         }
     )
-    pipe = train(table, tmp_path / "model", recipe="tiny")
+    pipe = train(table, tmp_path / "model", recipe="quick")
     pipe.set_progress_bar_config(disable=True)
     assert (table_of(pipe, 20, where="kind == 'x'")["kind"] == "x").all()
     assert (table_of(pipe, 5, conditions={"f32": table["f32"][3]})["f32"] == table["f32"][3]).all()
@@ -745,7 +745,7 @@ def test_conditions_on_categories_by_the_thousand(tmp_path):
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"city": [f"city {k % 700}" for k in range(2100)], "size": rng.choice(["a", "b"], 2100)})
     table.loc[::50, "city"] = None
-    pipe = train(table, tmp_path / "model", recipe="tiny")
+    pipe = train(table, tmp_path / "model", recipe="quick")
     pipe.set_progress_bar_config(disable=True)
     assert set(table_of(pipe, 200)["city"].dropna()) <= set(table["city"].dropna())
     assert (table_of(pipe, 20, conditions={"city": "city 612"})["city"] == "city 612").all()

@@ -211,7 +211,7 @@ def test_output_types_of_texts(text_run):
 
 
 def test_code(tmp_path):
-    pipe = train(make_code(), tmp_path / "model", recipe="tiny")
+    pipe = train(make_code(), tmp_path / "model", recipe="quick")
     assert isinstance(pipe.processor.codec, TextCodec)
     assert len(pipe(3, output_type="text").records) == 3
     # Not a blank nor an end of a line is lost on the way to ids and back.

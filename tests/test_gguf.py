@@ -78,7 +78,7 @@ def test_a_file_is_a_plain_lm(base, tmp_path):
 
 @pytest.mark.parametrize("tuning", ["frozen", "lora", "full"])
 def test_training_on_a_file(tuning, base, tmp_path):
-    pipe = train(TABLE, tmp_path / "model", recipe="tiny", base_model=str(base), tuning=tuning)
+    pipe = train(TABLE, tmp_path / "model", recipe="quick", base_model=str(base), tuning=tuning)
     records = pipe(4, generator=seeded(0)).records
     assert len(records) == 4
     again = DiffLMPipeline.from_pretrained(tmp_path / "model")
@@ -88,7 +88,7 @@ def test_training_on_a_file(tuning, base, tmp_path):
 
 
 def test_a_copy_with_another_vocabulary(base, tmp_path):
-    train(TABLE, tmp_path / "model", recipe="tiny", base_model=str(base))
+    train(TABLE, tmp_path / "model", recipe="quick", base_model=str(base))
     other = write_gguf(tmp_path / "other.gguf", tokens=LETTERS[::-1])
     with pytest.raises(ValueError, match="another vocabulary"):
         DiffLMPipeline.from_pretrained(tmp_path / "model", base_model=other)

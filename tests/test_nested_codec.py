@@ -51,7 +51,7 @@ def make_orders(num_records: int = 300, seed: int = 0) -> list[dict]:
 
 
 def train_orders(folder: Path) -> None:
-    train(make_orders(600), folder, recipe="tiny", nested="rows")
+    train(make_orders(600), folder, recipe="quick", nested="rows")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def processor(orders) -> DiffLMProcessor:
 
 @pytest.fixture(scope="module")
 def pipe(orders, tmp_path_factory) -> DiffLMPipeline:
-    return train(orders, tmp_path_factory.mktemp("orders"), recipe="tiny", nested="rows")
+    return train(orders, tmp_path_factory.mktemp("orders"), recipe="quick", nested="rows")
 
 
 def as_json(processor: DiffLMProcessor, records) -> list[str]:
@@ -219,7 +219,7 @@ class TestCodec:
             processor([{"name": "字" * 12, "friends": [{"nick": "Zoë"}]}])
         with pytest.raises(ValueError, match="pieces"):
             processor.check_publishable()
-        pipe = train(records, tmp_path, recipe="tiny", nested="rows")
+        pipe = train(records, tmp_path, recipe="quick", nested="rows")
         generated = DiffLMPipeline.from_pretrained(tmp_path)(60, generator=seeded()).records
         longest = max(map(len, names))
         assert all(len(r["name"] or "") <= longest for r in generated)
@@ -353,7 +353,7 @@ class TestPipeline:
 
     @pytest.mark.slow
     def test_resumed_training_is_the_same(self, orders, pipe, tmp_path):
-        again = train(orders, tmp_path / "again", recipe="tiny", nested="rows")
+        again = train(orders, tmp_path / "again", recipe="quick", nested="rows")
         assert weights(tmp_path / "again")
         assert again(10, generator=seeded()).records == pipe(10, generator=seeded()).records
 
@@ -374,7 +374,7 @@ class TestPrivacy:
         DiffLMProcessor.from_records(self.RECORDS, **ROWS).check_publishable()
 
     def test_rare_ones_are_left_out(self, tmp_path):
-        pipe = train([*self.RECORDS, *self.ALONE], tmp_path, recipe="tiny", nested="rows", min_category_count=10)
+        pipe = train([*self.RECORDS, *self.ALONE], tmp_path, recipe="quick", nested="rows", min_category_count=10)
         codec = pipe.processor.codec
         assert codec.codecs[1].schema["visits[*].shop"].categories == ["0", "1", "2"]
         assert codec.layout.levels[1].lengths == [1, 2]
@@ -383,7 +383,7 @@ class TestPrivacy:
     def test_too_many_are_rare(self, tmp_path):
         records = [{"kind": "a", "v": [{"name": str(i // 2)}]} for i in range(60)]
         with pytest.raises(ValueError, match="60 of 60 records have strings or lengths"):
-            train(records, tmp_path, recipe="tiny", nested="rows", min_category_count=10)
+            train(records, tmp_path, recipe="quick", nested="rows", min_category_count=10)
 
 
 class TestDamage:
@@ -480,5 +480,5 @@ class TestOddRecords:
 
 def test_value_that_may_be_null_and_absent(tmp_path):
     records = [{"t": [{}, {"s": None}, {"s": "a"}, {"s": "b"}][i % 4], "v": [i % 3]} for i in range(120)]
-    pipe = train(records, tmp_path, recipe="tiny", nested="rows")
+    pipe = train(records, tmp_path, recipe="quick", nested="rows")
     assert all(record["t"]["s"] == "a" for record in pipe(20, conditions={"t.s": "a"}, generator=seeded()).records)

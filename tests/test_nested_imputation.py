@@ -158,7 +158,7 @@ def test_no_means_and_no_times(pipe, tmp_path):
         pipe.impute(table, aggregate="mean")
     rng = np.random.default_rng(0)
     days = [{"visits": [{"hour": int(h)} for h in sorted(rng.choice(24, 6, replace=False))]} for _ in range(200)]
-    of_days = train(days, tmp_path, recipe="tiny", nested="rows")
+    of_days = train(days, tmp_path, recipe="quick", nested="rows")
     given = copy.deepcopy(days[:2])
     given[1]["visits"][2]["hour"] = None
     with pytest.raises(ValueError, match=r"'visits\[\*\].hour': it ascends, and has gaps"):

@@ -57,7 +57,7 @@ def keeps(record: dict) -> bool:
 def train_with_rules(folder: Path, nested: str = "rows") -> None:
     records = make_records(500)
     schema = RecordSchema(RecordSchema.infer(records).fields, RULES)
-    train(records, folder, schema=schema, recipe="tiny", nested=nested)
+    train(records, folder, schema=schema, recipe="quick", nested=nested)
 
 
 @pytest.fixture(scope="module")
@@ -194,4 +194,4 @@ def test_broken_data_are_an_error(tmp_path):
     records[7]["num_lines"] += 1
     schema = RecordSchema(RecordSchema.infer(records).fields, RULES)
     with pytest.raises(ValueError, match=r"1 of 300 records break the rule SumOf\('num_lines'.*row 7"):
-        train(records, tmp_path, schema=schema, recipe="tiny", nested="rows")
+        train(records, tmp_path, schema=schema, recipe="quick", nested="rows")

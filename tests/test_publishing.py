@@ -532,7 +532,7 @@ def test_no_path_of_this_machine_is_saved(tmp_path):
     codec = JSONCodec(RecordSchema.infer(table))
     save_pretrained_pair(codec.encode(table), tmp_path, "llama", num_steps=1)
     for base in ({}, {"base_model": str(tmp_path / "decoder"), "base_encoder": str(tmp_path / "encoder")}):
-        pipe = train(tmp_path / "table.csv", tmp_path / f"model{len(base)}", recipe="tiny", **base)
+        pipe = train(tmp_path / "table.csv", tmp_path / f"model{len(base)}", recipe="quick", **base)
         pipe.save_pretrained(tmp_path / f"saved{len(base)}", include_base_weights=True)
         model_card(pipe).save(tmp_path / f"saved{len(base)}" / "README.md")
         assert pipe.name_or_path == str(tmp_path / f"model{len(base)}")

@@ -223,7 +223,7 @@ class TestPipeline:
     @pytest.fixture(scope="class")
     def folder(self, table, tmp_path_factory):
         folder = tmp_path_factory.mktemp("rows") / "model"
-        train(table, folder, recipe="tiny")
+        train(table, folder, recipe="quick")
         return folder
 
     @pytest.fixture
@@ -293,7 +293,7 @@ class TestPipeline:
 
     @pytest.mark.parametrize("injection", INJECTIONS)
     def test_injections(self, table, injection, tmp_path):
-        pipe = train(table, tmp_path / "model", recipe="tiny", injection=injection, max_minutes=0.05)
+        pipe = train(table, tmp_path / "model", recipe="quick", injection=injection)
         loaded = DiffLMPipeline.from_pretrained(tmp_path / "model")
         pd.testing.assert_frame_equal(self.table_of(loaded, 20), self.table_of(pipe, 20))
         decoder = pipe.vae.decoder

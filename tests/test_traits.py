@@ -88,7 +88,7 @@ def generated(tmp_path_factory):
     attrs = table.attrs
     table = pd.concat([table, pd.DataFrame(COLUMNS)], axis=1)
     table.attrs = attrs
-    pipe = train(table, folder / "model", recipe="tiny")
+    pipe = train(table, folder / "model", recipe="quick")
     pipe.set_progress_bar_config(disable=True)
     records = pipe(300, output_type="pandas").records
     write_table(records[list(TEXTS)], folder / "out.csv")
