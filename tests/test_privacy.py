@@ -152,11 +152,15 @@ def test_budget_is_used_up_and_no_more():
         assert 0.95 * share * 2.0 <= budget.spent_epsilon <= share * 2.0
 
 
-@pytest.mark.parametrize("steps", [(64 / 1500, 24), (0.2, 3), (0.9, 2), (0.001, 5)])
 @pytest.mark.parametrize(
-    "epsilon", [8.0, pytest.param(0.5, marks=pytest.mark.slow), pytest.param(30.0, marks=pytest.mark.slow)]
+    ("epsilon", "steps"),
+    [
+        pytest.param(epsilon, steps, marks=[] if (epsilon, steps) == (8.0, (0.001, 5)) else pytest.mark.slow)
+        for epsilon in (8.0, 0.5, 30.0)
+        for steps in ((64 / 1500, 24), (0.2, 3), (0.9, 2), (0.001, 5))
+    ],
 )
-def test_no_steps_take_more_than_their_share(steps, epsilon):
+def test_no_steps_take_more_than_their_share(epsilon, steps):
     budget = PrivacyBudget(epsilon, 1e-4)
     for share, of_part in ((0.15, (1.0, 1)), (0.85, steps), (0.87, (1.0, 1)), (1.0, steps)):
         budget.spend(budget.noise_multiplier(share, *of_part), *of_part)
@@ -186,9 +190,10 @@ def test_marginals_without_noise_are_counts():
 
 
 def test_noise_of_counts_is_that_of_all_counts_of_a_record():
-    table = SCHEMA.conform(make_rows(300))
-    found = [measure_marginals(SCHEMA, table, 3.0)["city"].counts[0] for _ in range(400)]
-    expected = 3.0 * num_histograms(SCHEMA) ** 0.5
+    schema = RecordSchema([SCHEMA[name] for name in ("age", "city")])
+    table = schema.conform(make_rows(300)[schema.names])
+    found = [measure_marginals(schema, table, 3.0)["city"].counts[0] for _ in range(400)]
+    expected = 3.0 * num_histograms(schema) ** 0.5
     assert np.std(found) == pytest.approx(expected, rel=0.15)
     assert np.mean(found) == pytest.approx((table["city"] == "Bonn").sum(), abs=4 * expected / 20)
 
