@@ -208,6 +208,7 @@ def test_saved_and_loaded_pipeline_is_the_same(pipe, tmp_path):
         pd.testing.assert_frame_equal(table_of(loaded, 100), table_of(pipe, 100))
 
 
+@pytest.mark.slow
 def test_new_process(pipe, folder):
     script = f"""
 import torch
