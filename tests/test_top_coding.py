@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_records import COLUMNS, to_column
 
@@ -90,7 +90,6 @@ def test_too_few_numbers_are_an_error(table):
 
 
 @given(st.sampled_from([name for name in COLUMNS]), st.integers(1, 4), st.data())
-@settings(max_examples=60, deadline=None)
 def test_any_column_stays_one_that_can_be_learnt(name, min_count, data):
     values, dtype = COLUMNS[name]
     column = to_column(data.draw(st.lists(values, min_size=12, max_size=30)), dtype)

@@ -24,7 +24,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings().max_examples)
 @given(seen=st.lists(VALUES, min_size=1, max_size=4), others=st.lists(VALUES, max_size=4), bounds=st.booleans())
 def test_as_jsonschema(seen, others, bounds):
     def of_scalars(values: list) -> dict:
