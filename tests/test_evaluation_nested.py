@@ -147,7 +147,7 @@ def test_classifier_sees_what_ties_items_to_records(real, fresh):
     assert c2st(fresh.assign(orders=fresh["orders"].to_numpy()[generator.permutation(len(fresh))])) > 0.7
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=settings().max_examples // 2, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.fixed_dictionaries(

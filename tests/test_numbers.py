@@ -112,7 +112,7 @@ def test_spacing_by_chance_is_no_gap(law, num_values):
 BOUNDS = st.tuples(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings().max_examples)
 @given(BOUNDS, st.floats(0.02, 0.98))
 def test_laws_have_the_mean_of_the_data(bounds, mean):
     low, width = (np.array([number]) for number in bounds)
@@ -125,7 +125,7 @@ def test_laws_have_the_mean_of_the_data(bounds, mean):
     np.testing.assert_allclose(inverse, uniforms, atol=1e-4)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=2 * settings().max_examples)
 @given(
     st.sampled_from([*LAWS, "signed", "moments"]),
     st.integers(0, 100),
@@ -187,7 +187,6 @@ def test_saved_codecs_without_laws_draw_as_before():
         np.testing.assert_array_equal(drawn, expected)
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 1000), st.integers(2, 12))
 def test_no_step_tells_of_few_records(seed, min_count):
     rng = np.random.default_rng(seed)
