@@ -211,7 +211,7 @@ def test_output_types_of_texts(text_run):
 
 
 def test_code(tmp_path):
-    pipe = train(make_code(), tmp_path / "model", recipe="quick")
+    pipe = train(make_code(), tmp_path / "model", recipe="tiny")
     assert isinstance(pipe.processor.codec, TextCodec)
     assert len(pipe(3, output_type="text").records) == 3
     # Not a blank nor an end of a line is lost on the way to ids and back.
@@ -828,11 +828,11 @@ def test_command_for_texts(monkeypatch, capsys, tmp_path):
 
     files = {name: tmp_path / f"{name}.jsonl" for name in ("a", "b", "c")}
     for seed, file in zip((5, 5, 6), files.values()):
-        arguments = ["--num-records", 20, "--seed", seed, "--dtype", "float32", "--output", file]
+        arguments = ["--num-records", 5, "--seed", seed, "--dtype", "float32", "--output", file]
         assert call(monkeypatch, "generate", model, *arguments) == 0
-        assert capsys.readouterr().err.splitlines()[-1] == f"20 records in {file}"
+        assert capsys.readouterr().err.splitlines()[-1] == f"5 records in {file}"
     assert files["a"].read_bytes() == files["b"].read_bytes() != files["c"].read_bytes()
-    assert lines_of(files["a"]) == pipe(20, generator=seeded(5)).records
+    assert lines_of(files["a"]) == pipe(5, generator=seeded(5)).records
     # The fastest dtype of this machine
     assert call(monkeypatch, "generate", model, "--num-records", 3, "--output", tmp_path / "d.csv") == 0
 

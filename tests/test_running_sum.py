@@ -250,7 +250,7 @@ class TestPipeline:
 
     @pytest.mark.parametrize("kwargs", [{"batch_size": 1}, {"batch_size": 7}, {"batch_size": 1000}])
     def test_batch_size(self, pipe, kwargs):
-        pd.testing.assert_frame_equal(self.table_of(pipe, 100, **kwargs), self.table_of(pipe, 100))
+        pd.testing.assert_frame_equal(self.table_of(pipe, 40, **kwargs), self.table_of(pipe, 40))
 
     @pytest.mark.parametrize("num_threads", [1, 3])
     def test_threads_streams_and_single_records(self, pipe, num_threads):
