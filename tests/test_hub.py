@@ -162,7 +162,6 @@ def load_revisions(revisions: list[str]) -> dict[str, Any]:
     from diffusers import DiffusionPipeline
     from transformers import pipeline
 
-    difflm_hf.pipeline_difflm.default_dtype = lambda: torch.float32  # in which records compare
     difflm_hf.register()
     pipes = {revision: DiffLMPipeline.from_pretrained(MODEL, revision=revision) for revision in revisions}
     result = {"texts": {name: texts_of(pipe) for name, pipe in pipes.items()}}
@@ -197,9 +196,10 @@ def load_offline() -> dict[str, Any]:
     }
 
 
-def test_round_trip(hub, trained, tmp_path):
+def test_round_trip(hub, trained, tmp_path, monkeypatch):
     assert len(set(map(tuple, trained.texts.values()))) == 3
-    loaded = run(hub, load_revisions, list(trained.texts), home=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    loaded = load_revisions(list(trained.texts))
     assert loaded["texts"] == trained.texts
     assert loaded["commits"] == {name: hub.repo(MODEL).commit_at(name).id for name in trained.texts}
     main = trained.texts["main"]
@@ -210,8 +210,14 @@ def test_round_trip(hub, trained, tmp_path):
     assert loaded["record-generation dev"] == trained.texts["dev"]
     assert loaded["bfloat16"] == "torch.bfloat16"
 
+
+@pytest.mark.slow
+def test_without_network(hub, trained):
+    main = trained.texts["main"]
+    for revision in ("main", "dev"):
+        DiffLMPipeline.from_pretrained(MODEL, revision=revision)
     num_requests = len(hub.requests)
-    offline = run(hub, load_offline, home=tmp_path, HF_HUB_OFFLINE="1")
+    offline = run(hub, load_offline, home=os.environ["HF_HOME"], HF_HUB_OFFLINE="1")
     assert len(hub.requests) == num_requests
     assert offline["by id"] == offline["record-generation"] == main
     assert offline["dev"] == trained.texts["dev"]
