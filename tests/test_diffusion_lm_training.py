@@ -115,13 +115,11 @@ class TestTraining:
         whole, cut = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "cut"))
         assert whole == cut
 
-    def test_recipes_of_the_paper_and_of_minutes(self, tmp_path):
-        for name in ("paper", "small"):
-            encoder = RECIPE.config["encoder_config"]
-            pipe = train_diffusion_lm(
-                SENTENCES * 3, tmp_path / name, recipe=name, config={"encoder_config": encoder}, max_minutes=0
-            )
-            assert pipe.model.config.self_conditioning == (name == "small")
+    @pytest.mark.parametrize("name", ["small", pytest.param("paper", marks=pytest.mark.slow)])
+    def test_recipes_of_the_paper_and_of_minutes(self, name, tmp_path):
+        config = {"encoder_config": RECIPE.config["encoder_config"]}
+        pipe = train_diffusion_lm(SENTENCES * 3, tmp_path / name, recipe=name, config=config, max_minutes=0)
+        assert pipe.model.config.self_conditioning == (name == "small")
 
     @pytest.mark.parametrize(
         "data, message",

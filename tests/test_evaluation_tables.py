@@ -131,6 +131,7 @@ def test_real_rows_of_adult_pass(adult):
     )
 
 
+@pytest.mark.slow
 def test_shuffled_columns_of_adult_are_found_out(adult):
     shuffled = shuffle_columns(adult["train"])
     assert classifier_two_sample_test(adult["test"], shuffled) > 0.95

@@ -96,6 +96,7 @@ def test_train_table(adult):
     assert (adult / "again.csv").read_bytes() == (adult / "synthetic.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_conditional_generation(adult):
     where = "sex == 'Female' and age > 40"
     printed = run("conditional_generation.py", "--where", where, "--num_records", 200, cwd=adult)

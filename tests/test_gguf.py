@@ -76,7 +76,7 @@ def test_a_file_is_a_plain_lm(base, tmp_path):
     assert lm.dtype == torch.float32
 
 
-@pytest.mark.parametrize("tuning", ["frozen", "lora", "full"])
+@pytest.mark.parametrize("tuning", ["frozen", pytest.param("lora", marks=pytest.mark.slow), "full"])
 def test_training_on_a_file(tuning, base, tmp_path):
     pipe = train(TABLE, tmp_path / "model", recipe="quick", base_model=str(base), tuning=tuning)
     records = pipe(4, generator=seeded(0)).records
