@@ -1,5 +1,6 @@
 """The pipeline: what it gives, that a seed means the same everywhere, and what may be put in its parts' place."""
 
+import copy
 import json
 import os
 import shutil
@@ -50,11 +51,16 @@ def folder(tiny_run, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def pipe(folder) -> DiffLMPipeline:
+@pytest.fixture(scope="module")
+def loaded(folder) -> DiffLMPipeline:
     pipe = DiffLMPipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+@pytest.fixture
+def pipe(loaded) -> DiffLMPipeline:
+    return copy.deepcopy(loaded)  # which takes less time than to load it
 
 
 def table_of(pipe: DiffLMPipeline, num_records: int, seed: int = 0, **kwargs) -> pd.DataFrame:

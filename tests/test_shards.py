@@ -1,5 +1,6 @@
 """Streams and folders of records: the same records as a call gives, and the same bytes however often a run is cut."""
 
+import copy
 import hashlib
 import json
 import os
@@ -48,12 +49,17 @@ def folder(tiny_run, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def pipe(folder, monkeypatch) -> DiffLMPipeline:
-    monkeypatch.setattr(difflm_hf.blocks, "RECORDS_PER_SHARD", SHARD - 1)  # rounded up to whole blocks
+@pytest.fixture(scope="module")
+def loaded(folder) -> DiffLMPipeline:
     pipe = DiffLMPipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+@pytest.fixture
+def pipe(loaded, monkeypatch) -> DiffLMPipeline:
+    monkeypatch.setattr(difflm_hf.blocks, "RECORDS_PER_SHARD", SHARD - 1)  # rounded up to whole blocks
+    return copy.deepcopy(loaded)
 
 
 def hashes(folder: Path) -> dict[str, str]:
