@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -126,9 +127,14 @@ def trained(hub, users, tmp_path_factory) -> SimpleNamespace:
         return SimpleNamespace(folder=folder, **train_and_push(str(folder)))
 
 
-@pytest.fixture
-def pipe(trained) -> DiffLMPipeline:
+@pytest.fixture(scope="module")
+def loaded(trained) -> DiffLMPipeline:
     return DiffLMPipeline.from_pretrained(trained.folder)
+
+
+@pytest.fixture
+def pipe(loaded) -> DiffLMPipeline:
+    return copy.deepcopy(loaded)
 
 
 def train_and_push(folder: str) -> dict[str, Any]:
