@@ -77,9 +77,11 @@ def map_records(
     order = torch.arange(len(share))
     if "attention_mask" in given:  # like lengths together
         order = given["attention_mask"][share].sum(1).argsort(stable=True)
-    found = []
-    for indices in share[order].split(batch_size):
-        batch = trim_padding({name: tensor[indices] for name, tensor in given.items()})
-        found.append(function({name: tensor.to(model.device) for name, tensor in batch.items()}).cpu())
-    of_share = torch.cat(found)[order.argsort()].to(model.device)
-    return gather_records(of_share)[:num_records].cpu()
+    of_share = None
+    for indices in order.split(batch_size):
+        batch = trim_padding({name: tensor[share[indices]] for name, tensor in given.items()})
+        found = function({name: tensor.to(model.device) for name, tensor in batch.items()})
+        if of_share is None:  # in one piece: kept one by one, results would be left all over the memory
+            of_share = found.new_empty(len(share), *found.shape[1:], device="cpu")
+        of_share[indices] = found.cpu()
+    return gather_records(of_share.to(model.device))[:num_records].cpu()
