@@ -346,6 +346,8 @@ def write_shards(
     pipe.check_inputs(num_records, num_inference_steps, temperature, top_p, batch_size, "pandas")
     if not isinstance(output_dir, str | os.PathLike):
         raise ValueError(f"output_dir={shown(output_dir)} is no path of a folder")
+    if not isinstance(share, (tuple, list)) or len(share) != 2:
+        raise ValueError(f"share={shown(share)} is no pair of numbers, such as (0, 4) for the first of four shares")
     part, num_parts = share
     check_integer("the number of shares", num_parts)
     check_integer("the share", part, least=0, most=num_parts - 1)

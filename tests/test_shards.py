@@ -290,6 +290,12 @@ def test_no_share(pipe, tmp_path, share):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("share", [(1,), 3, None, pd.Series([1]), "12"])
+def test_shares_that_are_no_pairs(pipe, tmp_path, share):
+    with pytest.raises(ValueError, match="is no pair of numbers"):
+        write_shards(pipe, tmp_path / "out", 300, share=share)
+
+
 def test_the_option_share(error_of, monkeypatch, folder, tmp_path):
     records = ("generate", folder, "--num-records", 300)
     for share in ("2", "2/2", "a/b", "-1/2"):
