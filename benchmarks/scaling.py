@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,7 @@ from difflm_hf.blocks import RECORDS_PER_SHARD
 from difflm_hf.latents import encode_latents, to_dataset
 from difflm_hf.modeling_difflm import DiffLMModel
 from difflm_hf.records import JSONCodec, RecordSchema, read_table
+from difflm_hf.sampling import ACCELERATOR_PASS_TOKENS, PASS_TOKENS
 from difflm_hf.training.recipes import DOCUMENT_BLOCK_SIZE, DOCUMENT_RECIPES
 
 from .grammars import train_tokenizer
@@ -176,9 +178,10 @@ def measure_json(table: pd.DataFrame, schema: RecordSchema) -> dict[str, Any]:
     calls: list[tuple[int, int]] = []
 
     def count(module, args, kwargs):
-        calls.append(tuple(kwargs["inputs_embeds"].shape[:2]))
+        if kwargs.get("inputs_embeds") is not None:
+            calls.append(tuple(kwargs["inputs_embeds"].shape[:2]))
 
-    decoder.lm.register_forward_pre_hook(count, with_kwargs=True)
+    decoder.lm.base_model.register_forward_pre_hook(count, with_kwargs=True)
     part = table.head(2000)
     figures: dict[str, Any] = {
         "tokens": processor(part)["decoder_attention_mask"].sum(1).float().mean().item(),
@@ -187,7 +190,7 @@ def measure_json(table: pd.DataFrame, schema: RecordSchema) -> dict[str, Any]:
     }
     for size in BATCHES:
         calls.clear()
-        with torch.no_grad():
+        with torch.no_grad(), patch.dict(PASS_TOKENS, cpu=ACCELERATOR_PASS_TOKENS):
             latents, uniforms = torch.randn(size, 8), torch.rand(size, config.max_record_length - 1)
             decoder.sample_records(latents, uniforms, grammar=processor.grammar)
         lengths = np.cumsum([length for _, length in calls])

@@ -24,8 +24,10 @@ COUNTING_MODELS = ("gpt_neo", "mpt")
 # Of documents: positions that the cache has room for at first, and how much of a batch may be open for it to leave the
 # complete rest behind
 CACHE_ROOM, SHRINKING = 128, 7 / 8
-# Tokens that take as long as a pass of a causal LM takes beside them, reading its weights
-PASS_TOKENS = 8
+# Tokens that take as long as a pass of a causal LM takes beside them: on processors to read its weights, and on
+# accelerators, which wait for it, to start its operations
+PASS_TOKENS = {"cpu": 8}
+ACCELERATOR_PASS_TOKENS = 4096
 
 
 def inverse_transform_sample(
@@ -250,11 +252,13 @@ def sample_by_grammar(
     cache = buffered_cache(model.lm.config, CACHE_ROOM)
     is_plain = all(isinstance(layer, BufferedLayer) for layer in cache.layers)
     has_gaps = is_plain and model.lm.config.model_type not in COUNTING_MODELS
+    pass_tokens = PASS_TOKENS.get(device.type, ACCELERATOR_PASS_TOKENS)
     rows = [row for row in range(len(latents)) if is_open(row)]  # records that are in the batch
     attention_mask = torch.zeros(len(rows), 0, dtype=torch.long, device=device)
     while any(map(is_open, rows)):
         # What is complete, but has to stay in the batch, gets an id that no one looks at.
-        length = pass_length([len(queues[row]) for row in rows if is_open(row)], len(rows)) if has_gaps else 1
+        waiting = [len(queues[row]) for row in rows if is_open(row)]
+        length = pass_length(waiting, len(rows), pass_tokens) if has_gaps else 1
         new_ids = [queues[row][:length] or [bos] for row in rows]
         for row, ids in zip(rows, new_ids):
             queues[row] = queues[row][len(ids) :]
@@ -295,14 +299,14 @@ def sample_by_grammar(
     )
 
 
-def pass_length(queues: list[int], num_rows: int) -> int:
+def pass_length(queues: list[int], num_rows: int, pass_tokens: int) -> int:
     """
     How many ids of each record a pass takes, where queues of these lengths wait: those by which it feeds the most in
-    its time, which goes into padding, too.
+    its time, which goes into padding, too, and is that of `pass_tokens` more in any case.
     """
 
     def rate(length: int) -> float:
-        return sum(min(queue, length) for queue in queues) / (PASS_TOKENS + num_rows * length)
+        return sum(min(queue, length) for queue in queues) / (pass_tokens + num_rows * length)
 
     return max(sorted(set(queues)), key=rate)
 

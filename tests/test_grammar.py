@@ -365,16 +365,17 @@ def test_schemas_that_are_too_much(properties, message, tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("queues", "num_rows", "length"),
+    ("queues", "num_rows", "pass_tokens", "length"),
     [
-        ([7] * 64, 64, 7),  # all have the same to read
-        ([1] * 48 + [9] * 16, 64, 1),  # 16 go on one by one, rather than that 48 are padded
-        ([1, 9], 2, 9),  # what a few are padded by is less than another pass
-        ([5], 1, 5),
+        ([7] * 64, 64, 8, 7),  # all have the same to read
+        ([1] * 48 + [9] * 16, 64, 8, 1),  # 16 go on one by one, rather than that 48 are padded
+        ([1] * 48 + [9] * 16, 64, 4096, 9),  # where a pass takes long, whatever it is fed
+        ([1, 9], 2, 8, 9),  # what a few are padded by is less than another pass
+        ([5], 1, 8, 5),
     ],
 )
-def test_passes_take_what_feeds_the_most(queues, num_rows, length):
-    assert pass_length(queues, num_rows) == length
+def test_passes_take_what_feeds_the_most(queues, num_rows, pass_tokens, length):
+    assert pass_length(queues, num_rows, pass_tokens) == length
 
 
 def test_many_records_are_fed_without_padding(tokenizer):
