@@ -46,7 +46,7 @@ from difflm_hf.batches import collate_records, record_lengths
 from difflm_hf.callbacks import LossProgressCallback, Preemption, TensorBoardLog
 from difflm_hf.latents import encode_latents, to_dataset
 from difflm_hf.records import write_table
-from difflm_hf.training import DOCUMENT_RECIPES, RECIPES, Recipe, TensorDataset
+from difflm_hf.training import DOCUMENT_RECIPES, RECIPES, Recipe, TensorDataset, fit
 
 
 EARLY_STOPPING_PATIENCE = 5
@@ -266,6 +266,18 @@ def test_max_minutes_is_not_for_validation(tmp_path, monkeypatch):
     pipe = train(data, tmp_path / "model", validation=validation, recipe=recipe, max_minutes=15 / 60)
     assert pipe.config.training["phases"][0]["num_steps"] > 30
     assert len(scalars(tmp_path / "model" / "logs" / "vae")["eval_bound"]) <= 6
+
+
+def test_records_that_take_the_time_to_encode(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(fit, "_seconds_to_encode", lambda *args, **kwargs: 1500)
+    with caplog.at_level("WARNING", "difflm_hf"):
+        train(
+            make_table(60),
+            tmp_path / "model",
+            recipe=edited("brief", min_steps=2, denoiser={"max_steps": 2}),
+            max_minutes=13,
+        )
+    assert "to encode 54 records takes some 25 of the 13 minutes that are left; give fewer" in caplog.text
 
 
 def test_max_minutes_is_over_at_once(tmp_path, caplog):

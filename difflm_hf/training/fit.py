@@ -176,6 +176,15 @@ def fit_autoencoder(vae: DiffLMModel, records: PreparedRecords, recipe: Recipe, 
     if arguments.max_steps <= 0:
         arguments.max_steps = max(recipe.min_steps, steps_of_epochs(arguments, len(records.train)))
     deadline, is_trained = run.deadline, (run.checkpoints("vae") / "best").is_dir()
+    if deadline is not None and not is_trained:
+        # All records are encoded: of a frozen base before the first step, else between the phases.
+        left = deadline - time.monotonic()
+        seconds = _seconds_to_encode(vae, records.train, max_seconds=left / 60)
+        if seconds > max(left / 2, 60):
+            logger.warning(
+                f"to encode {len(records.train):,} records takes some {seconds / 60:.0f} of the {left / 60:.0f} "
+                "minutes that are left; give fewer (max_records), or raise max_minutes"
+            )
     if vae.reads_frozen_states and not is_trained:
         # They are the same in every epoch, and after the last one.
         for part in {id(part): part for part in (records.train, records.validation)}.values():
@@ -184,10 +193,9 @@ def fit_autoencoder(vae: DiffLMModel, records: PreparedRecords, recipe: Recipe, 
         states = records.train.tensors.get("pooled_states")
         if states is not None and isinstance(vae.to_posterior, StandardizedPosterior):
             vae.to_posterior.standardization.fix(states)
-    elif deadline is not None and not is_trained:
-        # Between the phases, all records are encoded.
-        deadline -= _seconds_to_encode(vae, records.train, max_seconds=(deadline - time.monotonic()) / 60)
     if deadline is not None and not is_trained:
+        if "pooled_states" not in records.train.tensors:
+            deadline -= seconds
         now = time.monotonic()
         deadline = now + VAE_SHARE * (deadline - now)
     is_short = _mean_length(records.train) < SHORT
