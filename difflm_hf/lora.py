@@ -73,7 +73,7 @@ def add_lora(lm: PreTrainedModel, lora: dict[str, Any], dtype: torch.dtype = tor
         # Else transformers would give it random values. What is to be loaded has none yet.
         parameter._is_hf_initialized = not parameter.is_meta
     for layer in lm.modules():
-        if type(layer) is peft.tuners.lora.Linear and not layer.lora_variant:
+        if type(layer) is peft.tuners.lora.Linear:
             layer.forward = MethodType(_forward, layer)
     lm.train(lm.training)  # for the new layers
     if others := [name for name, p in lm.named_parameters() if p.requires_grad and name not in new]:
@@ -120,10 +120,12 @@ def _forward(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
     What peft computes for a linear layer. It takes the input in the dtype of the new weights, and all of the output
     three times: on processors that is as long as the layer itself.
     """
-    if layer.disable_adapters or layer.merged:
+    if layer.disable_adapters or layer.merged or layer.lora_variant or any(layer.lora_bias.values()):
         return type(layer).forward(layer, x)
     result = layer.base_layer(x)
     for name in layer.active_adapters:
+        if name not in layer.lora_A:  # an adapter of other layers
+            continue
         down, up = (part[name].weight.to(result.dtype) for part in (layer.lora_A, layer.lora_B))
         small = F.linear(layer.lora_dropout[name](x).to(result.dtype), down) * layer.scaling[name]
         result = torch.addmm(result.flatten(0, -2), small.flatten(0, -2), up.t()).view(result.shape)

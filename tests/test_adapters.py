@@ -111,6 +111,19 @@ class TestLora:
         again = DiffLMModel(lora.config, lora.encoder, lora.decoder.lm)
         assert again.decoder.lm is lora.decoder.lm
 
+    def test_biases_and_adapters_of_other_layers(self, make_model):
+        model = make_model(lora={**LORA, "lora_bias": True})
+        layer = model.decoder.lm.model.layers[0].mlp.down_proj
+        nn.init.ones_(layer.lora_B["default"].bias)
+        x = torch.randn(2, 5, layer.in_features, generator=seeded())
+        assert torch.equal(layer(x), type(layer).forward(layer, x))
+        model = make_model(lora=LORA)
+        lm = model.decoder.lm
+        lm.add_adapter(LoraConfig(r=2, target_modules=["q_proj"]), "other")
+        lm.set_adapter("other")
+        layer = lm.model.layers[0].mlp.down_proj
+        assert torch.equal(layer(x), layer.base_layer(x))
+
     @pytest.mark.parametrize("is_mixed", [False, True])
     def test_layers_compute_what_those_of_peft_do(self, make_model, is_mixed):
         model = make_model(lora=LORA)

@@ -1,6 +1,7 @@
 """Checkpoints of a model with a frozen base LM: what they hold, what they load, and which bases they refuse."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -609,6 +610,12 @@ def test_recipe_of_the_paper(run, table, tmp_path):
         ([{"n": 1}, {"n": 2}] * 9, {}, "recipe='paper' is not one of .*, or is for a base_model"),
         ([{"text": "ab"}] * 9, {"solver": "euler"}, "solver='euler'"),
         ([{"n": 1}, {"n": 2}] * 9, {"scheduler": {"sigma": 3}}, "scheduler of the recipe: .*'sigma'"),
+        (
+            [{"n": 1}, {"n": 2}] * 9,
+            {"scheduler": {"num_train_timesteps": "x"}},
+            "timesteps='x' is no finite",
+        ),
+        ([{"n": 1}, {"n": 2}] * 9, {"scheduler": {"sigma_max": math.inf}}, "sigma_max=inf is no finite number"),
     ],
 )
 def test_recipes_that_do_not_fit(data, fields, message, tmp_path):

@@ -106,6 +106,9 @@ class Run:
                 DiffLMDenoiser(latent_size=recipe.latent_size, **recipe.denoiser_config)
         except TypeError as error:
             raise ValueError(f"denoiser_config of the recipe: {error}") from error
+        for name, value in recipe.scheduler.items():
+            if not is_number(value) or not math.isfinite(value):
+                raise ValueError(f"scheduler of the recipe: {name}={shown(value)} is no finite number")
         try:
             LatentEDMScheduler(**NOISE_LEVELS | recipe.scheduler)
         except TypeError as error:
