@@ -189,13 +189,7 @@ def fit_autoencoder(vae: DiffLMModel, records: PreparedRecords, recipe: Recipe, 
                 "minutes that are left; give fewer (max_records), or raise max_minutes"
             )
     if vae.reads_frozen_states and not is_trained:
-        # They are the same in every epoch, and after the last one.
-        for part in {id(part): part for part in (records.train, records.validation)}.values():
-            if 4 * len(part) * vae.decoder.config.get_text_config().hidden_size <= MAX_STATES:
-                part.tensors["pooled_states"] = pool_states(vae, part)
-        states = records.train.tensors.get("pooled_states")
-        if states is not None and isinstance(vae.to_posterior, StandardizedPosterior):
-            vae.to_posterior.standardization.fix(states)
+        _keep_states(vae, records)
     if deadline is not None and not is_trained:
         if "pooled_states" not in records.train.tensors:
             deadline -= seconds
@@ -247,6 +241,16 @@ def fit_denoiser(
     record = run.fit(trainer, "latent diffusion", run.deadline)
     denoiser.eval()
     return record
+
+
+def _keep_states(vae: DiffLMModel, records: PreparedRecords) -> None:
+    """Reads all records, whose states are the same in every epoch and after the last one, as far as there is room."""
+    for part in {id(part): part for part in (records.train, records.validation)}.values():
+        if 4 * len(part) * vae.decoder.config.get_text_config().hidden_size <= MAX_STATES:
+            part.tensors["pooled_states"] = pool_states(vae, part)
+    states = records.train.tensors.get("pooled_states")
+    if states is not None and isinstance(vae.to_posterior, StandardizedPosterior):
+        vae.to_posterior.standardization.fix(states)
 
 
 def same_weights(model: torch.nn.Module) -> torch.nn.Module:
