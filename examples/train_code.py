@@ -1,6 +1,6 @@
 """
-Trains on functions, from scratch; then generates new ones and compares them with real ones, and the model with a
-language model of the same size without latents.
+Trains on functions, from scratch or on a pretrained LM; then generates new ones and compares them with real ones, and
+the model with a language model of the same size without latents.
 
     python examples/stdlib_functions.py --output stdlib.jsonl
     python examples/train_code.py stdlib_train.jsonl --test stdlib_test.jsonl --output-dir code-model
@@ -12,11 +12,12 @@ Each line of a file is an object with Python code, `{"code": ...}`. The output f
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import HfArgumentParser
+from transformers import AutoModelForCausalLM, HfArgumentParser, PreTrainedModel
 
-from difflm_hf import DataArguments, train
+from difflm_hf import DataArguments, ModelArguments, train
 from difflm_hf.evaluation import (
     evaluate_code,
     evaluate_latents,
@@ -24,6 +25,7 @@ from difflm_hf.evaluation import (
     perplexity,
     train_language_model,
 )
+from difflm_hf.lora import add_lora
 from difflm_hf.records import read_table, write_table
 
 
@@ -51,7 +53,17 @@ class Arguments:
     seed: int = field(default=0, metadata={"help": "Seed of training, generation and measures."})
 
 
-def main(args: Arguments, train_file: Path) -> None:
+def plain_lm(model_args: ModelArguments, lora: dict[str, Any] | None) -> PreTrainedModel | None:
+    """The pretrained LM as it was, with new LoRA layers where DiffLM has some; `None` where there is none."""
+    if model_args.base_model is None:
+        return None
+    lm = AutoModelForCausalLM.from_pretrained(model_args.base_model, dtype="auto" if lora is None else torch.bfloat16)
+    if lora is not None:
+        add_lora(lm, lora)
+    return lm
+
+
+def main(args: Arguments, model_args: ModelArguments, train_file: Path) -> None:
     functions, unseen = (read_table(path)[["code"]].dropna(ignore_index=True) for path in (train_file, args.test))
     real, validation = functions[NUM_VALIDATION:], functions[:NUM_VALIDATION]
     pipe = train(
@@ -59,6 +71,7 @@ def main(args: Arguments, train_file: Path) -> None:
         args.output_dir,
         validation=validation,
         data_args=DataArguments(max_length=args.max_length, overlong="drop"),
+        model_args=model_args,
         max_minutes=args.max_minutes,
         seed=args.seed,
     )
@@ -79,6 +92,7 @@ def main(args: Arguments, train_file: Path) -> None:
         real,
         validation,
         tokenizer,
+        plain_lm(model_args, pipe.vae.config.lora),
         config={name: size[name] for name in SIZES},
         length=length,
         num_steps=phase["num_steps"],
@@ -100,7 +114,7 @@ def main(args: Arguments, train_file: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = HfArgumentParser(Arguments, description=__doc__)
+    parser = HfArgumentParser((Arguments, ModelArguments), description=__doc__)
     parser.add_argument("train_file", type=Path, help="A .jsonl, .csv or .parquet file.")
-    args, positional = parser.parse_args_into_dataclasses()
-    main(args, positional.train_file)
+    args, model_args, positional = parser.parse_args_into_dataclasses()
+    main(args, model_args, positional.train_file)

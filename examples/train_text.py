@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from transformers import HfArgumentParser
 
-from difflm_hf import train
+from difflm_hf import ModelArguments, train
 from difflm_hf.evaluation import evaluate_latents, evaluate_text, perplexity, train_language_model
 from difflm_hf.records import read_table, write_table
 
@@ -36,11 +36,18 @@ class Arguments:
     seed: int = field(default=0, metadata={"help": "Seed of training, generation and measures."})
 
 
-def main(args: Arguments, train_file: Path) -> None:
+def main(args: Arguments, model_args: ModelArguments, train_file: Path) -> None:
     real, held_out, unseen = (
         read_table(path)[[args.column]].dropna(ignore_index=True) for path in (train_file, args.validation, args.test)
     )
-    pipe = train(real, args.output_dir, validation=held_out, max_minutes=args.max_minutes, seed=args.seed)
+    pipe = train(
+        real,
+        args.output_dir,
+        validation=held_out,
+        model_args=model_args,
+        max_minutes=args.max_minutes,
+        seed=args.seed,
+    )
     table = pipe(
         args.num_records,
         temperature=args.temperature,
@@ -69,7 +76,7 @@ def main(args: Arguments, train_file: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = HfArgumentParser(Arguments, description=__doc__)
+    parser = HfArgumentParser((Arguments, ModelArguments), description=__doc__)
     parser.add_argument("train_file", type=Path, help="A .jsonl, .csv or .parquet file.")
-    args, positional = parser.parse_args_into_dataclasses()
-    main(args, positional.train_file)
+    args, model_args, positional = parser.parse_args_into_dataclasses()
+    main(args, model_args, positional.train_file)

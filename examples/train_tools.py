@@ -17,7 +17,7 @@ import torch
 from tool_records import TOOL_SCHEMA, read_tools, to_tool
 from transformers import HfArgumentParser
 
-from difflm_hf import DataArguments, DiffLMPipeline, RecordSchema, train
+from difflm_hf import DataArguments, DiffLMPipeline, ModelArguments, RecordSchema, train
 from difflm_hf.evaluation import evaluate_tools
 
 
@@ -48,7 +48,7 @@ def write_new_tools(
     return tools, num_written
 
 
-def main(args: Arguments, train_file: Path) -> None:
+def main(args: Arguments, model_args: ModelArguments, train_file: Path) -> None:
     records, held_out, unseen = map(read_tools, (train_file, args.validation, args.test))
     pipe = train(
         records,
@@ -56,6 +56,7 @@ def main(args: Arguments, train_file: Path) -> None:
         validation=held_out,
         schema=RecordSchema.from_json_schema(TOOL_SCHEMA),
         data_args=DataArguments(max_length=args.max_length, overlong="drop"),
+        model_args=model_args,
         max_minutes=args.max_minutes,
         seed=args.seed,
     )
@@ -75,7 +76,7 @@ def main(args: Arguments, train_file: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = HfArgumentParser(Arguments, description=__doc__)
+    parser = HfArgumentParser((Arguments, ModelArguments), description=__doc__)
     parser.add_argument("train_file", type=Path, help="Tools, one in each line.")
-    args, positional = parser.parse_args_into_dataclasses()
-    main(args, positional.train_file)
+    args, model_args, positional = parser.parse_args_into_dataclasses()
+    main(args, model_args, positional.train_file)

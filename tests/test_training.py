@@ -269,15 +269,22 @@ def test_max_minutes_is_not_for_validation(tmp_path, monkeypatch):
 
 
 def test_records_that_take_the_time_to_encode(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(fit, "_seconds_to_encode", lambda *args, **kwargs: 1500)
+    monkeypatch.setattr(fit, "_seconds_to_encode", lambda *args, **kwargs: 1560)
+    brief = edited("brief", min_steps=2, denoiser={"max_steps": 2})
     with caplog.at_level("WARNING", "difflm_hf"):
-        train(
-            make_table(60),
-            tmp_path / "model",
-            recipe=edited("brief", min_steps=2, denoiser={"max_steps": 2}),
-            max_minutes=13,
-        )
-    assert "to encode 54 records takes some 25 of the 13 minutes that are left; give fewer" in caplog.text
+        pipe = train(make_table(60), tmp_path / "model", recipe=brief, max_minutes=13)
+    warned = "to encode 54 records takes some 26 of the 13 minutes that are left: 5 of them are learnt from"
+    assert warned in caplog.text
+    assert pipe.config.training["data"]["num_records"] == 5
+    assert "- **A sample** of 60 records" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    # What goes on takes the same records, however fast the processor is by now.
+    monkeypatch.setattr(fit, "_seconds_to_encode", lambda *args, **kwargs: 0)
+    for name in ("model_index.json", "checkpoints/denoiser"):
+        path = tmp_path / "model" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    again = train(make_table(60), tmp_path / "model", recipe=brief, max_minutes=13, resume=True)
+    assert again.config.training["data"]["num_records"] == 5
+    assert torch.equal(again.denoiser.latent_mean, pipe.denoiser.latent_mean)
 
 
 def test_max_minutes_is_over_at_once(tmp_path, caplog):

@@ -67,6 +67,10 @@ WEIGHTS = (".safetensors", ".pt", ".pth", ".bin")
 BATCH_SIZES = {"per_device_train_batch_size", "per_device_eval_batch_size"}
 MAX_STATES = 2**32  # bytes of states that are kept of records
 NUM_LOGS = 4  # of private training
+# Of the time, at most, for encoding records. A pretrained LM's step takes some three times as long for a record: as
+# many as are encoded in a fifth of the time are also read about once by the training.
+ENCODING_SHARE = 1 / 5
+SAMPLE_FILE = "num_records.json"
 FEW = 1 / 4  # of the steps of a recipe, of which a user is told where a time limit leaves no more
 
 logger = logging.get_logger(__name__)
@@ -179,15 +183,7 @@ def fit_autoencoder(vae: DiffLMModel, records: PreparedRecords, recipe: Recipe, 
     if arguments.max_steps <= 0:
         arguments.max_steps = max(recipe.min_steps, steps_of_epochs(arguments, len(records.train)))
     deadline, is_trained = run.deadline, (run.checkpoints("vae") / "best").is_dir()
-    if deadline is not None and not is_trained:
-        # All records are encoded: of a frozen base before the first step, else between the phases.
-        left = deadline - time.monotonic()
-        seconds = _seconds_to_encode(vae, records.train, max_seconds=left / 60)
-        if seconds > max(left / 2, 60):
-            logger.warning(
-                f"to encode {len(records.train):,} records takes some {seconds / 60:.0f} of the {left / 60:.0f} "
-                "minutes that are left; give fewer (max_records), or raise max_minutes"
-            )
+    seconds = _limit_records(vae, records, run)
     if vae.reads_frozen_states and not is_trained:
         _keep_states(vae, records)
     if deadline is not None and not is_trained:
@@ -241,6 +237,38 @@ def fit_denoiser(
     record = run.fit(trainer, "latent diffusion", run.deadline)
     denoiser.eval()
     return record
+
+
+def _limit_records(vae: DiffLMModel, records: PreparedRecords, run: Run) -> float:
+    """
+    Leaves a sample of the records for training where to encode all of them would take the time of training. Of a
+    frozen base they are encoded before the first step, else between the phases.
+
+    Returns:
+        `float`: Seconds that it takes to encode what is left; 0 without a time limit.
+    """
+    file = run.checkpoints("vae") / SAMPLE_FILE
+    # A run that goes on takes the same.
+    num_records = int(of_first(json.loads(file.read_text(encoding="utf-8")) if file.exists() else len(records.train)))
+    seconds = 0.0
+    if run.deadline is not None and num_records == len(records.train) and not file.with_name("best").is_dir():
+        left = of_first(run.deadline - time.monotonic())
+        seconds = _seconds_to_encode(vae, records.train, max_seconds=left / 60)
+        if seconds > max(ENCODING_SHARE * left, 60):
+            num_records = max(1, int(num_records * ENCODING_SHARE * left / seconds))
+            logger.warning(
+                f"to encode {len(records.train):,} records takes some {seconds / 60:.0f} of the {left / 60:.0f} "
+                f"minutes that are left: {num_records:,} of them are learnt from; raise max_minutes for more"
+            )
+            seconds *= num_records / len(records.train)
+            wait_for_all()
+            if process_index() == 0:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(json.dumps(num_records), encoding="utf-8")
+    if num_records < len(records.train):
+        order = torch.randperm(len(records.train), generator=torch.Generator().manual_seed(run.seed))
+        records.train = TensorDataset(**records.train[order[:num_records]])
+    return seconds
 
 
 def _keep_states(vae: DiffLMModel, records: PreparedRecords) -> None:

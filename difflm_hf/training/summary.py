@@ -69,7 +69,7 @@ def summarize_training(
     """
     table, schema = records.table, records.processor.schema
     numbers = {
-        "num_records": len(table) - records.num_validation,
+        "num_records": len(records.train),
         "num_validation_records": records.num_validation,
         "num_dropped_records": records.num_dropped,
         "num_given_records": records.num_given,
