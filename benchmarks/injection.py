@@ -4,16 +4,18 @@ has never seen, from latents that reach it in one of the four ways.
 
     python examples/pretrain_base_lm.py ... --output-dir LM
     python -m benchmarks.injection --data-dir DIR --base-model LM [--work-dir DIR] [--runs frozen lora ways sizes]
+    python examples/smollm2.py smollm2
+    python -m benchmarks.injection --data-dir DIR --base-model smollm2 --runs frozen lora --long-minutes 60
+        --num-records 300
 
 DIR holds shoppers (train.csv, valid.csv, test.csv), which LM must not have been trained on. A model that is complete
-in the work folder is not trained again. Figures go to benchmarks/results/injection.json; those of runs that are not
-asked for stay there.
+in the work folder is not trained again. Figures go to benchmarks/results/injection.json by the folder name of the
+base; those of runs that are not asked for stay there.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,9 @@ from difflm_hf.batches import trim_padding
 from difflm_hf.evaluation import evaluate_latents, evaluate_table
 from difflm_hf.latents import to_dataset
 from difflm_hf.training import DOCUMENT_RECIPES
+from difflm_hf.utils import supports_bf16
 
+from .generation import processor
 from .results import load_result, save_result
 
 
@@ -59,11 +63,11 @@ class Run:
     num_records: int = 300
 
 
-def runs(minutes: float, long_minutes: float) -> dict[str, dict[str, Run]]:
+def runs(minutes: float, long_minutes: float, num_records: int) -> dict[str, dict[str, Run]]:
     ways = ("soft_prompt", "prefix_soft_prompt", "kv_memory", "input_embed")
     return {
-        "frozen": {"frozen": Run("kv_memory", "frozen", long_minutes, num_records=2000)},
-        "lora": {"lora": Run("kv_memory", "lora", long_minutes, num_records=2000)},
+        "frozen": {"frozen": Run("kv_memory", "frozen", long_minutes, num_records=num_records)},
+        "lora": {"lora": Run("kv_memory", "lora", long_minutes, num_records=num_records)},
         "ways": {f"way {way}": Run(way, "frozen", minutes) for way in ways},
         "sizes": {
             **{f"latents {size}": Run("kv_memory", "frozen", minutes, latent_size=size) for size in (8, 128)},
@@ -110,7 +114,7 @@ def measure(run: Run, data_dir: Path, base_model: str, folder: Path) -> dict[str
         "num_steps": pipe.config.training["phases"][0]["num_steps"],
         "trained_parameters": sum(weight.numel() for weight in trained.values()),
         "valid": float(np.concatenate(masks).mean()),
-        **evaluate_latents(pipe, test),
+        **evaluate_latents(pipe, test.head(run.num_records)),
         "column_shapes": scores["fidelity"]["column_shapes"],
         "pair_trends": scores["fidelity"]["pair_trends"],
         "c2st": scores["fidelity"]["c2st"],
@@ -120,12 +124,13 @@ def measure(run: Run, data_dir: Path, base_model: str, folder: Path) -> dict[str
 
 
 @torch.no_grad()
-def measure_base(data_dir: Path, base_model: str) -> dict[str, Any]:
+def measure_base(data_dir: Path, base_model: str, num_records: int) -> dict[str, Any]:
     """The base without latents, on the same records: all that it writes, and what the grammar leaves it to choose."""
     real, test = (pd.read_csv(data_dir / TABLE / f"{name}.csv") for name in ("train", "test"))
+    test = test.head(num_records)
     schema = RecordSchema.infer(pd.concat([real, test], ignore_index=True), CATEGORICAL)
     tokenizer = AutoTokenizer.from_pretrained(base_model)
-    lm = AutoModelForCausalLM.from_pretrained(base_model).eval()
+    lm = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.bfloat16 if supports_bf16() else None).eval()
     processor = DiffLMProcessor.from_records(pd.concat([real, test]), schema, tokenizer)
     dataset = to_dataset(processor, test)
     totals = {"all": 0.0, "open": 0.0}
@@ -133,7 +138,7 @@ def measure_base(data_dir: Path, base_model: str) -> dict[str, Any]:
         batch = trim_padding(dataset[slice(start, start + 32)])
         ids, labels = batch["decoder_input_ids"], batch["labels"]
         every = ids.masked_fill(batch["decoder_attention_mask"] == 0, -100)
-        logits = lm(ids[:, :-1]).logits.flatten(0, 1)
+        logits = lm(ids[:, :-1]).logits.flatten(0, 1).float()
         totals["all"] += F.cross_entropy(logits, every[:, 1:].flatten(), reduction="sum").item()
         targets = labels[:, 1:].flatten()
         allowed = processor.grammar.allowed(ids, batch["decoder_attention_mask"])
@@ -151,18 +156,31 @@ def measure_base(data_dir: Path, base_model: str) -> dict[str, Any]:
 
 
 def main(
-    data_dir: Path, base_model: str, work_dir: Path, selected: list[str], minutes: float, long_minutes: float
+    data_dir: Path,
+    base_model: str,
+    work_dir: Path,
+    selected: list[str],
+    minutes: float,
+    long_minutes: float,
+    num_records: int,
 ) -> None:
-    result = load_result("injection") or {"runs": {}}
-    result["base"] = measure_base(data_dir, base_model)
-    result["batch_size"] = DOCUMENT_RECIPES["small"].vae["per_device_train_batch_size"]
-    result |= {"table": TABLE, "threads": torch.get_num_threads(), "cpus": os.cpu_count()}
+    base = Path(base_model).name
     for group in selected:
-        for name, run in runs(minutes, long_minutes)[group].items():
-            scores = measure(run, data_dir, base_model, work_dir / name.replace(" ", "-"))
+        for name, run in runs(minutes, long_minutes, num_records)[group].items():
+            scores = measure(run, data_dir, base_model, work_dir / base / name.replace(" ", "-"))
             print(name, scores, flush=True)
-            result["runs"][name] = scores
-            save_result("injection", result)
+            figures = load_result("injection").get(base, {})  # which another process may have added to
+            if "base" not in figures:
+                figures = {
+                    "base": measure_base(data_dir, base_model, num_records),
+                    "batch_size": DOCUMENT_RECIPES["small"].vae["per_device_train_batch_size"],
+                    "table": TABLE,
+                    "threads": torch.get_num_threads(),
+                    "processor": processor(),
+                    "runs": {},
+                }
+            figures["runs"][name] = scores
+            save_result("injection", {base: figures})
 
 
 if __name__ == "__main__":
@@ -174,4 +192,5 @@ if __name__ == "__main__":
     parser.add_argument("--runs", dest="selected", nargs="+", choices=groups, default=groups)
     parser.add_argument("--minutes", type=float, default=4, help="Of each of the ways and sizes.")
     parser.add_argument("--long-minutes", type=float, default=15, help="Of frozen and lora.")
+    parser.add_argument("--num-records", type=int, default=2000, help="To generate by frozen and lora.")
     main(**vars(parser.parse_args()))

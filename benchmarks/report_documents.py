@@ -8,6 +8,7 @@ from typing import Any
 
 from difflm_hf.training import DOCUMENT_RECIPES
 
+from .ablations import ablations_section
 from .base_lm import base_lm_section
 from .markdown import to_table
 from .results import load_result
@@ -29,6 +30,15 @@ latents hold. *Valid* is the share of texts that were records when they were wri
 *MLE* are as above, of as many records as *records* says; MLE of as many real rows is {mle_real:.3f}.
 
 {standing}"""
+
+OWN_BASE = "base-lm"
+REAL_BASE = """`python -m benchmarks.injection` lets {name} ({parameters:.0f} million parameters) write rows of {table}
+as JSON, {tokens:.0f} tokens a record, after {minutes:g} minutes of training each, in {threads} threads of an
+{processor}. Without latents it takes {base:,.0f} nats a record.
+
+{table_of_runs}
+
+The LM of the section before, which is small and was trained on other tables, had in its time: {own}."""
 
 WAYS = """Of the four ways, the paper, which injects into an LM of 7 billion parameters, finds soft prompts best.
 Here the order by reconstruction is {ranking}, after {steps} steps each{difference}."""
@@ -118,8 +128,13 @@ EXECUTION = """### Code that has to run
 
 def pretrained_section() -> str:
     sections = []
-    if injection := load_result("injection"):
-        sections.append("### What injection does\n\n" + injection_section(injection))
+    injection = load_result("injection")
+    if own := injection.get(OWN_BASE):
+        sections.append("### What injection does\n\n" + injection_section(own))
+    for name in injection.keys() - {OWN_BASE, "versions"}:
+        sections.append(f"### Tables by {name}\n\n" + real_base_section(name, injection))
+    if ablations := ablations_section():
+        sections.append("### Ablations\n\n" + ablations)
     if pretrained := load_result("pretrained"):
         sections.append("### Steps beside models of the Hub\n\n" + steps_section(pretrained))
     if speed := base_lm_section():
@@ -127,7 +142,7 @@ def pretrained_section() -> str:
     return "\n\n".join(sections)
 
 
-def injection_section(result: dict[str, Any]) -> str:
+def runs_table(result: dict[str, Any]) -> str:
     base, runs = result["base"], result["runs"]
     rows = []
     for name, run in runs.items():
@@ -138,22 +153,48 @@ def injection_section(result: dict[str, Any]) -> str:
             + [f"{run[key]:.3f}" for key in ("column_shapes", "pair_trends", "c2st", "mle")]
             + [f"{run['num_records']:,}"]
         )
-    unused = [run["reconstruction_other"] - run["reconstruction"] < 1 for run in runs.values()]
     header = ["run", "injection", "latents", "tokens", "steps", "reconstruction", "other", "less", "KL", "valid"]
     header += ["shapes", "trends", "C2ST", "MLE", "records"]
+    return to_table(header, rows)
+
+
+def injection_section(result: dict[str, Any]) -> str:
+    base, runs = result["base"], result["runs"]
+    unused = [run["reconstruction_other"] - run["reconstruction"] < 1 for run in runs.values()]
     return INJECTION.format(
         parameters=base["parameters"] / 1e6,
         layers=base["layers"],
         table=result["table"],
         tokens=base["tokens"],
-        cpus=result["cpus"],
-        table_of_runs=to_table(header, rows),
+        table_of_runs=runs_table(result),
         base=base["nats"],
         mle_real=next(iter(runs.values()))["mle_real"],
         standing=UNUSED if all(unused) else ways_paragraph(runs),
         open_tokens=base["open_tokens"],
         batch_size=result["batch_size"],
         forced=base["nats_with_forced"],
+    )
+
+
+def real_base_section(name: str, results: dict[str, Any]) -> str:
+    result = results[name]
+    base, runs = result["base"], result["runs"]
+    own = results[OWN_BASE]["runs"]
+    return REAL_BASE.format(
+        name=name,
+        parameters=base["parameters"] / 1e6,
+        table=result["table"],
+        tokens=base["tokens"],
+        base=base["nats"],
+        minutes=max(run["minutes"] for run in runs.values()),
+        threads=result["threads"],
+        processor=result["processor"],
+        table_of_runs=runs_table(result),
+        own="; ".join(
+            f"{tuning} {own[tuning]['num_steps']:,} steps, C2ST {own[tuning]['c2st']:.3f}, shapes "
+            f"{own[tuning]['column_shapes']:.3f}"
+            for tuning in ("frozen", "lora")
+        ),
     )
 
 

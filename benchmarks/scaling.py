@@ -338,7 +338,7 @@ def lm_decoder(name: str, batch_size: int) -> Decoder:
     read_seconds = 2 * lm["parameters"] * json_rows["tokens"] / gpu_flops
     recipe = DOCUMENT_RECIPES["small"]
     vae_batch, batch = (part["per_device_train_batch_size"] for part in (recipe.vae, recipe.denoiser))
-    vae_steps = MORE_STEPS * load_result("injection")["runs"]["frozen"]["num_steps"]
+    vae_steps = MORE_STEPS * load_result("injection")["base-lm"]["runs"]["frozen"]["num_steps"]
     steps = MORE_STEPS * recipe.denoiser["max_steps"]
     # A step of a frozen LM: it reads the record, writes it, and goes back through what it wrote.
     vae_step = max(3 * vae_batch * read_seconds, 3 * lm["pass_seconds"])

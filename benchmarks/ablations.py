@@ -1,0 +1,266 @@
+"""
+What of the paper's choices matters (arXiv 2411.03250, section 4): a pretrained LM writes sentences after trainings of
+equal time, each of which differs from the first by one choice.
+
+    python examples/smollm2.py LM
+    python -m benchmarks.ablations --data-dir DIR --base-model LM [--work-dir DIR] [--runs NAME ...] [--minutes 8]
+
+DIR holds e2e (train.jsonl, valid.jsonl, test.jsonl). A model that is complete in the work folder is not trained again.
+Figures go to benchmarks/results/ablations.json; `python -m benchmarks.report` writes docs/benchmarks.md from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from difflm_hf import DiffLMPipeline, ModelArguments, train
+from difflm_hf.evaluation import evaluate_latents, evaluate_text, perplexity, train_language_model
+from difflm_hf.latents import encode_latents, to_dataset
+from difflm_hf.lora import add_lora
+from difflm_hf.records import read_table
+from difflm_hf.training import DOCUMENT_RECIPES
+
+from .generation import processor
+from .markdown import to_table
+from .results import load_result, save_result
+
+
+COLUMN, NUM_VALIDATION, NUM_RECORDS, SEED = "text", 128, 300, 0
+# The LM that finds sentences likely; it has seen those of the test split alone.
+SCORING_LM = {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 2}
+SCORING_STEPS = 200
+
+
+@dataclass
+class Choices:
+    """
+    What a training does otherwise than others.
+
+    Args:
+        tuning, injection (`str`): As in `ModelArguments`.
+        latent_size, num_latent_tokens (`int`): As in `Recipe`.
+        vae, denoiser_config (`dict`): Fields of those of the recipe.
+        encoder (`str`): `"LM"` for the LM itself, `"scratch"` for a new BERT of 4 layers.
+    """
+
+    tuning: str = "lora"
+    injection: str = "kv_memory"
+    latent_size: int = 32
+    num_latent_tokens: int = 16
+    vae: dict[str, Any] = field(default_factory=dict)
+    denoiser_config: dict[str, Any] = field(default_factory=dict)
+    encoder: str = "LM"
+
+
+PAPER_BETA = {"beta_schedule": "decreasing", "beta_max": 0.1, "beta_min": 0.001, "beta_decay": 0.7}
+RUNS = {
+    "reference": Choices(),
+    "frozen": Choices(tuning="frozen"),
+    "full": Choices(tuning="full"),
+    "soft_prompt": Choices(injection="soft_prompt"),
+    "prefix_soft_prompt": Choices(injection="prefix_soft_prompt"),
+    "input_embed": Choices(injection="input_embed"),
+    "latent size 8": Choices(latent_size=8),
+    "latent size 128": Choices(latent_size=128),
+    "4 tokens": Choices(num_latent_tokens=4),
+    "32 tokens": Choices(num_latent_tokens=32),
+    "β as in the paper": Choices(vae=PAPER_BETA),
+    "β cyclical": Choices(vae={"beta_schedule": "cyclical", "beta_max": 0.1}),
+    "β 1": Choices(vae={"beta_max": 1.0}),
+    "attention denoiser": Choices(denoiser_config={"architecture": "transformer", "width": 64}),
+    "encoder from scratch": Choices(encoder="scratch"),
+}
+SOURCES = ("denoiser", "prior", "records")  # of latents
+TITLES = {"denoiser": "of the diffusion", "prior": "of N(0, I)", "records": "of training records"}
+ABLATIONS = """`python -m benchmarks.ablations` lets {base_model} write sentences on restaurants (E2E) after trainings
+of {minutes:g} minutes each, in {threads} threads of an {processor}. Each differs from the reference by one choice; the
+reference has LoRA layers, `kv_memory`, a latent of size 32 in 16 tokens, β 0.1, an MLP as denoiser, and the LM itself
+encodes. *Plain* is the LM with LoRA layers and without latents, trained for as long.
+
+{runs}
+
+*Reconstruction*, *other*, *KL* and *bound* are in nats a sentence of the validation split. *Perplexity* is that of
+{num_records} generated sentences under a small LM of the test sentences, which finds {real_perplexity:.1f} for the
+validation split; *self-BLEU* of real sentences is {self_bleu:.3f}. Of the reference, by where latents come from:
+
+{sources}"""
+
+
+def run_training(choices: Choices, data_dir: Path, base_model: str, folder: Path, minutes: float) -> DiffLMPipeline:
+    if (folder / "model_index.json").exists():
+        return DiffLMPipeline.from_pretrained(folder)
+    small = DOCUMENT_RECIPES["small"]
+    recipe = replace(
+        small,
+        latent_size=choices.latent_size,
+        num_latent_tokens=choices.num_latent_tokens,
+        vae={**small.vae, "num_train_epochs": 50, **choices.vae},
+        denoiser_config=small.denoiser_config | choices.denoiser_config,
+    )
+    encoder = None
+    if choices.encoder == "scratch":
+        encoder = str(make_encoder(base_model, folder.with_name("encoder")))
+    return train(
+        read_sentences(data_dir, "train"),
+        folder,
+        validation=read_sentences(data_dir, "valid").head(NUM_VALIDATION),
+        recipe=recipe,
+        model_args=ModelArguments(base_model, encoder, tuning=choices.tuning, injection=choices.injection),
+        max_minutes=minutes,
+        seed=SEED,
+    )
+
+
+def read_sentences(data_dir: Path, split: str) -> pd.DataFrame:
+    return read_table(data_dir / "e2e" / f"{split}.jsonl")[[COLUMN]].dropna(ignore_index=True)
+
+
+def make_encoder(base_model: str, folder: Path) -> Path:
+    """A BERT with new weights, which reads the ids of the LM."""
+    tokenizer = AutoTokenizer.from_pretrained(base_model)
+    torch.manual_seed(SEED)
+    sizes = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024}
+    BertModel(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def measure(pipe: DiffLMPipeline, data_dir: Path, sources: tuple[str, ...]) -> dict[str, Any]:
+    phases = pipe.config.training["phases"]
+    figures = {
+        "num_steps": phases[0]["num_steps"],
+        "denoiser_steps": phases[1]["num_steps"],
+        "num_records": pipe.config.training["data"]["num_records"],
+        "trained_parameters": sum(p.numel() for p in pipe.vae.parameters() if p.requires_grad),
+        **evaluate_latents(pipe, read_sentences(data_dir, "valid")),
+    }
+    return figures | {source: sentence_scores(write_sentences(pipe, data_dir, source), data_dir) for source in sources}
+
+
+def write_sentences(pipe: DiffLMPipeline, data_dir: Path, source: str) -> list[str]:
+    """Sentences by latents of the denoiser, of the prior N(0, I), or of records that the model was trained on."""
+    if source != "denoiser":
+        if source == "records":
+            records = read_sentences(data_dir, "train").sample(NUM_RECORDS, random_state=SEED)
+            posterior = encode_latents(pipe.vae, to_dataset(pipe.processor, records)).tensors
+            mean, std = posterior["mean"], posterior["std"]
+        else:
+            mean, std = torch.zeros(NUM_RECORDS, pipe.vae.config.latent_size), 1.0
+        latents = mean + std * torch.randn(mean.shape, generator=torch.Generator().manual_seed(SEED))
+        blocks = blocks_of(latents)
+        pipe.generate_latents = lambda size, *args, **kwargs: next(blocks)[:size]
+    try:
+        generator = torch.Generator().manual_seed(SEED)
+        return pipe(NUM_RECORDS, generator=generator, output_type="pandas").records[COLUMN].tolist()
+    finally:
+        vars(pipe).pop("generate_latents", None)
+
+
+def blocks_of(latents: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Endless blocks of latents, each of as many as there are."""
+    for start in range(0, 10**9, 64):
+        yield latents.roll(-start, 0)
+
+
+@cache
+def scoring_lm(data_dir: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    test = read_sentences(data_dir, "test")[COLUMN].tolist()
+    sizes = {"vocab_size": 1024, "config": SCORING_LM, "length": 128, "num_steps": SCORING_STEPS}
+    return train_language_model(test, **sizes, seed=SEED)
+
+
+def sentence_scores(sentences: list[str], data_dir: Path) -> dict[str, float]:
+    real = read_sentences(data_dir, "train")[COLUMN].tolist()
+    scores = evaluate_text(sentences, real, seed=SEED)
+    scores["perplexity"] = perplexity(*scoring_lm(data_dir), sentences)["perplexity"]
+    return scores
+
+
+def measure_plain(data_dir: Path, base_model: str, minutes: float) -> dict[str, Any]:
+    """The LM without latents, with LoRA layers that are trained for as long as the reference."""
+    lm = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.bfloat16)
+    add_lora(lm, DOCUMENT_RECIPES["small"].lora)
+    tokenizer = AutoTokenizer.from_pretrained(base_model)
+    parts = (read_sentences(data_dir, split)[COLUMN].tolist() for split in ("train", "valid"))
+    texts, validation = parts
+    sizes = {"length": 128, "batch_size": 2, "num_steps": 100_000}
+    lm, _ = train_language_model(
+        texts, validation[:NUM_VALIDATION], tokenizer, lm, **sizes, max_minutes=minutes, seed=SEED
+    )
+    return perplexity(lm, tokenizer, validation)
+
+
+def ablations_section() -> str:
+    result = load_result("ablations")
+    if not result:
+        return ""
+    runs, rows = result["runs"], []
+    for name in [*RUNS, "plain"]:
+        if name not in runs:
+            continue
+        run = runs[name]
+        if name == "plain":
+            rows.append([name, "", "", "", "", f"{run['nats_per_document']:.1f}"])
+            continue
+        rows.append(
+            [name, f"{run['num_steps']:,}"]
+            + [f"{run[key]:.1f}" for key in ("reconstruction", "reconstruction_other", "kl", "nats_per_document")]
+            + sentence_columns(run["denoiser"])
+        )
+    columns = ["perplexity", "self-BLEU", "not in training"]
+    sources = [[TITLES[source], *sentence_columns(runs["reference"][source])] for source in SOURCES]
+    real = result["real"]
+    return ABLATIONS.format(
+        **result,
+        runs=to_table(["run", "steps", "reconstruction", "other", "KL", "bound", *columns], rows),
+        sources=to_table(["latents", *columns], sources),
+        self_bleu=real["self_bleu_real"],
+        real_perplexity=real["perplexity"],
+        num_records=NUM_RECORDS,
+    )
+
+
+def sentence_columns(scores: dict[str, float]) -> list[str]:
+    return [f"{scores['perplexity']:.1f}", f"{scores['self_bleu']:.3f}", f"{scores['novelty']:.1%}"]
+
+
+def main(data_dir: Path, base_model: str, work_dir: Path, runs: list[str], minutes: float) -> None:
+    real = read_sentences(data_dir, "valid")[COLUMN].tolist()
+    common: dict[str, Any] = {"base_model": Path(base_model).name, "minutes": minutes, "processor": processor()}
+    save_result("ablations", common | {"threads": torch.get_num_threads(), "real": sentence_scores(real, data_dir)})
+    for name in runs:
+        if name == "plain":
+            figures = measure_plain(data_dir, base_model, minutes)
+        else:
+            folder = work_dir / name.replace(" ", "-")
+            pipe = run_training(RUNS[name], data_dir, base_model, folder, minutes)
+            figures = measure(pipe, data_dir, SOURCES if name == "reference" else SOURCES[:1])
+        save_result("ablations", {"runs": load_result("ablations").get("runs", {}) | {name: figures}})
+        print(name, figures, flush=True)
+
+
+if __name__ == "__main__":
+    names = [*RUNS, "plain"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--base-model", required=True)
+    parser.add_argument("--work-dir", type=Path, default=Path("benchmark-ablations"))
+    parser.add_argument("--runs", nargs="+", choices=names, default=names)
+    parser.add_argument("--minutes", type=float, default=8, help="Of each training.")
+    main(**vars(parser.parse_args()))
