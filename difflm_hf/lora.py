@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import MethodType, ModuleType
@@ -12,6 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import is_peft_available
+
+from .checks import check_positive, is_number, shown
 
 
 # With a call of this name, loaders of remote code do not take the import for a requirement.
@@ -33,10 +36,15 @@ def lora_fields(lora: LoraConfig | dict[str, Any]) -> dict[str, Any]:
     Raises:
         `ImportError`: when peft is not installed.
         `TypeError`: for a field that a LoRA does not have.
-        `ValueError`: for one that would change the base itself.
+        `ValueError`: for one that would change the base itself, and for numbers that are out of bounds.
     """
     LoraConfig = _peft().LoraConfig
     config = lora if isinstance(lora, LoraConfig) else LoraConfig(**lora)
+    check_positive(r=config.r)
+    if not is_number(config.lora_alpha) or not math.isfinite(config.lora_alpha):
+        raise ValueError(f"lora_alpha={shown(config.lora_alpha)} is no finite number")
+    if not is_number(config.lora_dropout) or not 0 <= config.lora_dropout < 1:
+        raise ValueError(f"lora_dropout={shown(config.lora_dropout)} is no number from 0 on and below 1")
     initial = config.init_lora_weights
     if not isinstance(initial, bool) and initial not in ("gaussian", "orthogonal"):
         raise ValueError(

@@ -15,6 +15,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
+from .checks import check_positive
 from .hub.mixin import PushToHubMixin
 
 
@@ -151,6 +152,7 @@ class LatentEDMScheduler(PushToHubMixin, SchedulerMixin, ConfigMixin):
     ):
         if not 0 < sigma_min < sigma_max:
             raise ValueError(f"Got {sigma_min=} and {sigma_max=}: choose them such that 0 < sigma_min < sigma_max.")
+        check_positive(num_train_timesteps=num_train_timesteps)
         for name, value in {"sigma_data": sigma_data, "rho": rho}.items():
             if value <= 0:
                 raise ValueError(f"Got {name}={value}: choose a value above 0.")

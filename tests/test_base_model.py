@@ -615,6 +615,11 @@ def test_recipe_of_the_paper(run, table, tmp_path):
             {"scheduler": {"num_train_timesteps": "x"}},
             "timesteps='x' is no finite",
         ),
+        ([{"n": 1}, {"n": 2}] * 9, {"scheduler": {"num_train_timesteps": 2.5}}, "timesteps=2.5 is not a positive int"),
+        ([{"n": 1}, {"n": 2}] * 9, {"scheduler": {"num_train_timesteps": 0}}, "timesteps=0 is not a positive int"),
+        ([{"n": 1}, {"n": 2}] * 9, {"vae": None}, "vae=None of the recipe is no dict"),
+        ([{"n": 1}, {"n": 2}] * 9, {"denoiser": {1: 2}}, "denoiser={1: 2} of the recipe is no dict"),
+        ([{"n": 1}, {"n": 2}] * 9, {"lora": [2]}, "lora=.* of the recipe is no dict"),
         ([{"n": 1}, {"n": 2}] * 9, {"scheduler": {"sigma_max": math.inf}}, "sigma_max=inf is no finite number"),
     ],
 )
@@ -622,6 +627,22 @@ def test_recipes_that_do_not_fit(data, fields, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         recipe = replace(RECIPES["tiny"], **fields) if fields else "paper"
         train(data, tmp_path / "model", recipe=recipe)
+
+
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        ({"rank": 2}, "'rank'"),
+        ({"r": 2.5}, "r=2.5 is not a positive integer"),
+        ({"lora_alpha": math.nan}, "lora_alpha=nan is no finite number"),
+        ({"lora_dropout": -1}, "lora_dropout=-1 is no number from 0 on and below 1"),
+    ],
+)
+def test_lora_of_a_recipe_that_does_not_fit(lora, message, brief, table, tmp_path):
+    save_byte_level_lm(tmp_path / "lm")
+    recipe = replace(DOCUMENT_RECIPES[brief], lora=lora)
+    with pytest.raises(ValueError, match=f"lora of the recipe: .*{message}"):
+        train(table, tmp_path / "model", recipe=recipe, model_args=ModelArguments(str(tmp_path / "lm"), tuning="lora"))
 
 
 def test_states_that_are_known_change_nothing(run, table):

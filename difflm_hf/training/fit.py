@@ -48,7 +48,6 @@ from .recipes import (
     BATCH_ITEM_TOKENS,
     BATCH_LOGITS,
     COMMON_ARGUMENTS,
-    CPU_BATCH_LOGITS,
     EARLY_STOPPING_PATIENCE,
     NOISE_LEVELS,
     NUM_EVALUATIONS,
@@ -175,8 +174,7 @@ def fit_autoencoder(vae: DiffLMModel, records: PreparedRecords, recipe: Recipe, 
     if "decoder_input_ids" in records.train.tensors:
         # Logits over the vocabulary take most of the memory.
         num_logits = records.train.tensors["decoder_input_ids"].shape[1] * vae.config.get_text_config().vocab_size
-        most = (CPU_BATCH_LOGITS if default_device().type == "cpu" else BATCH_LOGITS) // num_logits
-        fields |= _limited_batches(fields, most)
+        fields |= _limited_batches(fields, BATCH_LOGITS // num_logits)
     elif records.processor.codec.levels:
         fields |= _limited_batches(fields, int(BATCH_ITEM_TOKENS / _mean_length(records.train)))
     arguments = run.arguments(DiffLMTrainingArguments, "vae", fields)
@@ -457,7 +455,7 @@ def _plan(deadline: float, trainer: Trainer, num_batches: int = 32) -> tuple[int
     # Without a backward pass, records take half of the time.
     evaluation = seconds / 2 * len(trainer.eval_dataset or ()) / (args.train_batch_size * args.world_size)
     left = of_first(deadline - time.monotonic())
-    num_evaluations = max(1, min(NUM_EVALUATIONS, int(left / 4 / max(evaluation, 1e-9))))
+    num_evaluations = max(1, min(NUM_EVALUATIONS, int(left / 8 / max(evaluation, 1e-9))))
     return int((left - num_evaluations * evaluation) / step), num_evaluations
 
 

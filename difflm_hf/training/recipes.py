@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from transformers import CONFIG_MAPPING
 
-from ..checks import check_choices, check_positive
+from ..checks import check_choices, check_positive, shown
+from ..lora import lora_fields
 
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ class Recipe:
         sizes = ("latent_size", "num_latent_tokens", "min_steps")
         check_positive(**{name: getattr(self, name) for name in sizes})
         check_choices(self, solver=("dpm", "heun"))
+        for name in (part.name for part in fields(self) if str(part.type).startswith("dict")):
+            given = getattr(self, name)
+            if not isinstance(given, dict) or not all(isinstance(key, str) for key in given):
+                raise ValueError(f"{name}={shown(given)} of the recipe is no dict of fields by their names")
 
 
 # Of rows with texts. GPT-2 takes a third of the operations of a Llama for a layer, and learned positions suit rows, in
@@ -274,9 +279,9 @@ NOISE_LEVELS = {"sigma_min": 0.02, "sigma_max": 5.0}
 # With 12 evaluations, of order 3, as near to the exact solution as Heun's method with 39.
 SAMPLER_CONFIG = {"solver_order": 3}
 
-# Of documents, in a batch of the longest: in float32 a GiB, of which training takes several. On processors smaller
-# batches are no slower, and learn more.
-BATCH_LOGITS, CPU_BATCH_LOGITS = 2**28, 2**26
+# Of documents, in a batch of the longest: in float32 a GiB, of which training takes several. Beside a pretrained LM,
+# steps of two records at a time take half as long again for a record as those of eight.
+BATCH_LOGITS = 2**28
 
 # Of records with lists: with as many tokens a batch of long records learns no less than one of as many rows
 BATCH_ITEM_TOKENS = 2**14
@@ -313,12 +318,17 @@ def find_recipe(recipe: str | Recipe, of_documents: bool, args: ModelArguments, 
         recipe = recipes[recipe]
     if args.base_model is None:
         _check_configs(recipe, of_documents)
-    fields = {}
+    if args.tuning == "lora":
+        try:
+            lora_fields(recipe.lora)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"lora of the recipe: {error}") from error
+    vae = {}
     if args.base_model is not None and recipe.decoder_config:  # else it is for pretrained LMs alone
-        fields["learning_rate"] = TUNINGS[args.tuning]
+        vae["learning_rate"] = TUNINGS[args.tuning]
     if args.activation_checkpointing:
-        fields["activation_checkpointing"] = True
-    return replace(recipe, vae=recipe.vae | fields)
+        vae["activation_checkpointing"] = True
+    return replace(recipe, vae=recipe.vae | vae)
 
 
 def _check_configs(recipe: Recipe, of_documents: bool) -> None:
