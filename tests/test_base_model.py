@@ -642,7 +642,7 @@ def test_lora_of_a_recipe_that_does_not_fit(lora, message, brief, table, tmp_pat
     save_byte_level_lm(tmp_path / "lm")
     recipe = replace(DOCUMENT_RECIPES[brief], lora=lora)
     with pytest.raises(ValueError, match=f"lora of the recipe: .*{message}"):
-        train(table, tmp_path / "model", recipe=recipe, model_args=ModelArguments(str(tmp_path / "lm"), tuning="lora"))
+        train(table, tmp_path / "model", recipe=recipe, base_model=str(tmp_path / "lm"), tuning="lora")
 
 
 def test_states_that_are_known_change_nothing(run, table):
