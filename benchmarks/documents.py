@@ -1,7 +1,8 @@
 """
 Runs the examples that train on documents, and keeps their figures.
 
-    python -m benchmarks.documents --data-dir DIR [--work-dir DIR] [--kinds tools code text]
+    python -m benchmarks.documents --data-dir DIR [--work-dir DIR] [--kinds tools code text] [--minutes 45]
+        [--base-model LM] [--tuning lora]
 
 DIR holds tools and e2e (train.jsonl, valid.jsonl, test.jsonl); functions come from the standard library of this
 machine. An example that has ended in the work folder is not run again. Figures go to
@@ -28,24 +29,23 @@ from .results import load_result, save_result
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FILES = {"tools": "tools.jsonl", "code": "code.jsonl", "text": "texts.jsonl"}
+MINUTES = {"tools": 15, "code": 36, "text": 6}
 NUM_SAMPLES = 3  # of each sort, for the page
 DOWNSTREAM = {"vocab_size": 2048, "length": 256, "num_steps": 100, "num_samples": 100}
 
 
-def command(kind: str, data_dir: Path, work_dir: Path) -> list[str]:
+def command(kind: str, data_dir: Path, work_dir: Path, folder: Path, options: list[str], minutes: float) -> list[str]:
     script = [sys.executable, str(EXAMPLES / f"train_{kind}.py")]
     if kind == "code":
         functions = work_dir / "stdlib.jsonl"
         subprocess.run([sys.executable, str(EXAMPLES / "stdlib_functions.py"), "--output", str(functions)], check=True)
         files = [str(work_dir / "stdlib_train.jsonl"), "--test", str(work_dir / "stdlib_test.jsonl")]
-        minutes = 36
     else:
-        folder = data_dir / {"tools": "tools", "text": "e2e"}[kind]
-        files = [str(folder / "train.jsonl")]
+        data = data_dir / {"tools": "tools", "text": "e2e"}[kind]
+        files = [str(data / "train.jsonl")]
         for split, name in (("--validation", "valid"), ("--test", "test")):
-            files += [split, str(folder / f"{name}.jsonl")]
-        minutes = {"tools": 15, "text": 6}[kind]
-    return [*script, *files, "--output-dir", str(work_dir / kind), "--max-minutes", str(minutes)]
+            files += [split, str(data / f"{name}.jsonl")]
+    return [*script, *files, "--output-dir", str(folder), "--max-minutes", str(minutes), *options]
 
 
 def parses(code: str) -> bool:
@@ -71,11 +71,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
 
 
-def measure(kind: str, data_dir: Path, work_dir: Path) -> dict[str, Any]:
-    folder, seconds = work_dir / kind, None
+def measure(
+    kind: str, data_dir: Path, work_dir: Path, folder: Path, options: list[str], minutes: float
+) -> dict[str, Any]:
+    seconds = None
     if not (folder / "scores.json").exists():
         start = time.monotonic()
-        subprocess.run(command(kind, data_dir, work_dir), check=True)
+        subprocess.run(command(kind, data_dir, work_dir, folder, options, minutes), check=True)
         seconds = time.monotonic() - start
     training = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["training"]
     documents = read_lines(folder / FILES[kind])
@@ -102,13 +104,21 @@ def measure(kind: str, data_dir: Path, work_dir: Path) -> dict[str, Any]:
     return figures
 
 
-def main(data_dir: Path, work_dir: Path, kinds: list[str]) -> None:
+def main(
+    data_dir: Path, work_dir: Path, kinds: list[str], base_model: str | None, tuning: str, minutes: float | None
+) -> None:
     work_dir.mkdir(parents=True, exist_ok=True)
     for kind in kinds:
-        earlier = load_result("documents").get(kind, {})
-        figures = measure(kind, data_dir, work_dir)
-        save_result("documents", {kind: {key: earlier[key] for key in ("minutes",) if key in earlier} | figures})
-        print(kind, json.dumps(figures["scores"]), flush=True)
+        key, options, about = kind, [], {}
+        if base_model is not None:
+            base = Path(base_model).name
+            key, about = f"{kind} {base}", {"base_model": base, "tuning": tuning}
+            options = ["--base_model", base_model, "--tuning", tuning, "--injection", "kv_memory"]
+        earlier = load_result("documents").get(key, {})
+        folder = work_dir / key.replace(" ", "-")
+        figures = measure(kind, data_dir, work_dir, folder, options, minutes or MINUTES[kind]) | about
+        save_result("documents", {key: {name: earlier[name] for name in ("minutes",) if name in earlier} | figures})
+        print(key, json.dumps(figures["scores"]), flush=True)
 
 
 if __name__ == "__main__":
@@ -116,4 +126,7 @@ if __name__ == "__main__":
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--work-dir", type=Path, default=Path("benchmark-documents"))
     parser.add_argument("--kinds", nargs="+", choices=list(FILES), default=list(FILES))
+    parser.add_argument("--base-model", help="A folder of a pretrained LM; not given, from scratch.")
+    parser.add_argument("--tuning", choices=("frozen", "lora", "full"), default="lora", help="Of the base.")
+    parser.add_argument("--minutes", type=float, help="Of each training, in place of its own.")
     main(**vars(parser.parse_args()))

@@ -62,9 +62,9 @@ products are made for GPUs. {cut}"""
 DOCUMENTS = """`python -m benchmarks.documents` runs the examples, each for a given time; `--help` says what data they
 need."""
 
-TOOLS = """### Tools
+TOOLS = """### Tools{title}
 
-`examples/train_tools.py`: {num_records:,} function specifications, {minutes:.0f} minutes of training from scratch
+`examples/train_tools.py`: {num_records:,} function specifications, {minutes:.0f} minutes of training {how}
 with {threads}, {num_steps:,} steps; {num_dropped} of more than 512 tokens were left out, and counted.
 {num_documents:,} were generated; what had the name of a training tool was left out, and written anew.
 
@@ -79,11 +79,11 @@ came:
 {samples}
 """
 
-CODE = """### Code
+CODE = """### Code{title}
 
 `examples/train_code.py`: {num_records:,} functions of the Python standard library, {minutes:.0f} minutes of
-training from scratch with {threads}, {num_steps:,} steps; {num_dropped:,} of more than 256 tokens were left out,
-and counted. Beside it, an LM of the same architecture without latents, planned for as many steps, and ended where
+training {how} with {threads}, {num_steps:,} steps; {num_dropped:,} of more than 256 tokens were left out,
+and counted. Beside it, {plain} without latents, planned for as many steps, and ended where
 validation stopped improving: {all_minutes:.0f} minutes in all. Its steps have 1,024 tokens, and those of DiffLM
 {batch_size} functions, {tokens:.0f} tokens on average.
 
@@ -105,10 +105,10 @@ ones, and on the real ones and then the generated ones.
 {downstream}
 """
 
-TEXT = """### Text
+TEXT = """### Text{title}
 
-`examples/train_text.py`: {num_records:,} sentences on restaurants (E2E), {minutes:.0f} minutes of training from
-scratch with {threads}, {num_steps:,} steps. {num_documents:,} were generated.
+`examples/train_text.py`: {num_records:,} sentences on restaurants (E2E), {minutes:.0f} minutes of training {how}
+with {threads}, {num_steps:,} steps. {num_documents:,} were generated.
 
 {table}
 
@@ -236,7 +236,9 @@ def steps_section(result: dict[str, Any]) -> str:
 
 def documents_section() -> str:
     result = load_result("documents")
-    sections = [DOCUMENTS] + [write(result[kind]) for kind, write in WRITERS.items() if kind in result]
+    sections = [DOCUMENTS]
+    for kind, write in WRITERS.items():
+        sections += [write(figures) for name, figures in result.items() if name.split(" ")[0] == kind]
     if execution := load_result("code_execution"):
         sections.append(execution_section(execution))
     return "\n\n".join(sections)
@@ -285,6 +287,7 @@ def code_section(figures: dict[str, Any]) -> str:
     ]
     return CODE.format(
         **_facts(figures),
+        plain=f"{base} with layers of its own" if (base := figures.get("base_model")) else SAME_LM,
         all_minutes=figures["minutes"],
         table=to_table(["", "DiffLM", "LM without latents", "real"], rows),
         reconstruction=ours["reconstruction"],
@@ -324,11 +327,15 @@ def execution_section(figures: dict[str, Any]) -> str:
     return EXECUTION.format(**{**split, "errors": errors})
 
 
+SAME_LM = "an LM of the same architecture"
 WRITERS = {"tools": tools_section, "code": code_section, "text": text_section}
 
 
 def _facts(figures: dict[str, Any]) -> dict[str, Any]:
+    base, parts = figures.get("base_model"), {"frozen": "", "lora": " with LoRA layers", "full": ", all of it"}
     return {
+        "title": f" by {base}" if base else "",
+        "how": f"beside {base}{parts[figures['tuning']]}," if base else "from scratch",
         "num_records": figures["data"]["num_records"],
         "num_dropped": figures["data"]["num_dropped_records"],
         "minutes": figures["training_minutes"],
