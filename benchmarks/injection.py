@@ -142,7 +142,7 @@ def measure_base(data_dir: Path, base_model: str, num_records: int) -> dict[str,
         totals["all"] += F.cross_entropy(logits, every[:, 1:].flatten(), reduction="sum").item()
         targets = labels[:, 1:].flatten()
         allowed = processor.grammar.allowed(ids, batch["decoder_attention_mask"])
-        chosen = logits[targets >= 0].masked_fill(~allowed, -torch.inf)
+        chosen = logits[targets >= 0].masked_fill(~allowed.sets[allowed.numbers], -torch.inf)
         totals["open"] += F.cross_entropy(chosen, targets[targets >= 0], reduction="sum").item()
     return {
         "nats": totals["open"] / len(test),

@@ -21,6 +21,7 @@ from .lora import lora_fields, without_lora
 from .modeling_latent_lm import DiffLMForCausalLM
 from .posterior import StandardizedPosterior, build_posterior
 from .pretrained_model import DiffLMPreTrainedModel
+from .records.grammar import ChoiceSets
 
 
 # With a call of this name, loaders of remote code do not take the import for a requirement.
@@ -247,7 +248,7 @@ class DiffLMModel(DiffLMPreTrainedModel):
         decoder_input_ids: torch.LongTensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
-        allowed: torch.BoolTensor | None = None,
+        allowed: ChoiceSets | None = None,
         is_known: torch.BoolTensor | None = None,
         pooled_states: torch.FloatTensor | None = None,
         beta: float = 1.0,
@@ -262,9 +263,9 @@ class DiffLMModel(DiffLMPreTrainedModel):
             decoder_attention_mask (`torch.Tensor` of the same shape, *optional*): 0 for padding.
             labels (`torch.LongTensor` of the same shape, *optional*):
                 The decoder's ids that count, −100 for those that do not.
-            allowed (`torch.BoolTensor` of shape `(num_labels, allowed_size)`, *optional*):
-                The ids that a grammar allows in their places, as [`DiffLMForCausalLM.negative_log_likelihood`] takes
-                them.
+            allowed ([`~difflm_hf.records.grammar.ChoiceSets`], *optional*):
+                The ids that a grammar allows in the places of labels, as [`DiffLMForCausalLM.negative_log_likelihood`]
+                takes them.
             is_known (`torch.BoolTensor` of shape `(num_told, num_positions)`, *optional*):
                 The ids that the decoder is told, as it takes them.
             pooled_states (`torch.FloatTensor` of shape `(batch_size, hidden_size)`, *optional*):

@@ -30,7 +30,7 @@ from .likelihood import choice_nll, limited_nll, row_nll, token_nll
 from .lora import add_lora, lora_parameters
 from .modeling_running_sum import RunningSumForCausalLM  # noqa: F401 (AutoModelForCausalLM learns of it)
 from .pretrained_model import DiffLMPreTrainedModel
-from .records.grammar import Grammar
+from .records.grammar import ChoiceSets, Grammar
 from .records.layout import LevelLayout, RecordLayout
 from .sampling import sample_by_grammar, sample_rows, sample_texts
 
@@ -320,7 +320,7 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
         latents: torch.FloatTensor,
         attention_mask: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
-        allowed: torch.BoolTensor | None = None,
+        allowed: ChoiceSets | None = None,
         is_known: torch.BoolTensor | None = None,
     ) -> torch.FloatTensor:
         """
@@ -333,9 +333,9 @@ class DiffLMForCausalLM(DiffLMPreTrainedModel, GenerationMixin):
             labels (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
                 The ids that count, −100 for those that do not, such as what a grammar forces. Not given, all count
                 that are no padding.
-            allowed (`torch.BoolTensor` of shape `(num_labels, allowed_size)`, *optional*):
-                Which of the vocabulary's first `allowed_size` ids a grammar allows in the place of each label that
-                counts, in their order, as [`Grammar.allowed`] says it. Not given, all of the vocabulary.
+            allowed ([`~difflm_hf.records.grammar.ChoiceSets`], *optional*):
+                Which ids a grammar allows in the place of each label that counts, in their order, as
+                [`Grammar.allowed`] says it. Not given, all of the vocabulary.
             is_known (`torch.BoolTensor` of shape `(num_told, num_positions)`, *optional*):
                 With `config.condition_size`: which ids of the first records are known, and do not count. They are
                 those after BOS and before the texts.

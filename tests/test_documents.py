@@ -753,7 +753,7 @@ def nats_of(pipe: DiffLMPipeline, batch: dict, latents: torch.Tensor) -> tuple[f
     logits = decoder(ids[:, :-1], latents=latents).logits
     if "labels" in batch:
         allowed = pipe.processor.grammar.allowed(ids, batch["decoder_attention_mask"])
-        logits[0, counted] = logits[0, counted].where(allowed, -torch.inf)
+        logits[0, counted] = logits[0, counted].where(allowed.sets[allowed.numbers], -torch.inf)
     log_probs = logits.log_softmax(-1)
     return -log_probs.gather(-1, ids[:, 1:, None])[0, counted].sum().item(), int(counted.sum())
 

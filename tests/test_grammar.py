@@ -73,7 +73,7 @@ def test_what_a_grammar_does_not_know_is_not_forced(table, tokenizer):
     # What stands where the grammar allows other ids, and what follows, may be any id.
     assert grammar.is_choice(ids)[1:].all()
     allowed = grammar.allowed(torch.tensor([[0, *ids]]), torch.ones(1, 1 + len(ids), dtype=torch.long))
-    assert allowed[-len(ids) + 1 :].all()
+    assert allowed.sets[allowed.numbers[-len(ids) + 1 :]].all()
 
 
 def test_labels_are_the_ids_that_are_not_forced(table, base, tokenizer):
@@ -99,7 +99,9 @@ def test_likelihoods_are_those_that_records_are_sampled_by(table, base, tokenize
     batch = processor(table.head(5))
     counted = batch["labels"] >= 0
     allowed = grammar.allowed(batch["decoder_input_ids"], batch["decoder_attention_mask"])
-    assert allowed.shape == (counted.sum(), grammar.vocab_size)
+    masks = allowed.sets[allowed.numbers]
+    assert masks.shape == (counted.sum(), grammar.vocab_size)
+    assert len(allowed.sets) < len(masks)
     model = DiffLMForCausalLM(DiffLMConfig(decoder_config=AutoConfig.from_pretrained(base / "decoder"))).eval()
     latents = torch.randn(5, model.config.latent_size)
     arguments = batch["decoder_input_ids"], latents, batch["decoder_attention_mask"], batch["labels"]
@@ -115,13 +117,13 @@ def test_likelihoods_are_those_that_records_are_sampled_by(table, base, tokenize
             forbidden = torch.from_numpy(grammar.forbidden([parser]).result()[0])
             position = 1 + len(parser.ids)
             if counted[i, position]:
-                assert torch.equal(allowed[row], ~forbidden)
+                assert torch.equal(masks[row], ~forbidden)
                 row += 1
             log_probs = logits[i, position - 1].masked_fill(forbidden, -torch.inf).log_softmax(0)
             expected -= log_probs[ids[position]].item()
             parser.append(ids[position])
         assert nats[i].item() == pytest.approx(expected, rel=1e-4)
-    assert row == len(allowed)
+    assert row == len(masks)
 
 
 def test_vocabularies_with_room(table, base, tokenizer):
@@ -465,8 +467,8 @@ def test_masks_need_no_memory_of_records(table, tokenizer):
     processor = DiffLMProcessor.from_records(table, tokenizer=tokenizer)
     batch = processor(table)
     ids, mask = batch["decoder_input_ids"], batch["decoder_attention_mask"]
-    allowed = copy.deepcopy(processor).grammar.allowed(ids.flip(0), mask.flip(0))
-    expected = processor.grammar.allowed(ids, mask)
+    found = copy.deepcopy(processor).grammar.allowed(ids.flip(0), mask.flip(0)), processor.grammar.allowed(ids, mask)
+    allowed, expected = (part.sets[part.numbers] for part in found)
     counts = (batch["labels"] >= 0).sum(1).tolist()
     assert torch.equal(torch.cat(allowed.split(counts[::-1])[::-1]), expected)
     chosen = batch["labels"][batch["labels"] >= 0]

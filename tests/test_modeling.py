@@ -20,12 +20,14 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from difflm_hf import likelihood
 from difflm_hf.configuration_difflm import DiffLMConfig, document_initializer_range
 from difflm_hf.injection import layer_devices
 from difflm_hf.likelihood import choice_nll
 from difflm_hf.modeling_difflm import DiffLMModel
 from difflm_hf.modeling_latent_lm import DiffLMForCausalLM
 from difflm_hf.posterior import MovingStandardization
+from difflm_hf.records.grammar import ChoiceSets
 
 
 DECODERS = ["llama", "mistral", "qwen2", "qwen3", "gpt2", "gemma", "gemma2", "gemma3_text", "running_sum"]
@@ -1050,27 +1052,35 @@ def test_latents_of_documents_differ_from_the_start(tiny_model, record_model):
     assert deviations[1] == pytest.approx(SIZES["initializer_range"], rel=0.1)
 
 
-@pytest.mark.parametrize("num_allowed", [3, 40])
+@pytest.mark.parametrize("num_allowed", [3, 40, 45])
 @pytest.mark.parametrize("has_bias", [False, True])
-def test_choices_among_few_ids_take_no_others(num_allowed, has_bias):
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_choices_among_few_ids_take_no_others(num_allowed, has_bias, is_frozen, monkeypatch):
     """As likely as by logits of the whole vocabulary, with the same gradients."""
+    monkeypatch.setattr(likelihood._FrozenHeadNLL, "CHUNK", 4)
     generator = torch.Generator().manual_seed(0)
-    head, num = nn.Linear(8, 50, bias=has_bias), 6
+    head, num = nn.Linear(8, 50, bias=has_bias).requires_grad_(not is_frozen), 6
     hidden = torch.randn(num, 8, generator=generator, requires_grad=True)
     some = torch.randperm(45, generator=generator)[:num_allowed]  # the vocabulary has ids beyond those of the grammar
     allowed = torch.zeros(num, 45, dtype=torch.bool)
     allowed[:, some] = torch.rand(num, num_allowed, generator=generator) < 0.6
     ids = some[torch.randint(num_allowed, (num,), generator=generator)]
     allowed[torch.arange(num), ids] = True
-    nll = choice_nll(head, hidden, ids, allowed)
-    logits = head(hidden)[:, :45].masked_fill(~allowed, -torch.inf)
-    expected = -logits.log_softmax(-1).gather(1, ids[:, None]).squeeze(1)
-    torch.testing.assert_close(nll, expected)
-    for ours, theirs in zip(
-        torch.autograd.grad(nll.sum(), [hidden, *head.parameters()]),
-        torch.autograd.grad(expected.sum(), [hidden, *head.parameters()]),
-    ):
-        torch.testing.assert_close(ours, theirs)
+    weights, trained = torch.rand(num, generator=generator), [hidden, *(() if is_frozen else head.parameters())]
+    for mask, sets in ((allowed, ChoiceSets(allowed.flip(0), torch.arange(num).flip(0))), (None, None)):
+        nll = choice_nll(head, hidden, ids, sets)
+        logits = head(hidden)
+        if mask is not None:
+            logits = logits[:, :45].masked_fill(~mask, -torch.inf)
+        expected = -logits.log_softmax(-1).gather(1, ids[:, None]).squeeze(1)
+        torch.testing.assert_close(nll, expected)
+        for ours, theirs in zip(
+            torch.autograd.grad((weights * nll).sum(), trained),
+            torch.autograd.grad((weights * expected).sum(), trained),
+        ):
+            torch.testing.assert_close(ours, theirs)
+        with torch.no_grad():
+            torch.testing.assert_close(choice_nll(head, hidden, ids, sets), expected)
 
 
 def test_fixed_moments_do_not_move():

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import llguidance
 import llguidance.hf
@@ -22,6 +22,19 @@ JSON_STYLE = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexibl
 # Whose choices a grammar remembers. Finding them takes a millisecond a record, in training once an epoch.
 NUM_REMEMBERED = 2**17
 NUM_VOCABULARIES = 2  # that are kept: conditions make grammars of their own
+
+
+class ChoiceSets(NamedTuple):
+    """
+    What there was to choose from: many choices are among the same ids.
+
+    Args:
+        sets (`torch.BoolTensor` of shape `(num_sets, vocab_size)`): Sets of ids, as masks.
+        numbers (`torch.LongTensor` of shape `(num_choices,)`): The set of each choice.
+    """
+
+    sets: torch.BoolTensor
+    numbers: torch.LongTensor
 
 
 class Grammar:
@@ -84,27 +97,26 @@ class Grammar:
         """
         return self._choices(ids) >= 0
 
-    def allowed(self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor) -> torch.BoolTensor:
+    def allowed(self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor) -> ChoiceSets:
         """
-        What there was to choose from, wherever the grammar leaves the LM a choice.
+        What there was to choose from, wherever the grammar leaves the LM a choice: at each of the first record, and so
+        on.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(num_records, sequence_length)`): Records from BOS to EOS.
             attention_mask (`torch.LongTensor` of shape `(num_records, sequence_length)`): 0 for padding.
-
-        Returns:
-            `torch.BoolTensor` of shape `(num_choices, vocab_size)`: the ids that the grammar allows at each choice of
-            the first record, and so on, as masks.
         """
         lengths = attention_mask.sum(1).tolist()
         records = [ids[1:length] for ids, length in zip(input_ids.tolist(), lengths)]
         numbers = np.concatenate([choices[choices >= 0] for choices in map(self._choices, records)])
-        if self._sets is None or len(self._sets) < len(self._numbers) or self._sets.device != input_ids.device:
+        if self._sets is None or len(self._sets) < len(self._numbers):
             sets = torch.frombuffer(bytearray(b"".join(self._numbers)), dtype=torch.uint8)
-            self._sets = sets.view(len(self._numbers), -1).to(input_ids.device)
-        bits = torch.arange(8, dtype=torch.uint8, device=input_ids.device)
-        masks = self._sets[torch.from_numpy(numbers).to(input_ids.device), :, None] >> bits & 1
-        return masks.flatten(1)[:, : self.vocab_size].bool()
+            self._sets = sets.view(len(self._numbers), -1)
+        used, numbers = np.unique(numbers, return_inverse=True)
+        bits = torch.arange(8, dtype=torch.uint8)
+        masks = self._sets[torch.from_numpy(used), :, None] >> bits & 1
+        sets = masks.flatten(1)[:, : self.vocab_size].bool()
+        return ChoiceSets(sets.to(input_ids.device), torch.from_numpy(numbers).to(input_ids.device))
 
     def _choices(self, ids: Sequence[int]) -> np.ndarray:
         return self._remembered(np.array(ids, np.int32).tobytes())
