@@ -1,6 +1,6 @@
 """
-Trains on functions, from scratch or on a pretrained LM; then generates new ones and compares them with real ones, and
-the model with a language model of the same size without latents.
+Trains on functions, from scratch or beside a pretrained LM; then generates new ones and compares them with real ones,
+and the model with a language model of the same size without latents.
 
     python examples/stdlib_functions.py --output stdlib.jsonl
     python examples/train_code.py stdlib_train.jsonl --test stdlib_test.jsonl --output-dir code-model

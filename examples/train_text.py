@@ -1,5 +1,5 @@
 """
-Trains on texts, from scratch; then generates new ones and compares them with real ones.
+Trains on texts, from scratch or beside a pretrained LM; then generates new ones and compares them with real ones.
 
     python examples/train_text.py train.jsonl --validation valid.jsonl --test test.jsonl --output-dir text-model
 

@@ -1,6 +1,6 @@
 """
-Trains on function specifications, as language models are given them as tools, from scratch; then generates new ones,
-of names that are not in the training data, and compares them with real ones.
+Trains on function specifications, as language models are given them as tools, from scratch or beside a pretrained LM;
+then generates new ones, of names that are not in the training data, and compares them with real ones.
 
     python examples/train_tools.py train.jsonl --validation valid.jsonl --test test.jsonl --output-dir tools-model
 
