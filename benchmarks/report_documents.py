@@ -66,7 +66,7 @@ TOOLS = """### Tools{title}
 
 `examples/train_tools.py`: {num_records:,} function specifications, {minutes:.0f} minutes of training {how}
 with {threads}, {num_steps:,} steps; {num_dropped} of more than 512 tokens were left out, and counted.
-{num_documents:,} were generated; what had the name of a training tool was left out, and written anew.
+{num_documents:,} were generated{filtered}.
 
 {table}
 
@@ -252,7 +252,7 @@ def tools_section(figures: dict[str, Any]) -> str:
         ["required declared", f"{s['required_declared']:.1%}", f"{s['required_declared_real']:.1%}", ""],
         ["described parameters", f"{s['described']:.1%}", f"{s['described_real']:.1%}", ""],
         ["names not in training", f"{s['novelty']:.1%}", "", f"{s['novelty_holdout']:.1%}"],
-        ["the same, of all that were written", f"{s['new_names']:.1%}", "", ""],
+        *([["the same, of all that were written", f"{s['new_names']:.1%}", "", ""]] if "new_names" in s else []),
         ["near-copies of training", f"{s['duplicates']:.1%}", "", f"{s['duplicates_holdout']:.1%}"],
         ["distinct-2", f"{s['distinct_2']:.3f}", f"{s['distinct_2_real']:.3f}", ""],
         ["types of parameters, similarity", f"{s['type_similarity']:.3f}", "1", ""],
@@ -262,6 +262,7 @@ def tools_section(figures: dict[str, Any]) -> str:
     samples = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in figures["samples"]["first"])
     return TOOLS.format(
         **_facts(figures),
+        filtered="; what had the name of a training tool was left out, and written anew" if "new_names" in s else "",
         table=to_table(["", "generated", "training", "hold-out"], rows),
         samples=_block(samples, "json"),
     )

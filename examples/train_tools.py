@@ -1,6 +1,6 @@
 """
 Trains on function specifications, as language models are given them as tools, from scratch or beside a pretrained LM;
-then generates new ones, of names that are not in the training data, and compares them with real ones.
+then generates new ones and compares them with real ones.
 
     python examples/train_tools.py train.jsonl --validation valid.jsonl --test test.jsonl --output-dir tools-model
 
@@ -11,13 +11,12 @@ model, `tools.jsonl` and `scores.json`.
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from tool_records import TOOL_SCHEMA, read_tools, to_tool
 from transformers import HfArgumentParser
 
-from difflm_hf import DataArguments, DiffLMPipeline, ModelArguments, RecordSchema, train
+from difflm_hf import DataArguments, ModelArguments, RecordSchema, train
 from difflm_hf.evaluation import evaluate_tools
 
 
@@ -34,20 +33,6 @@ class Arguments:
     seed: int = field(default=0, metadata={"help": "Seed of training, generation and measures."})
 
 
-def write_new_tools(
-    pipe: DiffLMPipeline, num_records: int, known: set[str], **sampling: Any
-) -> tuple[list[dict[str, Any]], int]:
-    """Records with names of their own, and how many were written to get them: real ones often share a name."""
-    tools, num_written = [], 0
-    while len(tools) < num_records:
-        if num_written >= 10 * num_records:
-            raise RuntimeError(f"{num_written - len(tools)} of {num_written} tools have a name of the training data")
-        written = pipe(num_records - len(tools), **sampling).records
-        num_written += len(written)
-        tools += [tool for tool in written if tool["name"] not in known]
-    return tools, num_written
-
-
 def main(args: Arguments, model_args: ModelArguments, train_file: Path) -> None:
     records, held_out, unseen = map(read_tools, (train_file, args.validation, args.test))
     pipe = train(
@@ -60,17 +45,15 @@ def main(args: Arguments, model_args: ModelArguments, train_file: Path) -> None:
         max_minutes=args.max_minutes,
         seed=args.seed,
     )
-    written, num_written = write_new_tools(
-        pipe,
+    written = pipe(
         args.num_records,
-        known={record["name"] for record in records},
         temperature=args.temperature,
         top_p=args.top_p,
         generator=torch.Generator().manual_seed(args.seed),
-    )
+    ).records
     tools, real, unseen = (list(map(to_tool, part)) for part in (written, records, unseen))
     (args.output_dir / "tools.jsonl").write_text("".join(json.dumps(tool) + "\n" for tool in tools), encoding="utf-8")
-    scores = evaluate_tools(tools, real, unseen, seed=args.seed) | {"new_names": len(tools) / num_written}
+    scores = evaluate_tools(tools, real, unseen, seed=args.seed)
     (args.output_dir / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(scores, indent=2))
 
