@@ -779,11 +779,14 @@ def test_evaluate_latents(run, request):
         )
     own, num_tokens, other = sum(n for n, _ in own), sum(n for _, n in own), sum(n for n, _ in other)
     normal = torch.distributions.Normal
-    kl = torch.distributions.kl_divergence(normal(mean, (logvar / 2).exp()), normal(0.0, 1.0))
+    posterior = normal(mean, (logvar / 2).exp())
+    kl = torch.distributions.kl_divergence(posterior, normal(0.0, 1.0))
+    learnt = posterior.entropy().sum() + pipe.latent_log_prob(latents).sum()
     expected = {
         "reconstruction": own / 20,
         "reconstruction_other": other / 20,
         "kl": float(kl.sum()) / 20,
+        "kl_denoiser": -float(learnt) / 20,
         "active": int((kl.mean(0) > 0.1).sum()),
         "nats_per_document": (own + float(kl.sum())) / 20,
     }

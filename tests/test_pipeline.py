@@ -448,6 +448,32 @@ def test_latents_follow_the_denoiser(pipe, monkeypatch):
     torch.testing.assert_close(pipe.generate_latents(5, generator=seeded()), expected)
 
 
+@pytest.mark.parametrize("scheduler", [LatentEDMScheduler, EDMDPMSolverMultistepScheduler])
+def test_density_of_latents(pipe, scheduler, monkeypatch):
+    """That of the Gaussian that a new denoiser stands for; and 1 in all, whatever the weights."""
+    monkeypatch.setattr(pipe, "scheduler", scheduler.from_config(pipe.scheduler.config))
+    denoiser = DiffLMDenoiser(latent_size=3, width=8, num_layers=1)
+    denoiser.latent_mean.copy_(torch.tensor([1.0, -2.0, 0.5]))
+    denoiser.latent_std.copy_(torch.tensor([0.5, 3.0, 1.0]))
+    monkeypatch.setattr(pipe, "denoiser", denoiser)
+    latents = denoiser.latent_mean + denoiser.latent_std * torch.randn(20, 3, generator=seeded())
+    config = pipe.scheduler.config
+    std = denoiser.latent_std * (config.sigma_data**2 + config.sigma_min**2) ** 0.5
+    expected = torch.distributions.Normal(denoiser.latent_mean, std).log_prob(latents).sum(1)
+    torch.testing.assert_close(pipe.latent_log_prob(latents, 160), expected, atol=0.01, rtol=0)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        denoiser = DiffLMDenoiser(latent_size=1, width=8, num_layers=1)
+        torch.nn.init.normal_(denoiser.proj_out.weight, 0, 0.5)
+    denoiser.latent_std.fill_(2.0)
+    monkeypatch.setattr(pipe, "denoiser", denoiser)
+    grid = torch.linspace(-12, 12, 1201)[:, None]
+    log_probs = pipe.latent_log_prob(grid, num_inference_steps=100)
+    assert (log_probs - torch.distributions.Normal(0, 1).log_prob(grid[:, 0])).abs().max() > 0.3
+    assert torch.trapezoid(log_probs.exp(), grid[:, 0]).item() == pytest.approx(1, abs=0.01)
+
+
 def test_latents_follow_the_decoder(pipe, monkeypatch):
     devices, length = [], pipe.vae.config.max_record_length - 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ def evaluate_latents(pipe: DiffLMPipeline, records: Any, batch_size: int = 32, s
               choices that the grammar leaves;
             - `reconstruction_other`: the same, z from the posterior of another record;
             - `kl`: KL(q(z|x) ‖ N(0, I)), in nats per record;
+            - `kl_denoiser`: the same of what the denoiser has learnt, in place of N(0, I), which latents come from in
+              generation;
             - `active`: dimensions of z with a mean KL above 0.1 nats;
             - `nats_per_document`: reconstruction and KL together, an upper bound of −log p(x);
             - `perplexity`: that bound per token that counts, as a perplexity.
@@ -38,6 +41,9 @@ def evaluate_latents(pipe: DiffLMPipeline, records: Any, batch_size: int = 32, s
     mean, std = posterior["mean"], posterior["std"]
     latents = mean + std * torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))
     kl = 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).sum(0)
+    # E[log q(z|x)] − log p(z)
+    entropy = 0.5 * math.log(2 * math.pi * math.e) * std.shape[1] + std.log().sum(1).mean().item()
+    kl_denoiser = -entropy - torch.cat([pipe.latent_log_prob(z) for z in latents.split(1024)]).mean().item()
     own = other = 0.0
     num_tokens = 0
     for start in range(0, len(dataset), batch_size):
@@ -60,6 +66,7 @@ def evaluate_latents(pipe: DiffLMPipeline, records: Any, batch_size: int = 32, s
         "reconstruction": own / num_records,
         "reconstruction_other": other / num_records,
         "kl": kl.sum().item() / num_records,
+        "kl_denoiser": kl_denoiser,
         "active": int((kl / num_records > 0.1).sum()),
         "nats_per_document": bound / num_records,
         "perplexity": float(np.exp(bound / num_tokens)),
