@@ -135,8 +135,8 @@ def _forward(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
         if name not in layer.lora_A:  # an adapter of other layers
             continue
         down, up = (part[name].weight.to(result.dtype) for part in (layer.lora_A, layer.lora_B))
-        small = F.linear(layer.lora_dropout[name](x).to(result.dtype), down) * layer.scaling[name]
-        result = torch.addmm(result.flatten(0, -2), small.flatten(0, -2), up.t()).view(result.shape)
+        small = F.linear(layer.lora_dropout[name](x).to(result.dtype), down).flatten(0, -2)
+        result = torch.addmm(result.flatten(0, -2), small, up.t(), alpha=layer.scaling[name]).view(result.shape)
     return result
 
 
