@@ -108,7 +108,7 @@ ones, and on the real ones and then the generated ones.
 TEXT = """### Text{title}
 
 `examples/train_text.py`: {num_records:,} sentences on restaurants (E2E), {minutes:.0f} minutes of training {how}
-with {threads}, {num_steps:,} steps. {num_documents:,} were generated.
+with {threads}, {num_steps:,} steps. {num_documents:,} were generated{temperature}.
 
 {table}
 
@@ -333,7 +333,8 @@ WRITERS = {"tools": tools_section, "code": code_section, "text": text_section}
 
 
 def _facts(figures: dict[str, Any]) -> dict[str, Any]:
-    base, parts = figures.get("base_model"), {"frozen": "", "lora": " with LoRA layers", "full": ", all of it"}
+    base, temperature = figures.get("base_model"), figures.get("temperature")
+    parts = {"frozen": "", "lora": " with LoRA layers", "full": ", all of it"}
     return {
         "title": f" by {base}" if base else "",
         "how": f"beside {base}{parts[figures['tuning']]}," if base else "from scratch",
@@ -342,6 +343,7 @@ def _facts(figures: dict[str, Any]) -> dict[str, Any]:
         "minutes": figures["training_minutes"],
         "num_steps": figures["num_steps"],
         "num_documents": figures["num_documents"],
+        "temperature": f", at temperature {temperature}, a choice by these scores" if temperature else "",
         "threads": "one thread" if figures["threads"] == 1 else f"{figures['threads']} threads",
     }
 
