@@ -82,7 +82,7 @@ def choice_nll(
         used = allowed.sets.any(0).nonzero().squeeze(1)
         if 2 * len(used) < len(weight):
             weight, bias = weight[used], None if bias is None else bias[used]
-            ids, allowed = torch.searchsorted(used, ids), allowed._replace(sets=allowed.sets[:, used])
+            ids, allowed = torch.searchsorted(used, ids), ChoiceSets(allowed.sets[:, used], allowed.numbers)
     return limited_nll(F.linear(hidden, weight, bias), ids, allowed)
 
 
