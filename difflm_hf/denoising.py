@@ -125,6 +125,7 @@ class DenoisingMixin:
             noisy = scheduler.step(output, timestep, noisy, generator=generator).prev_sample
         return self.denoiser.denormalize_latents(noisy)
 
+    @torch.no_grad()
     def latent_log_prob(self, latents: torch.Tensor, num_inference_steps: int = 40) -> torch.Tensor:
         """
         log p(z) under the denoiser, in nats: the log-density of the noise that the probability flow ODE makes of z,
@@ -140,8 +141,7 @@ class DenoisingMixin:
         """
         scheduler = copy.deepcopy(self.scheduler)
         scheduler.set_timesteps(int(num_inference_steps) + 1, device=onload(self.denoiser).device)
-        sigmas = scheduler.sigmas.unique().tolist()  # from the least on
-        sigmas = [sigma for sigma in sigmas if sigma > 0]
+        sigmas = sorted({sigma for sigma in scheduler.sigmas.tolist() if sigma > 0})
         sample = self.denoiser.normalize_latents(latents.to(self.denoiser.device))
 
         def slope(sample: torch.Tensor, sigma: float) -> tuple[torch.Tensor, torch.Tensor]:

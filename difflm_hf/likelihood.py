@@ -72,18 +72,17 @@ def choice_nll(
     Returns:
         `torch.FloatTensor` of shape `(num_choices,)`.
     """
-    if type(head) is not nn.Linear or head.weight.device != hidden.device:  # which may be offloaded
-        return limited_nll(head(hidden), ids, allowed)
-    if not head.weight.requires_grad and head.bias is None:
-        return _FrozenHeadNLL.apply(hidden.to(head.weight.dtype), head.weight, ids, allowed)
-    weight, bias = head.weight, head.bias
-    if allowed is not None:
+    if type(head) is nn.Linear and head.weight.device == hidden.device:  # offloaded weights are elsewhere
+        if not head.weight.requires_grad and head.bias is None:
+            return _FrozenHeadNLL.apply(hidden.to(head.weight.dtype), head.weight, ids, allowed)
         # Numbers are made of a few ids: the product with all of a large vocabulary would take as long as layers do.
-        used = allowed.sets.any(0).nonzero().squeeze(1)
-        if 2 * len(used) < len(weight):
-            weight, bias = weight[used], None if bias is None else bias[used]
-            ids, allowed = torch.searchsorted(used, ids), ChoiceSets(allowed.sets[:, used], allowed.numbers)
-    return limited_nll(F.linear(hidden, weight, bias), ids, allowed)
+        used = None if allowed is None else allowed.sets.any(0).nonzero().squeeze(1)
+        if used is not None and 2 * len(used) < len(head.weight):
+            logits = F.linear(hidden, head.weight[used], None if head.bias is None else head.bias[used])
+            return limited_nll(
+                logits, torch.searchsorted(used, ids), ChoiceSets(allowed.sets[:, used], allowed.numbers)
+            )
+    return limited_nll(head(hidden), ids, allowed)
 
 
 def limited_nll(logits: torch.Tensor, ids: torch.LongTensor, allowed: ChoiceSets | None = None) -> torch.FloatTensor:

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, HfArgumentParser, PreTrainedModel
+from train_text import read_texts
+from transformers import HfArgumentParser, PreTrainedModel
 
 from difflm_hf import DataArguments, ModelArguments, train
+from difflm_hf.base_model import load_causal_lm
 from difflm_hf.evaluation import (
     evaluate_code,
     evaluate_latents,
@@ -26,7 +28,7 @@ from difflm_hf.evaluation import (
     train_language_model,
 )
 from difflm_hf.lora import add_lora
-from difflm_hf.records import read_table, write_table
+from difflm_hf.records import write_table
 
 
 NUM_VALIDATION = 300
@@ -57,14 +59,14 @@ def plain_lm(model_args: ModelArguments, lora: dict[str, Any] | None) -> PreTrai
     """The pretrained LM as it was, with new LoRA layers where DiffLM has some; `None` where there is none."""
     if model_args.base_model is None:
         return None
-    lm = AutoModelForCausalLM.from_pretrained(model_args.base_model, dtype="auto" if lora is None else torch.bfloat16)
+    lm = load_causal_lm(model_args.base_model, dtype=torch.float32 if lora is None else torch.bfloat16)
     if lora is not None:
         add_lora(lm, lora)
     return lm
 
 
 def main(args: Arguments, model_args: ModelArguments, train_file: Path) -> None:
-    functions, unseen = (read_table(path)[["code"]].dropna(ignore_index=True) for path in (train_file, args.test))
+    functions, unseen = (read_texts(path, "code") for path in (train_file, args.test))
     real, validation = functions[NUM_VALIDATION:], functions[:NUM_VALIDATION]
     pipe = train(
         real,
@@ -117,4 +119,6 @@ if __name__ == "__main__":
     parser = HfArgumentParser((Arguments, ModelArguments), description=__doc__)
     parser.add_argument("train_file", type=Path, help="A .jsonl, .csv or .parquet file.")
     args, model_args, positional = parser.parse_args_into_dataclasses()
+    if model_args.base_model is not None and model_args.tuning == "frozen":
+        parser.error("an LM that is not trained has none of its own to compare with; take --tuning lora or full")
     main(args, model_args, positional.train_file)

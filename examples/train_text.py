@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pandas as pd
 import torch
 from transformers import HfArgumentParser
 
@@ -36,10 +37,16 @@ class Arguments:
     seed: int = field(default=0, metadata={"help": "Seed of training, generation and measures."})
 
 
+def read_texts(path: Path, column: str) -> pd.DataFrame:
+    """That column of a file, without gaps."""
+    table = read_table(path)
+    if column not in table:
+        raise ValueError(f"{path} has no column {column!r}, which is to hold the texts; it has {list(table.columns)}")
+    return table[[column]].dropna(ignore_index=True)
+
+
 def main(args: Arguments, model_args: ModelArguments, train_file: Path) -> None:
-    real, held_out, unseen = (
-        read_table(path)[[args.column]].dropna(ignore_index=True) for path in (train_file, args.validation, args.test)
-    )
+    real, held_out, unseen = (read_texts(path, args.column) for path in (train_file, args.validation, args.test))
     pipe = train(
         real,
         args.output_dir,

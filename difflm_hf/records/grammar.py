@@ -99,12 +99,14 @@ class Grammar:
 
     def allowed(self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor) -> ChoiceSets:
         """
-        What there was to choose from, wherever the grammar leaves the LM a choice: at each of the first record, and so
-        on.
+        What there was to choose from, wherever the grammar leaves the LM a choice.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(num_records, sequence_length)`): Records from BOS to EOS.
             attention_mask (`torch.LongTensor` of shape `(num_records, sequence_length)`): 0 for padding.
+
+        Returns:
+            [`ChoiceSets`]: Of each choice of the first record, and so on.
         """
         lengths = attention_mask.sum(1).tolist()
         records = [ids[1:length] for ids, length in zip(input_ids.tolist(), lengths)]
