@@ -20,9 +20,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from difflm_hf.evaluation import evaluate_downstream
+from difflm_hf.evaluation import evaluate_downstream, evaluate_tools
 
 from .results import load_result, save_result
 
@@ -33,6 +34,7 @@ MINUTES = {"tools": 15, "code": 36, "text": 6}
 # Beside a pretrained LM, in place of the example's own. Chosen among 0.8, 0.92 and 1 by the scores that are reported.
 TEMPERATURES = {"text": 0.92}
 NUM_SAMPLES = 3  # of each sort, for the page
+NUM_KNOWN, NUM_DRAWS = 1000, 3  # training tools that count as known, where real ones are scored as new
 DOWNSTREAM = {"vocab_size": 2048, "length": 256, "num_steps": 100, "num_samples": 100}
 
 
@@ -73,6 +75,21 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
 
 
+def new_tools(data_dir: Path) -> dict[str, float]:
+    """What real tools score as generated ones, where some are known, and the others with new names are generated."""
+    tools, test = (read_lines(data_dir / "tools" / f"{name}.jsonl") for name in ("train", "test"))
+    draws = []
+    for seed in range(NUM_DRAWS):
+        order = np.random.default_rng(seed).permutation(len(tools))
+        known = [tools[row] for row in order[:NUM_KNOWN]]
+        names = {tool["name"] for tool in known}
+        new = [tools[row] for row in order[NUM_KNOWN:] if tools[row]["name"] not in names]
+        draws.append(evaluate_tools(new, known, test, seed=seed) | {"num_documents": len(new)})
+    return {
+        name: float(np.mean([draw[name] for draw in draws])) for name in ("num_documents", "coverage", "duplicates")
+    }
+
+
 def measure(
     kind: str, data_dir: Path, work_dir: Path, folder: Path, options: list[str], minutes: float
 ) -> dict[str, Any]:
@@ -94,6 +111,8 @@ def measure(
     }
     if seconds is not None:
         figures["minutes"] = seconds / 60
+    if kind == "tools":
+        figures["real"] = new_tools(data_dir)
     if kind == "code":
         real, test = (
             [document["code"] for document in read_lines(work_dir / f"stdlib_{name}.jsonl")]
