@@ -98,7 +98,8 @@ encodes. *Plain* is the LM with LoRA layers and without latents, trained for as 
 
 *Reconstruction*, *other*, *KL* and *bound* are in nats a sentence of {num_evaluated} of the validation split.
 *Perplexity* is that of {num_records} generated sentences under a small LM of the test sentences, which finds
-{real_perplexity:.1f} for the validation split; *self-BLEU* of real sentences is {self_bleu:.3f}. Of the reference, by where latents come from:
+{real_perplexity:.1f} for the validation split; *self-BLEU* of real sentences is {self_bleu:.3f}. Of the reference, by
+where latents come from:
 
 {sources}"""
 

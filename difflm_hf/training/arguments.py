@@ -260,7 +260,8 @@ class HubArguments:
 class BaseTrainingArguments(TrainingArguments):
     """
     `TrainingArguments` of both phases: the model may be in a subfolder of its repository, records keep columns that
-    `forward` does not take, such as those that a loss is computed from, and a process trains on one device.
+    `forward` does not take, such as those that a loss is computed from, a process trains on one device, and losses
+    that are no numbers show.
 
     Args:
         hub_subfolder (`str`, *optional*): Where in the repository the model is, with `push_to_hub`.
@@ -272,6 +273,7 @@ class BaseTrainingArguments(TrainingArguments):
     hub_subfolder: str | None = field(default=None, metadata={"help": "Where in the repository the model is."})
     ema_decay: float | None = field(default=None, metadata={"help": "Largest decay of the weights' moving average."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Drop what `forward` does not take."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Log the mean in place of such losses."})
 
     @property
     def n_gpu(self) -> int:
@@ -292,6 +294,8 @@ class DiffLMTrainingArguments(BaseTrainingArguments):
         beta_patience (`int`, defaults to 2): Evaluations without improvement before `"decreasing"` takes a step.
         beta_cycles (`int`, defaults to 4): Cycles of `"cyclical"`.
         free_bits (`float`, defaults to 0.0): Nats of each latent dimension that the KL term leaves free.
+        posterior_learning_rate (`float`, *optional*):
+            Learning rate of the map from states to posteriors, where it is another.
     """
 
     beta_schedule: str = field(default="constant", metadata={"help": "constant, decreasing or cyclical."})
@@ -301,6 +305,7 @@ class DiffLMTrainingArguments(BaseTrainingArguments):
     beta_patience: int = field(default=2, metadata={"help": "Stalled evaluations before beta decreases."})
     beta_cycles: int = field(default=4, metadata={"help": "Cycles of the cyclical schedule."})
     free_bits: float = field(default=0.0, metadata={"help": "Nats per latent dimension that cost nothing."})
+    posterior_learning_rate: float | None = field(default=None, metadata={"help": "Of the map to posteriors."})
 
     def __post_init__(self):
         super().__post_init__()

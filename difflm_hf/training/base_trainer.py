@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -81,6 +82,15 @@ class BaseTrainer(ShardedTrainer):
     def record(self) -> dict[str, Any]:
         """What the record of a phase has besides."""
         return {}
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        for name, value in logs.items():
+            if name.endswith("loss") and not math.isfinite(value):
+                raise RuntimeError(
+                    f"training has diverged: at step {self.state.global_step}, {name} is {value}; lower the "
+                    f"learning_rate of {Path(self.args.output_dir).name}, which is {self.args.learning_rate:g}"
+                )
+        super().log(logs, *args, **kwargs)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         with torch.no_grad(), self.compute_loss_context_manager():

@@ -239,6 +239,8 @@ PRIVATE_RECIPES = {
 
 # How a pretrained LM is trained beside encoder and injection, and the learning rate. What is frozen bears a high one.
 TUNINGS = {"frozen": 3e-3, "lora": 2e-3, "full": 1e-4}
+# The most that the map to posteriors bears: states of rows that are written alike move all of it the same way.
+POSTERIOR_LEARNING_RATE = 3e-4
 
 # Both phases
 COMMON_ARGUMENTS = {
@@ -323,12 +325,13 @@ def find_recipe(recipe: str | Recipe, of_documents: bool, args: ModelArguments, 
             lora_fields(recipe.lora)
         except (TypeError, ValueError) as error:
             raise ValueError(f"lora of the recipe: {error}") from error
-    vae = {}
+    vae, posterior = {}, {}
     if args.base_model is not None and recipe.decoder_config:  # else it is for pretrained LMs alone
         vae["learning_rate"] = TUNINGS[args.tuning]
+        posterior["posterior_learning_rate"] = min(TUNINGS[args.tuning], POSTERIOR_LEARNING_RATE)
     if args.activation_checkpointing:
         vae["activation_checkpointing"] = True
-    return replace(recipe, vae=recipe.vae | vae)
+    return replace(recipe, vae=posterior | recipe.vae | vae)
 
 
 def _check_configs(recipe: Recipe, of_documents: bool) -> None:

@@ -83,7 +83,7 @@ def train(
         `ValueError`:
             for data that cannot be learnt from, unknown names, a folder that is not empty, and, before training, for
             what may not be pushed.
-        `RuntimeError`: when another process writes into the folder.
+        `RuntimeError`: when another process writes into the folder, or a loss is no number any more.
 
     Example:
 

@@ -67,6 +67,17 @@ class DiffLMTrainer(BaseTrainer):
         self._totals, self._num_records = {}, 0
         return super().train(*args, **kwargs)
 
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        is_new, optimizer = self.optimizer is None, super().create_optimizer(model)
+        if is_new and self.args.posterior_learning_rate is not None:
+            posterior = set((model or self.model).to_posterior.parameters())
+            for group in list(optimizer.param_groups):
+                weights = group["params"]
+                group["params"] = [weight for weight in weights if weight not in posterior]
+                of_posterior = [weight for weight in weights if weight in posterior]
+                optimizer.add_param_group({**group, "params": of_posterior, "lr": self.args.posterior_learning_rate})
+        return optimizer
+
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Iterable[int] | None:
         lengths = record_lengths(eval_dataset)
         if lengths is None:
