@@ -553,6 +553,29 @@ def test_a_frozen_base_reads_each_record_once(run, table, brief, tmp_path, monke
     assert sum(read) == len(table) and pipe.config.training["phases"][0]["num_steps"] > 3
 
 
+@pytest.mark.parametrize(("tuning", "rates"), [("lora", [2e-3, 3e-4]), ("full", [1e-4, 1e-4])])
+def test_the_posterior_learns_at_a_rate_of_its_own(run, table, tuning, rates, tmp_path):
+    arguments = {"recipe": "quick", "base_model": str(run / "base"), "tuning": tuning}
+    pipe = train(table, tmp_path / "model", **arguments)
+    [path] = (tmp_path / "model" / "checkpoints" / "vae").glob("checkpoint-*/optimizer.pt")
+    groups = torch.load(path, weights_only=True)["param_groups"]
+    assert [group["initial_lr"] for group in groups] == [rate for rate in rates for _ in range(2)]
+    trained = sum(weight.requires_grad for weight in pipe.vae.parameters())
+    assert sum(len(group["params"]) for group in groups) == trained
+    assert len(groups[2]["params"] + groups[3]["params"]) == len(list(pipe.vae.to_posterior.parameters()))
+
+
+def test_a_recipe_keeps_its_rate_of_the_posterior(run, table, tmp_path):
+    quick = DOCUMENT_RECIPES["quick"]
+    recipe = replace(quick, vae={**quick.vae, "posterior_learning_rate": 0.0})
+    arguments = {"recipe": recipe, "base_model": str(run / "base")}
+    before = train(table, tmp_path / "before", **arguments | {"recipe": replace(recipe, min_steps=1)}).vae
+    after = train(table, tmp_path / "after", **arguments).vae
+    for name, weight in before.to_posterior.named_parameters():
+        assert torch.equal(weight, after.to_posterior.get_parameter(name))
+    assert not torch.equal(*(model.decoder.injection.state_dict().popitem()[1] for model in (before, after)))
+
+
 def test_a_base_with_fewer_ids_than_its_tokenizer(run, table, brief, tmp_path):
     shutil.copytree(run / "base", tmp_path / "base")
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}

@@ -319,6 +319,14 @@ def test_speed_is_measured_as_training_goes(brief, tmp_path, monkeypatch):
     assert [has_autocast for _, has_autocast in calls] == [True] * 2 + [False] * 2
 
 
+@pytest.mark.parametrize(("phase", "loss"), [("vae", "kl_loss|loss"), ("denoiser", "loss")])
+def test_a_run_that_diverges_ends(phase, loss, tmp_path):
+    recipe = edited("too fast", min_steps=8, **{"denoiser": {"max_steps": 8}} | {phase: {"learning_rate": 1e30}})
+    with pytest.raises(RuntimeError, match=rf"diverged: at step \d, \w*({loss}) is (nan|inf); .* of {phase}, which"):
+        train(make_table(), tmp_path / "model", recipe=recipe)
+    assert not (tmp_path / "model" / "model_index.json").exists()
+
+
 def test_best_checkpoint_and_early_stopping(tmp_path):
     """A few rows are soon known by heart: the last weights are then not the best."""
     recipe = edited("greedy", vae={"learning_rate": 0.05}, min_steps=320)
