@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -13,13 +14,14 @@ import pandas as pd
 import pytest
 import tiny_diffusion_lm
 from conftest import call
-from tiny import make_table
+from tiny import make_table, train
 
 from difflm_hf import DiffLMPipeline
 from difflm_hf.control import Between
 from difflm_hf.diffusion_lm import DiffusionLMPipeline
 from difflm_hf.diffusion_lm.annotation import load_spacy
 from difflm_hf.records import RecordSchema
+from difflm_hf.training import RECIPES
 
 
 PAGE = Path(__file__).parents[1] / "docs" / "troubleshooting.md"
@@ -152,6 +154,7 @@ def twice_into_a_folder(desk: Desk) -> str:
 
 DATES = [f"{i % 28 + 1:02}.{i % 12 + 1:02}.{1990 + i % 30}" for i in range(400)]
 DOCUMENTS = [json.dumps({"id": i, "body": {"a": "x" * i, "b": [1] * i}}) for i in range(60)]
+QUICK = RECIPES["quick"]
 RARE = "--allow-rare-categories"
 
 # Mistakes, by a part of the message that is in one entry alone
@@ -194,6 +197,9 @@ MISTAKES: dict[str, Callable[[Desk], str]] = {
         d.train("--find-rules", data="empty.csv"),
     )[1],
     "minutes from 0 on": lambda d: d.train("--max-minutes", -1),
+    "has diverged": lambda d: d.call(
+        train, TABLE, "fast", recipe=replace(QUICK, vae=QUICK.vae | {"learning_rate": 1e30})
+    ),
     "in only one of data and validation": lambda d: (
         TABLE.drop(columns="age").to_csv("few.csv"),
         d.train("--validation", "few.csv"),
