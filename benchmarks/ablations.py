@@ -69,7 +69,8 @@ class Choices:
     encoder: str = "LM"
 
 
-PAPER_BETA = {"beta_schedule": "decreasing", "beta_max": 0.1, "beta_min": 0.001, "beta_decay": 0.7}
+BY_BOUND = {"metric_for_best_model": "eval_bound", "greater_is_better": False}  # which compares across β
+PAPER_BETA = {"beta_schedule": "decreasing", "beta_max": 0.1, "beta_min": 0.001, "beta_decay": 0.7, **BY_BOUND}
 RUNS = {
     "reference": Choices(),
     "frozen": Choices(tuning="frozen"),
@@ -82,7 +83,7 @@ RUNS = {
     "4 tokens": Choices(num_latent_tokens=4),
     "32 tokens": Choices(num_latent_tokens=32),
     "β as in the paper": Choices(vae=PAPER_BETA),
-    "β cyclical": Choices(vae={"beta_schedule": "cyclical", "beta_max": 0.1}),
+    "β cyclical": Choices(vae={"beta_schedule": "cyclical", "beta_max": 0.1, **BY_BOUND}),
     "β 1": Choices(vae={"beta_max": 1.0}),
     "attention denoiser": Choices(denoiser_config={"architecture": "transformer", "width": 64}),
     "encoder from scratch": Choices(encoder="scratch"),
