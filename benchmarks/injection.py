@@ -6,7 +6,6 @@ has never seen, from latents that reach it in one of the four ways.
     python -m benchmarks.injection --data-dir DIR --base-model LM [--work-dir DIR] [--runs frozen lora ways sizes]
     python examples/smollm2.py smollm2
     python -m benchmarks.injection --data-dir DIR --base-model smollm2 --runs frozen lora --long-minutes 60
-        --num-records 300
 
 DIR holds shoppers (train.csv, valid.csv, test.csv), which LM must not have been trained on. A model that is complete
 in the work folder is not trained again. Figures go to benchmarks/results/injection.json by the folder name of the
@@ -39,7 +38,7 @@ from .results import load_result, save_result
 
 TABLE, TARGET = "shoppers", "Revenue"
 CATEGORICAL = ("OperatingSystems", "Browser", "Region", "TrafficType")
-NUM_VALIDATION = 128
+NUM_VALIDATION, NUM_EVALUATED = 128, 300  # records of the test split, which bounds are of
 SEED = 0
 
 
@@ -114,7 +113,7 @@ def measure(run: Run, data_dir: Path, base_model: str, folder: Path) -> dict[str
         "num_steps": pipe.config.training["phases"][0]["num_steps"],
         "trained_parameters": sum(weight.numel() for weight in trained.values()),
         "valid": float(np.concatenate(masks).mean()),
-        **evaluate_latents(pipe, test.head(run.num_records)),
+        **evaluate_latents(pipe, test.head(NUM_EVALUATED)),
         "column_shapes": scores["fidelity"]["column_shapes"],
         "pair_trends": scores["fidelity"]["pair_trends"],
         "c2st": scores["fidelity"]["c2st"],
@@ -124,10 +123,10 @@ def measure(run: Run, data_dir: Path, base_model: str, folder: Path) -> dict[str
 
 
 @torch.no_grad()
-def measure_base(data_dir: Path, base_model: str, num_records: int) -> dict[str, Any]:
+def measure_base(data_dir: Path, base_model: str) -> dict[str, Any]:
     """The base without latents, on the same records: all that it writes, and what the grammar leaves it to choose."""
     real, test = (pd.read_csv(data_dir / TABLE / f"{name}.csv") for name in ("train", "test"))
-    test = test.head(num_records)
+    test = test.head(NUM_EVALUATED)
     schema = RecordSchema.infer(pd.concat([real, test], ignore_index=True), CATEGORICAL)
     tokenizer = AutoTokenizer.from_pretrained(base_model)
     lm = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.bfloat16 if supports_bf16() else None).eval()
@@ -172,7 +171,7 @@ def main(
             figures = load_result("injection").get(base, {})  # which another process may have added to
             if "base" not in figures:
                 figures = {
-                    "base": measure_base(data_dir, base_model, num_records),
+                    "base": measure_base(data_dir, base_model),
                     "batch_size": DOCUMENT_RECIPES["small"].vae["per_device_train_batch_size"],
                     "table": TABLE,
                     "threads": torch.get_num_threads(),
