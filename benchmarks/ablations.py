@@ -5,8 +5,9 @@ equal time, each of which differs from the first by one choice.
     python examples/smollm2.py LM
     python -m benchmarks.ablations --data-dir DIR --base-model LM [--work-dir DIR] [--runs NAME ...] [--minutes 5]
 
-DIR holds e2e (train.jsonl, valid.jsonl, test.jsonl). A model that is complete in the work folder is not trained again.
-Figures go to benchmarks/results/ablations.json; `python -m benchmarks.report` writes docs/benchmarks.md from them.
+DIR holds e2e (train.jsonl, valid.jsonl, test.jsonl), and LM is a folder. A model that is complete in the work folder
+is not trained again, whatever its time. Figures go to benchmarks/results/ablations.json; `python -m benchmarks.report`
+writes docs/benchmarks.md from them.
 """
 
 from __future__ import annotations

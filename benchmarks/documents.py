@@ -5,8 +5,8 @@ Runs the examples that train on documents, and keeps their figures.
         [--base-model LM] [--tuning lora]
 
 DIR holds tools and e2e (train.jsonl, valid.jsonl, test.jsonl); functions come from the standard library of this
-machine. An example that has ended in the work folder is not run again. Figures go to
-benchmarks/results/documents.json.
+machine. An example that has ended in the work folder is not run again, even by another LM, tuning or time: give each
+a folder of its own. Figures go to benchmarks/results/documents.json.
 """
 
 from __future__ import annotations
@@ -151,6 +151,8 @@ if __name__ == "__main__":
     parser.add_argument("--work-dir", type=Path, default=Path("benchmark-documents"))
     parser.add_argument("--kinds", nargs="+", choices=list(FILES), default=list(FILES))
     parser.add_argument("--base-model", help="A folder of a pretrained LM; not given, from scratch.")
-    parser.add_argument("--tuning", choices=("frozen", "lora", "full"), default="lora", help="Of the base.")
+    parser.add_argument(
+        "--tuning", choices=("frozen", "lora", "full"), default="lora", help="Of the base; not frozen for code."
+    )
     parser.add_argument("--minutes", type=float, help="Of each training, in place of its own.")
     main(**vars(parser.parse_args()))

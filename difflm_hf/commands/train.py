@@ -75,7 +75,7 @@ def train(
     ] = "small",
     text_column: Annotated[str, typer.Option(help="The column of texts, of diffusion-lm.")] = "text",
     base_model: Annotated[
-        str | None, typer.Option(help="A pretrained causal LM of the Hub, to write records.")
+        str | None, typer.Option(help="A pretrained causal LM to write records: of the Hub, a folder, or a GGUF file.")
     ] = None,
     base_encoder: Annotated[
         str | None, typer.Option(help="A pretrained encoder of the Hub, beside the base model.")
@@ -113,7 +113,9 @@ def train(
     schema: Annotated[
         Path | None, typer.Option(help="Of the records: of `difflm schema`, or a JSON Schema; inferred by default.")
     ] = None,
-    max_length: Annotated[int, typer.Option(help="Tokens that a document, or the texts of a row, may take.")] = 1024,
+    max_length: Annotated[
+        int, typer.Option(help="Tokens of a document, a row's texts, or a row by a base model.")
+    ] = 1024,
     overlong: Annotated[
         str,
         typer.Option(
