@@ -38,7 +38,7 @@ from difflm_hf.records import read_table
 from difflm_hf.training import DOCUMENT_RECIPES
 
 from .generation import processor
-from .markdown import to_table
+from .markdown import to_table, to_threads
 from .results import load_result, save_result
 
 
@@ -92,7 +92,7 @@ RUNS = {
 SOURCES = ("denoiser", "prior", "records")  # of latents
 TITLES = {"denoiser": "of the diffusion", "prior": "of N(0, I)", "records": "of training records"}
 ABLATIONS = """`python -m benchmarks.ablations` lets {base_model} write sentences on restaurants (E2E) after trainings
-of {minutes:g} minutes each, in {threads} threads of an {processor}. Each differs from the reference by one choice; the
+of {minutes:g} minutes each, in {threads} of an {processor}. Each differs from the reference by one choice; the
 reference has LoRA layers, `kv_memory`, a latent of size 32 in 16 tokens, β 0.1, an MLP as denoiser, and the LM itself
 encodes. *Plain* is the LM with LoRA layers and without latents, trained for as long.
 
@@ -231,7 +231,7 @@ def ablations_section() -> str:
     sources = [[TITLES[source], *sentence_columns(runs["reference"][source])] for source in SOURCES]
     real = result["real"]
     return ABLATIONS.format(
-        **result,
+        **result | {"threads": to_threads(result["threads"])},
         runs=to_table(["run", "steps", "reconstruction", "other", "KL", "bound", *columns], rows),
         sources=to_table(["latents", *columns], sources),
         self_bleu=real["self_bleu_real"],

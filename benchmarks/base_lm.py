@@ -21,7 +21,7 @@ from pathlib import Path
 from .commits import checkout
 from .generation import processor
 from .injection import CATEGORICAL, TABLE
-from .markdown import to_table
+from .markdown import to_table, to_threads
 from .results import load_result, save_result
 
 
@@ -51,7 +51,7 @@ def base_lm_section() -> str:
         f"`python -m benchmarks.base_lm` writes rows of {result['table']} as JSON with {result['base_model']}, of two "
         "commits in turn, and by default loads what it generates with: in bfloat16 where the processor computes in "
         "it. A step is without the optimizer's part, and with the states of records known, which are read once.\n\n"
-        f"{to_table(header, rows)}\n\nOn {result['processor']}, in {result['threads']} threads."
+        f"{to_table(header, rows)}\n\nOn {result['processor']}, in {to_threads(result['threads'])}."
     )
 
 

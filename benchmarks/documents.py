@@ -102,6 +102,7 @@ def measure(
     documents = read_lines(folder / FILES[kind])
     figures = {
         "scores": json.loads((folder / "scores.json").read_text(encoding="utf-8")),
+        "max_minutes": training["arguments"]["max_minutes"],
         "training_minutes": sum(phase["seconds"] for phase in training["phases"]) / 60,
         "num_steps": training["phases"][0]["num_steps"],
         "data": {key: training["data"][key] for key in training["data"] if key.startswith("num_")},

@@ -15,6 +15,10 @@ def to_table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def to_threads(num: int) -> str:
+    return "one thread" if num == 1 else f"{num} threads"
+
+
 def mean_interval(values: Sequence[float], form: str = ".3f") -> str:
     """Mean, with half of its 95 % interval by Student's t where there are several values."""
     if len(values) == 1:

@@ -10,7 +10,7 @@ from difflm_hf.training import DOCUMENT_RECIPES
 
 from .ablations import ablations_section
 from .base_lm import base_lm_section
-from .markdown import to_table
+from .markdown import to_table, to_threads
 from .results import load_result
 
 
@@ -33,12 +33,14 @@ latents hold. *Valid* is the share of texts that were records when they were wri
 
 OWN_BASE = "base-lm"
 REAL_BASE = """`python -m benchmarks.injection` lets {name} ({parameters:.0f} million parameters) write rows of {table}
-as JSON, {tokens:.0f} tokens a record, after {minutes:g} minutes of training each, in {threads} threads of an
+as JSON, {tokens:.0f} tokens a record, after {minutes:g} minutes of training each, in {threads} of an
 {processor}. Without latents it takes {base:,.0f} nats a record.
 
 {table_of_runs}
 
-The LM of the section before, which is small and was trained on other tables, had in its time: {own}."""
+Bounds are of 300 records of the test split. The LM of the section before, which is small and was trained on other
+tables, had in its time: {own}. A model from scratch by the compact codec, after {seconds:.0f} s, has C2ST {c2st:.3f}
+and shapes {shapes:.3f} of as many rows as the table has."""
 
 WAYS = """Of the four ways, the paper, which injects into an LM of 7 billion parameters, finds soft prompts best.
 Here the order by reconstruction is {ranking}, after {steps} steps each{difference}."""
@@ -60,7 +62,8 @@ the peak of the process, libraries and the loading of weights included.
 products are made for GPUs. {cut}"""
 
 DOCUMENTS = """`python -m benchmarks.documents` runs the examples, each for a given time; `--help` says what data they
-need."""
+need. smollm2 is SmolLM2-135M-Instruct, as [`examples/smollm2.py`](../examples/smollm2.py) makes it from a file of
+4 bits a weight."""
 
 TOOLS = """### Tools{title}
 
@@ -86,10 +89,10 @@ near-copies (means of 3 draws)."""
 
 CODE = """### Code{title}
 
-`examples/train_code.py`: {num_records:,} functions of the Python standard library, {minutes:.0f} minutes of
+`examples/train_code.py`: {num_records:,} functions of the Python standard library{sampled}, {minutes:.0f} minutes of
 training {how} with {threads}, {num_steps:,} steps; {num_dropped:,} of more than 256 tokens were left out,
 and counted. Beside it, {plain} without latents, planned for as many steps, and ended where
-validation stopped improving: {all_minutes:.0f} minutes in all. Its steps have 1,024 tokens, and those of DiffLM
+validation stopped improving{all_minutes}. Its steps have 1,024 tokens, and those of DiffLM
 {batch_size} functions, {tokens:.0f} tokens on average.
 
 {table}
@@ -185,6 +188,7 @@ def real_base_section(name: str, results: dict[str, Any]) -> str:
     result = results[name]
     base, runs = result["base"], result["runs"]
     own = results[OWN_BASE]["runs"]
+    compact = load_result("tables")[result["table"]]["difflm"]
     return REAL_BASE.format(
         name=name,
         parameters=base["parameters"] / 1e6,
@@ -192,7 +196,7 @@ def real_base_section(name: str, results: dict[str, Any]) -> str:
         tokens=base["tokens"],
         base=base["nats"],
         minutes=max(run["minutes"] for run in runs.values()),
-        threads=result["threads"],
+        threads=to_threads(result["threads"]),
         processor=result["processor"],
         table_of_runs=runs_table(result),
         own="; ".join(
@@ -200,6 +204,9 @@ def real_base_section(name: str, results: dict[str, Any]) -> str:
             f"{own[tuning]['column_shapes']:.3f}"
             for tuning in ("frozen", "lora")
         ),
+        seconds=compact["run"]["train_seconds"],
+        c2st=compact["scores"]["fidelity"]["c2st"],
+        shapes=compact["scores"]["fidelity"]["column_shapes"],
     )
 
 
@@ -226,7 +233,7 @@ def steps_section(result: dict[str, Any]) -> str:
                 + [f"{run['seconds_per_step']:.1f} s", f"{run['tokens_per_second']:,.0f}"]
                 + [f"{run['peak_bytes'] / 2**30:.1f} GiB"]
             )
-            device = run["device"] if run["device"] != "cpu" else f"a processor, {run['threads']} threads"
+            device = run["device"] if run["device"] != "cpu" else f"a processor, {to_threads(run['threads'])}"
         if run["layers"] < run["all_layers"]:
             cut.append(f"{name} has {run['layers']} of its {run['all_layers']} layers here, for memory.")
     header = ["model", "trained of the LM", "parameters", "trained", "time of a step", "tokens/s", "memory"]
@@ -295,7 +302,7 @@ def code_section(figures: dict[str, Any]) -> str:
     return CODE.format(
         **_facts(figures),
         plain=f"{base} with layers of its own" if (base := figures.get("base_model")) else SAME_LM,
-        all_minutes=figures["minutes"],
+        all_minutes=f": {figures['minutes']:.0f} minutes in all" if "minutes" in figures else "",
         table=to_table(["", "DiffLM", "LM without latents", "real"], rows),
         reconstruction=ours["reconstruction"],
         kl=ours["kl"],
@@ -352,16 +359,21 @@ WRITERS = {"tools": tools_section, "code": code_section, "text": text_section}
 def _facts(figures: dict[str, Any]) -> dict[str, Any]:
     base, temperature = figures.get("base_model"), figures.get("temperature")
     parts = {"frozen": "", "lora": " with LoRA layers", "full": ", all of it"}
+    data = figures["data"]
+    is_sampled = data["num_records"] < 0.9 * data.get("num_given_records", 0)
     return {
         "title": f" by {base}" if base else "",
-        "how": f"beside {base}{parts[figures['tuning']]}," if base else "from scratch",
-        "num_records": figures["data"]["num_records"],
-        "num_dropped": figures["data"]["num_dropped_records"],
+        "how": f"({figures['max_minutes']:.0f} were given) beside {base}{parts[figures['tuning']]} and `kv_memory`,"
+        if base
+        else "from scratch",
+        "sampled": f" (of {data['num_given_records']:,}, as many as could be read in time)" if is_sampled else "",
+        "num_records": data["num_records"],
+        "num_dropped": data["num_dropped_records"],
         "minutes": figures["training_minutes"],
         "num_steps": figures["num_steps"],
         "num_documents": figures["num_documents"],
         "temperature": f", at temperature {temperature}, a choice by these scores" if temperature else "",
-        "threads": "one thread" if figures["threads"] == 1 else f"{figures['threads']} threads",
+        "threads": to_threads(figures["threads"]),
     }
 
 
