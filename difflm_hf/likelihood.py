@@ -118,7 +118,8 @@ class _FrozenHeadNLL(torch.autograd.Function):
             if ctx.needs_input_grad[0]:
                 probs = logits.sub_(log_sum).exp_()
                 probs.scatter_add_(1, chosen[:, None], probs.new_full((len(rows), 1), -1))
-                gradient[rows] = probs.to(weight.dtype) @ some
+                # By autocast the product has another dtype than what it is of.
+                gradient[rows] = (probs.to(weight.dtype) @ some).to(gradient.dtype)
         ctx.save_for_backward(gradient)
         return nll
 

@@ -41,9 +41,13 @@ class MovingStandardization(Float32Buffers):
         return (states - self.mean) / (self.variance + self.EPSILON).sqrt()
 
     def fix(self, states: torch.FloatTensor) -> None:
-        """Takes the moments of all records' states, of shape `(num_records, size)`, from now on: they do not move."""
+        """
+        Takes the moments of all records' states, of shape `(num_records, size)`, from now on: they do not move.
+        Dimensions that are the same in all records, as of a single one, keep their scale.
+        """
         self.mean.copy_(states.mean(0))
-        self.variance.copy_(states.var(0, correction=0))
+        variance = states.var(0, correction=0)
+        self.variance.copy_(variance.where(variance > self.EPSILON, 1))
         self.num_batches.fill_(self.FIXED)
 
     def _update(self, batch: torch.FloatTensor) -> None:

@@ -640,6 +640,14 @@ def test_recipe_of_the_paper(run, table, tmp_path):
         ),
         ([{"n": 1}, {"n": 2}] * 9, {"scheduler": {"num_train_timesteps": 2.5}}, "timesteps=2.5 is not a positive int"),
         ([{"n": 1}, {"n": 2}] * 9, {"scheduler": {"num_train_timesteps": 0}}, "timesteps=0 is not a positive int"),
+        *(
+            (
+                [{"n": 1}, {"n": 2}] * 9,
+                {"vae": {"posterior_learning_rate": rate}},
+                f"posterior_learning_rate={rate!r} is",
+            )
+            for rate in (-3e-4, math.nan, "3e-4")
+        ),
         ([{"n": 1}, {"n": 2}] * 9, {"vae": None}, "vae=None of the recipe is no dict"),
         ([{"n": 1}, {"n": 2}] * 9, {"denoiser": {1: 2}}, "denoiser={1: 2} of the recipe is no dict"),
         ([{"n": 1}, {"n": 2}] * 9, {"lora": [2]}, "lora=.* of the recipe is no dict"),
@@ -666,6 +674,15 @@ def test_lora_of_a_recipe_that_does_not_fit(lora, message, brief, table, tmp_pat
     recipe = replace(DOCUMENT_RECIPES[brief], lora=lora)
     with pytest.raises(ValueError, match=f"lora of the recipe: .*{message}"):
         train(table, tmp_path / "model", recipe=recipe, base_model=str(tmp_path / "lm"), tuning="lora")
+
+
+def test_two_records(run, tmp_path):
+    """One of them is to train on, from which the other differs in dimensions that one has no scale for."""
+    table = pd.DataFrame({"color": ["red", "green"], "n": [1, 2]})
+    pipe = train(table, tmp_path / "model", recipe="quick", base_model=str(run / "base"))
+    phase = json.loads((tmp_path / "model/model_index.json").read_text())["training"]["phases"][0]
+    assert phase["metrics"]["eval_kl_loss"] < 100 * pipe.vae.config.latent_size
+    assert phase["arguments"]["posterior_learning_rate"] == 3e-4
 
 
 def test_states_that_are_known_change_nothing(run, table):

@@ -1092,3 +1092,15 @@ def test_fixed_moments_do_not_move():
     standardized = standardization(states)
     torch.testing.assert_close(standardized.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
     torch.testing.assert_close(standardized.std(0, correction=0), torch.ones(3), atol=1e-3, rtol=0)
+
+
+def test_a_frozen_head_of_another_dtype_than_autocast():
+    head = nn.Linear(8, 20, bias=False).requires_grad_(False)
+    hidden = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for is_cast in (False, True):
+        given = hidden.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_cast):
+            choice_nll(head, given, torch.arange(6)).sum().backward()
+        gradients.append(given.grad)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0.02, atol=0.01)

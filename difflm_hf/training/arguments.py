@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -309,6 +310,9 @@ class DiffLMTrainingArguments(BaseTrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        rate = self.posterior_learning_rate
+        if rate is not None and not (is_number(rate) and 0 <= rate < math.inf):
+            raise ValueError(f"posterior_learning_rate={rate!r} is no finite number from 0 on")
         self.make_beta_schedule()  # says what it does not take
 
     def make_beta_schedule(self) -> BetaSchedule:

@@ -31,6 +31,7 @@ PACKAGES = ("difflm_hf", "torch", "transformers", "diffusers", "tokenizers", "da
 # Of a phase, those that users change most.
 PHASE_ARGUMENTS = (
     "learning_rate",
+    "posterior_learning_rate",
     "lr_scheduler_type",
     "warmup_steps",
     "weight_decay",
