@@ -43,6 +43,7 @@ from .results import load_result, save_result
 
 
 COLUMN, NUM_VALIDATION, NUM_RECORDS, SEED = "text", 128, 200, 0
+NUM_TRAINING = 600  # sentences that all learn from: how many can be encoded in time would differ by chance
 NUM_EVALUATED = 300  # validation sentences that bounds are of
 # The LM that finds sentences likely; it has seen those of the test split alone.
 SCORING_LM = {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 2}
@@ -92,7 +93,8 @@ RUNS = {
 SOURCES = ("denoiser", "prior", "records")  # of latents
 TITLES = {"denoiser": "of the diffusion", "prior": "of N(0, I)", "records": "of training records"}
 ABLATIONS = """`python -m benchmarks.ablations` lets {base_model} write sentences on restaurants (E2E) after trainings
-of {minutes:g} minutes each, in {threads} of an {processor}. Each differs from the reference by one choice; the
+of {minutes:g} minutes each, in {threads} of an {processor}. All learn from the same {num_training:,}
+sentences. Each differs from the reference by one choice; the
 reference has LoRA layers, `kv_memory`, a latent of size 32 in 16 tokens, β 0.1, an MLP as denoiser, and the LM itself
 encodes. *Plain* is the LM with LoRA layers and without latents, trained for as long.
 
@@ -121,7 +123,7 @@ def run_training(choices: Choices, data_dir: Path, base_model: str, folder: Path
     if choices.encoder == "scratch":
         encoder = str(make_encoder(base_model, folder.with_name("encoder")))
     return train(
-        read_sentences(data_dir, "train"),
+        training_sentences(data_dir),
         folder,
         validation=read_sentences(data_dir, "valid").head(NUM_VALIDATION),
         recipe=recipe,
@@ -133,6 +135,10 @@ def run_training(choices: Choices, data_dir: Path, base_model: str, folder: Path
 
 def read_sentences(data_dir: Path, split: str) -> pd.DataFrame:
     return read_table(data_dir / "e2e" / f"{split}.jsonl")[[COLUMN]].dropna(ignore_index=True)
+
+
+def training_sentences(data_dir: Path) -> pd.DataFrame:
+    return read_sentences(data_dir, "train").sample(NUM_TRAINING, random_state=SEED, ignore_index=True)
 
 
 def make_encoder(base_model: str, folder: Path) -> Path:
@@ -161,7 +167,7 @@ def write_sentences(pipe: DiffLMPipeline, data_dir: Path, source: str) -> list[s
     """Sentences by latents of the denoiser, of the prior N(0, I), or of records that the model was trained on."""
     if source != "denoiser":
         if source == "records":
-            records = read_sentences(data_dir, "train").sample(NUM_RECORDS, random_state=SEED)
+            records = training_sentences(data_dir).head(NUM_RECORDS)
             posterior = encode_latents(pipe.vae, to_dataset(pipe.processor, records)).tensors
             mean, std = posterior["mean"], posterior["std"]
         else:
@@ -201,8 +207,9 @@ def measure_plain(data_dir: Path, base_model: str, minutes: float) -> dict[str, 
     lm = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.bfloat16)
     add_lora(lm, DOCUMENT_RECIPES["small"].lora)
     tokenizer = AutoTokenizer.from_pretrained(base_model)
-    parts = (read_sentences(data_dir, split)[COLUMN].tolist() for split in ("train", "valid"))
-    texts, validation = parts
+    texts, validation = (
+        part[COLUMN].tolist() for part in (training_sentences(data_dir), read_sentences(data_dir, "valid"))
+    )
     sizes = {"length": 128, "batch_size": 2, "num_steps": 100_000}
     lm, _ = train_language_model(
         texts, validation[:NUM_VALIDATION], tokenizer, lm, **sizes, max_minutes=minutes, seed=SEED
@@ -238,6 +245,7 @@ def ablations_section() -> str:
         real_perplexity=real["perplexity"],
         num_records=NUM_RECORDS,
         num_evaluated=NUM_EVALUATED,
+        num_training=NUM_TRAINING,
     )
 
 

@@ -152,8 +152,11 @@ class DenoisingMixin:
                 output = self.denoiser(scheduler.precondition_inputs(noisy, sigma), timestep)
                 slopes = (noisy - scheduler.precondition_outputs(noisy, output, sigma)) / sigma
                 # Records do not depend on each other: the gradient of the sum holds a row of each one's Jacobian.
-                rows = [torch.autograd.grad(part.sum(), noisy, retain_graph=True)[0] for part in slopes.unbind(1)]
-            return slopes.detach(), torch.stack(rows, dim=2).diagonal(dim1=1, dim2=2).sum(1)
+                divergence = sum(
+                    torch.autograd.grad(part.sum(), noisy, retain_graph=True)[0][:, index]
+                    for index, part in enumerate(slopes.unbind(1))
+                )
+            return slopes.detach(), divergence
 
         volume = torch.zeros(len(sample), device=sample.device)
         for sigma, above in zip(sigmas, sigmas[1:]):

@@ -30,6 +30,11 @@ def onload(model: nn.Module) -> nn.Module:
     return model
 
 
+def is_quantized(model: nn.Module) -> bool:
+    """Whether a part of the model is, which then stays on the device that it was loaded on."""
+    return any(getattr(module, "is_quantized", False) for module in model.modules())
+
+
 def supports_bf16() -> bool:
     """Whether the default device computes in bfloat16 at full speed."""
     device = default_device()

@@ -10,6 +10,7 @@ Each line of a file is an object with Python code, `{"code": ...}`. The output f
 """
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,15 +88,17 @@ def main(args: Arguments, model_args: ModelArguments, train_file: Path) -> None:
     tables = [part[part["code"].str.len() <= longest] for part in tables]
     tables = [part[~pipe.processor.too_long(part)] for part in tables]
     real, validation, held_out = (part["code"].tolist() for part in tables)
-    tokenizer, size = pipe.processor.tokenizer, pipe.vae.config.decoder_config.to_dict()
-    length = min(args.max_length, size["max_position_embeddings"] - 1)
+    tokenizer, config = pipe.processor.tokenizer, pipe.vae.config.decoder_config
+    if tokenizer.bos_token is None:
+        tokenizer.bos_token = tokenizer.eos_token  # as DiffLM has it
+    length = min(args.max_length, getattr(config, "max_position_embeddings", math.inf) - 1)
     phase = pipe.config.training["phases"][0]
     lm, _ = train_language_model(
         real,
         validation,
         tokenizer,
         plain_lm(model_args, pipe.vae.config.lora),
-        config={name: size[name] for name in SIZES},
+        config=None if model_args.base_model else {name: getattr(config, name) for name in SIZES},
         length=length,
         num_steps=phase["num_steps"],
         batch_size=max(1, TOKENS_PER_STEP // length),
@@ -103,7 +106,13 @@ def main(args: Arguments, model_args: ModelArguments, train_file: Path) -> None:
         seed=args.seed,
     )
     written = generate_completions(
-        lm, tokenizer, [tokenizer.bos_token] * args.num_records, max_new_tokens=length, **sampling, seed=args.seed
+        lm,
+        tokenizer,
+        [tokenizer.bos_token] * args.num_records,
+        max_new_tokens=length,
+        **sampling,
+        seed=args.seed,
+        add_special_tokens=False,
     )
     scores = {
         "difflm": evaluate_code(table["code"].tolist(), real, seed=args.seed)

@@ -18,7 +18,8 @@ import torch
 from jsonschema import Draft202012Validator
 from tiny import make_table
 from tiny_diffusion_lm import RECIPE, SENTENCES, SMALL, make_pipeline
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from difflm_hf import DiffLMPipeline
 from difflm_hf.evaluation import perplexity
@@ -306,12 +307,28 @@ def test_train_tools(tmp_path):
     assert scores["schema_valid"] == scores["required_declared"] == scores["parse_rate"] == 1
 
 
+def save_gpt2(folder, codes):
+    """A base whose configuration has names of its own for its sizes, and whose tokenizer has no BOS."""
+    tokens = Tokenizer(models.BPE())
+    tokens.pre_tokenizer, tokens.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokens.train_from_iterator(codes, trainers.BpeTrainer(initial_alphabet=alphabet, special_tokens=["<eos>"]))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokens, eos_token="<eos>")
+    tokenizer.save_pretrained(folder)
+    config = GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=256, vocab_size=len(tokenizer))
+    GPT2LMHeadModel(config).save_pretrained(folder)
+
+
 @pytest.mark.slow
-def test_train_code(tmp_path):
+@pytest.mark.parametrize("base_model", [None, "gpt2"])
+def test_train_code(base_model, tmp_path):
     codes = [f"def add_{i}(x):\n    return x + {i}" for i in range(400)]
     for name, part in (("train", codes[:360]), ("test", codes[360:])):
         write_lines(tmp_path / f"{name}.jsonl", [{"code": code} for code in part])
-    options = ("--test", "test.jsonl", "--output-dir", "model", "--num-records", 5, "--max-length", 64)
+    options = ["--test", "test.jsonl", "--output-dir", "model", "--num-records", 5, "--max-length", 64]
+    if base_model is not None:
+        save_gpt2(tmp_path / base_model, codes)
+        options += ["--base-model", tmp_path / base_model, "--tuning", "full"]
     run("train_code.py", "train.jsonl", *options, *BRIEF, cwd=tmp_path)
     assert len(read_table(tmp_path / "model" / "code.jsonl")) == 5
     scores = json.loads((tmp_path / "model" / "scores.json").read_text(encoding="utf-8"))

@@ -86,11 +86,22 @@ class BaseTrainer(ShardedTrainer):
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         for name, value in logs.items():
             if name.endswith("loss") and not math.isfinite(value):
+                rates = {rate: getattr(self.args, rate, None) for rate in ("learning_rate", "posterior_learning_rate")}
+                given = " and ".join(f"{rate}={value:g}" for rate, value in rates.items() if value is not None)
                 raise RuntimeError(
-                    f"training has diverged: at step {self.state.global_step}, {name} is {value}; lower the "
-                    f"learning_rate of {Path(self.args.output_dir).name}, which is {self.args.learning_rate:g}"
+                    f"training has diverged: at step {self.state.global_step}, {name} is {value}; lower {given} of "
+                    f"{Path(self.args.output_dir).name}"
                 )
         super().log(logs, *args, **kwargs)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        except ValueError as error:
+            raise ValueError(
+                f"the optimizer of {checkpoint} has other groups of weights, as another version made them: {error}; "
+                "train into a new folder"
+            ) from error
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         with torch.no_grad(), self.compute_loss_context_manager():

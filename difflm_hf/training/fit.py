@@ -7,11 +7,11 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
@@ -31,14 +31,14 @@ from ..batches import TensorDataset
 from ..callbacks import LossProgressCallback, Preemption, Stopwatch, TensorBoardLog, TimeLimit
 from ..checks import is_number, shown
 from ..denoiser import DiffLMDenoiser
-from ..distributed import num_processes, of_first, process_index, wait_for_all
+from ..distributed import is_sharded, num_processes, of_first, process_index, wait_for_all
 from ..files import is_whole
 from ..latents import encode_latents, pool_states
 from ..modeling_difflm import DiffLMModel
 from ..posterior import StandardizedPosterior
 from ..privacy.budget import PrivacyBudget
 from ..scheduling_latent_edm import LatentEDMScheduler
-from ..utils import default_device, no_progress_bars, supports_bf16
+from ..utils import default_device, is_quantized, no_progress_bars, supports_bf16
 from .arguments import DiffLMTrainingArguments, LatentDiffusionTrainingArguments, PrivacyArguments
 from .base_trainer import BaseTrainer
 from .output_dir import save_whole
@@ -69,8 +69,10 @@ NUM_LOGS = 4  # of private training
 # Of the time, at most, for encoding records. A pretrained LM's step takes some three times as long for a record: as
 # many as are encoded in a fifth of the time are also read about once by the training.
 ENCODING_SHARE = 1 / 5
-SAMPLE_FILE = "num_records.json"
+SAMPLE_FILE = "sample.json"  # how many records are learnt from, and the seconds to encode them
 FEW = 1 / 4  # of the steps of a recipe, of which a user is told where a time limit leaves no more
+
+T = TypeVar("T")
 
 logger = logging.get_logger(__name__)
 
@@ -180,6 +182,8 @@ def fit_autoencoder(vae: DiffLMModel, records: PreparedRecords, recipe: Recipe, 
     arguments = run.arguments(DiffLMTrainingArguments, "vae", fields)
     if arguments.max_steps <= 0:
         arguments.max_steps = max(recipe.min_steps, steps_of_epochs(arguments, len(records.train)))
+    if not is_sharded() and not is_quantized(vae):
+        vae.to(default_device())  # before records are read: a Trainer would move it after that
     deadline, is_trained = run.deadline, (run.checkpoints("vae") / "best").is_dir()
     seconds = _limit_records(vae, records, run)
     if vae.reads_frozen_states and not is_trained:
@@ -246,23 +250,25 @@ def _limit_records(vae: DiffLMModel, records: PreparedRecords, run: Run) -> floa
         `float`: Seconds that it takes to encode what is left; 0 without a time limit.
     """
     file = run.checkpoints("vae") / SAMPLE_FILE
-    # A run that goes on takes the same.
-    num_records = int(of_first(json.loads(file.read_text(encoding="utf-8")) if file.exists() else len(records.train)))
-    seconds = 0.0
-    if run.deadline is not None and num_records == len(records.train) and not file.with_name("best").is_dir():
-        left = of_first(run.deadline - time.monotonic())
-        seconds = _seconds_to_encode(vae, records.train, max_seconds=left / 60)
-        if seconds > max(ENCODING_SHARE * left, 60):
-            num_records = max(1, int(num_records * ENCODING_SHARE * left / seconds))
-            logger.warning(
-                f"to encode {len(records.train):,} records takes some {seconds / 60:.0f} of the {left / 60:.0f} "
-                f"minutes that are left: {num_records:,} of them are learnt from; raise max_minutes for more"
-            )
-            seconds *= num_records / len(records.train)
-            wait_for_all()
-            if process_index() == 0:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(json.dumps(num_records), encoding="utf-8")
+    num_records, seconds = len(records.train), 0.0
+    # A run that goes on takes the same records, whatever time it is given.
+    if of_first(file.exists()):
+        num_records, seconds = of_first(file.exists() and json.loads(file.read_text(encoding="utf-8")))
+    elif not file.with_name("best").is_dir():
+        if run.deadline is not None:
+            left = of_first(run.deadline - time.monotonic())
+            seconds = _seconds_to_encode(vae, records.train, max_seconds=left / 60)
+            if seconds > max(ENCODING_SHARE * left, 60):
+                num_records = max(1, int(num_records * ENCODING_SHARE * left / seconds))
+                logger.warning(
+                    f"to encode {len(records.train):,} records takes some {seconds / 60:.0f} of the {left / 60:.0f} "
+                    f"minutes that are left: {num_records:,} of them are learnt from; raise max_minutes for more"
+                )
+                seconds *= num_records / len(records.train)
+        wait_for_all()
+        if process_index() == 0:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps([num_records, seconds]), encoding="utf-8")
     if num_records < len(records.train):
         order = torch.randperm(len(records.train), generator=torch.Generator().manual_seed(run.seed))
         records.train = TensorDataset(**records.train[order[:num_records]])
@@ -363,7 +369,7 @@ def _train(trainer: Trainer, description: str, deadline: float | None, folder: P
     else:
         num_evaluations = NUM_EVALUATIONS
         if deadline is not None:
-            num_steps, num_evaluations = _plan(deadline, trainer)
+            num_steps, num_evaluations = _in_memory(trainer, lambda: _plan(deadline, trainer))
             if num_steps < FEW * args.max_steps:
                 logger.warning(
                     f"only {max(1, num_steps)} of the {args.max_steps} steps of the {description} fit into the time "
@@ -386,16 +392,20 @@ def _train(trainer: Trainer, description: str, deadline: float | None, folder: P
         trainer.add_callback(TimeLimit(deadline))
     with Preemption() as preemption:
         trainer.add_callback(preemption)
-        _train_in_memory(trainer, checkpoint)
+        _in_memory(trainer, lambda: _resume(trainer, folder))
 
 
-def _train_in_memory(trainer: Trainer, checkpoint: Path | None) -> None:
+def _resume(trainer: Trainer, folder: Path) -> None:
+    checkpoint = _last_checkpoint(folder)[0]
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+
+
+def _in_memory(trainer: Trainer, function: Callable[[], T]) -> T:
     """Trains in batches that fit: half as many records at a time, and twice as many times, where memory is short."""
     args = trainer.args
     while True:
         try:
-            trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-            return
+            return function()
         except RuntimeError as error:
             size = args.per_device_train_batch_size
             is_bound = num_processes() > 1 or isinstance(trainer, PrivateTrainer)  # to batches of this size
@@ -408,7 +418,6 @@ def _train_in_memory(trainer: Trainer, checkpoint: Path | None) -> None:
             f"{args.gradient_accumulation_steps} times that many in a step"
         )
         trainer.model.zero_grad()
-        checkpoint = _last_checkpoint(Path(args.output_dir))[0]
 
 
 def _last_checkpoint(folder: Path) -> tuple[Path, TrainerState] | tuple[None, None]:
@@ -444,13 +453,15 @@ def _plan(deadline: float, trainer: Trainer, num_batches: int = 32) -> tuple[int
                 break
         return times[-1] / len(times)
 
-    with torch.random.fork_rng():
-        loader = trainer.get_train_dataloader()
-        seconds_per_batch()  # the first time, each length of a batch takes longer
-        seconds = seconds_per_batch()
-    trainer.model.zero_grad()
-    for buffer, before in moments:
-        buffer.copy_(before)
+    try:
+        with torch.random.fork_rng():
+            loader = trainer.get_train_dataloader()
+            seconds_per_batch()  # the first time, each length of a batch takes longer
+            seconds = seconds_per_batch()
+    finally:
+        trainer.model.zero_grad()
+        for buffer, before in moments:
+            buffer.copy_(before)
     step = (1.1 * seconds + 0.002) * args.gradient_accumulation_steps  # with the optimizer's part, and the Trainer's
     # Without a backward pass, records take half of the time.
     evaluation = seconds / 2 * len(trainer.eval_dataset or ()) / (args.train_batch_size * args.world_size)

@@ -16,7 +16,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from ..distributed import is_sharded, num_processes
-from ..utils import default_device
+from ..utils import default_device, is_quantized
 
 
 class ShardedTrainer(Trainer):
@@ -94,7 +94,7 @@ class ShardedTrainer(Trainer):
 
 def in_shards(model: torch.nn.Module) -> torch.nn.Module:
     """A copy of a model, of whose weights each process has a part. The model itself is left in main memory."""
-    if any(getattr(module, "is_quantized", False) for module in model.modules()):
+    if is_quantized(model):
         raise ValueError("a quantized model cannot be sharded: leave quantization out, or FSDP")
     # Of outputs that are views, which nothing changes in place
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
