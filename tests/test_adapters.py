@@ -199,6 +199,7 @@ class TestLora:
         moved = (tmp_path / "base").rename(tmp_path / "moved")
         assert_same(DiffLMModel.from_pretrained(tmp_path / "model", base_model=moved), model)
 
+    @pytest.mark.slow
     @every_decoder
     def test_merging(self, make_model, tmp_path, decoder):
         model = make_model(decoder, lora=LORA, **RECORDS)

@@ -62,6 +62,7 @@ def session(tmp_path):
 # Without a browser
 
 
+@pytest.mark.slow
 def test_streamed_tables_are_those_of_a_call(pipe):
     tables = list(stream_tables(pipe, 5000, 3, where="age >= 40"))
     expected = pipe(5000, generator=seeded(3), where="age >= 40", output_type="pandas").records
@@ -583,6 +584,7 @@ def test_records_are_there_whatever_becomes_of_the_charts(visit, monkeypatch):
     page.get_by_text("Records is 1.5; give a whole number").wait_for()
 
 
+@pytest.mark.slow
 def test_columns_of_the_schema_cannot_be_deleted(visit, tmp_path):
     (path := tmp_path / "shop.csv").write_text(SEMICOLONS)
     page = visit()
@@ -644,6 +646,7 @@ def test_training_is_stopped_in_a_browser(visit, tmp_path):
     page.get_by_text("Nothing is kept of this training").wait_for()
 
 
+@pytest.mark.slow
 def test_imputation_in_a_browser(visit, tmp_path):
     table = make_table(40)
     table.loc[:4, "price"] = np.nan
@@ -683,6 +686,7 @@ def test_evaluation_in_a_browser(visit, tmp_path):
     assert "Column Shapes" in Path(download.value.path()).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_keyboard_is_enough(visit):
     page = visit()
 
@@ -718,6 +722,7 @@ def test_the_keyboard_is_enough(visit):
     page.get_by_text("Train a model on a table of your own").wait_for()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_sizes_and_colour_schemes(visit, width, scheme):
     page = visit(width, scheme)

@@ -114,6 +114,7 @@ def test_overfit_is_caught(caught):
     }
 
 
+@pytest.mark.slow
 def test_records_that_were_not_learnt_are_not_caught(overfit):
     audit = audit_model(overfit, noise(200, 5), noise(200, 1), ["c0"], max_rows=200)["audit"]
     for attack in ("likelihood", "calibrated", "distance"):
@@ -121,6 +122,7 @@ def test_records_that_were_not_learnt_are_not_caught(overfit):
     assert audit["verdict"] != AWAY
 
 
+@pytest.mark.slow
 def test_same_seed_same_figures(overfit, learnt, caught):
     again = audit_model(overfit, learnt, noise(200, 1), ["c0"], max_rows=200)
     assert again == caught
@@ -168,6 +170,7 @@ def test_values_that_files_name(tiny_pipe):
     assert named_values(tiny_pipe, table)["color"] == {"categories": 1}  # blue, of none
 
 
+@pytest.mark.slow
 def test_row_with_texts_and_dates(tiny_pipe):
     audit = audit_model(tiny_pipe, make_table(), make_table(120, 1), ["member"], max_rows=60)["audit"]
     assert audit["num_rare"] > 0 and audit["num_extremes"] > 0
@@ -288,6 +291,7 @@ def test_card_has_the_figures(overfit, caught, tmp_path):
     assert aucs == [round(caught["audit"]["membership"]["likelihood"]["auc"]["mean"], 6)]
 
 
+@pytest.mark.slow
 def test_command(overfit, learnt, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     overfit.save_pretrained("model")

@@ -215,7 +215,8 @@ class TestOrderedColumn:
 
 
 class TestKeys:
-    @pytest.mark.parametrize("dtype", ["uint8", pytest.param("int16", marks=pytest.mark.slow), "Int8"])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("dtype", ["uint8", "int16", "Int8"])
     def test_narrow_keys(self, dtype, tmp_path):
         rng = np.random.default_rng(0)
         parents = pd.DataFrame({"id": pd.Series(np.arange(100), dtype=dtype), "kind": rng.choice([*"ab"], 100)})

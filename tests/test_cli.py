@@ -54,6 +54,7 @@ def test_generate(ending, model, monkeypatch, capsys, tmp_path):
     assert sorted((tmp_path / "new").iterdir()) == sorted(files.values())
 
 
+@pytest.mark.slow
 def test_profile(model, monkeypatch, capsys):
     assert call(monkeypatch, "generate", model, "--num-records", 50, "--profile", "--num-inference-steps", 2) == 0
     output = capsys.readouterr().err
@@ -284,6 +285,7 @@ def test_evaluate(evaluation, monkeypatch, capsys):
     }
 
 
+@pytest.mark.slow
 def test_evaluate_tells_of_copies(evaluation, monkeypatch, capsys):
     for option in ("--real", "--holdout"):
         read_table(evaluation[option])[["price", "score"]].to_csv(evaluation[option], index=False)

@@ -178,6 +178,7 @@ def test_token_cannot_be_reached_by_name(place):
     assert fails(THIEF) == "exit with code 0 before the end of the program"
 
 
+@pytest.mark.slow
 def test_endless_programs_are_ended(place):
     before = children()
     for program in ("while True: pass", "import time; time.sleep(600)", "while True:\n  try: input()\n  except: pass"):
@@ -435,6 +436,7 @@ def test_known_solutions_of_mbpp_pass():
     assert scores == {"pass@1": 1.0, "num_problems": 3, "num_samples": 3, **counts, "results": passed}
 
 
+@pytest.mark.slow
 def test_mbpp_counts_what_happens():
     wrong = ["def double(n): return n", "def double(n):\n  while True: pass", "def double(n): return 'x' * 10**9"]
     right = [MBPP[0]["code"]] * 3

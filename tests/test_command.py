@@ -103,6 +103,7 @@ def test_generate(printed, tiny_run, table):
     assert (told["num_records"], told["files"]) == (7, ["known.parquet"])
 
 
+@pytest.mark.slow
 def test_generate_elsewhere(printed, tiny_run, hub, table):
     profile = printed("generate", tiny_run, "--num-records", 20, "--profile", "--num-inference-steps", 2)
     assert set(profile) == {"records_per_second", "stages", "flops_per_record", "matrix_flops"}

@@ -308,6 +308,7 @@ def test_guidance_scale_is_a_number(pipe, scale):
         table_of(pipe, 2, guidance_scale=scale)
 
 
+@pytest.mark.slow
 def test_odd_dtypes(tmp_path):
     """What float32, small integers and categories without some values break elsewhere."""
     rng = np.random.default_rng(0)
@@ -383,6 +384,7 @@ def test_batches_of_log_prob_are_of_integers_of_numpy(pipe):
     np.testing.assert_allclose(bounds[1:], bounds[:1] * 2, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_log_prob_is_a_bound_that_rises(pipe):
     few, many = (pipe.log_prob(TABLE.head(60), n, generator=seeded(0)) for n in (1, 64))
     assert few.shape == (60,) and many.mean() > few.mean()
@@ -431,6 +433,7 @@ def test_balance(pipe):
     assert streamed["size"].tolist() == table_of(pipe, 50, balance="size")["size"].tolist()
 
 
+@pytest.mark.slow
 def test_balance_of_two_fields_is_parity(pipe):
     balance = {"member": {True: 0.3, False: 0.7}, "color": {"red": 0.5, "blue": 0.5}}
     records = table_of(pipe, 400, balance=balance)
@@ -689,6 +692,7 @@ def test_conditions_with_another_scheduler(tiny_run):
     assert (table_of(pipe, 20, conditions={"color": "red"})["color"] == "red").all()
 
 
+@pytest.mark.slow
 def test_commands(tiny_run, tmp_path, monkeypatch, error_of):
     rows, gaps, filled = tmp_path / "rows.csv", tmp_path / "gaps.parquet", tmp_path / "filled.parquet"
     assert call(monkeypatch, "generate", tiny_run, "--num-records", 20, "--where", "age < 40", "--output", rows) == 0
@@ -705,6 +709,7 @@ def test_commands(tiny_run, tmp_path, monkeypatch, error_of):
     assert "give --num-records" in error_of("generate", tiny_run, "--output", tmp_path / "x.csv")
 
 
+@pytest.mark.slow
 def test_scores_of_records(pipe):
     table = table_of(pipe, 60, score=lambda rows: (rows["age"] % 2 == 0).to_numpy(), conditions={"color": "red"})
     assert len(table) == 60 and (table["age"] % 2 == 0).all() and (table["color"] == "red").all()
@@ -741,6 +746,7 @@ def test_scores_that_nothing_satisfies(pipe):
         pipe(5, score=lambda rows: np.zeros(len(rows), bool))
 
 
+@pytest.mark.slow
 def test_conditions_on_categories_by_the_thousand(tmp_path):
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"city": [f"city {k % 700}" for k in range(2100)], "size": rng.choice(["a", "b"], 2100)})

@@ -319,6 +319,7 @@ def test_a_condition_that_holds_changes_nothing(pipe):
     assert records_of(pipe, conditions={"count": Between(-5, 90)}) == records_of(pipe)
 
 
+@pytest.mark.slow
 def test_scores(pipe):
     def even(records):
         assert all(isinstance(record, dict) for record in records)

@@ -244,6 +244,7 @@ def test_a_header_alone_has_no_rows(tmp_path, name, text, encoding):
             assert len(read_table(path)) == 1
 
 
+@pytest.mark.slow
 def test_a_header_of_many_columns_is_told_in_short(tmp_path):
     (path := tmp_path / "t.csv").write_text("<p>,".join(map(str, range(5000))))
     with pytest.raises(ValueError, match="has no rows") as error:

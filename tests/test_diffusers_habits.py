@@ -166,6 +166,7 @@ class TestOffload:
         monkeypatch.setattr(CpuOffload, "pre_forward", pre_forward)
         return names
 
+    @pytest.mark.slow
     def test_records_are_the_same(self, tiny_run, pipe, brought_in):
         offloaded = DiffLMPipeline.from_pretrained(tiny_run)
         offloaded.enable_model_cpu_offload(device="cpu")

@@ -115,7 +115,8 @@ class TestTraining:
         whole, cut = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "cut"))
         assert whole == cut
 
-    @pytest.mark.parametrize("name", ["small", pytest.param("paper", marks=pytest.mark.slow)])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", ["small", "paper"])
     def test_recipes_of_the_paper_and_of_minutes(self, name, tmp_path):
         config = {"encoder_config": RECIPE.config["encoder_config"]}
         pipe = train_diffusion_lm(SENTENCES * 3, tmp_path / name, recipe=name, config=config, max_minutes=0)

@@ -323,6 +323,7 @@ def test_stream(run, request):
     assert last.equals(batches[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", ["text_run", "nested_run"])
 def test_shards(run, request, tmp_path, monkeypatch):
     monkeypatch.setattr(difflm_hf.blocks, "RECORDS_PER_SHARD", BLOCK)
@@ -341,6 +342,7 @@ def test_shards(run, request, tmp_path, monkeypatch):
 # Runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [make_texts, make_nested])
 def test_same_seed_same_weights(make, brief, tmp_path):
     for name, seed in {"a": 0, "b": 0, "c": 1}.items():
@@ -458,6 +460,7 @@ def test_tuned_models_are_saved_and_loaded(tuned, base, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_texts_of_a_base_model(base, brief, tmp_path):
     pipe = train(make_texts(), tmp_path / "model", recipe=brief, base_model=str(base))
     assert isinstance(pipe.processor.codec, TextCodec)
@@ -468,6 +471,7 @@ def test_texts_of_a_base_model(base, brief, tmp_path):
     assert len(texts) == 3 and max(map(len, texts)) <= longest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_base", [False, True])
 def test_activation_checkpointing(with_base, base, brief, tmp_path, monkeypatch):
     """It computes layers a second time, and gives the same weights."""
@@ -604,6 +608,7 @@ def test_the_processor_names_the_record():
     assert np.flatnonzero(processor.too_long(records)).tolist() == [20, 40]
 
 
+@pytest.mark.slow
 def test_the_error_names_the_record_of_the_data(overlong, brief, tmp_path):
     arguments, _ = overlong
     with pytest.raises(ValueError, match=r"record 20 takes \d+ tokens .* 1 of 61 records|in row 20 \(\d+ tokens\)"):
@@ -819,6 +824,7 @@ def test_another_record_is_another_one(text_run):
 # The command
 
 
+@pytest.mark.slow
 def test_command_for_texts(monkeypatch, capsys, tmp_path):
     write_table(pd.DataFrame([*make_texts(), {"text": "the cat " * 400}]), tmp_path / "texts.jsonl")
     model = tmp_path / "model"

@@ -221,11 +221,13 @@ def scores():
     return scores_of(*TABLES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(2))
 def test_all_scores_are_those_of_plain_columns(scores, number):
     assert repr(scores_of(*mixture(number))) == repr(scores)
 
 
+@pytest.mark.slow
 def test_arrow_tables_have_the_scores_of_plain_ones(scores):
     tables = [table.astype({"age": int}).convert_dtypes(dtype_backend="pyarrow") for table in TABLES]
     assert repr(scores_of(*tables)) == repr(scores)

@@ -292,6 +292,7 @@ def test_batches(tables, keep_in_memory, tmp_path):
     assert not list(tmp_path.rglob("*.arrow"))
 
 
+@pytest.mark.slow
 def test_combined(tables, offline):
     train, holdout, synthetic = tables
     options = {"holdout": holdout, "categorical": CODES}
@@ -341,6 +342,7 @@ def test_what_is_needed_must_be_given(tables):
     assert_equal(scores, load("mle").compute(**sides(tables), holdout=holdout, **options))
 
 
+@pytest.mark.slow
 def test_a_metric_works_after_an_error(tables):
     metric = load("column_shapes")
     with pytest.raises(ValueError, match="`categorical` names"):

@@ -34,7 +34,8 @@ FIGURES = [
 ]
 
 
-@pytest.mark.parametrize("statements", [SCORES, pytest.param(FIGURES, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("statements", [SCORES, FIGURES])
 def test_imports_load_what_they_need(statements):
     script = "\n".join(["import sys", *(f"{statement}\nprint(*sys.modules)" for statement, _ in statements)])
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

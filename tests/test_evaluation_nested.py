@@ -137,6 +137,7 @@ def test_times_and_codes():
     np.testing.assert_array_equal(flat_other["x[0]"], [np.nan, 86400])
 
 
+@pytest.mark.slow
 def test_classifier_sees_what_ties_items_to_records(real, fresh):
     def c2st(other):
         flat = flatten_records(real, other)
@@ -210,6 +211,7 @@ def test_presence_counts_where_a_key_can_be():
     assert nested_scores(real, synthetic)["presence"]["places"] == {"o": 0.5, "o.k": 0}
 
 
+@pytest.mark.slow
 def test_many_lengths_are_compared_in_bins():
     generator = np.random.default_rng(0)
     real, alike, longer = (lists_of([1] * n for n in generator.integers(low, low + 400, 500)) for low in (0, 0, 200))

@@ -261,6 +261,7 @@ def test_regression_of_many_columns(tmp_path):
     assert "RMSE" in text and "R²" in text and "Accuracy" not in text
 
 
+@pytest.mark.slow
 def test_no_target_and_a_single_column(tables, tmp_path):
     tables = [table[["年齢"]] for table in tables]
     scores = evaluate_table(*tables, n_jobs=1)
@@ -280,6 +281,7 @@ def test_latents_on_the_map(tables, scores):
     assert "latents" not in table_figures(*tables, scores)["map"].get_label()
 
 
+@pytest.mark.slow
 def test_associations():
     generator = np.random.default_rng(0)
     hidden = generator.normal(size=400)
@@ -343,6 +345,7 @@ def test_a_failure_leaves_no_page(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_page_in_a_browser(report, browser):
     problems = []
     for width in (1280, 390):

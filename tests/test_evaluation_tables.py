@@ -322,6 +322,7 @@ def test_dcr(train, test, fresh):
     assert dcr(train, train, test.head(500)) == pytest.approx(2 / 3, abs=0.05)
 
 
+@pytest.mark.slow
 def test_dcr_error_is_that_of_dealing_rows_anew():
     """A few real rows that are the closest of many synthetic ones make the share vary more than a coin would."""
     generator = np.random.default_rng(0)
@@ -337,6 +338,7 @@ def test_dcr_error_is_that_of_dealing_rows_anew():
     assert np.mean(errors) > 1.3 * 0.5 / np.sqrt(1000)
 
 
+@pytest.mark.slow
 def test_copies_of_all_of_many_rows_raise_alarms_though_few_are_drawn():
     generator = np.random.default_rng(0)
     rows = pd.DataFrame(generator.normal(size=(24_000, 4)), columns=list("abcd"))
@@ -521,6 +523,7 @@ def flat(scores, path=()):
     return {path: scores} if isinstance(scores, float) else {}
 
 
+@pytest.mark.slow
 def test_evaluate_table_with_missing_values_of_any_dtype():
     train, test, synthetic = (make_table(300, seed, missing=0.1) for seed in range(3))
     extension = synthetic.convert_dtypes()
@@ -541,6 +544,7 @@ def test_a_column_may_be_missing_entirely(few):
     assert scores["notes"] == ["column 'age' has no synthetic value; column shapes and pair trends leave it out"]
 
 
+@pytest.mark.slow
 def test_a_column_without_values_is_left_out(train, test, fresh, scores):
     expected = scores["fidelity"]["c2st"]
     scores = evaluate_table(*(table.assign(empty=None) for table in (fresh, train, test)), categorical=CODES)
@@ -569,6 +573,7 @@ def test_categories_are_the_same_in_every_writing(train, test, fresh, scores):
     assert texts["privacy"]["alarms"] == []
 
 
+@pytest.mark.slow
 def test_numbers_are_numbers_in_any_dtype(train, test, fresh, scores):
     tables = fresh.astype({"income": object}), train.astype({"age": object}), test
     assert flat(evaluate_table(*tables, categorical=CODES)) == flat(scores)
@@ -590,6 +595,7 @@ def test_infinite_and_huge_numbers(few):
         evaluate_table(fresh, train, test.assign(income=broken["income"]), categorical=CODES)
 
 
+@pytest.mark.slow
 def test_a_text_in_a_training_column_of_numbers_is_noted(few):
     """As when a CSV file has one text among numbers, which makes the column text."""
     fresh, train, test = few
@@ -611,6 +617,7 @@ def test_a_holdout_of_another_distribution_is_noted(few):
     assert any("no two samples of one distribution" in note for note in scores["notes"])
 
 
+@pytest.mark.slow
 def test_a_stray_text_makes_no_other_categories_of_numbers(few):
     """As when a CSV file has one text in a column of codes."""
     fresh, train, test = few
@@ -623,6 +630,7 @@ def test_a_stray_text_makes_no_other_categories_of_numbers(few):
     assert scores["fidelity"]["c2st"] == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.slow
 def test_unreadable_synthetic_values_count_as_missing(few):
     fresh, train, test = few
     broken = fresh.astype({"age": object})
@@ -633,6 +641,7 @@ def test_unreadable_synthetic_values_count_as_missing(few):
     assert scores["validity"]["parses"] == 1 - 1 / len(fresh)
 
 
+@pytest.mark.slow
 def test_dates_as_strings_and_free_texts(few):
     fresh, train, test = few
 

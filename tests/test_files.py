@@ -206,9 +206,8 @@ def stopped(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "damage", ["trainer_state.json", pytest.param("optimizer.pt", marks=pytest.mark.slow), "model.safetensors"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["trainer_state.json", "optimizer.pt", "model.safetensors"])
 def test_damaged_checkpoints_are_passed_over(damage, stopped, tiny_run, tmp_path, caplog):
     """A run whose last checkpoint was cut off goes on from the one before, to the same bytes."""
     folder = shutil.copytree(stopped, tmp_path / "model")

@@ -351,6 +351,7 @@ def nested(depth: int) -> dict:
     return schema
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("properties", "message"),
     [

@@ -693,6 +693,7 @@ def loaded_from(files: dict[str, bytes]) -> DiffLMPipeline:
         return DiffLMPipeline.from_pretrained(folder)
 
 
+@pytest.mark.slow
 def test_short_interruptions_are_bridged(hub, pipe):
     hub.cut_off(10_000)
     hub.fail("POST", "/preupload/", 503)
@@ -1010,6 +1011,7 @@ def use_commands(folder: str) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_commands(hub, trained, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", sys.argv)

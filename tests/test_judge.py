@@ -361,6 +361,7 @@ def test_it_waits_as_long_as_it_is_told(endpoint, monkeypatch):
     assert 0.5 <= waits[1] <= 1 <= waits[2] <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "trouble, said",
     [
@@ -388,6 +389,7 @@ def test_waits_beyond_patience_are_no_waits(endpoint):
     assert len(endpoint.requests) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "odd",
     [silence, drip(b"HTTP/1.1 200 OK\r\nX-Drip: "), drip(b"HTTP/1.1 200 OK\r\n\r\n")],

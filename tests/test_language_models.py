@@ -213,6 +213,7 @@ def test_downstream_tells_good_synthetic_documents_from_bad():
     assert good_scores["synthetic"]["perplexity"] == pytest.approx(good_scores["real"]["perplexity"], rel=0.2)
 
 
+@pytest.mark.slow
 def test_downstream_parses_code():
     rng = random.Random(0)
     code, test = ([f"{rng.choice('xyz')} = {rng.randrange(9)}" for _ in range(60)] for _ in range(2))

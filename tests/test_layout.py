@@ -136,6 +136,7 @@ def test_files_are_short(name):
     assert len(FILES[name].read_text(encoding="utf-8").splitlines()) <= MAX_LINES
 
 
+@pytest.mark.slow
 def test_names_are_found_when_they_are_asked_for():
     """In a process for all of it, as libraries take seconds to load; the last by several threads at once."""
     code = """

@@ -328,6 +328,7 @@ class TestForCausalLM:
         outputs = compiled(ids, latents=latents, use_cache=False)
         torch.testing.assert_close(outputs.logits, model(ids, latents=latents).logits, **EXACT)
 
+    @pytest.mark.slow
     @every_injection
     def test_compile_in_generate(self, tiny_model, ids, latents, injection):
         model = tiny_model(injection=injection).decoder
@@ -868,6 +869,7 @@ class TestRecords:
         assert often.sum() > 50
         assert chi2 < often.sum() + 4 * (2 * often.sum()).sqrt()
 
+    @pytest.mark.slow
     def test_sampling_without_ranges_stops_at_eos(self, tiny_model):
         model = tiny_model().decoder
         latents, uniforms = torch.randn(40, 3), torch.rand(40, 30)

@@ -90,6 +90,7 @@ def test_as_those_that_satisfy_it_by_chance(pipe):
             assert abs(first - second) < 5 * np.sqrt(0.25 / len(chosen) + 0.25 / 800)
 
 
+@pytest.mark.slow
 def test_records_do_not_depend_on_the_batch(pipe):
     conditions = {"orders[*].price": Between(5, 40), "level": "gold"}
     records = [

@@ -291,6 +291,7 @@ def test_bad_arguments(pipe, arguments, message):
         pipe(**arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [{}, {"conditions": {"color": "red"}}])
 def test_integers_of_numpy(pipe, arguments):
     expected = pipe(3, num_inference_steps=100, batch_size=2, generator=seeded(), **arguments).records
@@ -309,6 +310,7 @@ def test_records_do_not_depend_on_the_number_of_threads(num_threads, pipe):
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_stages_add_up(pipe):
     profile = profile_generation(pipe, 2 * BLOCK)
     assert list(profile.stages) == ["latents", "prefill", "step", "head", "sampling", "records"]
@@ -397,6 +399,7 @@ def test_schedulers_of_other_families_are_refused(pipe, scheduler):
         others(5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheduler", "num_inference_steps"), [(None, 12), (EDMEulerScheduler, 1000), (LatentEDMScheduler, 50)]
 )

@@ -152,6 +152,7 @@ def test_budget_is_used_up_and_no_more():
         assert 0.95 * share * 2.0 <= budget.spent_epsilon <= share * 2.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("epsilon", "steps"),
     [

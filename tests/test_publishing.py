@@ -386,6 +386,7 @@ def test_card_of_a_run(folder):
     assert "| `salary` | number |" in card and "Those in fewer than 10 records were left out" in card
 
 
+@pytest.mark.slow
 def test_time_before_an_interruption(brief, tmp_path):
     folder, on_step_end = tmp_path / "model", LossProgressCallback.on_step_end
 
@@ -501,6 +502,7 @@ def test_source_is_a_name():
     assert summarize(table)["data"]["source"] is None
 
 
+@pytest.mark.slow
 def test_fingerprint():
     table = make_columns(30)
     fingerprint = summarize(table)["data"]["fingerprint"]

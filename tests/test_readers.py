@@ -400,6 +400,7 @@ class TestOffsets:
             validator = jsonschema.Draft202012Validator(schema.to_json_schema())
             assert all(validator.is_valid(record) for record in table.to_dict("records"))
 
+    @pytest.mark.slow
     def test_beside_words(self):
         texts = [moment.isoformat() for moment in self.MOMENTS[::10][:900].dt.tz_convert("Europe/Berlin")]
         for number, separator in ((400, "T"), (900, " ")):

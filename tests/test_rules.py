@@ -414,6 +414,7 @@ def test_identifiers_of_given_records_do_not_repeat(numbered_pipe):
     assert (means["seen"] | means["y"].isna()).all() and means["y"][means["seen"]].notna().all()
 
 
+@pytest.mark.slow
 def test_means_of_draws_keep_the_rules(pipe):
     table = make_orders(30, seed=2)
     given = table.assign(city=None, state=None, net=np.nan, total=np.nan)
@@ -468,6 +469,7 @@ def test_large_and_rounded_numbers():
     assert not any(isinstance(rule, SumOf) for rule in RecordSchema.infer(near.round(3), find_rules=True).rules)
 
 
+@pytest.mark.slow
 def test_sums_among_many_columns():
     rng = np.random.default_rng(0)
     table = pd.DataFrame({f"c{k}": rng.integers(0, 1000, 200) for k in range(25)})

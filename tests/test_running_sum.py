@@ -291,6 +291,7 @@ class TestPipeline:
                 steps -= log_probs.gather(-1, ids[:8, position + 1, None] - start)[:, 0]
         torch.testing.assert_close(nll, steps, rtol=0, atol=1e-4)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("injection", INJECTIONS)
     def test_injections(self, table, injection, tmp_path):
         pipe = train(table, tmp_path / "model", recipe="quick", injection=injection)

@@ -198,6 +198,7 @@ def test_samples_match_the_mixture(make, num_inference_steps):
         torch.testing.assert_close(members.T.cov(), mixture.covariances[k], rtol=0, atol=0.003)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "num_inference_steps", "tolerance"),
     [

@@ -77,6 +77,7 @@ def test_types_are_those_of_the_whole_file(tmp_path):
     pd.testing.assert_frame_equal(sample, read_table(tmp_path / "in.parquet"))
 
 
+@pytest.mark.slow
 def test_training(tmp_path):
     stream = Dataset.from_pandas(make_table(500).drop(columns="nothing")).to_iterable_dataset()
     pipe = train(stream, tmp_path / "model", recipe="tiny", data_args=DataArguments(max_records=200))

@@ -151,6 +151,7 @@ def test_same_seed_same_weights(run, brief, tmp_path):
     assert all(a != c for a, c in zip(weights(tmp_path / "a").values(), weights(tmp_path / "c").values()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dataset", "csv", "parquet", "jsonl"])
 def test_kinds_of_data(kind, brief, tmp_path):
     table = make_table(60)
@@ -187,6 +188,7 @@ def test_validation_is_split_off(run):
     assert dict(scalars(run / "logs" / "vae")["epoch"])[4] == 1.0
 
 
+@pytest.mark.slow
 def test_steps_of_recipes(tmp_path):
     """216 records in batches of 8, of which 4 make a step, are 7 steps an epoch; and steps may be given."""
     batch = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 4, "max_steps": -1}
@@ -725,6 +727,7 @@ def history(trainer: DiffLMTrainer) -> list[dict]:
     return [entry for entry in kept if "loss" in entry or "eval_loss" in entry]
 
 
+@pytest.mark.slow
 def test_resumed_schedule_of_beta(parts, tmp_path):
     # A learning rate of 0 stalls the reconstruction for good.
     fields = {"learning_rate": 0.0, "beta_schedule": "decreasing", "beta_patience": 2, "beta_min": 0.1}
@@ -742,6 +745,7 @@ def test_resumed_schedule_of_beta(parts, tmp_path):
     assert resumed.beta == whole.beta
 
 
+@pytest.mark.slow
 def test_resumed_weights(parts, tmp_path):
     whole = vae_trainer(parts, tmp_path / "whole", beta_schedule="cyclical")
     whole.train()

@@ -97,6 +97,7 @@ def generated(tmp_path_factory):
     return pipe.processor.schema, table, records, written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*TEXTS, *COLUMNS])
 def test_generated_values_are_like_those_of_the_data(name, generated):
     schema, table, records, written = generated

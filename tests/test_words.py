@@ -175,6 +175,7 @@ class TestGeneration:
         known = gaps.notna()
         assert (filled.astype(object)[known].fillna("") == gaps.astype(object)[known].fillna("")).all(axis=None)
 
+    @pytest.mark.slow
     def test_in_an_evaluation_they_count_as_missing(self, pipe, table):
         records = pipe(NUM_RECORDS, output_type="pandas").records
         scores = evaluate_table(records, table, table, target="sex", categorical=["sex"])
