@@ -3,7 +3,7 @@ What of the paper's choices matters (arXiv 2411.03250, section 4): a pretrained 
 equal time, each of which differs from the first by one choice.
 
     python examples/smollm2.py LM
-    python -m benchmarks.ablations --data-dir DIR --base-model LM [--work-dir DIR] [--runs NAME ...] [--minutes 5]
+    python -m benchmarks.ablations --data-dir DIR --base-model LM [--work-dir DIR] [--runs NAME ...] [--minutes 10]
 
 DIR holds e2e (train.jsonl, valid.jsonl, test.jsonl), and LM is a folder. A model that is complete in the work folder
 is not trained again, whatever its time. Figures go to benchmarks/results/ablations.json; `python -m benchmarks.report`
@@ -275,5 +275,5 @@ if __name__ == "__main__":
     parser.add_argument("--base-model", required=True)
     parser.add_argument("--work-dir", type=Path, default=Path("benchmark-ablations"))
     parser.add_argument("--runs", nargs="+", choices=names, default=names)
-    parser.add_argument("--minutes", type=float, default=5, help="Of each training.")
+    parser.add_argument("--minutes", type=float, default=10, help="Of each training.")
     main(**vars(parser.parse_args()))
