@@ -6,6 +6,7 @@ import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import ne
 from typing import Any
 
 import torch
@@ -13,10 +14,12 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    GgufConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from .checks import shown
 from .configuration_difflm import DiffLMConfig
@@ -34,7 +37,7 @@ LOADING_ARGUMENTS = (
     "quantization_config",
     "trust_remote_code",
 )
-GGUF = ".gguf"
+GGUF, GGUF_TOKENS = ".gguf", "tokenizer.ggml.tokens"
 # Fields of a configuration that say nothing about the weights or their use.
 INCIDENTAL = {"architectures", "dtype", "quantization_config", "transformers_version", "use_cache"}
 # Those that a processor chooses.
@@ -84,7 +87,16 @@ def source_of(base: str | os.PathLike) -> tuple[str, dict[str, str]]:
     if not base.endswith(GGUF):
         return base, {}
     folder, file = os.path.split(base)
-    return folder or ".", {"gguf_file": file}
+    # By its bare name, transformers would read a file of that name in the current folder.
+    return folder or ".", {"gguf_file": os.path.abspath(base) if os.path.exists(base) else file}
+
+
+def check_quantization(base: str | os.PathLike, quantization: Any) -> None:
+    """Raises a `ValueError` for a GGUF file that is to be quantized."""
+    if quantization is not None and os.fspath(base).endswith(GGUF):
+        raise ValueError(
+            f"{base} is dequantized when it is loaded; leave quantization out, or take a folder with safetensors"
+        )
 
 
 @contextmanager
@@ -104,10 +116,26 @@ def naming_gguf(base: str | os.PathLike) -> Iterator[None]:
 
 
 def load_causal_lm(base: str | os.PathLike, **kwargs) -> PreTrainedModel:
-    """`AutoModelForCausalLM.from_pretrained`, of safetensors or of a GGUF file, whose weights are dequantized."""
+    """
+    `AutoModelForCausalLM.from_pretrained`, of safetensors or of a GGUF file, whose weights are dequantized.
+
+    Raises:
+        `ValueError`: for a GGUF file that is to be quantized.
+        `OSError`: for a file that cannot be read, and for a model of which weights are missing, as it would get others
+            each time; or which sees the tokens that it is to predict.
+    """
+    check_quantization(base, kwargs.get("quantization_config"))
     source, file = source_of(base)
     with naming_gguf(base):
-        lm = AutoModelForCausalLM.from_pretrained(source, **file, use_safetensors=True, **kwargs)
+        if file:
+            kwargs["quantization_config"] = GgufConfig(dequantize=True)
+        lm, found = AutoModelForCausalLM.from_pretrained(
+            source, **file, use_safetensors=True, output_loading_info=True, **kwargs
+        )
+    if missing := sorted(found["missing_keys"]):
+        raise OSError(f"{base} is no causal LM: it lacks {len(missing)} weights, such as {missing[0]}")
+    if not getattr(lm.config, "is_decoder", True) and lm.config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        raise OSError(f"{base} is no causal LM: {type(lm).__name__} sees the tokens that it is to predict")
     if not file:
         return lm
     # transformers goes on taking it for quantized, and would neither save nor train it.
@@ -117,6 +145,29 @@ def load_causal_lm(base: str | os.PathLike, **kwargs) -> PreTrainedModel:
     plain = AutoModelForCausalLM.from_config(config, dtype=lm.dtype)
     plain.load_state_dict(lm.state_dict())
     return plain.to(lm.device).eval()
+
+
+def load_tokenizer(base: str | os.PathLike, **kwargs) -> PreTrainedTokenizerBase:
+    """
+    `AutoTokenizer.from_pretrained`, of a folder or of a GGUF file.
+
+    Raises:
+        `ValueError`: for a GGUF file beside the tokenizer of another model, which transformers prefers to its own.
+    """
+    source, file = source_of(base)
+    with naming_gguf(base):
+        tokenizer = AutoTokenizer.from_pretrained(source, **file, **kwargs)
+    if os.path.exists(path := os.path.join(source, "tokenizer.json")) and os.path.exists(file.get("gguf_file", "")):
+        from transformers.integrations.gguf.reader import read_gguf_metadata  # the package gguf is there by now
+
+        tokens = read_gguf_metadata(file["gguf_file"], {GGUF_TOKENS})[0].get(GGUF_TOKENS, ())
+        others = sum(map(ne, tokens, tokenizer.convert_ids_to_tokens(range(len(tokens)))))
+        if others > len(tokens) // 100:  # names of tokens that nothing uses may differ
+            raise ValueError(
+                f"{path} is the tokenizer of another model than {base}: {others:,} of {len(tokens):,} tokens differ; "
+                "move the GGUF file into a folder of its own"
+            )
+    return tokenizer
 
 
 def load_base_model(
@@ -186,10 +237,8 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, base_model: str | os.Pa
         `ValueError`: for the first id that stands for another token.
         `OSError`: when the copy has no tokenizer.
     """
-    source, file = source_of(base_model)
     try:
-        with naming_gguf(base_model):
-            theirs = AutoTokenizer.from_pretrained(source, **file, **kwargs).get_vocab()
+        theirs = load_tokenizer(base_model, **kwargs).get_vocab()
     except (OSError, ValueError) as error:
         raise OSError(f"{base_model} has no tokenizer to compare with that of the checkpoint: {error}") from error
     ours = tokenizer.get_vocab()

@@ -11,7 +11,7 @@ from .batches import TensorDataset, trim_padding
 from .distributed import gather_records, num_processes, process_index
 from .modeling_difflm import DiffLMModel
 from .processing_difflm import DiffLMProcessor
-from .utils import default_device, onload
+from .utils import onload
 
 
 ENCODER_INPUTS = ("input_ids", "attention_mask", "pooled_states")
@@ -84,5 +84,6 @@ def map_records(
         if of_share is None:  # in one piece: kept one by one, results would be left all over the memory
             of_share = found.new_empty(len(share), *found.shape[1:], device="cpu")
         of_share[indices] = found.cpu()
-    # On an accelerator, processes exchange nothing that is in main memory, as a model in shards is.
-    return gather_records(of_share.to(default_device()))[:num_records].cpu()
+    if num_shares == 1:
+        return of_share
+    return gather_records(of_share.to(model.device))[:num_records].cpu()

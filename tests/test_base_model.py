@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from difflm_hf import DiffLMModel, DiffLMPipeline, JSONCodec, LatentEDMScheduler, RecordSchema
+from difflm_hf.base_model import load_causal_lm
 from difflm_hf.callbacks import LossProgressCallback
 from difflm_hf.latents import encode_latents, pool_states, to_dataset
 from difflm_hf.modeling_latent_lm import DiffLMForCausalLM
@@ -467,6 +468,16 @@ def brief() -> str:
         min_steps=8,
     )
     return "brief, frozen"
+
+
+def test_what_is_no_causal_lm(tiny_config, tmp_path):
+    """transformers would give missing weights random values, others each time, and warns of them alone."""
+    AutoModel.from_config(tiny_config("llama", tie_word_embeddings=False)).save_pretrained(tmp_path / "headless")
+    with pytest.raises(OSError, match="headless is no causal LM: it lacks 1 weights, such as lm_head.weight"):
+        load_causal_lm(tmp_path / "headless")
+    AutoModelForCausalLM.from_config(tiny_config("roberta")).save_pretrained(tmp_path / "masked")
+    with pytest.raises(OSError, match="masked is no causal LM: RobertaForCausalLM sees the tokens"):
+        load_causal_lm(tmp_path / "masked")
 
 
 def save_byte_level_lm(folder: Path, swapped: tuple[str, str] | None = None) -> None:

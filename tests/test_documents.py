@@ -393,6 +393,17 @@ def test_resuming_another_run(change, text_run):
     assert weights(text_run) == before
 
 
+def test_resuming_beside_other_weights(brief, tmp_path):
+    """The base that is in the folder by now is another one than that of the run."""
+    save_byte_level_lm(tmp_path / "base")
+    train(make_texts(40), tmp_path / "model", recipe=brief, base_model=str(tmp_path / "base"))
+    lm = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    lm.get_input_embeddings().weight.data *= 2
+    lm.save_pretrained(tmp_path / "base")
+    with pytest.raises(ValueError, match="holds a run with base='sha256:.* train into another folder"):
+        train(make_texts(40), tmp_path / "model", recipe=brief, base_model=str(tmp_path / "base"), resume=True)
+
+
 # Pretrained language models
 
 

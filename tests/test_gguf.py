@@ -10,8 +10,8 @@ import torch
 from tiny import seeded, train
 from transformers import AutoTokenizer
 
-from difflm_hf import DiffLMPipeline
-from difflm_hf.base_model import load_causal_lm
+from difflm_hf import DiffLMPipeline, ModelArguments
+from difflm_hf.base_model import load_causal_lm, load_tokenizer
 
 
 gguf = pytest.importorskip("gguf")
@@ -22,9 +22,11 @@ LETTERS = [*string.printable[:94], "Ġ", "Ċ", "ab"]
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
-def write_gguf(path: Path, arch: str = "llama", tokens: list[str] | None = None, has_tokenizer: bool = True) -> Path:
+def write_gguf(
+    path: Path, arch: str = "llama", tokens: list[str] | None = None, has_tokenizer: bool = True, seed: int = 0
+) -> Path:
     """A small LM with random weights, and a byte-level BPE without merges of words."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     letters = [*SPECIAL, *(tokens or LETTERS)]
     writer = gguf.GGUFWriter(path, arch)
     writer.add_context_length(512)
@@ -74,6 +76,32 @@ def test_a_file_is_a_plain_lm(base, tmp_path):
     ids = torch.arange(3, 20)[None]
     torch.testing.assert_close(lm(ids).logits, load_causal_lm(tmp_path / "folder")(ids).logits)
     assert lm.dtype == torch.float32
+
+
+def test_a_file_of_that_name_in_the_current_folder_is_another(tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    file, other = (write_gguf(tmp_path / name, seed=seed) for seed, name in enumerate(["folder/lm.gguf", "lm.gguf"]))
+    monkeypatch.chdir(tmp_path)
+    weights = [load_causal_lm(path).get_input_embeddings().weight for path in (file, "folder/lm.gguf", other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def test_beside_the_tokenizer_of_another_model(tmp_path):
+    for name, letters in {"own": LETTERS, "other": LETTERS[::-1]}.items():
+        (tmp_path / name).mkdir()
+        file = write_gguf(tmp_path / name / "lm.gguf")
+        AutoTokenizer.from_pretrained(
+            tmp_path, gguf_file=str(write_gguf(tmp_path / f"{name}.gguf", tokens=letters))
+        ).save_pretrained(tmp_path / name)
+        if name == "own":
+            assert len(load_tokenizer(file)) == len(SPECIAL + LETTERS)
+    with pytest.raises(OSError, match="tokenizer.json is the tokenizer of another model than .*; move the GGUF file"):
+        train(TABLE, tmp_path / "model", recipe="tiny", base_model=str(file))
+
+
+def test_quantizing_a_file_anew():
+    with pytest.raises(ValueError, match="base.gguf is dequantized when it is loaded; leave quantization out"):
+        ModelArguments("base.gguf", quantization="4bit")
 
 
 @pytest.mark.parametrize("tuning", ["frozen", pytest.param("lora", marks=pytest.mark.slow), "full"])

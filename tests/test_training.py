@@ -289,13 +289,25 @@ def test_records_that_take_the_time_to_encode(tmp_path, caplog, monkeypatch):
     assert torch.equal(again.denoiser.latent_mean, pipe.denoiser.latent_mean)
 
 
-def test_less_time_for_a_run_that_goes_on(brief, tmp_path, monkeypatch):
-    """It had begun with all records, and keeps them."""
+def test_less_time_for_a_run_that_goes_on(tmp_path, monkeypatch):
+    """It had begun with all records, and keeps them, but has to encode them in the time that it has now."""
+    recipe, measured = edited("short", min_steps=8, denoiser={"max_steps": 2}), []
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt(patch, "autoencoder", 6)
+        train(make_table(60), tmp_path / "model", recipe=recipe)
+    monkeypatch.setattr(fit, "_seconds_to_encode", lambda vae, records, **_: measured.append(len(records)) or 1560)
+    pipe = train(make_table(60), tmp_path / "model", recipe=recipe, max_minutes=13, resume=True)
+    assert pipe.config.training["data"]["num_records"] == 54 and measured == [54]
+
+
+def test_more_time_for_a_run_that_had_not_begun(tmp_path, monkeypatch):
+    """What was left out for want of time is learnt from where no step was made without it."""
+    recipe = edited("short", min_steps=8, denoiser={"max_steps": 2})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fit, "_seconds_to_encode", lambda *args, **kwargs: 1560)
         interrupt(patch, "autoencoder", 1)
-        train(make_table(60), tmp_path / "model", recipe=brief)
-    monkeypatch.setattr(fit, "_seconds_to_encode", lambda *args, **kwargs: 1560)
-    pipe = train(make_table(60), tmp_path / "model", recipe=brief, max_minutes=13, resume=True)
+        train(make_table(60), tmp_path / "model", recipe=recipe, max_minutes=13)
+    pipe = train(make_table(60), tmp_path / "model", recipe=recipe, max_minutes=60, resume=True)
     assert pipe.config.training["data"]["num_records"] == 54
 
 

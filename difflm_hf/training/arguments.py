@@ -12,6 +12,7 @@ from huggingface_hub.utils import validate_repo_id
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
+from ..base_model import check_quantization
 from ..checks import check_choices, check_positive, is_number, shown
 from ..injection import INJECTIONS
 from ..modeling_difflm import DiffLMModel
@@ -129,6 +130,8 @@ class ModelArguments:
             )
         if self.tuning == "full" and self.quantization is not None:
             raise ValueError("a quantized LM cannot be trained; choose tuning='lora', or leave quantization out")
+        if self.base_model is not None:
+            check_quantization(self.base_model, self.quantization)
         if self.base_encoder is not None and self.base_model is None:
             raise ValueError("base_encoder goes with base_model; give both, or neither")
 

@@ -31,8 +31,8 @@ from ..batches import TensorDataset
 from ..callbacks import LossProgressCallback, Preemption, Stopwatch, TensorBoardLog, TimeLimit
 from ..checks import is_number, shown
 from ..denoiser import DiffLMDenoiser
-from ..distributed import is_sharded, num_processes, of_first, process_index, wait_for_all
-from ..files import is_whole
+from ..distributed import num_processes, of_first, process_index, wait_for_all
+from ..files import atomic_write, is_whole
 from ..latents import encode_latents, pool_states
 from ..modeling_difflm import DiffLMModel
 from ..posterior import StandardizedPosterior
@@ -69,7 +69,7 @@ NUM_LOGS = 4  # of private training
 # Of the time, at most, for encoding records. A pretrained LM's step takes some three times as long for a record: as
 # many as are encoded in a fifth of the time are also read about once by the training.
 ENCODING_SHARE = 1 / 5
-SAMPLE_FILE = "sample.json"  # how many records are learnt from, and the seconds to encode them
+SAMPLE_FILE = "num_records.json"
 FEW = 1 / 4  # of the steps of a recipe, of which a user is told where a time limit leaves no more
 
 T = TypeVar("T")
@@ -182,8 +182,7 @@ def fit_autoencoder(vae: DiffLMModel, records: PreparedRecords, recipe: Recipe, 
     arguments = run.arguments(DiffLMTrainingArguments, "vae", fields)
     if arguments.max_steps <= 0:
         arguments.max_steps = max(recipe.min_steps, steps_of_epochs(arguments, len(records.train)))
-    if not is_sharded() and not is_quantized(vae):
-        vae.to(default_device())  # before records are read: a Trainer would move it after that
+    _to_device(vae)  # before records are read: a Trainer would move it after that
     deadline, is_trained = run.deadline, (run.checkpoints("vae") / "best").is_dir()
     seconds = _limit_records(vae, records, run)
     if vae.reads_frozen_states and not is_trained:
@@ -205,6 +204,7 @@ def fit_autoencoder(vae: DiffLMModel, records: PreparedRecords, recipe: Recipe, 
             eval_dataset=records.validation,
         )
         record = run.fit(trainer, "autoencoder", deadline)
+    _to_device(vae)  # from main memory, where that which is trained in shards is left
     vae.eval()
     return record
 
@@ -249,30 +249,39 @@ def _limit_records(vae: DiffLMModel, records: PreparedRecords, run: Run) -> floa
     Returns:
         `float`: Seconds that it takes to encode what is left; 0 without a time limit.
     """
-    file = run.checkpoints("vae") / SAMPLE_FILE
-    num_records, seconds = len(records.train), 0.0
-    # A run that goes on takes the same records, whatever time it is given.
-    if of_first(file.exists()):
-        num_records, seconds = of_first(file.exists() and json.loads(file.read_text(encoding="utf-8")))
-    elif not file.with_name("best").is_dir():
-        if run.deadline is not None:
-            left = of_first(run.deadline - time.monotonic())
-            seconds = _seconds_to_encode(vae, records.train, max_seconds=left / 60)
-            if seconds > max(ENCODING_SHARE * left, 60):
-                num_records = max(1, int(num_records * ENCODING_SHARE * left / seconds))
-                logger.warning(
-                    f"to encode {len(records.train):,} records takes some {seconds / 60:.0f} of the {left / 60:.0f} "
-                    f"minutes that are left: {num_records:,} of them are learnt from; raise max_minutes for more"
-                )
-                seconds *= num_records / len(records.train)
-        wait_for_all()
-        if process_index() == 0:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps([num_records, seconds]), encoding="utf-8")
+    folder, num_records, seconds = run.checkpoints("vae"), len(records.train), 0.0
+    file, is_trained = folder / SAMPLE_FILE, (folder / "best").is_dir()
+    # A run of which steps are kept goes on with the same records, whatever time it is given.
+    is_begun = of_first(is_trained or _last_checkpoint(folder)[0] is not None)
+    if is_begun:
+        num_records = of_first(json.loads(file.read_text(encoding="utf-8")) if file.exists() else num_records)
     if num_records < len(records.train):
-        order = torch.randperm(len(records.train), generator=torch.Generator().manual_seed(run.seed))
-        records.train = TensorDataset(**records.train[order[:num_records]])
+        _sample_records(records, num_records, run.seed)
+    if run.deadline is not None and not is_trained:
+        left = of_first(run.deadline - time.monotonic())
+        seconds = _seconds_to_encode(vae, records.train, max_seconds=left / 60)
+        if not is_begun and seconds > max(ENCODING_SHARE * left, 60):
+            num_records = max(1, int(num_records * ENCODING_SHARE * left / seconds))
+            logger.warning(
+                f"to encode {len(records.train):,} records takes some {seconds / 60:.0f} of the {left / 60:.0f} "
+                f"minutes that are left: {num_records:,} of them are learnt from; raise max_minutes for more"
+            )
+            seconds *= num_records / len(records.train)
+            _sample_records(records, num_records, run.seed)
+    if process_index() == 0 and not is_begun:
+        with atomic_write(file) as temporary:
+            temporary.write_text(json.dumps(num_records), encoding="utf-8")
     return seconds
+
+
+def _sample_records(records: PreparedRecords, num_records: int, seed: int) -> None:
+    order = torch.randperm(len(records.train), generator=torch.Generator().manual_seed(seed))
+    records.train = TensorDataset(**records.train[order[:num_records]])
+
+
+def _to_device(model: PreTrainedModel) -> None:
+    if not is_quantized(model):
+        model.to(default_device())
 
 
 def _keep_states(vae: DiffLMModel, records: PreparedRecords) -> None:

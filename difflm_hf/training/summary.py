@@ -20,6 +20,7 @@ import torch
 from ..batches import TensorDataset
 from ..callbacks import Stopwatch
 from ..distributed import num_processes
+from ..modeling_difflm import DiffLMModel
 from ..processing_difflm import MIN_CATEGORY_COUNT
 from ..records import Field
 from ..records.readers import with_json_texts
@@ -27,6 +28,7 @@ from .base_trainer import BaseTrainer
 from .prepare import PreparedRecords
 
 
+NUM_HASHED = 64  # embeddings of a base
 PACKAGES = ("difflm_hf", "torch", "transformers", "diffusers", "tokenizers", "datasets", "pandas")
 # Of a phase, those that users change most.
 PHASE_ARGUMENTS = (
@@ -131,6 +133,16 @@ def fingerprint_examples(*parts: TensorDataset) -> str:
     hashed = hashlib.sha256()
     for part in parts:
         hashed.update(part.tensors["input_ids"].numpy().tobytes() + b"|")
+    return f"sha256:{hashed.hexdigest()}"
+
+
+def fingerprint_base(model: DiffLMModel) -> str:
+    """A hash of what tells pretrained models from others of their sizes: the embeddings of their first ids."""
+    hashed = hashlib.sha256()
+    for part in (model.decoder, model.encoder):
+        if part is not None:
+            weights = part.get_input_embeddings().weight[:NUM_HASHED].detach()
+            hashed.update(weights.bfloat16().float().cpu().numpy().tobytes())  # whatever dtype this machine loads
     return f"sha256:{hashed.hexdigest()}"
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import EDMDPMSolverMultistepScheduler
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
-from ..base_model import naming_gguf, source_of
+from ..base_model import load_tokenizer, naming_gguf, source_of
 from ..distributed import process_index
 from ..hub.cards import model_card
 from ..hub.upload import check_reach, explain_hub_errors
@@ -35,7 +35,7 @@ from .recipes import (
     check_recipe,
     find_recipe,
 )
-from .summary import energy_meter, fingerprint_examples, fingerprint_records, summarize_training
+from .summary import energy_meter, fingerprint_base, fingerprint_examples, fingerprint_records, summarize_training
 
 
 def train(
@@ -142,6 +142,8 @@ def train(
         }
         if budget is None:
             hashes["examples"] = fingerprint_examples(records.train, records.validation)
+        if model_args.base_model is not None:
+            hashes["base"] = fingerprint_base(vae)
         claim_output_dir(output_dir, arguments | hashes)
         with energy_meter() as energy_kwh:
             phases = [fit_autoencoder(vae, records, recipe, run)]
@@ -181,8 +183,9 @@ def train(
 def _load_tokenizer(base: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     source, file = source_of(base)
     try:
-        with explain_hub_errors(base, is_upload=False), naming_gguf(base):
-            check_reach(source, file.get("gguf_file", "config.json"))
-            return AutoTokenizer.from_pretrained(source, **file, trust_remote_code=trust_remote_code)
+        with explain_hub_errors(base, is_upload=False):
+            with naming_gguf(base):
+                check_reach(source, file.get("gguf_file", "config.json"))
+            return load_tokenizer(base, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, RecursionError) as error:
         raise OSError(f"{base} is no base model with a tokenizer: {error}") from error
