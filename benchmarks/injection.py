@@ -141,7 +141,8 @@ def measure_base(data_dir: Path, base_model: str) -> dict[str, Any]:
         totals["all"] += F.cross_entropy(logits, every[:, 1:].flatten(), reduction="sum").item()
         targets = labels[:, 1:].flatten()
         allowed = processor.grammar.allowed(ids, batch["decoder_attention_mask"])
-        chosen = logits[targets >= 0].masked_fill(~allowed.sets[allowed.numbers], -torch.inf)
+        is_allowed = allowed.sets[allowed.numbers]  # of the tokenizer's ids, of which a model may have more
+        chosen = logits[targets >= 0, : is_allowed.shape[1]].masked_fill(~is_allowed, -torch.inf)
         totals["open"] += F.cross_entropy(chosen, targets[targets >= 0], reduction="sum").item()
     return {
         "nats": totals["open"] / len(test),
