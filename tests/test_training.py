@@ -289,6 +289,15 @@ def test_records_that_take_the_time_to_encode(tmp_path, caplog, monkeypatch):
     assert torch.equal(again.denoiser.latent_mean, pipe.denoiser.latent_mean)
 
 
+def test_a_sample_is_validated_by_one(tmp_path, monkeypatch):
+    """To encode and to validate by 300 records takes as long as to learn from them."""
+    monkeypatch.setattr(fit, "_seconds_to_encode", lambda *args, **kwargs: 1560)
+    brief = edited("brief", min_steps=2, denoiser={"max_steps": 2})
+    pipe = train(make_table(60), tmp_path / "a", make_table(300, 1), recipe=brief, max_minutes=13)
+    data = pipe.config.training["data"]
+    assert (data["num_records"], data["num_validation_records"]) == (6, 128)
+
+
 def test_less_time_for_a_run_that_goes_on(tmp_path, monkeypatch):
     """It had begun with all records, and keeps them, but has to encode them in the time that it has now."""
     recipe, measured = edited("short", min_steps=8, denoiser={"max_steps": 2}), []

@@ -256,7 +256,7 @@ def _limit_records(vae: DiffLMModel, records: PreparedRecords, run: Run) -> floa
     if is_begun:
         num_records = of_first(json.loads(file.read_text(encoding="utf-8")) if file.exists() else num_records)
     if num_records < len(records.train):
-        _sample_records(records, num_records, run.seed)
+        records.sample(num_records, run.seed)
     if run.deadline is not None and not is_trained:
         left = of_first(run.deadline - time.monotonic())
         seconds = _seconds_to_encode(vae, records.train, max_seconds=left / 60)
@@ -267,16 +267,11 @@ def _limit_records(vae: DiffLMModel, records: PreparedRecords, run: Run) -> floa
                 f"minutes that are left: {num_records:,} of them are learnt from; raise max_minutes for more"
             )
             seconds *= num_records / len(records.train)
-            _sample_records(records, num_records, run.seed)
+            records.sample(num_records, run.seed)
     if process_index() == 0 and not is_begun:
         with atomic_write(file) as temporary:
             temporary.write_text(json.dumps(num_records), encoding="utf-8")
     return seconds
-
-
-def _sample_records(records: PreparedRecords, num_records: int, seed: int) -> None:
-    order = torch.randperm(len(records.train), generator=torch.Generator().manual_seed(seed))
-    records.train = TensorDataset(**records.train[order[:num_records]])
 
 
 def _to_device(model: PreTrainedModel) -> None:

@@ -23,6 +23,8 @@ from ..records.top_coding import top_code
 from .arguments import DataArguments
 
 
+MIN_VALIDATION = 128  # records, where a sample is learnt from
+
 logger = logging.get_logger(__name__)
 
 
@@ -53,6 +55,16 @@ class PreparedRecords:
     def longest(self, name: str) -> int:
         """Columns of the longest record in a tensor of that name."""
         return max(part.tensors[name].shape[1] for part in (self.train, self.validation))
+
+    def sample(self, num_records: int, seed: int) -> None:
+        """Leaves so many records to learn from, and a tenth as many, 128 at least, to validate by."""
+        is_one_part = self.validation is self.train
+        self.train = _drawn(self.train, num_records, seed)
+        if is_one_part:
+            self.validation = self.train
+        elif self.validation is not None:
+            self.validation = _drawn(self.validation, max(MIN_VALIDATION, num_records // 10), seed)
+            self.num_validation = len(self.validation)
 
 
 def prepare_records(
@@ -194,6 +206,14 @@ def _split(table: pd.DataFrame, validation: Any, seed: int) -> tuple[pd.DataFram
     both.attrs |= {key: value for key, value in table.attrs.items() if key != OPTIONAL}
     both.attrs[OPTIONAL] = sorted({name for part in (table, validation) for name in part.attrs.get(OPTIONAL, ())})
     return both, np.arange(len(both)), len(table)
+
+
+def _drawn(records: TensorDataset, most: int, seed: int) -> TensorDataset:
+    """At most so many records, drawn at random."""
+    if len(records) <= most:
+        return records
+    order = torch.randperm(len(records), generator=torch.Generator().manual_seed(seed))
+    return TensorDataset(**records[order[:most]])
 
 
 def _keep(
