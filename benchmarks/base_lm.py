@@ -49,7 +49,8 @@ def base_lm_section() -> str:
     header = ["tuning", "", f"at {result['commits']['before']}", f"at {result['commits']['after']}", "times as fast"]
     return (
         f"`python -m benchmarks.base_lm` compares two commits that write rows of {result['table']} as JSON with "
-        f"{result['base_model']}, loaded in the default dtype: bfloat16 where the processor computes in it. A step is without the optimizer's part, and with the states of records known, which are read once.\n\n"
+        f"{result['base_model']}, loaded in the default dtype: bfloat16 where the processor computes in it. A step is "
+        "without the optimizer's part, and with the states of records known, which are read once.\n\n"
         f"{to_table(header, rows)}\n\nOn {result['processor']}, in {to_threads(result['threads'])}."
     )
 

@@ -363,7 +363,7 @@ def _facts(figures: dict[str, Any]) -> dict[str, Any]:
     is_sampled = data["num_records"] < 0.9 * data.get("num_given_records", 0)
     return {
         "title": f" by {base}" if base else "",
-        "how": f"(of {figures['max_minutes']:.0f} that were given) beside {base}{parts[figures['tuning']]} and `kv_memory`,"
+        "how": f"(of {figures['max_minutes']:.0f} given) beside {base}{parts[figures['tuning']]} and `kv_memory`,"
         if base
         else "from scratch",
         "sampled": f" (of {data['num_given_records']:,}, as many as could be read in time)" if is_sampled else "",

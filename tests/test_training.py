@@ -293,9 +293,9 @@ def test_a_sample_is_validated_by_one(tmp_path, monkeypatch):
     """To encode and to validate by 300 records takes as long as to learn from them."""
     monkeypatch.setattr(fit, "_seconds_to_encode", lambda *args, **kwargs: 1560)
     brief = edited("brief", min_steps=2, denoiser={"max_steps": 2})
-    pipe = train(make_table(60), tmp_path / "a", make_table(300, 1), recipe=brief, max_minutes=13)
+    pipe = train(make_table(60), tmp_path / "model", recipe=brief, validation=make_table(300, 1), max_minutes=13)
     data = pipe.config.training["data"]
-    assert (data["num_records"], data["num_validation_records"]) == (6, 128)
+    assert (data["num_records"], data["num_validation_records"]) == (5, 128)
 
 
 def test_less_time_for_a_run_that_goes_on(tmp_path, monkeypatch):
