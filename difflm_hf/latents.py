@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pandas as pd
 import torch
+from transformers.utils import logging
 
 from .batches import TensorDataset, trim_padding
 from .distributed import gather_records, num_processes, process_index
@@ -78,7 +79,8 @@ def map_records(
     if "attention_mask" in given:  # like lengths together
         order = given["attention_mask"][share].sum(1).argsort(stable=True)
     of_share = None
-    for indices in order.split(batch_size):
+    is_quiet = process_index() > 0
+    for indices in logging.tqdm(order.split(batch_size), "encoding records", leave=False, delay=5, disable=is_quiet):
         batch = trim_padding({name: tensor[share[indices]] for name, tensor in given.items()})
         found = function({name: tensor.to(model.device) for name, tensor in batch.items()})
         if of_share is None:  # in one piece: kept one by one, results would be left all over the memory
