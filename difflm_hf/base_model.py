@@ -133,7 +133,7 @@ def load_causal_lm(base: str | os.PathLike, **kwargs) -> PreTrainedModel:
             source, **file, use_safetensors=True, output_loading_info=True, **kwargs
         )
     if missing := sorted(found["missing_keys"]):
-        raise OSError(f"{base} is no causal LM: it lacks {len(missing)} weights, such as {missing[0]}")
+        raise OSError(f"{base} is no causal LM: it lacks weights, such as {missing[0]} ({len(missing)} in all)")
     if not getattr(lm.config, "is_decoder", True) and lm.config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         raise OSError(f"{base} is no causal LM: {type(lm).__name__} sees the tokens that it is to predict")
     if not file:

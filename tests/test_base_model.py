@@ -473,7 +473,7 @@ def brief() -> str:
 def test_what_is_no_causal_lm(tiny_config, tmp_path):
     """transformers would give missing weights random values, others each time, and warns of them alone."""
     AutoModel.from_config(tiny_config("llama", tie_word_embeddings=False)).save_pretrained(tmp_path / "headless")
-    with pytest.raises(OSError, match="headless is no causal LM: it lacks 1 weights, such as lm_head.weight"):
+    with pytest.raises(OSError, match=r"headless is no causal LM: it lacks weights, .* lm_head.weight \(1 in all\)"):
         load_causal_lm(tmp_path / "headless")
     AutoModelForCausalLM.from_config(tiny_config("roberta")).save_pretrained(tmp_path / "masked")
     with pytest.raises(OSError, match="masked is no causal LM: RobertaForCausalLM sees the tokens"):
